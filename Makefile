@@ -1,0 +1,39 @@
+# Everything here sets itself up: the first target that needs it makes .venv and installs the package.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-fast check format bench ablation fuzz wheel clean
+
+# Installed once, and again whenever the dependencies change. hatchling's editable build needs no isolation,
+# which also works where a build environment cannot be downloaded.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet hatchling editables
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	@$(BIN)/zsar predict zsar_cli/assets/samples --model motion-tiny --labels zsar_cli/assets/samples/labels.txt --top-k 3 --format table
+	@echo "Your own video, with a real CLIP:  $(BIN)/zsar predict VIDEO.mp4 --label 'first label' --label 'second label'"
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m hatchling build -t wheel
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
