@@ -1,0 +1,1 @@
+"""Videos in, model-sized frames out. Nothing in here imports torch: decode workers start without it."""

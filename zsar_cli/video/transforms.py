@@ -1,0 +1,198 @@
+"""Frames to model input: resize and crop with Pillow in the decode worker, normalise with torch beside the model.
+
+The geometry (which size, which crop, how it rounds) is that of open_clip's inference transform, so the pixels are
+the same bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    import torch
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# A strip longer than this many model widths is cut down before it is resized: a 1 x 5000 frame would
+# otherwise become a million pixels wide.
+LONGEST_STRIP = 16
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What a model wants to see. ``size`` is (height, width); ``mean`` and ``std`` are for values in [0, 1].
+
+    ``resize_mode``: ``shortest`` scales the shorter side to fit and crops the rest, ``squash`` ignores the
+    aspect ratio, ``longest`` fits the whole frame and pads with ``fill_color``.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    fill_color: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resize_mode not in ("shortest", "squash", "longest"):
+            raise ValueError(f"resize_mode must be shortest, squash or longest, not {self.resize_mode!r}")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Training-time changes, drawn once a clip so that its frames stay consistent."""
+
+    scale: tuple[float, float] = (0.5, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    colour_jitter: float = 0.4
+    grey: float = 0.0
+
+
+def resize_and_crop(frames: np.ndarray, preprocess: Preprocess, *, crops: int = 1) -> np.ndarray:
+    """Frames (..., H, W, 3) uint8 to the model's size.
+
+    ``crops=1`` gives (..., h, w, 3): the centre. ``crops=3`` gives (3, ..., h, w, 3): left, centre and right (or
+    top to bottom) along the longer side, the shorter side always scaled to fit whatever the resize mode.
+    """
+    if crops not in (1, 3):
+        raise ValueError(f"crops must be 1 or 3, not {crops}")
+    leading = frames.shape[:-3]
+    flat = frames.reshape(-1, *frames.shape[-3:])
+    done = np.stack([_one_frame(frame, preprocess, crops) for frame in flat])  # (F, crops, h, w, 3)
+    done = done.reshape(*leading, crops, *preprocess.size, 3)
+    return done[..., 0, :, :, :] if crops == 1 else np.moveaxis(done, len(leading), 0)
+
+
+def random_crop_box(
+    height: int, width: int, augmentation: Augmentation, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """A random resized crop (Inception's): (left, top, right, bottom) with area and aspect drawn from the ranges.
+
+    Ten draws; if none fits, the largest centred box whose aspect is allowed.
+    """
+    low, high = math.log(augmentation.ratio[0]), math.log(augmentation.ratio[1])
+    for _ in range(10):
+        area = height * width * rng.uniform(*augmentation.scale)
+        aspect = math.exp(rng.uniform(low, high))
+        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            left = int(rng.integers(0, width - box_width + 1))
+            top = int(rng.integers(0, height - box_height + 1))
+            return left, top, left + box_width, top + box_height
+    aspect = min(max(width / height, augmentation.ratio[0]), augmentation.ratio[1])
+    box_width = max(1, min(width, round(height * aspect)))
+    box_height = max(1, min(height, round(width / aspect)))
+    left, top = (width - box_width) // 2, (height - box_height) // 2
+    return left, top, left + box_width, top + box_height
+
+
+def crop_box_and_resize(
+    frame: np.ndarray, box: tuple[int, int, int, int], flip: bool, preprocess: Preprocess
+) -> np.ndarray:
+    """The part of a frame (H, W, 3) inside ``box``, at the model's size, mirrored if ``flip``: (h, w, 3) uint8."""
+    height, width = preprocess.size
+    left, top, right, bottom = box
+    image = Image.fromarray(np.ascontiguousarray(frame[top:bottom, left:right]))
+    image = image.resize((width, height), _filter(preprocess))
+    return np.asarray(ImageOps.mirror(image) if flip else image)
+
+
+def normalise(pixels: torch.Tensor, preprocess: Preprocess, dtype: Any = None) -> torch.Tensor:
+    """uint8 (..., h, w, 3) to (..., 3, h, w) in ``dtype`` (float32 by default), as ToTensor and Normalize do."""
+    import torch
+
+    scaled = pixels.movedim(-1, -3).to(torch.float32).div(255)
+    mean = torch.tensor(preprocess.mean, dtype=torch.float32, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(preprocess.std, dtype=torch.float32, device=pixels.device).view(3, 1, 1)
+    return ((scaled - mean) / std).to(dtype or torch.float32)
+
+
+def augment_colour(
+    pixels: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
+) -> torch.Tensor:
+    """Jitters brightness, contrast and saturation of clips (B, T, h, w, 3) uint8, one draw a clip; same shape.
+
+    Factors lie in [1 - j, 1 + j] and come in that order; ``grey`` is the chance of losing all colour.
+    """
+    import torch
+    from torchvision.transforms.v2 import functional
+
+    jitter = augmentation.colour_jitter
+    draws = torch.rand(len(pixels), 4, generator=generator)
+    clips = []
+    for clip, draw in zip(pixels.movedim(-1, -3), draws.tolist(), strict=True):
+        if jitter > 0:
+            brightness, contrast, saturation = (max(0.0, 1 + jitter * (2 * value - 1)) for value in draw[:3])
+            clip = functional.adjust_brightness(clip, brightness)
+            clip = functional.adjust_contrast(clip, contrast)
+            clip = functional.adjust_saturation(clip, saturation)
+        if draw[3] < augmentation.grey:
+            clip = functional.rgb_to_grayscale(clip, num_output_channels=3)
+        clips.append(clip)
+    return torch.stack(clips).movedim(-3, -1)
+
+
+def _one_frame(frame: np.ndarray, preprocess: Preprocess, crops: int) -> np.ndarray:
+    """(H, W, 3) to (crops, h, w, 3)."""
+    height, width = preprocess.size
+    image = Image.fromarray(np.ascontiguousarray(frame))
+    if crops == 1 and preprocess.resize_mode == "squash":
+        return np.asarray(image.resize((width, height), _filter(preprocess)))[None]
+    if crops == 1 and preprocess.resize_mode == "longest":
+        ratio = max(image.height / height, image.width / width)
+        scaled = max(1, round(image.width / ratio)), max(1, round(image.height / ratio))
+        image = image.resize(scaled, _filter(preprocess))
+        image = _pad(image, preprocess)
+        return np.asarray(_crop(image, preprocess.size, 0.5))[None]
+    image = _scale_shortest(_cut_strip(image, preprocess.size), preprocess)
+    places = (0.5,) if crops == 1 else (0.0, 0.5, 1.0)
+    return np.stack([np.asarray(_crop(image, preprocess.size, place)) for place in places])
+
+
+def _scale_shortest(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    height, width = preprocess.size
+    if height == width:  # torchvision's rule: the longer side rounds down
+        if image.width <= image.height:
+            scaled = (width, int(width * image.height / image.width))
+        else:
+            scaled = (int(height * image.width / image.height), height)
+        return image.resize(scaled, _filter(preprocess))
+    # timm's rule, which open_clip uses for targets that are not square: round to nearest, always bicubic
+    ratio = min(image.height / height, image.width / width)
+    return image.resize((round(image.width / ratio), round(image.height / ratio)), Image.Resampling.BICUBIC)
+
+
+def _cut_strip(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    ratio = min(image.height / size[0], image.width / size[1])
+    longest_height, longest_width = (max(1, int(LONGEST_STRIP * side * ratio)) for side in size)
+    if image.height <= longest_height and image.width <= longest_width:
+        return image
+    return _crop(image, (min(longest_height, image.height), min(longest_width, image.width)), 0.5)
+
+
+def _crop(image: Image.Image, size: tuple[int, int], place: float) -> Image.Image:
+    """A window of ``size``; ``place`` runs from 0 (left or top) to 1 (right or bottom), 0.5 being the centre."""
+    height, width = size
+    left, top = int(round((image.width - width) * place)), int(round((image.height - height) * place))
+    return image.crop((left, top, left + width, top + height))
+
+
+def _pad(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """Pads to at least the model's size; an odd pixel goes to the right and the bottom."""
+    missing_height = max(preprocess.size[0] - image.height, 0)
+    missing_width = max(preprocess.size[1] - image.width, 0)
+    if not (missing_height or missing_width):
+        return image
+    border = (missing_width // 2, missing_height // 2, (missing_width + 1) // 2, (missing_height + 1) // 2)
+    return ImageOps.expand(image, border, fill=(preprocess.fill_color,) * 3)
+
+
+def _filter(preprocess: Preprocess) -> Image.Resampling:
+    # open_clip knows two filters; anything but bilinear (its "random" too) means bicubic at inference
+    return Image.Resampling.BILINEAR if preprocess.interpolation == "bilinear" else Image.Resampling.BICUBIC
