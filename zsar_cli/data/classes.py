@@ -1,0 +1,93 @@
+"""Class names: the built-in lists, the named splits of each, and matching of names written in different ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from zsar_cli.errors import UsageError
+
+LISTS = Path(__file__).parent / "lists"
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """A data set's classes as readable phrases, other spellings of them, and its named splits."""
+
+    name: str
+    names: tuple[str, ...]
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def normalise_name(name: str) -> str:
+    """What is left of a class name when case, blanks, underscores and punctuation are no difference.
+
+    "ApplyEyeMakeup", "apply_eye_makeup" and "apply eye makeup" become one, as do "hurling (sport)" and
+    "hurling_sport"; letters of any script stay.
+    """
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def list_names() -> list[str]:
+    """Names of the built-in class lists."""
+    return sorted([path.stem for path in LISTS.glob("*.yaml")] + ["motion-shapes"])
+
+
+@cache
+def class_list(name: str) -> ClassList:
+    """The built-in list of that name ("UCF-101" is "ucf101"). UsageError where there is none."""
+    known = {normalise_name(known): known for known in list_names()}
+    stem = known.get(normalise_name(name))
+    if stem is None:
+        raise UsageError(f"No built-in class list is called {name!r}. There are: {', '.join(list_names())}.")
+    if stem == "motion-shapes":
+        return _motion_shapes()
+    raw = yaml.safe_load((LISTS / f"{stem}.yaml").read_text(encoding="utf-8"))
+    names: list[str] = []
+    aliases: dict[str, tuple[str, ...]] = {}
+    for entry in raw["classes"]:
+        if isinstance(entry, dict):
+            ((entry, others),) = entry.items()
+            aliases[entry] = tuple(others)
+        names.append(entry)
+    splits = {split: tuple(members) for split, members in raw.get("splits", {}).items()}
+    return ClassList(stem, tuple(names), aliases, splits)
+
+
+def _motion_shapes() -> ClassList:
+    from zsar_cli.data import motion_shapes  # renders with numpy; not needed to name the classes of others
+
+    splits = {group: motion_shapes.class_labels(group) for group in ("seen", "unseen", "neither")}
+    splits["shifted"] = splits["unseen"]
+    return ClassList("motion-shapes", motion_shapes.class_labels("all"), {}, splits)
+
+
+def class_names(list_name: str) -> tuple[str, ...]:
+    """The readable names of a built-in list, in the order that its integer labels count."""
+    return class_list(list_name).names
+
+
+class NameMatcher:
+    """Finds the class that a name means, however it is written.
+
+    Exact spelling wins; then the normalised one, unless two classes share it.
+    """
+
+    def __init__(self, names: Sequence[str], aliases: dict[str, tuple[str, ...]] | None = None) -> None:
+        self._exact = {name: index for index, name in enumerate(names)}
+        self._loose: dict[str, set[int]] = {}
+        for index, name in enumerate(names):
+            for spelling in (name, *(aliases or {}).get(name, ())):
+                self._loose.setdefault(normalise_name(spelling), set()).add(index)
+
+    def find(self, name: str) -> int | None:
+        """Index of the class, or None where nothing, or more than one thing, has this name."""
+        if name in self._exact:
+            return self._exact[name]
+        found = self._loose.get(normalise_name(name), set())
+        return next(iter(found)) if len(found) == 1 else None
