@@ -1,0 +1,163 @@
+"""Evaluation metrics as pure numpy functions: accuracy, detection of unknowns, calibration, intervals.
+
+"Unknown" is the positive class of AUROC, AUPR and FPR95: a higher score means "more likely none of the labels".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def true_ranks(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
+    """Rank (0 is best) of the true class in each row of ``scores`` (N, C); ``labels`` (N,).
+
+    Ties go against the model: equal scores of other classes come first, so a model that answers everything
+    alike gets nothing right. A row with a NaN ranks its true class last.
+    """
+    matrix, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    own = matrix[np.arange(len(truth)), truth][:, None]
+    ranks = (matrix >= own).sum(axis=1) - 1
+    return np.where(np.isnan(matrix).any(axis=1), matrix.shape[1] - 1, ranks)
+
+
+def top_k(ranks: ArrayLike, k: int) -> float:
+    """Share of videos whose true class is among the first ``k``; NaN without videos."""
+    ranks = np.asarray(ranks)
+    return float((ranks < k).mean()) if ranks.size else float("nan")
+
+
+def per_class_accuracy(ranks: ArrayLike, labels: ArrayLike, classes: int) -> np.ndarray:
+    """Top-1 of each class (C,); NaN for a class without videos."""
+    labels = np.asarray(labels, dtype=np.int64)
+    right = np.bincount(labels, weights=np.asarray(ranks) == 0, minlength=classes)
+    count = np.bincount(labels, minlength=classes)
+    return np.divide(right, count, out=np.full(classes, np.nan), where=count > 0)
+
+
+def mean_class_accuracy(ranks: ArrayLike, labels: ArrayLike, classes: int) -> float:
+    """Mean of the per-class accuracies over the classes that have videos."""
+    accuracy = per_class_accuracy(ranks, labels, classes)
+    return float(np.nanmean(accuracy)) if np.isfinite(accuracy).any() else float("nan")
+
+
+def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> np.ndarray:
+    """Counts (C, C): row the true class, column the predicted one."""
+    flat = np.asarray(labels, dtype=np.int64) * classes + np.asarray(predicted, dtype=np.int64)
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
+
+
+def harmonic_mean(seen: float, unseen: float) -> float:
+    """2su / (s + u): 0 where either is 0."""
+    return 2 * seen * unseen / (seen + unseen) if seen + unseen > 0 else 0.0
+
+
+# --- unknown against known ----------------------------------------------------------------------------------
+
+
+def _both(unknown: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    truth, values = np.asarray(unknown, dtype=bool), np.asarray(score, dtype=np.float64)
+    if truth.shape != values.shape or truth.ndim != 1:
+        raise ValueError("one score and one truth a video are needed")
+    if not np.isfinite(values).all():
+        raise ValueError("scores must be finite")
+    return truth, values
+
+
+def _counts_by_threshold(unknown: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True and false positives when everything at or above each distinct score counts as unknown."""
+    order = np.argsort(-score, kind="stable")
+    truth = unknown[order]
+    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
+    return np.cumsum(truth)[last], np.cumsum(~truth)[last]
+
+
+def auroc(unknown: ArrayLike, score: ArrayLike) -> float:
+    """Area under the ROC curve, ties counted half (Mann-Whitney); NaN unless both kinds are present."""
+    truth, values = _both(unknown, score)
+    if truth.all() or not truth.any():
+        return float("nan")
+    hits, alarms = _counts_by_threshold(truth, values)
+    x = np.concatenate([[0], alarms / alarms[-1]])
+    y = np.concatenate([[0], hits / hits[-1]])
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
+
+
+def aupr(unknown: ArrayLike, score: ArrayLike) -> float:
+    """Average precision: sum of precision times the step in recall, without interpolation."""
+    truth, values = _both(unknown, score)
+    if not truth.any():
+        return float("nan")
+    hits, alarms = _counts_by_threshold(truth, values)
+    precision, recall = hits / (hits + alarms), hits / hits[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def fpr_at_tpr(unknown: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:
+    """The smallest share of known videos called unknown at a threshold that finds ``tpr`` of the unknown ones."""
+    truth, values = _both(unknown, score)
+    if truth.all() or not truth.any():
+        return float("nan")
+    hits, alarms = _counts_by_threshold(truth, values)
+    return float(alarms[np.argmax(hits >= tpr * hits[-1] - 1e-12)] / alarms[-1])
+
+
+# --- calibration --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Equal-width confidence bins: edges (B + 1,), and count, mean confidence and accuracy of each (B,)."""
+
+    edges: np.ndarray
+    count: np.ndarray
+    confidence: np.ndarray  # NaN in empty bins
+    accuracy: np.ndarray  # NaN in empty bins
+
+
+def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Reliability:
+    """The reliability curve over bins ``(edge, next edge]``; confidence 0 falls into the first."""
+    values, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    edges = np.linspace(0, 1, bins + 1)
+    where = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, bins - 1)
+    count = np.bincount(where, minlength=bins)
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        total = np.bincount(where, weights=weights, minlength=bins)
+        return np.divide(total, count, out=np.full(bins, np.nan), where=count > 0)
+
+    return Reliability(edges, count, mean(values), mean(right))
+
+
+def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over the bins, weighted by count (Guo et al., 2017)."""
+    curve = reliability(confidence, correct, bins)
+    full = curve.count > 0
+    if not full.any():
+        return float("nan")
+    return float(np.average(np.abs(curve.accuracy - curve.confidence)[full], weights=curve.count[full]))
+
+
+# --- intervals ----------------------------------------------------------------------------------------------
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray,
+    *,
+    level: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
+    statistic: Callable[[np.ndarray], float] | None = None,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean (or of ``statistic``) over videos; NaN without any."""
+    data = np.asarray(values, dtype=np.float64)
+    if not data.size:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    compute = statistic or (lambda sample: float(sample.mean()))
+    results = [compute(data[rng.integers(0, len(data), len(data))]) for _ in range(draws)]
+    low, high = np.quantile(results, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
