@@ -1,4 +1,4 @@
-"""Which frames of a video the model sees. Pure functions of the frame count (and of a generator, when training)."""
+"""Which frames of a video the model sees. Pure functions of the frame count."""
 
 from __future__ import annotations
 

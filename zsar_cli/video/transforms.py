@@ -1,7 +1,7 @@
-"""Frames to model input: resize and crop with Pillow in the decode worker, normalise with torch beside the model.
+"""Frames to model input: resize and crop with Pillow in the decode worker, normalise with torch by the model.
 
-The geometry (which size, which crop, how it rounds) is that of open_clip's inference transform, so the pixels are
-the same bit for bit.
+The geometry (which size, which crop, how it rounds) is that of open_clip's inference transform, so the pixels
+are the same bit for bit.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Augmentation:
 def resize_and_crop(frames: np.ndarray, preprocess: Preprocess, *, crops: int = 1) -> np.ndarray:
     """Frames (..., H, W, 3) uint8 to the model's size.
 
-    ``crops=1`` gives (..., h, w, 3): the centre. ``crops=3`` gives (3, ..., h, w, 3): left, centre and right (or
-    top to bottom) along the longer side, the shorter side always scaled to fit whatever the resize mode.
+    ``crops=1`` gives (..., h, w, 3): the centre. ``crops=3`` gives (3, ..., h, w, 3): left, centre and right
+    (or top to bottom) along the longer side, the shorter side always scaled to fit whatever the resize mode.
     """
     if crops not in (1, 3):
         raise ValueError(f"crops must be 1 or 3, not {crops}")
@@ -72,7 +72,7 @@ def resize_and_crop(frames: np.ndarray, preprocess: Preprocess, *, crops: int = 
 def random_crop_box(
     height: int, width: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """A random resized crop (Inception's): (left, top, right, bottom) with area and aspect drawn from the ranges.
+    """A random resized crop (Inception's): (left, top, right, bottom), area and aspect from the ranges.
 
     Ten draws; if none fits, the largest centred box whose aspect is allowed.
     """
@@ -95,7 +95,7 @@ def random_crop_box(
 def crop_box_and_resize(
     frame: np.ndarray, box: tuple[int, int, int, int], flip: bool, preprocess: Preprocess
 ) -> np.ndarray:
-    """The part of a frame (H, W, 3) inside ``box``, at the model's size, mirrored if ``flip``: (h, w, 3) uint8."""
+    """The part of a frame (H, W, 3) inside ``box`` at the model's size, mirrored if ``flip``: (h, w, 3)."""
     height, width = preprocess.size
     left, top, right, bottom = box
     image = Image.fromarray(np.ascontiguousarray(frame[top:bottom, left:right]))
@@ -104,7 +104,7 @@ def crop_box_and_resize(
 
 
 def normalise(pixels: torch.Tensor, preprocess: Preprocess, dtype: Any = None) -> torch.Tensor:
-    """uint8 (..., h, w, 3) to (..., 3, h, w) in ``dtype`` (float32 by default), as ToTensor and Normalize do."""
+    """uint8 (..., h, w, 3) to (..., 3, h, w) in ``dtype`` (default float32), as ToTensor and Normalize do."""
     import torch
 
     scaled = pixels.movedim(-1, -3).to(torch.float32).div(255)
@@ -116,7 +116,7 @@ def normalise(pixels: torch.Tensor, preprocess: Preprocess, dtype: Any = None) -
 def augment_colour(
     pixels: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> torch.Tensor:
-    """Jitters brightness, contrast and saturation of clips (B, T, h, w, 3) uint8, one draw a clip; same shape.
+    """Jitters brightness, contrast and saturation of clips (B, T, h, w, 3) uint8, one draw a clip.
 
     Factors lie in [1 - j, 1 + j] and come in that order; ``grey`` is the chance of losing all colour.
     """
@@ -177,9 +177,9 @@ def _cut_strip(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _crop(image: Image.Image, size: tuple[int, int], place: float) -> Image.Image:
-    """A window of ``size``; ``place`` runs from 0 (left or top) to 1 (right or bottom), 0.5 being the centre."""
+    """A window of ``size``; ``place``: 0 is left or top, 0.5 the centre, 1 right or bottom."""
     height, width = size
-    left, top = int(round((image.width - width) * place)), int(round((image.height - height) * place))
+    left, top = round((image.width - width) * place), round((image.height - height) * place)
     return image.crop((left, top, left + width, top + height))
 
 

@@ -1,0 +1,449 @@
+"""From a path to exactly the frames that were asked for.
+
+Frame ``i`` means the i-th frame that decoding from the start puts out, edit lists applied. Reading in sequence with PyAV
+is the reference. The one short cut that is taken unasked is to start at the key frames before the wanted frames,
+in files whose index is plain, every frame found by its own time stamp: at anything unexpected the file is read
+in sequence after all.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from zsar_cli.errors import VideoError
+from zsar_cli.video.probe import Index, check_path, file_errors, image_files, opened, packets, read_index
+
+Choose = Callable[[int], Sequence[int]]
+Resize = Callable[[np.ndarray], np.ndarray]
+
+DECODERS = ("auto", "decord", "pyav")
+IMAGE_RATE = 25.0  # frames a second that a directory of images is taken to have
+SEEK_GAIN = 0.6  # seeking must spare at least this much of the decoding to be worth its risk
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """``duration`` in s; ``width`` and ``height`` after rotation; ``frame_count`` readable frames."""
+
+    duration: float
+    width: int
+    height: int
+    frame_count: int
+    fps: float
+
+
+@dataclass
+class DecodedVideo:
+    """``frames`` (n, H, W, 3) uint8 in the order asked for, or what ``resize`` made of them.
+
+    ``times`` in s from the first frame; ``warning``: how much of the video could not be read.
+    """
+
+    frames: np.ndarray
+    indices: np.ndarray
+    times: np.ndarray
+    info: VideoInfo
+    warning: str | None = None
+
+
+@dataclass
+class _Pixels:
+    """Converted frames by index, and the size before any resizing."""
+
+    frames: dict[int, np.ndarray]
+    size: tuple[int, int] | None = None  # height, width
+
+
+def read_frames(
+    path: str | os.PathLike[str],
+    choose: Choose,
+    *,
+    decoder: str = "auto",
+    resize: Resize | None = None,
+) -> DecodedVideo:
+    """The frames ``choose(frame_count)`` names, in its order, repeats allowed.
+
+    ``choose`` must be a pure function: it is asked again when fewer frames could be read than the file
+    promises. ``resize`` gets each frame (H, W, 3) uint8 as soon as it is decoded, so that large frames never pile up.
+    ``decoder``: "pyav" or "decord" forces one. Raises VideoError.
+    """
+    _check_decoder(decoder)
+    name = check_path(path)
+    if os.path.isdir(name):
+        return _read_images(name, choose, resize)
+    with file_errors():
+        index = read_index(name)
+        if decoder == "decord":
+            return _read_decord(name, index, choose, resize)
+        found = _read_seeking(name, index, choose, resize) if decoder == "auto" else None
+        return found or _read_in_sequence(name, index, choose, resize)
+
+
+def iter_frames(
+    path: str | os.PathLike[str],
+    choose: Choose | None = None,
+    *,
+    rate: float | None = None,
+    decoder: str = "auto",
+    resize: Resize | None = None,
+    chunk: int = 32,
+) -> Iterator[DecodedVideo]:
+    """Many frames of a long video, decoded once, in sequence, ``chunk`` at a time: memory stays bounded.
+
+    Either ``choose`` names indices (taken in increasing order, without repeats, those beyond the readable
+    end left out) or ``rate`` asks for that many frames a second (the first frame at or after each tick). ``info``
+    comes from the file's index; the last chunk's ``warning`` says what could not be read. Raises VideoError, also
+    when no frame at all could be read.
+    """
+    _check_decoder(decoder)
+    if (choose is None) == (rate is None):
+        raise ValueError("iter_frames needs either choose or rate")
+    name = check_path(path)
+    if os.path.isdir(name):
+        yield from _iter_images(name, choose, rate, resize, chunk)
+        return
+    with file_errors():
+        index = read_index(name)
+        clock = _Clock(index)
+        wanted = _Wanted(choose, rate, index.frame_count)
+        reader = _Sequence(name)
+        batch: list[tuple[int, float, np.ndarray]] = []
+        size = (0, 0)
+        for number, frame in reader.frames():
+            time = clock.time(number, frame.pts)
+            if not wanted.takes(number, time):
+                continue
+            if (
+                len(batch) == chunk
+            ):  # held back until a later frame comes, so that the last chunk can carry the warning
+                yield _chunk(batch, _planned_info(index, size), None)
+                batch = []
+            pixels = _to_rgb(frame)
+            size = pixels.shape[:2]
+            batch.append((number, time, resize(pixels) if resize else pixels))
+        if not reader.pts:
+            raise _nothing_read()
+        info, _ = _timing(reader.pts, reader.last_duration, index, size)
+        if batch:
+            yield _chunk(batch, info, _warning(info, index, reader.problems))
+
+
+class _Sequence:
+    """The reference: every frame in output order. ``pts`` and ``problems`` fill up while it is read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.pts: list[int | None] = []
+        self.last_duration = 0
+        self.problems: list[str] = []
+
+    def frames(self) -> Iterator[tuple[int, Any]]:
+        with opened(self.path) as (container, stream):
+            flushed = False
+            for packet in packets(container, stream, self.problems):
+                flushed = not packet.size
+                yield from self._decoded(packet)
+            if not flushed:
+                yield from self._decoded(None, stream)
+
+    def _decoded(self, packet: Any, stream: Any = None) -> Iterator[tuple[int, Any]]:
+        try:
+            frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
+        except (av.error.FFmpegError, ValueError) as error:
+            if isinstance(error, MemoryError):
+                raise
+            if not isinstance(error, av.error.EOFError):
+                self.problems.append(getattr(error, "strerror", None) or str(error))
+            return
+        for frame in frames:
+            self.pts.append(frame.pts)
+            self.last_duration = getattr(frame, "duration", 0) or 0
+            yield len(self.pts) - 1, frame
+
+
+def _read_in_sequence(path: str, index: Index, choose: Choose, resize: Resize | None) -> DecodedVideo:
+    pixels = _Pixels({})
+    wanted = set(_chosen(choose, index.frame_count)) if index.frame_count else {0}
+    reader = _collect(path, wanted, pixels, resize)
+    count = len(reader.pts)
+    if count == 0:
+        raise _nothing_read()
+    indices = _chosen(choose, count)
+    missing = set(indices) - pixels.frames.keys()
+    if missing:  # the file promised another number of frames than it gave: once more, now knowing
+        _collect(path, missing, pixels, resize)
+        if set(indices) - pixels.frames.keys():
+            raise VideoError("unreadable", "decoding this file twice gives different frames; it is damaged")
+    info, times = _timing(reader.pts, reader.last_duration, index, pixels.size or (0, 0))
+    return _assemble(pixels, indices, times, info, _warning(info, index, reader.problems))
+
+
+def _collect(path: str, wanted: set[int], pixels: _Pixels, resize: Resize | None) -> _Sequence:
+    reader = _Sequence(path)
+    for number, frame in reader.frames():
+        if number in wanted:
+            _keep(pixels, number, _to_rgb(frame), resize)
+    return reader
+
+
+def _read_seeking(path: str, index: Index, choose: Choose, resize: Resize | None) -> DecodedVideo | None:
+    """Decodes only from the key frames before the wanted frames. None: not worth it, or not to be trusted."""
+    if not index.cuttable:
+        return None
+    indices = _chosen(choose, index.frame_count)
+    times = index.pts[index.order]
+    runs = _runs(index, sorted(set(indices)))
+    cost = sum(last - first + 1 for first, last, _ in runs)
+    if cost > (1 - SEEK_GAIN) * index.frame_count:
+        return None
+    pixels = _Pixels({})
+    try:
+        with opened(path) as (container, stream):
+            for first, _, numbers in runs:
+                if not _decode_run(container, stream, index, first, numbers, pixels, resize):
+                    return None
+    except (av.error.FFmpegError, VideoError) as error:
+        if isinstance(error, MemoryError) or getattr(error, "kind", "") == "memory":
+            raise
+        return None
+    last_duration = round(1 / index.rate / index.time_base)
+    info, seconds = _timing(times.tolist(), last_duration, index, pixels.size or (0, 0))
+    return _assemble(pixels, indices, seconds, info, _warning(info, index, []))
+
+
+def _runs(index: Index, wanted: list[int]) -> list[tuple[int, int, list[int]]]:
+    """Groups wanted frames by the key packet to start at: (first packet, last packet needed, frame numbers).
+
+    A frame is reached from the last key packet that is stored before it and shown no later than it: after the
+    key frame of an open group come frames that lean on the group before, but those are shown before it.
+    """
+    keys = np.flatnonzero(index.key)
+    runs: list[tuple[int, int, list[int]]] = []
+    for number in wanted:
+        packet = int(index.order[number])
+        before = keys[(keys <= packet) & (index.pts[keys] <= index.pts[packet])]
+        first = int(before[-1])
+        if runs and runs[-1][0] == first:
+            runs[-1] = (first, max(runs[-1][1], packet), [*runs[-1][2], number])
+        else:
+            runs.append((first, packet, [number]))
+    return runs
+
+
+def _decode_run(
+    container: Any,
+    stream: Any,
+    index: Index,
+    first: int,
+    numbers: list[int],
+    pixels: _Pixels,
+    resize: Resize | None,
+) -> bool:
+    """Decodes one run of packets; False as soon as anything differs from what the index says."""
+    wanted = {int(index.pts[index.order[number]]): number for number in numbers}
+    container.seek(int(index.pts[first]), stream=stream, backward=True, any_frame=False)
+    context = stream.codec_context
+    started = False
+    for packet in container.demux(stream):
+        if packet.size and not started:
+            if packet.pts is None or packet.pts > index.pts[first]:
+                return False
+            started = packet.pts == index.pts[first]
+        if context.name == "h264":
+            # Nothing refers to these frames, so leaving them out changes no other
+            context.skip_frame = "DEFAULT" if packet.pts in wanted or not packet.size else "NONREF"
+        for frame in packet.decode():
+            if frame.pts not in wanted:
+                continue
+            if frame.is_corrupt:
+                return False
+            _keep(pixels, wanted.pop(frame.pts), _to_rgb(frame), resize)
+        if not wanted:
+            return started
+    return False
+
+
+def _read_decord(path: str, index: Index, choose: Choose, resize: Resize | None) -> DecodedVideo:
+    """Only when asked for by name: decord can give other frames than it says, and can take the process down."""
+    try:
+        import decord
+    except ImportError:
+        raise VideoError("unreadable", "decord is not installed here; use the pyav decoder") from None
+    decord.logging.set_level(decord.logging.QUIET)
+    pixels = _Pixels({})
+    try:
+        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+        indices = _chosen(choose, len(reader))
+        for number in sorted(set(indices)):
+            _keep(pixels, number, reader[number].asnumpy(), resize)
+        seconds = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0].astype(float)
+        rate = float(reader.get_avg_fps()) or index.rate
+    except (decord.DECORDError, RuntimeError, IndexError, AssertionError, UnicodeError) as error:
+        reason = (str(error).strip() or "no reason given").splitlines()[-1][:120]
+        raise VideoError(
+            "unreadable", f"decord cannot read this file ({reason}); try the pyav decoder"
+        ) from None
+    height, width = pixels.size or (0, 0)
+    seconds = seconds - seconds[0]
+    info = VideoInfo(float(seconds[-1]) + 1 / rate, width, height, len(seconds), rate)
+    return _assemble(pixels, indices, seconds, info, _warning(info, index, []))
+
+
+def _read_images(folder: str, choose: Choose, resize: Resize | None) -> DecodedVideo:
+    files = image_files(folder)
+    indices = _chosen(choose, len(files))
+    pixels = _Pixels({})
+    for number in sorted(set(indices)):
+        _keep(pixels, number, _read_image(files[number]), resize)
+    height, width = pixels.size or (0, 0)
+    info = VideoInfo(len(files) / IMAGE_RATE, width, height, len(files), IMAGE_RATE)
+    return _assemble(pixels, indices, np.arange(len(files)) / IMAGE_RATE, info, None)
+
+
+def _iter_images(
+    folder: str, choose: Choose | None, rate: float | None, resize: Resize | None, chunk: int
+) -> Iterator[DecodedVideo]:
+    files = image_files(folder)
+    wanted = _Wanted(choose, rate, len(files))
+    numbers = [number for number in range(len(files)) if wanted.takes(number, number / IMAGE_RATE)]
+    for start in range(0, len(numbers), chunk):
+        part = numbers[start : start + chunk]
+        yield _read_images(folder, lambda _, part=part: part, resize)  # type: ignore[misc]
+
+
+def _read_image(file: str) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(file) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            name = os.path.basename(file)
+            raise VideoError("unreadable", f"the frame {name!r} is not an image that can be read") from None
+
+
+class _Wanted:
+    """Says, frame by frame in order, whether a frame was asked for."""
+
+    def __init__(self, choose: Choose | None, rate: float | None, frame_count: int) -> None:
+        self.rate = rate
+        self.indices = set(_chosen(choose, frame_count)) if choose and frame_count else set()
+        self.tick = 0
+
+    def takes(self, number: int, time: float) -> bool:
+        if self.rate is None:
+            return number in self.indices
+        if time * self.rate + 1e-6 < self.tick:
+            return False
+        self.tick = int(time * self.rate + 1e-6) + 1
+        return True
+
+
+class _Clock:
+    """Times of frames while they come: time stamps where the index found good ones, else the frame rate."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self.first: int | None = None
+        self.latest = -1.0
+
+    def time(self, number: int, pts: int | None) -> float:
+        if not self.index.timed or pts is None:
+            self.latest = max(number / self.index.rate, self.latest)
+            return self.latest
+        if self.first is None:
+            self.first = pts
+        self.latest = max((pts - self.first) * self.index.time_base, self.latest)
+        return self.latest
+
+
+def _timing(
+    pts: Sequence[int | None], last_duration: int, index: Index, size: tuple[int, int]
+) -> tuple[VideoInfo, np.ndarray]:
+    """Info and the time of every frame, s from the first. Stamps that go backwards give way to the frame rate."""
+    count = len(pts)
+    seconds = np.arange(count) / index.rate
+    tail = 1 / index.rate
+    if all(value is not None for value in pts):
+        stamps = np.asarray(pts, np.int64)
+        if count == 1 or (np.diff(stamps) > 0).all():
+            seconds = (stamps - stamps[0]) * index.time_base
+            tail = last_duration * index.time_base or tail
+    duration = float(seconds[-1]) + min(tail, 3600.0)
+    fps = (count - 1) / float(seconds[-1]) if count > 1 else index.rate
+    return VideoInfo(duration, size[1], size[0], count, fps), seconds
+
+
+def _planned_info(index: Index, size: tuple[int, int]) -> VideoInfo:
+    pts = index.pts[index.order].tolist() if index.timed else [None] * index.frame_count
+    return _timing(pts, 0, index, size)[0]
+
+
+def _warning(info: VideoInfo, index: Index, problems: list[str]) -> str | None:
+    claimed = index.claimed or 0.0
+    short = claimed - info.duration > max(3 / info.fps, 0.03 * claimed)
+    lost = index.frame_count - info.frame_count
+    if short:
+        return f"only {info.duration:.1f} of {claimed:.1f} s could be read"
+    if problems or lost > 0:
+        whole = max(claimed, info.duration)
+        read = whole - max(lost, 1) / info.fps
+        return f"damaged: only {max(read, 0):.1f} of {whole:.1f} s could be read"
+    return None
+
+
+def _chunk(batch: list[tuple[int, float, np.ndarray]], info: VideoInfo, warning: str | None) -> DecodedVideo:
+    numbers, times, frames = zip(*batch, strict=True)
+    stacked = np.stack(_one_shape(list(frames)))
+    return DecodedVideo(stacked, np.asarray(numbers, np.int64), np.asarray(times, float), info, warning)
+
+
+def _assemble(
+    pixels: _Pixels, indices: list[int], seconds: np.ndarray, info: VideoInfo, warning: str | None
+) -> DecodedVideo:
+    frames = np.stack(_one_shape([pixels.frames[number] for number in indices]))
+    numbers = np.asarray(indices, np.int64)
+    return DecodedVideo(frames, numbers, seconds[numbers], info, warning)
+
+
+def _keep(pixels: _Pixels, number: int, frame: np.ndarray, resize: Resize | None) -> None:
+    if pixels.size is None:
+        pixels.size = (frame.shape[0], frame.shape[1])
+    pixels.frames[number] = resize(frame) if resize else frame
+
+
+def _one_shape(frames: list[np.ndarray]) -> list[np.ndarray]:
+    """A stream may change its size half way; the frames then follow the first."""
+    shape = frames[0].shape
+    if all(frame.shape == shape for frame in frames) or len(shape) != 3:
+        return frames
+    size = (shape[1], shape[0])
+    return [np.asarray(Image.fromarray(frame).resize(size)) for frame in frames]
+
+
+def _to_rgb(frame: Any) -> np.ndarray:
+    """(H, W, 3) uint8, turned upright."""
+    pixels = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def _chosen(choose: Choose, frame_count: int) -> list[int]:
+    return [min(max(int(number), 0), frame_count - 1) for number in choose(frame_count)]
+
+
+def _check_decoder(decoder: str) -> None:
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, not {decoder!r}")
+
+
+def _nothing_read() -> VideoError:
+    return VideoError("unreadable", "not one frame of this video could be decoded; the file is damaged")

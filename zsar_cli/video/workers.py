@@ -1,0 +1,526 @@
+"""Decoding in worker processes: a decoder that crashes, hangs or eats memory costs one video, not the run.
+
+A worker is a fresh interpreter that imports this module and no torch. It reads pickled jobs from its stdin and
+answers on what was its stdout; a thread here looks after each worker, kills it when it is over its time and
+starts another. Plain pipes and threads rather than multiprocessing: a worker never runs the caller's main module, so a
+script needs no ``if __name__ == "__main__"`` and what it imports stays out of the workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pickle
+import queue
+import struct
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+
+from zsar_cli.errors import VideoError
+from zsar_cli.video.decode import DecodedVideo, VideoInfo, iter_frames, read_frames
+from zsar_cli.video.sampling import Sampling, view_indices
+from zsar_cli.video.transforms import (
+    Augmentation,
+    Preprocess,
+    crop_box_and_resize,
+    random_crop_box,
+    resize_and_crop,
+)
+
+BUFFERED_CHUNKS = 2  # of a streamed video, beyond those in the pipe
+GRACE = 5.0  # s after which the kernel ends a worker that nobody killed in time
+HEADER = struct.Struct("<Q")
+BOOT = (
+    "import sys, ast; sys.path[:] = ast.literal_eval(sys.argv[1]); "
+    "from zsar_cli.video import workers; workers.serve()"
+)
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """One video's frames for the model. ``seed``: None for test sampling, an int to draw all chance from."""
+
+    path: str
+    sampling: Sampling = Sampling()
+    preprocess: Preprocess = Preprocess()
+    crops: int = 1
+    decoder: str = "auto"
+    augmentation: Augmentation | None = None
+    seed: int | None = None
+
+
+@dataclass
+class Clip:
+    """``pixels`` (views * crops, frames, h, w, 3) uint8, the crops of a view side by side.
+
+    ``indices`` and ``times``: (views, frames), times in s from the first frame.
+    """
+
+    pixels: np.ndarray
+    indices: np.ndarray
+    times: np.ndarray
+    info: VideoInfo
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class StreamRequest:
+    """A long video's frames, ``rate`` a second, ``chunk`` at a time."""
+
+    path: str
+    rate: float
+    preprocess: Preprocess = Preprocess()
+    decoder: str = "auto"
+    chunk: int = 32
+
+
+def load_clip(request: ClipRequest) -> Clip:
+    """Decodes, samples, resizes and (with a seed) augments one video. Raises VideoError."""
+    preprocess, sampling = request.preprocess, request.sampling
+
+    def choose(frame_count: int) -> list[int]:
+        rng = None if request.seed is None else np.random.default_rng([request.seed, 0])
+        return view_indices(frame_count, sampling, rng=rng).reshape(-1).tolist()
+
+    if request.augmentation is not None and request.seed is not None:
+        resize = _augmenter(request.augmentation, preprocess, request.seed)
+    else:
+
+        def resize(frame: np.ndarray) -> np.ndarray:
+            cropped = resize_and_crop(frame[None], preprocess, crops=request.crops)
+            return cropped.reshape(request.crops, *preprocess.size, 3)
+
+    video = read_frames(request.path, choose, decoder=request.decoder, resize=resize)
+    views, frames = sampling.views, sampling.frames
+    crops = video.frames.shape[1]
+    pixels = video.frames.reshape(views, frames, crops, *preprocess.size, 3).swapaxes(1, 2)
+    return Clip(
+        pixels=np.ascontiguousarray(pixels).reshape(views * crops, frames, *preprocess.size, 3),
+        indices=video.indices.reshape(views, frames),
+        times=video.times.reshape(views, frames),
+        info=video.info,
+        warning=video.warning,
+    )
+
+
+def load_stream(request: StreamRequest) -> Iterator[DecodedVideo]:
+    """The chunks of one long video, resized and cropped to (n, h, w, 3). Raises VideoError."""
+    yield from iter_frames(
+        request.path,
+        rate=request.rate,
+        decoder=request.decoder,
+        resize=lambda frame: resize_and_crop(frame, request.preprocess),
+        chunk=request.chunk,
+    )
+
+
+def _augmenter(
+    augmentation: Augmentation, preprocess: Preprocess, seed: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The same box and flip for every frame of a clip; (H, W, 3) to (1, h, w, 3)."""
+
+    def resize(frame: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng([seed, 1])
+        box = random_crop_box(frame.shape[0], frame.shape[1], augmentation, rng)
+        flip = bool(rng.random() < augmentation.flip)
+        return crop_box_and_resize(frame, box, flip, preprocess)[None]
+
+    return resize
+
+
+@dataclass
+class _Job:
+    request: Any
+    load: Callable[..., Any]
+    replies: queue.Queue[tuple[str, Any]]  # ("item", x)*, then ("end", None) or ("error", exception)
+    streamed: bool
+
+
+class DecodePool:
+    """Worker processes that turn requests into clips, in order, a bounded number ahead of the consumer.
+
+    ``timeout`` is in s a video (a chunk, when streaming). ``memory_limit_mb`` bounds what one worker may hold
+    (Linux; default: half the machine's memory shared out among them). ``workers=0`` decodes in this process,
+    with no protection. ``load`` may replace the function that workers run; it is pickled by name.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        timeout: float = 60,
+        memory_limit_mb: int | None = None,
+        ahead: int | None = None,
+        load: Callable[[Any], Any] = load_clip,
+    ) -> None:
+        if workers < 0 or timeout <= 0:
+            raise ValueError("workers must be at least 0 and timeout more than 0")
+        self.timeout = timeout
+        self.memory_limit = (memory_limit_mb or _fair_share_mb(max(workers, 1))) * 2**20
+        self.ahead = max(1, ahead if ahead is not None else 2 * workers + 2)
+        self.load = load
+        self._jobs: queue.Queue[_Job | None] = queue.Queue()
+        self._closed = threading.Event()
+        self._keepers = [_Keeper(self) for _ in range(workers)]
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends every worker at once, whatever it is doing, and waits until it is gone. May be called twice."""
+        self._closed.set()
+        for keeper in self._keepers:
+            keeper.kill()
+        for _ in self._keepers:
+            self._jobs.put(None)
+        for keeper in self._keepers:
+            keeper.thread.join()
+        self._keepers = []
+
+    def imap(self, requests: Iterable[Any]) -> Iterator[Any]:
+        """What ``load`` makes of each request, in input order, or the VideoError it ended in.
+
+        ``requests`` is read lazily in a thread, at most ``ahead`` beyond what was yielded, so that a result is
+        out as soon as it is there even if the next request is long in coming.
+        """
+        if not self._keepers:
+            for request in requests:
+                try:
+                    yield self.load(request)
+                except VideoError as error:
+                    yield error
+            return
+        for job in self._submitted(requests, self.load, streamed=False):
+            kind, value = self._reply(job)
+            if kind == "error" and not isinstance(value, VideoError):
+                raise value
+            yield value
+
+    def stream(
+        self, requests: Iterable[Any], load: Callable[..., Any] = load_stream
+    ) -> Iterator[Iterator[Any]]:
+        """For each request, in order, an iterator over its chunks; it raises VideoError where the video fails.
+
+        A worker waits while its chunks are not taken. What is left when the next request is asked for is lost.
+        """
+        if not self._keepers:
+            for request in requests:
+                yield load(request)
+            return
+        for job in self._submitted(requests, load, streamed=True):
+            chunks = self._chunks(job)
+            yield chunks
+            with contextlib.suppress(VideoError):
+                for _ in chunks:  # whatever was not taken makes room
+                    pass
+
+    def _chunks(self, job: _Job) -> Iterator[Any]:
+        while True:
+            kind, value = self._reply(job)
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+
+    def _reply(self, job: _Job) -> tuple[str, Any]:
+        while True:
+            try:
+                return job.replies.get(timeout=1)
+            except queue.Empty:
+                if self._closed.is_set():
+                    raise RuntimeError("the decode pool was closed while it was in use") from None
+
+    def _submitted(self, requests: Iterable[Any], load: Callable[..., Any], streamed: bool) -> Iterator[_Job]:
+        """Jobs in order, each handed to the workers up to ``ahead`` before it is yielded."""
+        room = threading.Semaphore(self.ahead)
+        order: queue.Queue[_Job | BaseException | None] = queue.Queue()
+        stop = threading.Event()
+
+        def feed() -> None:
+            try:
+                for request in requests:
+                    while not room.acquire(timeout=0.5):
+                        if stop.is_set() or self._closed.is_set():
+                            return
+                    if stop.is_set() or self._closed.is_set():
+                        return
+                    job = _Job(request, load, queue.Queue(BUFFERED_CHUNKS if streamed else 0), streamed)
+                    order.put(job)
+                    self._jobs.put(job)
+                order.put(None)
+            except BaseException as error:
+                order.put(error)
+
+        threading.Thread(target=feed, daemon=True, name="zsar-requests").start()
+        taken: deque[_Job] = deque()
+        try:
+            while True:
+                job = order.get()
+                if job is None:
+                    return
+                if isinstance(job, BaseException):
+                    raise job
+                taken.append(job)
+                yield job
+                taken.popleft()
+                room.release()
+        finally:
+            stop.set()
+            with contextlib.suppress(queue.Empty):  # jobs that no worker has begun are taken back
+                while True:
+                    waiting = self._jobs.get_nowait()
+                    if waiting is None:
+                        self._jobs.put(None)
+                        break
+
+
+class _Keeper:
+    """A thread that owns one worker process: hands it jobs, watches the clock, replaces it when it fails."""
+
+    def __init__(self, pool: DecodePool) -> None:
+        self.pool = pool
+        self.lock = threading.Lock()  # starting and killing exclude each other
+        self.process: subprocess.Popen[bytes] | None = None
+        self._start()
+        self.thread = threading.Thread(target=self._run, daemon=True, name="zsar-decode")
+        self.thread.start()
+
+    def kill(self) -> None:
+        with self.lock:
+            if self.process is not None:
+                self.process.kill()
+
+    def _start(self) -> None:
+        with self.lock:
+            if self.pool._closed.is_set():
+                return
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", BOOT, repr([os.path.abspath(entry) for entry in sys.path])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # decoders chatter there
+                env=environment,
+            )
+
+    def _run(self) -> None:
+        while (job := self.pool._jobs.get()) is not None and not self.pool._closed.is_set():
+            begun = self._work(job, job.request)
+            if begun is None:
+                continue
+            error, delivered = begun
+            again = _without_decord(job.request) if error.kind == "crashed" and not delivered else None
+            if again is not None and not self.pool._closed.is_set():
+                second = self._work(job, again)
+                if second is None:
+                    continue
+            self._put(job, ("error", error))
+        self._end()
+
+    def _work(self, job: _Job, request: Any) -> tuple[VideoError, bool] | None:
+        """Runs one job; None once its answer is out, else the worker's failure and whether a chunk had come."""
+        process = self.process
+        if process is None or process.poll() is not None:
+            self._end()
+            self._start()
+            process = self.process
+        if process is None:
+            return VideoError("crashed", "the run was ended"), False
+        assert process.stdin is not None
+        assert process.stdout is not None
+        delivered = False
+        overdue = threading.Event()
+        while True:
+            timer = threading.Timer(self.pool.timeout, _overrun, (process, overdue))
+            timer.daemon = True
+            timer.start()
+            try:
+                if not delivered:
+                    task = (job.load, request, job.streamed, self.pool.timeout, self.pool.memory_limit)
+                    _send(process.stdin, task)
+                kind, value = _receive(process.stdout)
+            except (EOFError, OSError, pickle.UnpicklingError):
+                timer.cancel()
+                code = self._end()
+                self._start()
+                if overdue.is_set():
+                    seconds = f"{self.pool.timeout:g} s"
+                    message = (
+                        f"decoding took longer than {seconds} and was stopped; allow more with --timeout"
+                    )
+                    return VideoError("timeout", message), delivered
+                message = f"the decoder crashed on this file ({_reason(code)}); the file is probably damaged"
+                return VideoError("crashed", message), delivered
+            except (
+                Exception
+            ) as error:  # a request that cannot be pickled: the caller's mistake, not the video's
+                timer.cancel()
+                self._put(job, ("error", error))
+                return None
+            finally:
+                timer.cancel()
+            if kind == "error" and isinstance(value, VideoError) and value.kind == "memory":
+                self._end()  # its heap may be in pieces
+                self._start()
+            self._put(job, (kind, value))
+            if kind != "item" or not job.streamed:
+                return None
+            delivered = True
+
+    def _put(self, job: _Job, reply: tuple[str, Any]) -> None:
+        while not self.pool._closed.is_set():
+            with contextlib.suppress(queue.Full):
+                job.replies.put(reply, timeout=0.5)
+                return
+
+    def _end(self) -> int:
+        """Kills what is left of the worker and collects it; its exit status."""
+        with self.lock:
+            process, self.process = self.process, None
+        if process is None:
+            return 0
+        # A crash report is worth having: a worker that closed its pipe is given a moment to be gone by itself
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.0 if self.pool._closed.is_set() else 0.5)
+        process.kill()
+        code = process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+        return code
+
+
+def serve() -> None:
+    """The worker's main loop: jobs from stdin, answers to stdout, until stdin closes."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    answers = os.fdopen(os.dup(1), "wb")
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)  # libraries that print must not spoil the answers
+    os.dup2(silent, 2)
+    jobs: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+    limited = False
+    while True:
+        load, request, streamed, timeout, memory_limit = pickle.loads(jobs.get())
+        if not limited:
+            _limit_memory(memory_limit)
+            limited = True
+        _alarm(timeout + GRACE)
+        try:
+            if streamed:
+                for chunk in load(request):
+                    _alarm(0)  # waiting for the consumer is no fault of the video
+                    _send(answers, ("item", chunk))
+                    _alarm(timeout + GRACE)
+                reply: tuple[str, Any] = ("end", None)
+            else:
+                reply = ("item", load(request))
+        except MemoryError:
+            message = "decoding needed more memory than a worker may use; the frames may be very large"
+            reply = ("error", VideoError("memory", message))
+        except VideoError as error:
+            reply = ("error", error)
+        except Exception as error:
+            reply = ("error", VideoError("unreadable", f"decoding failed ({type(error).__name__}: {error})"))
+        _alarm(0)
+        _send(answers, reply)
+        del reply
+
+
+def _listen(jobs: queue.Queue[bytes]) -> None:
+    """Takes jobs off stdin; when it closes, the parent is gone or done, and so is this process."""
+    # The raw descriptor: a thread blocked in sys.stdin's lock would hang the interpreter's exit
+    with open(0, "rb", buffering=0, closefd=False) as pipe, contextlib.suppress(EOFError, OSError):
+        while True:
+            jobs.put(_receive_bytes(pipe))
+    os._exit(0)
+
+
+def _alarm(seconds: float) -> None:
+    """The kernel's own watchdog, in case the parent is killed while this process hangs in native code."""
+    import signal
+
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _limit_memory(limit: int) -> None:
+    try:
+        import resource
+
+        pages = int(open("/proc/self/statm").read().split()[0])  # noqa: SIM115
+        ceiling = pages * resource.getpagesize() + limit
+        resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (ImportError, OSError, ValueError):  # not Linux: the operating system's own limits hold
+        pass
+
+
+def _fair_share_mb(workers: int) -> int:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        total = 8 * 2**30
+    return max(1024, total // 2**20 // (2 * workers))
+
+
+def _send(pipe: IO[bytes], message: Any) -> None:
+    data = pickle.dumps(message, protocol=5)
+    pipe.write(HEADER.pack(len(data)))
+    pipe.write(data)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> Any:
+    return pickle.loads(_receive_bytes(pipe))
+
+
+def _receive_bytes(pipe: IO[bytes]) -> bytes:
+    return bytes(_exactly(pipe, HEADER.unpack(bytes(_exactly(pipe, HEADER.size)))[0]))
+
+
+def _exactly(pipe: IO[bytes], size: int) -> bytearray:
+    data = bytearray(size)
+    view, done = memoryview(data), 0
+    while done < size:
+        count = pipe.readinto(view[done:])  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError
+        done += count
+    return data
+
+
+def _overrun(process: subprocess.Popen[bytes], overdue: threading.Event) -> None:
+    overdue.set()
+    process.kill()
+
+
+def _without_decord(request: Any) -> Any | None:
+    """The same request for PyAV, if the crash may have been decord's."""
+    if getattr(request, "decoder", None) != "auto" or not dataclasses.is_dataclass(request):
+        return None
+    return dataclasses.replace(request, decoder="pyav")  # type: ignore[type-var]
+
+
+def _reason(code: int) -> str:
+    import signal
+
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
