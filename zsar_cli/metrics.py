@@ -1,6 +1,6 @@
 """Evaluation metrics as pure numpy functions: accuracy, detection of unknowns, calibration, intervals.
 
-"Unknown" is the positive class of AUROC, AUPR and FPR95: a higher score means "more likely none of the labels".
+"Unknown" is the positive class of AUROC, AUPR and FPR95: a higher score means "none of the labels".
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def aupr(unknown: ArrayLike, score: ArrayLike) -> float:
 
 
 def fpr_at_tpr(unknown: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:
-    """The smallest share of known videos called unknown at a threshold that finds ``tpr`` of the unknown ones."""
+    """The smallest share of known videos called unknown at a threshold that finds ``tpr`` of the unknown."""
     truth, values = _both(unknown, score)
     if truth.all() or not truth.any():
         return float("nan")

@@ -1,4 +1,4 @@
-"""Named subsets of a data set's classes: base and novel halves, the Kinetics-600 thirds, temporal and static."""
+"""Named subsets of a data set's classes: base and novel halves, Kinetics-600 thirds, temporal and static."""
 
 from __future__ import annotations
 
