@@ -29,7 +29,24 @@ from zsar_cli.errors import UsageError
 
 FORMATS = ("lines", "frames", "kinetics", "ucf101", "hmdb51", "ssv2", "json", "folders")
 VIDEO_SUFFIXES = frozenset(
-    "mp4 avi mkv webm mov m4v mpg mpeg ts mts m2ts wmv flv gif 3gp ogv mp4v vob asf divx".split()
+    (
+        "mp4",
+        "avi",
+        "mkv",
+        "webm",
+        "mov",
+        "m4v",
+        "mpg",
+        "mpeg",
+        "ts",
+        "mts",
+        "m2ts",
+        "wmv",
+        "flv",
+        "gif",
+        "3gp",
+    )
+    + ("ogv", "mp4v", "vob", "asf", "divx")
 )
 _SUFFIX = "|".join(sorted(VIDEO_SUFFIXES))
 _AFTER_VIDEO = re.compile(rf'^(.*\.(?:{_SUFFIX})"?)[\s,;]+(\S.*)$', re.IGNORECASE)
@@ -146,9 +163,8 @@ def parse_lines(text: str, *, frames: bool | None = None) -> list[Row]:
     """Rows of a ``path label`` list.
 
     The file as a whole decides: where every line ends in an integer, that is the label; where every line is a
-    path to a video and no more, there are no labels; else the label is the name that follows the path. Where a
-    second integer precedes the label on every line and the paths are no video files, it counts frames
-    (``frames`` decides it otherwise). A header line is left out. ``#`` starts file names, not comments.
+    path to a video and no more, there are no labels; else the label is the name that follows the path. Where
+    a second integer precedes the label on every line, it counts frames (unless ``frames`` is False). A header line is left out. ``#`` starts file names, not comments.
     """
     lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
     lines = [line for line in lines if line]
@@ -291,7 +307,7 @@ def read_folders(folder: Path) -> list[Row]:
 
 
 def read_class_map(path: Path) -> tuple[str, ...]:
-    """Class names in order: ``classInd.txt``, ``id,name`` CSV, SSv2 ``labels.json``, index maps, or plain lines.
+    """Class names in order: ``classInd.txt``, ``id,name`` CSV, SSv2 ``labels.json``, index maps, or lines.
 
     The number beside a name gives its place (from 0 or 1); rows without numbers keep their order.
     """

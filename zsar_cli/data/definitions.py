@@ -1,0 +1,403 @@
+"""Data sets by name or from a YAML definition: find the list, match its classes, find the videos."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zsar_cli.data.classes import ClassList, NameMatcher, class_list, list_names, normalise_name
+from zsar_cli.data.locate import VideoIndex
+from zsar_cli.data.readers import Listing, Row, read_class_map, read_listing
+from zsar_cli.data.splits import SYNONYMS
+from zsar_cli.errors import UsageError
+
+SETS = Path(__file__).parent / "sets"
+_UCF_NAME = re.compile(r"^v_(\w+?)_g\d+_c\d+$")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled video: ``label`` indexes the data set's classes, ``listed`` is the path as its list has it."""
+
+    path: str
+    label: int
+    listed: str = ""
+    num_frames: int | None = None
+
+
+@dataclass
+class Dataset:
+    """Labelled videos that exist, and everything about the list that a result must name."""
+
+    name: str
+    classes: tuple[str, ...]
+    items: list[Item]
+    list_name: str
+    list_rows: int
+    list_hash: str
+    missing: int = 0
+    notes: list[str] = field(default_factory=list)
+    split: str = "test"
+    list_format: str = "auto"
+    missing_paths: list[str] = field(default_factory=list)
+    unmatched: dict[str, int] = field(default_factory=dict)  # labels that name no class, and their rows
+
+    @property
+    def empty_classes(self) -> list[str]:
+        """Classes that no existing video shows."""
+        filled = {item.label for item in self.items}
+        return [name for index, name in enumerate(self.classes) if index not in filled]
+
+    @property
+    def missing_share(self) -> float:
+        """Listed videos that are not there or have no class, of all that should be evaluated."""
+        lost = self.missing + sum(self.unmatched.values())
+        return lost / max(1, lost + len(self.items))
+
+    def check_missing(self, limit: float) -> None:
+        """UsageError where more than ``limit`` (a share) of the listed videos cannot be used."""
+        if self.missing_share > limit or not self.items:
+            first = f" (such as {self.missing_paths[0]})" if self.missing_paths else ""
+            raise UsageError(
+                f"{self.name}: of {self.list_rows} videos in {self.list_name}, {self.missing} are not there{first} and "
+                f"{sum(self.unmatched.values())} have an unknown label. Check --data-root, or raise --max-missing."
+            )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where a split's list may be: file names (with wildcards) below the root, then folders with one a class."""
+
+    lists: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    format: str = "auto"
+    fold: int = 1
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A data set's definition; the built-in ones and a user's own file have the same form."""
+
+    name: str
+    classes: ClassList | None  # None: whatever the labels name
+    splits: dict[str, Split]
+    subsets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # lists of a subset's own
+    root: str | None = None
+    page: str | None = None
+    rendered: bool = False
+
+
+def dataset_names() -> list[str]:
+    """Names of the built-in definitions."""
+    return sorted(path.stem for path in SETS.glob("*.yaml"))
+
+
+def load_definition(spec: str | Path) -> Definition:
+    """A built-in name, a YAML definition, an annotation file, or a folder with one folder a class."""
+    names = {normalise_name(name): name for name in dataset_names()}
+    path = Path(spec)
+    if normalise_name(str(spec)) in names:
+        return _parse(SETS / f"{names[normalise_name(str(spec))]}.yaml")
+    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+        return _parse(path)
+    if path.is_dir():
+        only = Split(folders=(str(path.resolve()),))
+        return Definition(path.resolve().name, None, {"train": only, "test": only}, root=str(path))
+    if path.is_file():
+        only = Split(lists=(str(path.resolve()),))
+        return Definition(path.stem, None, {"train": only, "test": only}, root=str(path.parent))
+    raise UsageError(
+        f"{spec} is neither a data set that zsar knows ({', '.join(dataset_names())}) nor a file or folder. "
+        "Check the name or path."
+    )
+
+
+def _parse(path: Path) -> Definition:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read as a data set definition: {error}") from error
+    known = {"name", "classes", "splits", "subsets", "root", "page", "rendered", "format"}
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        raise UsageError(f"{path} must be a YAML map with at least a name.")
+    if set(raw) - known:
+        odd = ", ".join(sorted(map(str, set(raw) - known)))
+        raise UsageError(f"{path} has unknown keys: {odd}. Known: {', '.join(sorted(known))}.")
+    root = raw.get("root")
+    if root is not None:
+        root = str((path.parent / Path(root).expanduser()).resolve())
+    splits = {}
+    for name, value in (raw.get("splits") or {}).items():
+        value = {"lists": [value]} if isinstance(value, str) else value
+        if not isinstance(value, dict) or set(value) - {"lists", "folders", "format", "fold"}:
+            raise UsageError(
+                f"{path}: split {name} must be a list's path, or lists, folders, format and fold."
+            )
+        splits[str(name)] = Split(
+            tuple(_local(path, entry) for entry in value.get("lists", ())),
+            tuple(map(str, value.get("folders", ()))),
+            value.get("format", raw.get("format", "auto")),
+            int(value.get("fold", 1)),
+        )
+    subsets = {str(k): tuple(map(str, v)) for k, v in (raw.get("subsets") or {}).items()}
+    classes = _parse_classes(path, raw.get("classes"))
+    return Definition(raw["name"], classes, splits, subsets, root, raw.get("page"), bool(raw.get("rendered")))
+
+
+def _local(definition: Path, entry: Any) -> str:
+    """A list that lies beside its definition is taken from there, else it is looked for below the root."""
+    beside = definition.parent / str(entry)
+    return str(beside.resolve()) if beside.exists() and definition.parent != SETS else str(entry)
+
+
+def _parse_classes(path: Path, raw: Any) -> ClassList | None:
+    if raw is None:
+        return None
+    if isinstance(raw, list):
+        return ClassList(path.stem, tuple(map(str, raw)))
+    if (path.parent / str(raw)).is_file():
+        return ClassList(path.stem, read_class_map(path.parent / str(raw)))
+    if normalise_name(str(raw)) in map(normalise_name, list_names()):
+        return class_list(str(raw))
+    raise UsageError(
+        f"{path}: classes {raw!r} is neither a list, a file beside it, nor a built-in class list."
+    )
+
+
+# --- loading ------------------------------------------------------------------------------------------------
+
+
+def load_dataset(
+    spec: str | Path,
+    root: str | Path | None = None,
+    *,
+    split: str = "test",
+    subset: str | None = None,
+    list_file: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+) -> Dataset:
+    """Find and read a data set as it lies on disk.
+
+    Args:
+        spec: what :func:`load_definition` takes.
+        root: the folder that holds the videos (and lists); not needed for motion-shapes.
+        split: which list: "test", "train", or one of a definition's own ("test1", "all", ...). For motion-shapes
+            one of its splits.
+        subset: keep only the classes of a named split ("base", "novel", "seen", "unseen", "split1", ...).
+        list_file: an annotation file to use instead of those of the definition.
+        classes: the class names, where the definition has none.
+
+    Raises:
+        UsageError: no root, no list or no classes; it says where it looked.
+    """
+    definition = load_definition(spec)
+    if definition.rendered:
+        return load_motion_shapes(subset or ("seen" if split == "test" else split))
+    known = ClassList(definition.name, tuple(classes)) if classes else definition.classes
+    folder = Path(root or definition.root or "")
+    if root is None and definition.root is None:
+        raise UsageError(
+            f"{definition.name} needs the folder of its videos: give --data-root or set ZSAR_DATA_ROOT."
+        )
+    if not folder.is_dir():
+        raise UsageError(f"The data root {folder} is no folder. Check --data-root or ZSAR_DATA_ROOT.")
+    index = VideoIndex(folder)
+    listing, base = _find_listing(definition, index, split, subset, list_file)
+    wanted = _subset_names(known, subset)
+    return _resolve(definition.name, listing, index.within(base), known, wanted, split)
+
+
+def load_motion_shapes(split: str) -> Dataset:
+    """A split of motion-shapes: ``train``, ``seen``, ``unseen``, ``shifted``, ``neither``; nothing is rendered yet.
+
+    Item paths read ``motion-shapes:SPLIT/LABEL/INDEX``.
+    """
+    from zsar_cli.data import motion_shapes
+    from zsar_cli.data.readers import rows_hash
+
+    if split not in motion_shapes.SPLITS:
+        raise UsageError(f"motion-shapes has no split {split!r}. It has: {', '.join(motion_shapes.SPLITS)}.")
+    names = tuple(kind.label for kind in motion_shapes.split_classes(split))
+    index = {name: number for number, name in enumerate(names)}
+    rows = [Row(f"motion-shapes:{split}/{name}/{i}", name) for name, i in motion_shapes.clip_ids(split)]
+    items = [Item(row.path, index[str(row.label)], row.path) for row in rows]
+    return Dataset(
+        "motion-shapes",
+        names,
+        items,
+        f"motion-shapes {split}",
+        len(rows),
+        rows_hash(rows),
+        split=split,
+        list_format="rendered",
+    )
+
+
+def _find_listing(
+    definition: Definition, index: VideoIndex, split: str, subset: str | None, list_file: str | Path | None
+) -> tuple[Listing, Path]:
+    """The list to use, and the folder its paths start from."""
+    purpose = "train" if split.startswith("train") else "all" if split == "all" else "test"
+    chosen = definition.splits.get(split, Split())
+    if list_file is not None:
+        return read_listing(list_file, format=chosen.format, split=purpose, fold=chosen.fold), index.root
+    if split not in definition.splits:
+        raise UsageError(f"{definition.name} has no split {split!r}. It has: {', '.join(definition.splits)}.")
+    own = definition.subsets.get(subset or "", ()) if purpose == "test" else ()
+    for pattern in (*own, *chosen.lists):
+        found = Path(pattern) if Path(pattern).is_absolute() else index.find_list(pattern)
+        if found is not None and found.exists():
+            hmdb = re.search(r"_test_split[123]\.txt$", found.name)
+            source = found.parent if hmdb else found
+            return read_listing(source, format=chosen.format, split=purpose, fold=chosen.fold), index.root
+    for name in chosen.folders:
+        folder = index.root / name
+        if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
+            return read_listing(folder, format="folders"), folder
+    looked = [*own, *chosen.lists, *(f"{name}/CLASS/VIDEO" for name in chosen.folders)]
+    raise UsageError(
+        f"{definition.name}: no list of its {split} videos below {index.root}. Looked for {', '.join(looked)}; "
+        f"put one there or name it with --list{f' (see {definition.page})' if definition.page else ''}."
+    )
+
+
+def _subset_names(known: ClassList | None, subset: str | None) -> tuple[str, ...] | None:
+    if subset in (None, "all"):
+        return None
+    splits = known.splits if known else {}
+    name = subset if subset in splits else SYNONYMS.get(str(subset), str(subset))
+    if name not in splits:
+        raise UsageError(
+            f"There is no split {subset!r} of these classes. There are: {', '.join(['all', *splits])}."
+        )
+    return splits[name]
+
+
+def _resolve(
+    name: str,
+    listing: Listing,
+    index: VideoIndex,
+    known: ClassList | None,
+    wanted: tuple[str, ...] | None,
+    split: str,
+) -> Dataset:
+    notes = [f"{listing.name} read as {listing.format!r}"]
+    rows = [
+        row if row.label is not None else Row(row.path, _label_from_path(row), row.frame_count)
+        for row in listing.rows
+    ]
+    numbered = [row.label for row in rows if isinstance(row.label, int)]
+    if known is None:
+        if numbered:
+            raise UsageError(
+                f"{listing.name} labels its videos by number: give the class names (classes: in a YAML)."
+            )
+        known = ClassList(name, tuple(sorted({str(row.label) for row in rows if row.label is not None})))
+    order: tuple[str, ...] = known.names
+    offset = 0
+    if numbered:
+        order, offset, note = count_order(rows, known, wanted)
+        notes.append(note)
+    classes = wanted or known.names
+    place = {class_name: number for number, class_name in enumerate(classes)}
+    matcher = NameMatcher(known.names, known.aliases)
+    items: list[Item] = []
+    missing: list[str] = []
+    unmatched: Counter[str] = Counter()
+    elsewhere = 0
+    for row in rows:
+        class_name = _class_of(row, order, offset, known, matcher)
+        if class_name is None:
+            unmatched[str(row.label)] += 1
+            continue
+        if class_name not in place:
+            continue  # a class outside the wanted subset
+        path = index.find(row.path, class_name, frames=row.frame_count is not None)
+        if path is None:
+            missing.append(row.path)
+            continue
+        folder = matcher.find(path.parent.name)
+        elsewhere += folder is not None and known.names[folder] != class_name
+        items.append(Item(str(path), place[class_name], row.path, row.frame_count))
+    if elsewhere:
+        notes.append(f"{elsewhere} videos lie in the folder of another class than their label")
+    return Dataset(
+        name,
+        classes,
+        items,
+        listing.name,
+        len(listing.rows),
+        listing.hash,
+        len(missing),
+        notes,
+        split,
+        listing.format,
+        missing,
+        dict(unmatched),
+    )
+
+
+def _label_from_path(row: Row) -> str | None:
+    """The class that a path without a label tells: its folder, or UCF101's way of naming files."""
+    path = Path(row.path)
+    match = _UCF_NAME.match(path.stem)
+    return match[1] if match else path.parent.name or None
+
+
+def _class_of(
+    row: Row, order: Sequence[str], offset: int, known: ClassList, matcher: NameMatcher
+) -> str | None:
+    if isinstance(row.label, int):
+        place = row.label - offset
+        return order[place] if 0 <= place < len(order) else None
+    found = matcher.find(row.label) if row.label is not None else None
+    return None if found is None else known.names[found]
+
+
+def count_order(
+    rows: Sequence[Row], known: ClassList, wanted: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], int, str]:
+    """What integer labels count: (class names in order, the first label's number, a note for people).
+
+    Lists count from 0 or from 1, over all classes or over those of a split in its own order. Where the paths hold
+    class names they decide; else the range of the labels does.
+    """
+    numbers = [row.label for row in rows if isinstance(row.label, int)]
+    low, high = min(numbers), max(numbers)
+    orders = {"all classes": known.names, **{f"the {k} classes": v for k, v in known.splits.items()}}
+    sample = [row for row in rows if isinstance(row.label, int)][:: max(1, len(rows) // 2000)]
+    best, best_share = ("all classes", 1 if low == 1 and high == len(known.names) else 0), 0.0
+    for title, names in orders.items():
+        for offset in (0, 1):
+            if 0 <= low - offset and high - offset < len(names):
+                share = _named_in_path(sample, names, offset, known)
+                if share > best_share + 1e-9:
+                    best, best_share = (title, offset), share
+    if best_share < 0.5:  # the paths tell nothing
+        best = ("all classes", 1 if low == 1 and high == len(known.names) else 0)
+        if wanted is not None and high < len(wanted) and len(wanted) < len(known.names):
+            best = (next(title for title, names in orders.items() if names == wanted), 0)
+    title, offset = best
+    if high - offset >= len(orders[title]):
+        raise UsageError(
+            f"The list's labels go up to {high}, but there are only {len(known.names)} classes of {known.name}."
+        )
+    evidence = "as its paths show" if best_share >= 0.5 else "by the range of its labels"
+    return orders[title], offset, f"labels count {title} from {offset}, {evidence}"
+
+
+def _named_in_path(rows: Iterable[Row], names: Sequence[str], offset: int, known: ClassList) -> float:
+    """Share of the rows whose path holds the name of the class that its number would mean."""
+    hits = total = 0
+    for row in rows:
+        name = names[int(row.label or 0) - offset]
+        path = normalise_name(row.path)
+        hits += any(normalise_name(spelling) in path for spelling in (name, *known.aliases.get(name, ())))
+        total += 1
+    return hits / max(1, total)

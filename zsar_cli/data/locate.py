@@ -1,0 +1,101 @@
+"""Where listed videos lie below a root, however its folders are arranged."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from zsar_cli.data.classes import normalise_name
+from zsar_cli.data.readers import VIDEO_SUFFIXES
+
+# Kinetics clips are named for their YouTube id, with or without the times they were cut at.
+_CUT = re.compile(r"^(.{11})_\d{6}_\d{6}$")
+
+
+class VideoIndex:
+    """Finds videos by the path a list gives; the tree is walked once, when a path does not lead there directly."""
+
+    def __init__(self, root: Path, base: Path | None = None) -> None:
+        self.root = root
+        self.base = base or root
+
+    def within(self, base: Path) -> VideoIndex:
+        """The same tree, for a list whose paths start from ``base``."""
+        other = VideoIndex(self.root, base)
+        if "_tree" in self.__dict__:
+            other.__dict__["_tree"] = self._tree
+        return other
+
+    @cached_property
+    def _tree(self) -> tuple[list[Path], dict[str, list[Path]], dict[str, list[Path]]]:
+        """Every other file (lists); videos by stem, by case-folded stem and by Kinetics id; folders by name."""
+        others: list[Path] = []
+        videos: dict[str, list[Path]] = defaultdict(list)
+        folders: dict[str, list[Path]] = defaultdict(list)
+        for directory, names, files in os.walk(self.root, followlinks=True):
+            names.sort()
+            here = Path(directory)
+            for name in names:
+                folders[name].append(here / name)
+            for name in sorted(files):
+                stem, _, suffix = name.rpartition(".")
+                if suffix.lower() in VIDEO_SUFFIXES:
+                    cut = _CUT.match(stem)
+                    for key in {stem, stem.casefold(), cut[1] if cut else stem}:
+                        videos[key].append(here / name)
+                elif suffix.lower() in ("txt", "csv", "json"):
+                    others.append(here / name)
+        return others, videos, folders
+
+    def find_list(self, pattern: str) -> Path | None:
+        """The list of that name (``*`` allowed; ``folder/name`` too): the one nearest to the root."""
+        direct = self.root / pattern
+        if direct.is_file():
+            return direct
+        found = [
+            p for p in self._tree[0] if fnmatch(p.name, pattern) or fnmatch(p.as_posix(), f"*/{pattern}")
+        ]
+        return min(found, key=lambda path: (len(path.parts), str(path)), default=None)
+
+    def find(self, listed: str, class_name: str, *, frames: bool = False) -> Path | None:
+        """The video (with ``frames``: or the folder of frames) that a list's path means, None where it is not there."""
+        for start in (self.base, self.root):
+            direct = start / listed
+            if direct.is_file() or (frames and direct.is_dir()):
+                return direct
+        wanted = PurePosixPath(listed.replace("\\", "/"))
+        _, videos, folders = self._tree
+        stem = wanted.stem if wanted.suffix[1:].lower() in VIDEO_SUFFIXES else wanted.name
+        cut = _CUT.match(stem)
+        # An id alone stands for its clip; cut clips of other times do not stand for this one.
+        keys = [stem, cut[1]] if cut else [stem, stem.casefold()]
+        for key in keys:
+            found = videos.get(key, [])
+            if cut and key != stem:
+                found = [path for path in found if path.stem == key]
+            if len(stem) == 11 and key != stem:
+                found = []  # YouTube ids differ in case alone
+            if found:
+                return _nearest(found, wanted, class_name)
+        found = folders.get(wanted.name, []) if frames else []
+        return _nearest(found, wanted, class_name) if found else None
+
+
+def _nearest(found: Iterable[Path], wanted: PurePosixPath, class_name: str) -> Path:
+    """Of several files of one name, the one whose folders agree best with the list, then with the class."""
+
+    def agreement(path: Path) -> tuple[int, bool, bool]:
+        shared = 0
+        for mine, theirs in zip(reversed(path.parts[:-1]), reversed(wanted.parts[:-1]), strict=False):
+            if mine != theirs:
+                break
+            shared += 1
+        own_folder = normalise_name(path.parent.name) == normalise_name(class_name)
+        return shared, own_folder, path.name == wanted.name
+
+    return max(found, key=agreement)
