@@ -1,9 +1,10 @@
 """From a path to exactly the frames that were asked for.
 
-Frame ``i`` means the i-th frame that decoding from the start puts out, edit lists applied. Reading in sequence with PyAV
-is the reference. The one short cut that is taken unasked is to start at the key frames before the wanted frames,
-in files whose index is plain, every frame found by its own time stamp: at anything unexpected the file is read
-in sequence after all.
+Frame ``i`` means the i-th frame that decoding from the start puts out, edit lists applied. Reading in
+sequence with PyAV is the reference. One short cut is taken unasked, in files whose index is plain: decoding
+starts at the key frames before the wanted frames, and each is known by its own time stamp. At anything
+unexpected the file is read in sequence after all. decord runs only when asked for: on long files it was slower
+than this, on some it gives other frames than asked for, and on damaged ones it can end the process.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def read_frames(
 ) -> DecodedVideo:
     """The frames ``choose(frame_count)`` names, in its order, repeats allowed.
 
-    ``choose`` must be a pure function: it is asked again when fewer frames could be read than the file
-    promises. ``resize`` gets each frame (H, W, 3) uint8 as soon as it is decoded, so that large frames never pile up.
+    ``choose`` must be a pure function: it is asked again when the file holds fewer frames than it promises.
+    ``resize`` gets each frame (H, W, 3) uint8 as soon as it is decoded, so that large frames never pile up.
     ``decoder``: "pyav" or "decord" forces one. Raises VideoError.
     """
     _check_decoder(decoder)
@@ -99,9 +100,9 @@ def iter_frames(
     """Many frames of a long video, decoded once, in sequence, ``chunk`` at a time: memory stays bounded.
 
     Either ``choose`` names indices (taken in increasing order, without repeats, those beyond the readable
-    end left out) or ``rate`` asks for that many frames a second (the first frame at or after each tick). ``info``
-    comes from the file's index; the last chunk's ``warning`` says what could not be read. Raises VideoError, also
-    when no frame at all could be read.
+    end left out) or ``rate`` asks for that many frames a second (the first frame at or after each tick).
+    ``info`` comes from the file's index; the last chunk's ``warning`` says what could not be read. Raises
+    VideoError, also when no frame at all could be read.
     """
     _check_decoder(decoder)
     if (choose is None) == (rate is None):
@@ -272,7 +273,7 @@ def _decode_run(
 
 
 def _read_decord(path: str, index: Index, choose: Choose, resize: Resize | None) -> DecodedVideo:
-    """Only when asked for by name: decord can give other frames than it says, and can take the process down."""
+    """Only when asked for by name: decord can give other frames than asked for, or end the process."""
     try:
         import decord
     except ImportError:
@@ -284,16 +285,16 @@ def _read_decord(path: str, index: Index, choose: Choose, resize: Resize | None)
         indices = _chosen(choose, len(reader))
         for number in sorted(set(indices)):
             _keep(pixels, number, reader[number].asnumpy(), resize)
-        seconds = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0].astype(float)
-        rate = float(reader.get_avg_fps()) or index.rate
+        count = len(reader)
     except (decord.DECORDError, RuntimeError, IndexError, AssertionError, UnicodeError) as error:
         reason = (str(error).strip() or "no reason given").splitlines()[-1][:120]
         raise VideoError(
             "unreadable", f"decord cannot read this file ({reason}); try the pyav decoder"
         ) from None
-    height, width = pixels.size or (0, 0)
-    seconds = seconds - seconds[0]
-    info = VideoInfo(float(seconds[-1]) + 1 / rate, width, height, len(seconds), rate)
+    # decord's own time stamps are garbage where the file's go backwards; the index knows better
+    trusted = index.timed and index.frame_count == count
+    stamps = index.pts[index.order].tolist() if trusted else [None] * count
+    info, seconds = _timing(stamps, 0, index, pixels.size or (0, 0))
     return _assemble(pixels, indices, seconds, info, _warning(info, index, []))
 
 
@@ -368,7 +369,7 @@ class _Clock:
 def _timing(
     pts: Sequence[int | None], last_duration: int, index: Index, size: tuple[int, int]
 ) -> tuple[VideoInfo, np.ndarray]:
-    """Info and the time of every frame, s from the first. Stamps that go backwards give way to the frame rate."""
+    """Info and every frame's time, s from the first. Stamps that go backwards give way to the frame rate."""
     count = len(pts)
     seconds = np.arange(count) / index.rate
     tail = 1 / index.rate

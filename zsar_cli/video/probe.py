@@ -21,6 +21,8 @@ av.logging.set_level(av.logging.PANIC)  # what is wrong with a file goes into it
 # Containers that store an index. MPEG-TS, MPEG-PS, GIF and raw streams have none to trust.
 INDEXED = {"mov", "matroska", "avi"}
 CUTTABLE = {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "libaom-av1", "mpeg4", "mjpeg"}
+ORDERED_IN_AVI = {"mpeg4", "mjpeg"}
+PACKED = 8  # bytes: an MPEG-4 packet this short stands for a frame that was packed into the one before
 PLAYLISTS = {"hls", "concat", "dash", "imf", "webm_dash_manifest", "rtsp", "sdp", "sap"}
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 MOST_PIXELS = 16384 * 8192  # a frame beyond this is a forged header
@@ -30,7 +32,7 @@ MOST_READ_ERRORS = 64
 
 @dataclass
 class Index:
-    """What demuxing tells. ``pts`` and ``key``: in stored order, one entry a packet that should give a frame."""
+    """What demuxing tells. ``pts`` and ``key``: in stored order, one entry a packet that gives a frame."""
 
     container: str
     codec: str
@@ -50,6 +52,8 @@ class Index:
     @property
     def cuttable(self) -> bool:
         """Whether decoding can start at any key frame and frames be told by their time stamps."""
+        if self.container == "avi" and self.codec not in ORDERED_IN_AVI:
+            return False  # AVI stores the order of decoding only
         return self.container in INDEXED and self.codec in CUTTABLE and self.timed and self.whole
 
 
@@ -81,7 +85,7 @@ def check_path(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def opened(path: str, threads: int = 1) -> Iterator[tuple[Any, Any]]:
-    """The PyAV container and its video stream. Raises VideoError: no_video, unreadable, permission, memory."""
+    """PyAV's container and video stream. Raises VideoError: no_video, unreadable, permission, memory."""
     with file_errors():
         source: Any = os.path.abspath(path)  # an absolute path is never taken for a protocol (data:, concat:)
         try:
@@ -150,6 +154,7 @@ def read_index(path: str) -> Index:
         key: list[bool] = []
         timed, whole, furthest = True, True, 0.0
         vp8 = stream.codec_context.name in ("vp8", "libvpx")
+        mpeg4 = stream.codec_context.name == "mpeg4"
         for packet in packets(container, None if from_container else demuxed, problems):
             if from_container:
                 furthest = max(furthest, _end_of(packet))
@@ -157,7 +162,7 @@ def read_index(path: str) -> Index:
                     continue
             if not packet.size:
                 continue
-            if packet.is_corrupt or packet.is_discard:
+            if packet.is_corrupt or packet.is_discard or (mpeg4 and packet.size <= PACKED):
                 whole = False
             if packet.is_discard or (vp8 and not _shown_vp8(packet)):
                 continue

@@ -1,9 +1,9 @@
 """Decoding in worker processes: a decoder that crashes, hangs or eats memory costs one video, not the run.
 
-A worker is a fresh interpreter that imports this module and no torch. It reads pickled jobs from its stdin and
-answers on what was its stdout; a thread here looks after each worker, kills it when it is over its time and
-starts another. Plain pipes and threads rather than multiprocessing: a worker never runs the caller's main module, so a
-script needs no ``if __name__ == "__main__"`` and what it imports stays out of the workers.
+A worker is a fresh interpreter that imports this module and no torch. It reads pickled jobs from its stdin
+and answers on what was its stdout; a thread here looks after it, kills it when it is over its time and starts
+another. Plain pipes and threads rather than multiprocessing: a worker never runs the caller's main module, so a script
+needs no ``if __name__ == "__main__"`` and what it imports stays out of the workers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 import numpy as np
@@ -49,8 +48,8 @@ class ClipRequest:
     """One video's frames for the model. ``seed``: None for test sampling, an int to draw all chance from."""
 
     path: str
-    sampling: Sampling = Sampling()
-    preprocess: Preprocess = Preprocess()
+    sampling: Sampling = field(default_factory=Sampling)
+    preprocess: Preprocess = field(default_factory=Preprocess)
     crops: int = 1
     decoder: str = "auto"
     augmentation: Augmentation | None = None
@@ -77,7 +76,7 @@ class StreamRequest:
 
     path: str
     rate: float
-    preprocess: Preprocess = Preprocess()
+    preprocess: Preprocess = field(default_factory=Preprocess)
     decoder: str = "auto"
     chunk: int = 32
 
@@ -142,6 +141,7 @@ class _Job:
     load: Callable[..., Any]
     replies: queue.Queue[tuple[str, Any]]  # ("item", x)*, then ("end", None) or ("error", exception)
     streamed: bool
+    cancelled: threading.Event  # nobody waits for the answer any more
 
 
 class DecodePool:
@@ -177,7 +177,7 @@ class DecodePool:
         self.close()
 
     def close(self) -> None:
-        """Ends every worker at once, whatever it is doing, and waits until it is gone. May be called twice."""
+        """Ends every worker at once, whatever it is doing, and waits for it. May be called twice."""
         self._closed.set()
         for keeper in self._keepers:
             keeper.kill()
@@ -190,8 +190,8 @@ class DecodePool:
     def imap(self, requests: Iterable[Any]) -> Iterator[Any]:
         """What ``load`` makes of each request, in input order, or the VideoError it ended in.
 
-        ``requests`` is read lazily in a thread, at most ``ahead`` beyond what was yielded, so that a result is
-        out as soon as it is there even if the next request is long in coming.
+        ``requests`` is read lazily in a thread, at most ``ahead`` beyond what was yielded: a result is out as
+        soon as it is there, even if the next request is long in coming.
         """
         if not self._keepers:
             for request in requests:
@@ -209,9 +209,9 @@ class DecodePool:
     def stream(
         self, requests: Iterable[Any], load: Callable[..., Any] = load_stream
     ) -> Iterator[Iterator[Any]]:
-        """For each request, in order, an iterator over its chunks; it raises VideoError where the video fails.
+        """For each request, in order, an iterator over its chunks that raises VideoError where it fails.
 
-        A worker waits while its chunks are not taken. What is left when the next request is asked for is lost.
+        A worker waits while its chunks are not taken. What is left when the next one is asked for is lost.
         """
         if not self._keepers:
             for request in requests:
@@ -255,7 +255,8 @@ class DecodePool:
                             return
                     if stop.is_set() or self._closed.is_set():
                         return
-                    job = _Job(request, load, queue.Queue(BUFFERED_CHUNKS if streamed else 0), streamed)
+                    replies: queue.Queue[tuple[str, Any]] = queue.Queue(BUFFERED_CHUNKS if streamed else 0)
+                    job = _Job(request, load, replies, streamed, stop)
                     order.put(job)
                     self._jobs.put(job)
                 order.put(None)
@@ -263,26 +264,14 @@ class DecodePool:
                 order.put(error)
 
         threading.Thread(target=feed, daemon=True, name="zsar-requests").start()
-        taken: deque[_Job] = deque()
         try:
-            while True:
-                job = order.get()
-                if job is None:
-                    return
+            while (job := order.get()) is not None:
                 if isinstance(job, BaseException):
                     raise job
-                taken.append(job)
                 yield job
-                taken.popleft()
                 room.release()
         finally:
             stop.set()
-            with contextlib.suppress(queue.Empty):  # jobs that no worker has begun are taken back
-                while True:
-                    waiting = self._jobs.get_nowait()
-                    if waiting is None:
-                        self._jobs.put(None)
-                        break
 
 
 class _Keeper:
@@ -316,20 +305,20 @@ class _Keeper:
 
     def _run(self) -> None:
         while (job := self.pool._jobs.get()) is not None and not self.pool._closed.is_set():
-            begun = self._work(job, job.request)
-            if begun is None:
+            if job.cancelled.is_set():
                 continue
-            error, delivered = begun
-            again = _without_decord(job.request) if error.kind == "crashed" and not delivered else None
-            if again is not None and not self.pool._closed.is_set():
-                second = self._work(job, again)
-                if second is None:
-                    continue
+            failed = self._work(job, job.request)
+            if failed is None:
+                continue
+            error, delivered = failed
+            again = _in_sequence(job.request) if error.kind == "crashed" and not delivered else None
+            if again is not None and self._work(job, again) is None:
+                continue
             self._put(job, ("error", error))
         self._end()
 
     def _work(self, job: _Job, request: Any) -> tuple[VideoError, bool] | None:
-        """Runs one job; None once its answer is out, else the worker's failure and whether a chunk had come."""
+        """Runs one job; None once its answer is out, else why the worker failed and if a chunk had come."""
         process = self.process
         if process is None or process.poll() is not None:
             self._end()
@@ -373,16 +362,22 @@ class _Keeper:
             if kind == "error" and isinstance(value, VideoError) and value.kind == "memory":
                 self._end()  # its heap may be in pieces
                 self._start()
-            self._put(job, (kind, value))
+            wanted = self._put(job, (kind, value))
             if kind != "item" or not job.streamed:
+                return None
+            if not wanted:  # the rest of a long video is not worth decoding
+                self._end()
+                self._start()
                 return None
             delivered = True
 
-    def _put(self, job: _Job, reply: tuple[str, Any]) -> None:
-        while not self.pool._closed.is_set():
+    def _put(self, job: _Job, reply: tuple[str, Any]) -> bool:
+        """Whether somebody is there to take it; waits while a stream's consumer is behind."""
+        while not (self.pool._closed.is_set() or job.cancelled.is_set()):
             with contextlib.suppress(queue.Full):
                 job.replies.put(reply, timeout=0.5)
-                return
+                return True
+        return False
 
     def _end(self) -> int:
         """Kills what is left of the worker and collects it; its exit status."""
@@ -508,8 +503,8 @@ def _overrun(process: subprocess.Popen[bytes], overdue: threading.Event) -> None
     process.kill()
 
 
-def _without_decord(request: Any) -> Any | None:
-    """The same request for PyAV, if the crash may have been decord's."""
+def _in_sequence(request: Any) -> Any | None:
+    """The same request for PyAV reading in sequence, the gentlest way, if the decoder was left open."""
     if getattr(request, "decoder", None) != "auto" or not dataclasses.is_dataclass(request):
         return None
     return dataclasses.replace(request, decoder="pyav")  # type: ignore[type-var]
