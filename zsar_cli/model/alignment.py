@@ -1,0 +1,125 @@
+"""From prompts to scores: alignment with positive prompts and with negative, "non-class" ones.
+
+For class c, ``p_c`` is the embedding of its positive prompts and ``n_c`` that of its negative prompts
+(:mod:`zsar_cli.prompts`); v is the video embedding; all have unit length. The arrangement is the paper's
+(arXiv:2604.17062), the equations are this project's reading of it; the shared, learned residual that makes
+negatives carry over to new names follows the finding of NegPrompt (CVPR 2024), the term that keeps positive
+and negative apart that of CLIPN (ICCV 2023).
+
+Shapes: B clips, C classes, P bank phrases, E joint embedding size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class NegativeAdapter(nn.Module):
+    """Moves every ``n_c`` by a small learned residual, the same function for all classes: so also for new labels.
+
+    ``n_c <- normalize(n_c + W_2 gelu(W_1 [n_c ; p_c]))`` with ``W_2`` zero at the start. A text tower barely
+    tells "no X" from "X"; the residual learns what the words leave out.
+    """
+
+    def __init__(self, embed_dim: int, hidden: int | None = None) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2 * embed_dim, hidden or embed_dim)
+        self.outer = nn.Linear(hidden or embed_dim, embed_dim)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """positive, negative (C, E) of unit length -> moved negative (C, E) of unit length."""
+        residual = self.outer(F.gelu(self.inner(torch.cat([negative, positive], dim=-1))))
+        return F.normalize(negative + residual, dim=-1)
+
+
+@dataclass
+class Scores:
+    """How well each label fits each clip."""
+
+    similarity: Tensor  # (B, C) cosine with the positive prompts, v·p_c
+    logits: Tensor  # (B, C)
+    score: Tensor  # (B, C) softmax of the logits over the labels
+    yes: Tensor  # (B, C) in 0..1: does the clip show this label at all?
+    unknown: Tensor  # (B,) in 0..1: does no label fit?
+    opposed: Tensor | None = None  # (B, C) cosine with the negative prompts, v·n_c
+
+
+def score_with_negatives(
+    video: Tensor, positive: Tensor, negative: Tensor, *, scale: Tensor, negative_scale: Tensor, offset: Tensor, beta: float
+) -> Scores:
+    """Scores of a trained model.
+
+    ``yes_c = sigmoid(tau_n (v·p_c - v·n_c) + b)``, logit ``tau v·p_c + beta log yes_c``, ``unknown = 1 - max_c yes_c``.
+    """
+    similarity, opposed = video @ positive.T, video @ negative.T
+    margin = negative_scale * (similarity - opposed) + offset
+    logits = scale * similarity
+    if beta:
+        logits = logits + beta * F.logsigmoid(margin)
+    yes = margin.sigmoid()
+    return Scores(similarity, logits, logits.softmax(dim=-1), yes, 1 - yes.amax(dim=-1), opposed)
+
+
+def score_with_bank(video: Tensor, positive: Tensor, bank: Tensor, *, scale: Tensor) -> Scores:
+    """Scores of a plain CLIP, whose negatives mean nothing yet: the labels compete with a bank of other phrases.
+
+    ``yes_c`` is the probability of c in a softmax over c and the bank alone; ``unknown`` is the bank's share of
+    the softmax over everything, in the manner of NegLabel (ICLR 2024), corrected for there being many more
+    phrases than labels: each side counts with the mean of its exponentials over its best ``C`` (at most 5) terms.
+
+    Args:
+        bank: (P, E) of unit length, without the phrases too close to a label (:func:`usable_bank`).
+    """
+    similarity = video @ positive.T
+    logits = scale * similarity
+    against = scale * (video @ bank.T)
+    rivals = min(5, against.shape[-1])
+    best_rivals = against.topk(rivals, dim=-1).values.logsumexp(dim=-1) - torch.tensor(float(rivals)).log()
+    yes = (logits - best_rivals[:, None]).sigmoid()
+    return Scores(similarity, logits, logits.softmax(dim=-1), yes, 1 - yes.amax(dim=-1))
+
+
+def usable_bank(bank: Tensor, positive: Tensor, closest: float = 0.9) -> Tensor:
+    """The bank phrases (P', E) that do not all but repeat one of the labels.
+
+    A phrase goes when its cosine with a label exceeds ``closest`` of the way from the bank's typical cosine to 1:
+    text embeddings of one tower all lie in a narrow cone, at an angle that differs from tower to tower.
+    """
+    if not len(bank):
+        return bank
+    typical = (bank @ bank.T).median()
+    limit = typical + (1 - typical) * (closest - 0.35)
+    return bank[(bank @ positive.T).amax(dim=-1) <= limit]
+
+
+# --- losses ---------------------------------------------------------------------------------------------------
+
+
+def positive_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    """L_pos: cross-entropy of ``tau v·p_c`` over the classes."""
+    return F.cross_entropy(logits, target, label_smoothing=smoothing)
+
+
+def negative_loss(margin: Tensor, target: Tensor) -> Tensor:
+    """L_neg: yes to the true class, no to every other, the two averaged apart so that the many no's do not win.
+
+    ``margin`` (B, C) is ``tau_n (v·p_c - v·n_c) + b``; the loss is over the batch times all classes.
+    """
+    true = F.one_hot(target, margin.shape[-1]).bool()
+    return 0.5 * (F.softplus(-margin[true]).mean() + F.softplus(margin[~true]).mean())
+
+
+def opposition_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """L_opp: ``2 - |p_c - n_c|``, smallest where a class and its negative point apart (CLIPN)."""
+    return (2 - (positive - negative).norm(dim=-1)).mean()
+
+
+def keep_loss(embedding: Tensor, frozen: Tensor) -> Tensor:
+    """L_keep: ``1 - cos`` to the embedding of the frozen CLIP, in the manner of FROSTER (ICLR 2024)."""
+    return (1 - F.cosine_similarity(embedding, frozen, dim=-1)).mean()

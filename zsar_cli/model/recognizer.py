@@ -1,0 +1,297 @@
+"""The whole model: a CLIP backbone, motion separation and aggregation, and alignment with prompts; saved and loaded.
+
+An untrained model is the frame-averaged CLIP, bit for bit: ``v = normalize(mean_t f_t + W_o mean_k q_k)`` with
+``W_o`` zero at the start, so training can only add to it. Equations: :mod:`zsar_cli.model.motion` and
+:mod:`zsar_cli.model.alignment`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zsar_cli import __version__
+from zsar_cli.errors import UsageError
+from zsar_cli.files import atomic_write
+from zsar_cli.model.alignment import (
+    NegativeAdapter,
+    Scores,
+    score_with_bank,
+    score_with_negatives,
+    usable_bank,
+)
+from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
+from zsar_cli.model.motion import MotionAggregation, MotionSeparation
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+BUNDLED = ("motion-tiny",)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which parts of the method a model has, and their sizes. The defaults are the whole method."""
+
+    separation: bool = True  # MSM
+    aggregation: bool = True  # MAB; without it the motion tokens are averaged
+    gated: bool = True  # the gate on static context inside MAB
+    negatives: str = "learned"  # "learned", "fixed" (the prompts as the text tower reads them) or "none"
+    width: int = 256
+    queries: int = 4
+    layers: int = 2
+    heads: int = 4
+
+
+PLAIN = Parts(separation=False, aggregation=False, negatives="none")
+
+
+@dataclass
+class VideoEncoding:
+    """A batch of clips as the model sees them."""
+
+    embedding: Tensor  # (B, E) of unit length
+    saliency: Tensor | None = None  # (B, T, N) in 0..1
+    motion: Tensor | None = None  # (B, M) pooled motion, before and
+    refined: Tensor | None = None  # (B, M) after aggregation
+    static: Tensor | None = None  # (B, M) pooled static context
+
+
+@dataclass
+class Record:
+    """What a model remembers of its training; written to ``config.yaml`` beside the weights."""
+
+    templates: str | None = None
+    frames: int = 8
+    data: str | None = None
+    classes: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+class RecognizerModel(nn.Module):
+    """Clips in, embeddings and scores out."""
+
+    def __init__(self, backbone: Backbone, parts: Parts = PLAIN, record: Record | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.parts = parts
+        self.record = record or Record()
+        self.beta = 0.0
+        width = parts.width
+        self.msm = MotionSeparation(backbone.token_dim, width) if parts.separation else None
+        self.mab = (
+            MotionAggregation(width, parts.queries, parts.layers, parts.heads, parts.gated)
+            if parts.separation and parts.aggregation
+            else None
+        )
+        self.project = nn.Linear(width, backbone.embed_dim, bias=False) if parts.separation else None  # W_o
+        if self.project is not None:
+            nn.init.zeros_(self.project.weight)
+        self.adapter = NegativeAdapter(backbone.embed_dim) if parts.negatives == "learned" else None
+        self.log_scale = nn.Parameter(backbone.logit_scale.detach().float().log().reshape(()).clone())  # tau
+        if parts.negatives != "none":
+            self.log_negative_scale = nn.Parameter(torch.tensor(10.0).log())  # tau_n
+            self.offset = nn.Parameter(torch.zeros(()))
+
+    # --- properties that the engines ask for
+
+    @property
+    def name(self) -> str:
+        """What the model is called in records and error messages."""
+        return getattr(self, "_name", self.backbone.spec)
+
+    @property
+    def uses_negatives(self) -> bool:
+        """Whether negative prompts take part in the scores; if not, nobody needs to encode any."""
+        return self.parts.negatives != "none"
+
+    @property
+    def templates(self) -> str | None:
+        """The prompt templates the model was trained with, if it was."""
+        return self.record.templates
+
+    @property
+    def trained_on(self) -> dict[str, Any] | None:
+        """``{"data": name, "classes": [...]}``, or None for a model that saw no videos."""
+        return {"data": self.record.data, "classes": self.record.classes} if self.record.data else None
+
+    @property
+    def preprocess(self):  # noqa: ANN201 - the backbone's own type
+        """How pixels must be prepared for the visual tower."""
+        return self.backbone.preprocess
+
+    def added_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Everything that is not the backbone, by name."""
+        return [(name, p) for name, p in self.named_parameters() if not name.startswith("backbone.")]
+
+    # --- video
+
+    def encode_frames(self, pixels: Tensor) -> FrameFeatures:
+        """Run the visual tower once over every frame.
+
+        Args:
+            pixels: normalised (B, T, 3, H, W).
+
+        Returns:
+            embedding (B, T, E), not normalised, and tokens (B, T, N, D).
+        """
+        batch, frames = pixels.shape[:2]
+        flat = self.backbone.encode_frames(pixels.flatten(0, 1))
+        return FrameFeatures(
+            flat.embedding.unflatten(0, (batch, frames)), flat.tokens.unflatten(0, (batch, frames))
+        )
+
+    def encode_video(self, features: FrameFeatures) -> VideoEncoding:
+        """``v = normalize(mean_t f_t + W_o mean_k q_k)`` from frame features with leading (B, T)."""
+        pooled = features.embedding.float().mean(dim=1)
+        if self.msm is None or self.project is None:
+            return VideoEncoding(F.normalize(pooled, dim=-1))
+        tokens = features.tokens.to(self.project.weight.dtype)
+        separation = self.msm(tokens)
+        motion = separation.motion.mean(dim=(1, 2))
+        refined = self.mab(separation).mean(dim=1) if self.mab is not None else motion
+        return VideoEncoding(
+            embedding=F.normalize(pooled + self.project(refined).float(), dim=-1),
+            saliency=separation.saliency,
+            motion=motion,
+            refined=refined,
+            static=separation.static.mean(dim=1),
+        )
+
+    def forward(self, pixels: Tensor) -> VideoEncoding:
+        """Normalised clips (B, T, 3, H, W) -> :class:`VideoEncoding`."""
+        return self.encode_video(self.encode_frames(pixels))
+
+    # --- scores
+
+    def align_negatives(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """The negatives (C, E) that scores use: moved by the adapter, where there is one."""
+        return negative if self.adapter is None else self.adapter(positive, negative)
+
+    @torch.no_grad()
+    def score(
+        self, video: Tensor, positive: Tensor, negative: Tensor | None = None, bank: Tensor | None = None
+    ) -> Scores:
+        """Score video embeddings (B, E) against labels.
+
+        Args:
+            positive: (C, E) of unit length.
+            negative: (C, E); needed where :attr:`uses_negatives`.
+            bank: (P, E) other phrases; gives ``yes`` and ``unknown`` a meaning where negatives have none.
+        """
+        video, positive, scale = video.float(), positive.float(), self.log_scale.exp()
+        if self.uses_negatives:
+            if negative is None:
+                raise UsageError(f"{self.name} needs negative prompts, and these prompt embeddings have none.")
+            return score_with_negatives(
+                video,
+                positive,
+                self.align_negatives(positive, negative.float()),
+                scale=scale,
+                negative_scale=self.log_negative_scale.exp(),
+                offset=self.offset,
+                beta=self.beta,
+            )
+        if bank is None:
+            logits = scale * (video @ positive.T)
+            score = logits.softmax(dim=-1)
+            return Scores(logits / scale, logits, score, score, 1 - score.amax(dim=-1))
+        return score_with_bank(video, positive, usable_bank(bank.float(), positive), scale=scale)
+
+    # --- files
+
+    def save(self, directory: str | Path, *, backbone: bool = True, half: bool = False) -> None:
+        """Write ``model.safetensors`` and ``config.yaml`` into ``directory``.
+
+        ``backbone=False`` leaves the backbone's weights out: they are then found by its name when loading.
+        ``half`` stores fp16.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().contiguous().cpu()
+            for name, tensor in self.state_dict().items()
+            if backbone or not name.startswith("backbone.")
+        }
+        config = {
+            "format": 1,
+            "zsar": __version__,
+            "backbone": self.backbone.spec,
+            "architecture": self.backbone.model_cfg if backbone else None,
+            "preprocess": json.loads(json.dumps(asdict(self.backbone.preprocess))) if backbone else None,
+            "parts": asdict(self.parts),
+            "beta": self.beta,
+            **asdict(self.record),
+        }
+        with atomic_write(directory / "model.safetensors") as aside:
+            save_file(tensors, aside)
+        with atomic_write(directory / "config.yaml") as aside:
+            Path(aside).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def load_model(spec: str, *, device: str = "cpu", precision: str = "fp32") -> RecognizerModel:
+    """Load a bundled model by name, a directory that ``zsar train`` wrote, or any backbone as a plain CLIP.
+
+    Raises:
+        UsageError: nothing is found under ``spec``, or what is found is damaged or does not fit together.
+    """
+    directory = ASSETS / spec if spec in BUNDLED else Path(spec)
+    if (directory / "config.yaml").is_file():
+        model = _load_directory(directory, device=device, precision=precision)
+        model._name = spec if spec in BUNDLED else str(directory)
+    else:
+        model = RecognizerModel(load_backbone(spec, device=device, precision=precision))
+    return model.to(device).eval()
+
+
+def _load_directory(directory: Path, *, device: str, precision: str) -> RecognizerModel:
+    path = directory / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parts = Parts(**config["parts"])
+        record = Record(**{f.name: config[f.name] for f in fields(Record) if f.name in config})
+        beta = float(config["beta"])
+        spec, architecture = str(config["backbone"]), config.get("architecture")
+        preprocess = config.get("preprocess")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path} is no model description that zsar wrote: {_brief(error)}") from error
+    try:
+        tensors = load_file(directory / "model.safetensors")
+    except Exception as error:  # safetensors raises its own, undocumented kinds
+        raise UsageError(f"{directory / 'model.safetensors'} cannot be read: {_brief(error)}") from error
+    if any(not torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()):
+        raise UsageError(f"{directory / 'model.safetensors'} holds values that are not finite; train or copy it again.")
+
+    if architecture is not None:
+        from zsar_cli.video.transforms import Preprocess
+
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in preprocess.items()}
+        backbone = Backbone.from_config(architecture, preprocess=Preprocess(**settings), spec=spec)
+        expected = None
+    else:
+        backbone = load_backbone(spec, device=device, precision="fp32")
+        expected = {f"backbone.{name}" for name in backbone.state_dict()}
+    model = RecognizerModel(backbone, parts, record)
+    model.beta = beta
+    try:
+        missing, unexpected = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    except RuntimeError as error:
+        raise UsageError(f"The weights in {directory} do not fit its config.yaml: {_brief(error)}") from error
+    missing = [name for name in missing if expected is None or name not in expected]
+    if missing or unexpected:
+        odd = (missing or unexpected)[0]
+        raise UsageError(f"The weights in {directory} do not fit its config.yaml: {odd} is {'missing' if missing else 'unknown'}.")
+    backbone.set_precision(precision)
+    return model
+
+
+def _brief(error: Exception) -> str:
+    """The first line of an error, short enough to read."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,459 @@
+"""Training: a recipe, a stream of batches, the losses, and a loop that can be stopped at any moment and resumed.
+
+Everything random (order of the clips, sampling, augmentation, prompt templates) is a function of the seed and
+of the step or the epoch, so a run that is killed and resumed ends in the very weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from zsar_cli.errors import UsageError
+from zsar_cli.model.alignment import keep_loss, negative_loss, opposition_loss, positive_loss
+from zsar_cli.model.motion import separation_loss
+from zsar_cli.model.recognizer import Parts, Record, RecognizerModel
+from zsar_cli.prompts import Templates
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the outcome of a training run, besides the data and the backbone's weights."""
+
+    model: str = "ViT-B-16/openai"
+    data: str = "kinetics400"
+    templates: str = "video"
+    tune: str = "full"  # "full": everything; "modules": the backbone stays as it is
+    frames: int = 8
+    steps: int | None = None  # overrides epochs
+    epochs: int = 10
+    batch_size: int = 64
+    accumulate: int = 1  # batches per step
+    lr: float = 8e-6  # the backbone's
+    module_lr: float = 1e-4  # everything else's
+    weight_decay: float = 1e-3
+    warmup: float = 0.1  # part of the run over which the rate rises; after it, half a cosine
+    final_lr: float = 0.01  # where the cosine ends, as part of the peak
+    clip_norm: float = 1.0
+    smoothing: float = 0.0
+    w_neg: float = 0.5
+    w_dis: float = 0.1
+    w_opp: float = 0.05
+    w_keep: float = 0.0
+    beta: float = 0.0
+    pretrained_weight: float = 0.0  # part of the pretrained backbone in the final weights: 0 = tuned only
+    shots: int | None = None  # clips per class, all if None
+    flip: bool = True
+    crop_scale: float = 0.5  # smallest area of a random crop, 1 for none
+    colour_jitter: float = 0.4
+    precision: str = "fp32"  # "bf16" trains under autocast
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    parts: Parts = field(default_factory=Parts)
+
+    def __post_init__(self) -> None:
+        checks = {
+            "tune must be 'full' or 'modules'": self.tune in ("full", "modules"),
+            "batch_size, accumulate, frames and epochs must be at least 1": min(
+                self.batch_size, self.accumulate, self.frames, self.epochs
+            )
+            >= 1,
+            "pretrained_weight must lie in 0..1": 0 <= self.pretrained_weight <= 1,
+            "warmup must lie in 0..1": 0 <= self.warmup <= 1,
+            "learning rates must not be negative": min(self.lr, self.module_lr) >= 0,
+            "parts.negatives must be 'learned', 'fixed' or 'none'": self.parts.negatives in ("learned", "fixed", "none"),
+        }
+        for message, holds in checks.items():
+            if not holds:
+                raise UsageError(f"The recipe is wrong: {message}.")
+
+
+def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
+    """A bundled recipe by name, or a YAML file; ``overrides`` that are not None replace its fields.
+
+    Raises:
+        UsageError: no such recipe, an unknown field, or a value of the wrong kind.
+    """
+    bundled = Path(__file__).parent / "recipes" / f"{name_or_path}.yaml"
+    path = bundled if bundled.is_file() else Path(name_or_path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in bundled.parent.glob("*.yaml")))
+        raise UsageError(f"There is no recipe {name_or_path!r}; give a YAML file, or one of: {known}.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"The recipe {path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"The recipe {path} must be a map of field to value.")
+    content.update({key: value for key, value in overrides.items() if value is not None})
+    return make_recipe(content, str(path))
+
+
+def make_recipe(content: dict[str, Any], source: str) -> Recipe:
+    """A recipe from a plain map, every field checked by name and kind."""
+    content = dict(content)
+    parts = content.pop("parts", {}) or {}
+    if not isinstance(parts, dict):
+        raise UsageError(f"{source}: 'parts' must be a map.")
+    return replace(Recipe(**_checked(content, Recipe(), source)), parts=Parts(**_checked(parts, Parts(), source)))
+
+
+def _checked(values: dict[str, Any], defaults: Any, source: str) -> dict[str, Any]:
+    kinds = {f.name: getattr(defaults, f.name) for f in fields(defaults)}
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in kinds:
+            raise UsageError(f"{source}: unknown field {key!r}; the fields are {', '.join(kinds)}.")
+        default = kinds[key]
+        try:
+            if isinstance(default, bool):
+                if not isinstance(value, bool):
+                    raise ValueError
+            elif isinstance(default, (int, float)) and value is not None:
+                value = type(default)(value)
+            elif default is None and value is not None:
+                value = int(value)
+        except (TypeError, ValueError):
+            raise UsageError(f"{source}: {key} cannot be {value!r}.") from None
+        checked[key] = value
+    return checked
+
+
+# --- batches -------------------------------------------------------------------------------------------------
+
+Batch = tuple[Tensor, Tensor]  # uint8 pixels (B, T, H, W, 3), class indices (B,)
+Fetch = Callable[[Sequence[int], int], Batch]  # (positions in the training list, epoch) -> batch
+
+
+def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
+    """The order in which an epoch visits ``count`` clips."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def step_batches(count: int, recipe: Recipe, first: int, last: int) -> Iterator[tuple[int, int, list[int]]]:
+    """(step, epoch, positions) for every batch from step ``first`` to before ``last``, ``accumulate`` of them a step.
+
+    An epoch that does not divide into batches carries its rest over into the next: no clip is dropped.
+    """
+    position = first * recipe.accumulate * recipe.batch_size
+    orders: dict[int, np.ndarray] = {}
+    for step in range(first, last):
+        for _ in range(recipe.accumulate):
+            chosen = []
+            for _ in range(recipe.batch_size):
+                epoch, offset = divmod(position, count)
+                if epoch not in orders:
+                    orders = {epoch: epoch_order(count, epoch, recipe.seed)}
+                chosen.append(int(orders[epoch][offset]))
+                position += 1
+            yield step, epoch, chosen
+
+
+def total_steps(count: int, recipe: Recipe) -> int:
+    """How many optimiser steps a run over ``count`` clips takes."""
+    if recipe.steps is not None:
+        return recipe.steps
+    return max(1, math.ceil(count * recipe.epochs / (recipe.batch_size * recipe.accumulate)))
+
+
+# --- losses --------------------------------------------------------------------------------------------------
+
+
+def prompt_texts(labels: Sequence[str], templates: Templates, step: int, seed: int) -> tuple[list[str], list[str]]:
+    """One positive and one negative prompt a label, the templates drawn anew at every step."""
+    rng = np.random.default_rng([seed, step, 7])
+    positive = templates.positive[rng.integers(len(templates.positive))]
+    negative = templates.negative[rng.integers(len(templates.negative))]
+    return [positive.replace("{}", x) for x in labels], [negative.replace("{}", x) for x in labels]
+
+
+def losses(
+    model: RecognizerModel,
+    pixels: Tensor,
+    target: Tensor,
+    positive: Tensor,
+    negative: Tensor | None,
+    recipe: Recipe,
+    frozen: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """The terms of the loss for one batch, by name; ``total`` is their weighted sum (DESIGN of the losses: alignment.py).
+
+    Args:
+        pixels: normalised clips (B, T, 3, H, W).
+        target: (B,) class indices.
+        positive, negative: (C, E) of unit length.
+        frozen: (B, E) embeddings of the pretrained CLIP, for L_keep.
+    """
+    encoding = model(pixels)
+    similarity = encoding.embedding @ positive.T
+    terms = {"pos": positive_loss(model.log_scale.exp() * similarity, target, recipe.smoothing)}
+    total = terms["pos"]
+    if model.uses_negatives and negative is not None:
+        moved = model.align_negatives(positive, negative)
+        margin = model.log_negative_scale.exp() * (similarity - encoding.embedding @ moved.T) + model.offset
+        terms["neg"] = negative_loss(margin, target)
+        total = total + recipe.w_neg * terms["neg"]
+        if model.adapter is not None:
+            terms["opp"] = opposition_loss(positive, moved)
+            total = total + recipe.w_opp * terms["opp"]
+    if encoding.motion is not None and encoding.static is not None and encoding.refined is not None:
+        terms["dis"] = separation_loss(encoding.motion, encoding.static)
+        if model.mab is not None:
+            terms["dis"] = 0.5 * (terms["dis"] + separation_loss(encoding.refined, encoding.static))
+        total = total + recipe.w_dis * terms["dis"]
+    if recipe.w_keep and frozen is not None:
+        terms["keep"] = keep_loss(encoding.embedding, frozen)
+        total = total + recipe.w_keep * terms["keep"]
+    terms["total"] = total
+    return terms
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """The rate at a step as part of its peak: a linear warm-up, then half a cosine down to ``final_lr``."""
+    warmup = max(1, round(steps * recipe.warmup))
+    if step < warmup:
+        return (step + 1) / warmup
+    along = (step - warmup) / max(1, steps - warmup)
+    return recipe.final_lr + (1 - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * along))
+
+
+def make_optimizer(model: RecognizerModel, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW with separate rates for the backbone and for everything else; no decay on gains, biases and scalars."""
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        in_backbone = name.startswith("backbone.")
+        parameter.requires_grad_(trainable(name, recipe))
+        if parameter.requires_grad:
+            rate = recipe.lr if in_backbone else recipe.module_lr
+            decay = recipe.weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
+        betas=(0.9, 0.98),
+    )
+
+
+def trainable(name: str, recipe: Recipe) -> bool:
+    """Whether a parameter of the model is trained: the backbone only with ``tune: full``.
+
+    The backbone's own logit scale never is: the model has its own copy.
+    """
+    if name == "backbone.clip.logit_scale" or name == "backbone.clip.logit_bias":
+        return False
+    return recipe.tune == "full" or not name.startswith("backbone.")
+
+
+# --- the loop ------------------------------------------------------------------------------------------------
+
+
+class NonFiniteLoss(UsageError):
+    """The loss became infinite or not a number."""
+
+
+@dataclass
+class Trainer:
+    """One training run: the model, the data and where they stand."""
+
+    model: RecognizerModel
+    recipe: Recipe
+    labels: Sequence[str]
+    templates: Templates
+    fetch: Fetch
+    count: int  # clips in the training list
+    directory: Path
+    device: str = "cpu"
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.steps = total_steps(self.count, self.recipe)
+        self.optimizer = make_optimizer(self.model, self.recipe)
+        if self.recipe.gradient_checkpointing:
+            self.model.backbone.set_grad_checkpointing(True)
+        self.text: tuple[Tensor, Tensor | None] | None = None
+        self.pretrained = (
+            {k: v.detach().clone() for k, v in self.model.backbone.state_dict().items()}
+            if self.recipe.tune == "full" and self.recipe.pretrained_weight > 0
+            else None
+        )
+
+    def run(
+        self,
+        *,
+        report: Callable[[dict[str, float]], None] = lambda row: None,
+        checkpoint_every: int | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Train to the last step, calling ``report`` with the loss terms of each step; ``stop`` ends early, resumably.
+
+        Raises:
+            NonFiniteLoss: with the last good checkpoint kept.
+        """
+        self.model.train()
+        sums: dict[str, float] = {}
+        batches = 0
+        started = time.perf_counter()
+        for step, epoch, positions in step_batches(self.count, self.recipe, self.step, self.steps):
+            terms = self._forward_backward(step, epoch, positions)
+            batches += 1
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value / self.recipe.accumulate
+            if batches % self.recipe.accumulate:
+                continue
+            self._update(step)
+            self.step = step + 1
+            seconds = time.perf_counter() - started
+            report({"step": self.step, "epoch": epoch, "lr": self._rate(step), "seconds": seconds, **sums})
+            sums, started = {}, time.perf_counter()
+            ended = stop()
+            if ended or self.step == self.steps or (checkpoint_every and self.step % checkpoint_every == 0):
+                self.save_checkpoint()
+            if ended:
+                return
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(step, self.steps, self.recipe)
+
+    def _forward_backward(self, step: int, epoch: int, positions: Sequence[int]) -> dict[str, float]:
+        from zsar_cli.video.transforms import normalise
+
+        pixels, target = self.fetch(positions, epoch)
+        pixels = normalise(pixels.to(self.device, non_blocking=True), self.model.preprocess, torch.float32)
+        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            positive, negative = self._encode_prompts(step)
+            terms = losses(self.model, pixels, target.to(self.device), positive, negative, self.recipe)
+        if not torch.isfinite(terms["total"]):
+            raise NonFiniteLoss(
+                f"The loss became {terms['total'].item()} at step {step + 1}; the last good checkpoint is kept in "
+                f"{self.directory}. Try a lower learning rate, or --precision fp32."
+            )
+        (terms["total"] / self.recipe.accumulate).backward()
+        return {name: value.item() for name, value in terms.items()}
+
+    def _encode_prompts(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """Positive and negative text embeddings of all labels; computed once where the text tower is frozen.
+
+        Negatives are read without gradient: what they learn, the adapter learns, and it is shared by all classes.
+        """
+        encode = self.model.backbone.encode_text
+        if self.recipe.tune != "full":
+            if self.text is None:
+                from zsar_cli.prompts import Labels, embed_prompts
+
+                labels = Labels(tuple(self.labels), tuple((x,) for x in self.labels))
+                prompts = embed_prompts(
+                    encode, labels, self.templates, negatives=self.model.uses_negatives, cache=None, model_id=self.model.name
+                )
+                negative = prompts.negative.to(self.device) if prompts.negative is not None else None
+                self.text = (prompts.positive.to(self.device), negative)
+            return self.text
+        positive, negative = prompt_texts(self.labels, self.templates, step, self.recipe.seed)
+        if not self.model.uses_negatives:
+            return encode(positive), None
+        with torch.no_grad():
+            against = encode(negative)
+        return encode(positive), against
+
+    def _update(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self._rate(step)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.model.log_scale.clamp_(max=math.log(100.0))
+
+    # --- checkpoints
+
+    def save_checkpoint(self) -> Path:
+        """Write ``checkpoints/step-N`` whole or not at all, then drop the older ones."""
+        folder = self.directory / "checkpoints"
+        final, aside = folder / f"step-{self.step:08d}", folder / f".step-{self.step:08d}.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        self.model.record = self.make_record()
+        self.model.save(aside, backbone=self.recipe.tune == "full")
+        save_file(_optimizer_tensors(self.model, self.optimizer), aside / "optimizer.safetensors")
+        (aside / "state.json").write_text(json.dumps({"step": self.step}))
+        shutil.rmtree(final, ignore_errors=True)
+        aside.rename(final)
+        for old in sorted(folder.glob("step-*"))[:-2]:
+            shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def resume(self) -> bool:
+        """Continue from the newest checkpoint, if there is one."""
+        found = sorted((self.directory / "checkpoints").glob("step-*"))
+        if not found:
+            return False
+        try:
+            self.step = int(json.loads((found[-1] / "state.json").read_text())["step"])
+            weights = load_file(found[-1] / "model.safetensors", device=self.device)
+            moments = load_file(found[-1] / "optimizer.safetensors", device=self.device)
+        except Exception as error:
+            raise UsageError(f"The checkpoint {found[-1]} cannot be read ({error}); delete it to use the one before.") from error
+        self.model.load_state_dict(weights, strict=self.recipe.tune == "full")
+        _restore_optimizer(self.model, self.optimizer, moments)
+        return True
+
+    def make_record(self) -> Record:
+        """What the model should remember of this run."""
+        return Record(
+            templates=self.templates.name,
+            frames=self.recipe.frames,
+            data=self.recipe.data,
+            classes=list(self.labels),
+            recipe=asdict(self.recipe),
+        )
+
+    def finish(self, *, half: bool = False) -> None:
+        """Interpolate towards the pretrained backbone where the recipe says so, and write the model to the run's folder."""
+        if self.pretrained is not None:
+            interpolate(self.model.backbone, self.pretrained, self.recipe.pretrained_weight)
+        self.model.beta = self.recipe.beta
+        self.model.record = self.make_record()
+        self.model.eval()
+        self.model.save(self.directory, backbone=self.recipe.tune == "full", half=half)
+
+
+@torch.no_grad()
+def interpolate(module: torch.nn.Module, pretrained: dict[str, Tensor], weight: float) -> None:
+    """``w <- (1 - weight) * w + weight * pretrained``, as in WiSE-FT: 0 keeps what was tuned, 1 goes all the way back."""
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(pretrained[name].to(tensor), weight)
+
+
+def _optimizer_tensors(model: RecognizerModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": (value if isinstance(value, Tensor) else torch.tensor(value)).contiguous()
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _restore_optimizer(model: RecognizerModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    for name, value in tensors.items():
+        parameter, key = name.rsplit("/", 1)
+        optimizer.state[parameters[parameter]][key] = value
+
+
+def normalise_text(embedding: Tensor) -> Tensor:
+    """Unit length in float32."""
+    return F.normalize(embedding.float(), dim=-1)
