@@ -1,7 +1,7 @@
 """The evaluation engine: videos to records, records to numbers.
 
-A record is all that is kept of a video (one line of ``predictions.jsonl``): every number can be recomputed from the
-records, so a run that was stopped goes on from them and ends in the same results.
+A record is all that is kept of a video (one line of ``predictions.jsonl``): every number can be recomputed
+from the records, so a run that was stopped goes on from them and ends in the same results.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def score_records(
         targets: index of the true label of each, -1 where it is none of them.
 
     Returns:
-        a dict each: ``label`` and ``rank`` (0 is best; None for unknown videos), ``top`` (five pairs of label and
-        score), ``unknown`` (see :data:`UNKNOWN_SCORES`).
+        a dict each: ``label`` and ``rank`` (0 is best; None for unknown videos), ``top`` (five pairs of label
+        and score), ``unknown`` (see :data:`UNKNOWN_SCORES`).
     """
     scores = model.score(embedding, text.positive, text.negative, text.bank)
     unknown = {
@@ -308,8 +308,8 @@ def _orders(probe: str, items: Sequence[int], views: int, options: Options) -> T
 class RecordFile:
     """``predictions.jsonl``: read what an earlier run left, then append.
 
-    A last line that was torn when a run was killed is cut off. ``settings`` lie beside it: records made with others
-    are not mixed with these (UsageError).
+    A last line that was torn when a run was killed is cut off. ``settings`` lie beside it: records made with
+    others are not mixed with these (UsageError).
     """
 
     def __init__(self, directory: Path, settings: dict[str, Any]) -> None:

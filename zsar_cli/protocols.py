@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 PROTOCOLS = ("zero-shot", "base-to-novel", "generalised", "few-shot", "open-set")
 SHOTS = (2, 4, 8, 16)
+THIRDS: tuple[str, ...] = ("test1", "test2", "test3")
 
 
 @dataclass
@@ -96,7 +97,7 @@ def make_plan(
     if definition.rendered:
         return _plan_rendered(protocol, split)
     splits = definition.classes.splits if definition.classes else {}
-    lists = [name for name in ("test1", "test2", "test3") if name in definition.splits] or ["test"]
+    lists: list[str] = [name for name in THIRDS if name in definition.splits] or ["test"]
     if source.list_file is not None:
         lists = lists[:1]
     single = lists[0]
@@ -106,10 +107,11 @@ def make_plan(
             return Plan(name, definition.name, parts)
         protocol = "zero-shot"
     if protocol in ("zero-shot", "few-shot"):
-        subsets = [s for s in splits if s.startswith("split")] if split is None else [split]
+        subsets: list[str] = [s for s in splits if s.startswith("split")] if split is None else [split]
         if split in definition.splits:
             lists, subsets = [str(split)], []
-        pairs = [(name, subset) for name in lists for subset in (subsets or [None])]
+        own: list[str | None] = [*subsets] or [None]
+        pairs = [(name, subset) for name in lists for subset in own]
         parts = [_part(subset or name, source.load(name, subset)) for name, subset in pairs]
         plan = Plan(protocol, definition.name, parts)
         if protocol == "few-shot":

@@ -23,12 +23,9 @@ def needs_worker(path: str) -> bool:
 
 def load_local_clip(path: str, sampling: Sampling, preprocess: Preprocess, crops: int = 1) -> np.ndarray:
     """Pixels (views * crops, T, h, w, 3) uint8 of a rendered clip or of a folder of frames. Raises VideoError."""
-    if path.startswith(RENDERED):
-        frames = _render(path, sampling)
-    else:
-        frames = _read_folder(Path(path), sampling)
+    frames = _render(path, sampling) if path.startswith(RENDERED) else _read_folder(Path(path), sampling)
     views = frames.reshape(sampling.views, sampling.frames, *frames.shape[1:])
-    pixels = resize_and_crop(views, preprocess, crops=crops)  # with three crops these come first
+    pixels = resize_and_crop(views, preprocess, crops=crops)  # several crops come first
     if crops == 1:
         return pixels
     return pixels.swapaxes(0, 1).reshape(sampling.views * crops, sampling.frames, *pixels.shape[-3:])

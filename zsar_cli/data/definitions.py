@@ -23,7 +23,7 @@ _UCF_NAME = re.compile(r"^v_(\w+?)_g\d+_c\d+$")
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled video: ``label`` indexes the data set's classes, ``listed`` is the path as its list has it."""
+    """One labelled video: ``label`` indexes the data set's classes, ``listed`` is the path its list gives."""
 
     path: str
     label: int
@@ -64,15 +64,16 @@ class Dataset:
         """UsageError where more than ``limit`` (a share) of the listed videos cannot be used."""
         if self.missing_share > limit or not self.items:
             first = f" (such as {self.missing_paths[0]})" if self.missing_paths else ""
+            unknown = sum(self.unmatched.values())
             raise UsageError(
-                f"{self.name}: of {self.list_rows} videos in {self.list_name}, {self.missing} are not there{first} and "
-                f"{sum(self.unmatched.values())} have an unknown label. Check --data-root, or raise --max-missing."
+                f"{self.name}: of {self.list_rows} videos in {self.list_name}, {self.missing} are not there{first} "
+                f"and {unknown} have an unknown label. Check --data-root, or raise --max-missing."
             )
 
 
 @dataclass(frozen=True)
 class Split:
-    """Where a split's list may be: file names (with wildcards) below the root, then folders with one a class."""
+    """Where a split's list may be: file names (or patterns) below the root, then folders with one a class."""
 
     lists: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
@@ -142,7 +143,7 @@ def _parse(path: Path) -> Definition:
         splits[str(name)] = Split(
             tuple(_local(path, entry) for entry in value.get("lists", ())),
             tuple(map(str, value.get("folders", ()))),
-            value.get("format", raw.get("format", "auto")),
+            str(value.get("format") or raw.get("format") or "auto"),
             int(value.get("fold", 1)),
         )
     subsets = {str(k): tuple(map(str, v)) for k, v in (raw.get("subsets") or {}).items()}
@@ -187,8 +188,8 @@ def load_dataset(
     Args:
         spec: what :func:`load_definition` takes.
         root: the folder that holds the videos (and lists); not needed for motion-shapes.
-        split: which list: "test", "train", or one of a definition's own ("test1", "all", ...). For motion-shapes
-            one of its splits.
+        split: which list: "test", "train", or one of a definition's own ("test1", "all", ...).
+            For motion-shapes one of its splits.
         subset: keep only the classes of a named split ("base", "novel", "seen", "unseen", "split1", ...).
         list_file: an annotation file to use instead of those of the definition.
         classes: the class names, where the definition has none.
@@ -214,7 +215,7 @@ def load_dataset(
 
 
 def load_motion_shapes(split: str) -> Dataset:
-    """A split of motion-shapes: ``train``, ``seen``, ``unseen``, ``shifted``, ``neither``; nothing is rendered yet.
+    """A split of motion-shapes: ``train``, ``seen``, ``unseen``, ``shifted``, ``neither``; not rendered yet.
 
     Item paths read ``motion-shapes:SPLIT/LABEL/INDEX``.
     """
@@ -262,8 +263,8 @@ def _find_listing(
             return read_listing(folder, format="folders"), folder
     looked = [*own, *chosen.lists, *(f"{name}/CLASS/VIDEO" for name in chosen.folders)]
     raise UsageError(
-        f"{definition.name}: no list of its {split} videos below {index.root}. Looked for {', '.join(looked)}; "
-        f"put one there or name it with --list{f' (see {definition.page})' if definition.page else ''}."
+        f"{definition.name}: no list of its {split} videos below {index.root}. Looked for "
+        f"{', '.join(looked)}; put one there or name it with --list{f' (see {definition.page})' if definition.page else ''}."
     )
 
 
@@ -365,8 +366,8 @@ def count_order(
 ) -> tuple[tuple[str, ...], int, str]:
     """What integer labels count: (class names in order, the first label's number, a note for people).
 
-    Lists count from 0 or from 1, over all classes or over those of a split in its own order. Where the paths hold
-    class names they decide; else the range of the labels does.
+    Lists count from 0 or from 1, over all classes or over those of a split in its own order. Where the paths
+    hold class names they decide; else the range of the labels does.
     """
     numbers = [row.label for row in rows if isinstance(row.label, int)]
     low, high = min(numbers), max(numbers)
@@ -375,7 +376,7 @@ def count_order(
     best, best_share = ("all classes", 1 if low == 1 and high == len(known.names) else 0), 0.0
     for title, names in orders.items():
         for offset in (0, 1):
-            if 0 <= low - offset and high - offset < len(names):
+            if low - offset >= 0 and high - offset < len(names):
                 share = _named_in_path(sample, names, offset, known)
                 if share > best_share + 1e-9:
                     best, best_share = (title, offset), share
@@ -386,7 +387,7 @@ def count_order(
     title, offset = best
     if high - offset >= len(orders[title]):
         raise UsageError(
-            f"The list's labels go up to {high}, but there are only {len(known.names)} classes of {known.name}."
+            f"The list's labels go up to {high}, but {known.name} has only {len(known.names)} classes."
         )
     evidence = "as its paths show" if best_share >= 0.5 else "by the range of its labels"
     return orders[title], offset, f"labels count {title} from {offset}, {evidence}"

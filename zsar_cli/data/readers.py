@@ -28,26 +28,12 @@ from pathlib import Path
 from zsar_cli.errors import UsageError
 
 FORMATS = ("lines", "frames", "kinetics", "ucf101", "hmdb51", "ssv2", "json", "folders")
-VIDEO_SUFFIXES = frozenset(
-    (
-        "mp4",
-        "avi",
-        "mkv",
-        "webm",
-        "mov",
-        "m4v",
-        "mpg",
-        "mpeg",
-        "ts",
-        "mts",
-        "m2ts",
-        "wmv",
-        "flv",
-        "gif",
-        "3gp",
-    )
-    + ("ogv", "mp4v", "vob", "asf", "divx")
-)
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    "mp4", "avi", "mkv", "webm", "mov", "m4v", "mpg", "mpeg", "ts", "mts", "m2ts", "wmv", "flv", "gif", "3gp",
+    "ogv", "mp4v", "vob", "asf", "divx",
+})
+# fmt: on
 _SUFFIX = "|".join(sorted(VIDEO_SUFFIXES))
 _AFTER_VIDEO = re.compile(rf'^(.*\.(?:{_SUFFIX})"?)[\s,;]+(\S.*)$', re.IGNORECASE)
 _BARE_VIDEO = re.compile(rf"^.*\.(?:{_SUFFIX})$", re.IGNORECASE)
@@ -164,7 +150,8 @@ def parse_lines(text: str, *, frames: bool | None = None) -> list[Row]:
 
     The file as a whole decides: where every line ends in an integer, that is the label; where every line is a
     path to a video and no more, there are no labels; else the label is the name that follows the path. Where
-    a second integer precedes the label on every line, it counts frames (unless ``frames`` is False). A header line is left out. ``#`` starts file names, not comments.
+    a second integer precedes the label on every line, it counts frames (unless ``frames`` is False). A header
+    line is left out. ``#`` starts file names, not comments.
     """
     lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
     lines = [line for line in lines if line]
