@@ -46,17 +46,14 @@ def test_clips_come_in_order_with_errors_in_their_place(video, tmp_path):
     assert clips[0].times.tolist() == [[0.25, 0.75, 1.25, 1.75]]
 
 
-@pytest.mark.parametrize("place", [0, 3, 6])
-def test_a_worker_that_dies_hangs_or_balloons_costs_only_its_own_video(place):
-    for deed, kind in (("die", "crashed"), ("hang", "timeout"), ("balloon", "memory")):
-        tasks = [Task(number, deed if number == place else "fine") for number in range(7)]
-        timeout = 1.5 if deed == "hang" else 30
-        with DecodePool(1, timeout=timeout, memory_limit_mb=512, load=hostile_loads.load) as pool:
-            results = list(pool.imap(tasks))
-        assert isinstance(results[place], VideoError)
-        assert results[place].kind == kind
-        others = [result[0] for number, result in enumerate(results) if number != place]
-        assert others == [number for number in range(7) if number != place]
+@pytest.mark.parametrize(("deed", "kind"), [("die", "crashed"), ("hang", "timeout"), ("balloon", "memory")])
+def test_a_worker_that_dies_hangs_or_balloons_costs_only_its_own_video(deed, kind):
+    bad = (0, 2, 4)  # the first, the middle and the last
+    tasks = [Task(number, deed if number in bad else "fine") for number in range(5)]
+    with DecodePool(2, timeout=1.5, memory_limit_mb=400, load=hostile_loads.load) as pool:
+        results = list(pool.imap(tasks))
+    assert [getattr(result, "kind", "") for result in results] == [kind, "", kind, "", kind]
+    assert [results[1][0], results[3][0]] == [1, 3]
     assert not children()
 
 

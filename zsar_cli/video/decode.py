@@ -3,8 +3,8 @@
 Frame ``i`` means the i-th frame that decoding from the start puts out, edit lists applied. Reading in
 sequence with PyAV is the reference. One short cut is taken unasked, in files whose index is plain: decoding
 starts at the key frames before the wanted frames, and each is known by its own time stamp. At anything
-unexpected the file is read in sequence after all. decord runs only when asked for: on long files it was slower
-than this, on some it gives other frames than asked for, and on damaged ones it can end the process.
+unexpected the file is read in sequence after all. decord runs only when asked for: on long files it was
+slower than this, on some it gives other frames, and on damaged ones it can end the process.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A worker is a fresh interpreter that imports this module and no torch. It reads pickled jobs from its stdin
 and answers on what was its stdout; a thread here looks after it, kills it when it is over its time and starts
-another. Plain pipes and threads rather than multiprocessing: a worker never runs the caller's main module, so a script
-needs no ``if __name__ == "__main__"`` and what it imports stays out of the workers.
+another. Plain pipes and threads rather than multiprocessing: a worker never runs the caller's main module, so
+a script needs no ``if __name__ == "__main__"`` and what it imports stays out of the workers.
 """
 
 from __future__ import annotations
