@@ -390,7 +390,7 @@ def _planned_info(index: Index, size: tuple[int, int]) -> VideoInfo:
 
 def _warning(info: VideoInfo, index: Index, problems: list[str]) -> str | None:
     claimed = index.claimed or 0.0
-    short = claimed - info.duration > max(3 / info.fps, 0.03 * claimed)
+    short = claimed - info.duration > max(2.5 / info.fps, 0.03 * claimed)
     lost = index.frame_count - info.frame_count
     if short:
         return f"only {info.duration:.1f} of {claimed:.1f} s could be read"

@@ -231,7 +231,12 @@ def _video_stream(container: Any, threads: int) -> Any:
 def _claimed_duration(container: Any, stream: Any) -> tuple[float | None, bool]:
     """Seconds promised, and whether it is the container's word, which covers sound too."""
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base), False
+        duration = float(stream.duration * stream.time_base)
+        if (
+            container.format.name == "avi"
+        ):  # FFmpeg shortens it to fit a file cut short; the frame count stays
+            duration = max(duration, stream.frames / _rate(stream))
+        return duration, False
     tag = stream.metadata.get("DURATION", "")
     try:
         hours, minutes, seconds = tag.split(":")

@@ -294,7 +294,7 @@ class _Keeper:
         with self.lock:
             if self.pool._closed.is_set():
                 return
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen(
                 [sys.executable, "-c", BOOT, repr([os.path.abspath(entry) for entry in sys.path])],
                 stdin=subprocess.PIPE,
@@ -359,8 +359,10 @@ class _Keeper:
                 return None
             finally:
                 timer.cancel()
-            if kind == "error" and isinstance(value, VideoError) and value.kind == "memory":
-                self._end()  # its heap may be in pieces
+            starved = isinstance(value, VideoError) and value.kind == "memory"
+            late = overdue.is_set() and (kind != "item" or not job.streamed)  # killed just as it answered
+            if starved or late:  # a heap in pieces is not used again either
+                self._end()
                 self._start()
             wanted = self._put(job, (kind, value))
             if kind != "item" or not job.streamed:
