@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -23,68 +23,68 @@ BUNDLED_MODEL = "motion-tiny"
 
 def evaluate(
     data: Annotated[
-        Optional[str],  # noqa: UP007, UP045 - typer reads this on Python 3.10
+        str | None,
         typer.Option(
-            help="Data set: kinetics400, kinetics600, ucf101, hmdb51, ssv2, motion-shapes, a YAML definition, a list, "
-            "or a folder with one folder a class. Default: what --model was trained on.",
+            help="Data set: kinetics400, kinetics600, ucf101, hmdb51, ssv2, motion-shapes, a YAML definition, "
+            "a list, or a folder with one folder a class. Default: what --model was trained on.",
             envvar="ZSAR_DATA",
         ),
     ] = None,
     data_root: Annotated[
-        Optional[Path],  # noqa: UP007, UP045
+        Path | None,
         typer.Option(help="Folder of the data set's videos and lists.", envvar="ZSAR_DATA_ROOT"),
     ] = None,
     list_file: Annotated[
-        Optional[Path],  # noqa: UP007, UP045
+        Path | None,
         typer.Option("--list", help="Annotation file to use instead of the data set's own."),
     ] = None,
     model: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        str | None,
         typer.Option(help="Bundled model, ARCH/TAG, or a folder from zsar train.", envvar="ZSAR_MODEL"),
     ] = None,
     protocol: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        str | None,
         typer.Option(help="zero-shot, base-to-novel, generalised, few-shot or open-set."),
     ] = None,
     split: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        str | None,
         typer.Option(help="seen, unseen, all, or a named split (base, split1, temporal, test2, ...)."),
     ] = None,
     unknown: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        str | None,
         typer.Option(help="open-set: data set of the unknown classes. Default for ucf101: hmdb51."),
     ] = None,
     unknown_root: Annotated[
-        Optional[Path],  # noqa: UP007, UP045
+        Path | None,
         typer.Option(help="open-set: folder of the unknown videos. Default: --data-root."),
     ] = None,
     shots: Annotated[
-        Optional[list[int]],  # noqa: UP007, UP045
+        list[int] | None,
         typer.Option(
             help="few-shot: videos a class in the training lists written to --output (2, 4, 8, 16)."
         ),
     ] = None,
     labels: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        str | None,
         typer.Option(help="Class names, where the data set's list numbers them: a file or built-in list."),
     ] = None,
     templates: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        str | None,
         typer.Option(help="Prompt templates: a name or YAML file. Default: the model's own."),
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames a view.")] = 8,
     views: Annotated[int, typer.Option(min=1, help="Views over time; their scores are averaged.")] = 1,
     crops: Annotated[int, typer.Option(help="Crops a view: 1 (centre) or 3.")] = 1,
     sampling: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        str | None,
         typer.Option(help="Short for the three: FRAMESxVIEWS or FRAMESxCROPSxVIEWS, as 8x1, 32x1, 16x3x4."),
     ] = None,
     probe: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        str | None,
         typer.Option(help="motion: again with frames shuffled, reversed, and one frame repeated."),
     ] = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP007, UP045
+        Path | None,
         typer.Option(
             help="Folder for results.json, predictions.jsonl and tables; resumes what it finds there."
         ),
@@ -173,7 +173,7 @@ def choose(data: str | None, model: str | None) -> Choice:
             return Choice(
                 BUNDLED_MODEL,
                 "motion-shapes",
-                "the bundled model on the bundled data; see --model and --data",
+                "the bundled model and data; see --model, --data",
             )
         return Choice(BUNDLED_MODEL if data == "motion-shapes" else DEFAULT_MODEL, data, "the default model")
     if data is not None:
@@ -377,7 +377,8 @@ def result_tables(results: dict[str, Any], chosen: Choice) -> list[Table]:
     if "harmonic_mean" in summary:
         main.caption = f"harmonic mean of seen and unseen: {_percent(summary['harmonic_mean'])}"
     elif summary.get("splits", 1) > 1:
-        main.caption = f"mean over {summary['splits']} splits: {_percent(summary['mean'])} ± {_percent(summary['spread'])}"
+        spread = f"{_percent(summary['mean'])} ± {_percent(summary['spread'])}"
+        main.caption = f"mean over {summary['splits']} splits: {spread}"
     tables = [main]
     probed = {part: numbers["probes"] for part, numbers in results["parts"].items() if "probes" in numbers}
     if probed:

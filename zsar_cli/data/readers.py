@@ -37,7 +37,7 @@ VIDEO_SUFFIXES = frozenset({
 _SUFFIX = "|".join(sorted(VIDEO_SUFFIXES))
 _AFTER_VIDEO = re.compile(rf'^(.*\.(?:{_SUFFIX})"?)[\s,;]+(\S.*)$', re.IGNORECASE)
 _BARE_VIDEO = re.compile(rf"^.*\.(?:{_SUFFIX})$", re.IGNORECASE)
-_INTEGER_END = re.compile(r"^(.*\S)(?:\s*[,;]\s*|\s+)(-?\d+)$")
+_INTEGER_END = re.compile(r"^(.*?\S)\s*(?:[,;]\s*|\s)(-?\d+)$")
 _HEADER_LABELS = frozenset({"label", "labels", "class", "class_id", "label_id", "category", "target"})
 _HMDB_FILE = re.compile(r"^(.+)_test_split([123])\.txt$")
 
