@@ -11,7 +11,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 
+from zsar_cli.batches import Batch, Stream
 from zsar_cli.errors import UsageError
 from zsar_cli.model.alignment import keep_loss, negative_loss, opposition_loss, positive_loss
 from zsar_cli.model.motion import separation_loss
-from zsar_cli.model.recognizer import Parts, Record, RecognizerModel
+from zsar_cli.model.recognizer import Parts, RecognizerModel, Record
 from zsar_cli.prompts import Templates
+from zsar_cli.video.transforms import normalise
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ class Recipe:
             "pretrained_weight must lie in 0..1": 0 <= self.pretrained_weight <= 1,
             "warmup must lie in 0..1": 0 <= self.warmup <= 1,
             "learning rates must not be negative": min(self.lr, self.module_lr) >= 0,
-            "parts.negatives must be 'learned', 'fixed' or 'none'": self.parts.negatives in ("learned", "fixed", "none"),
+            "parts.negatives must be 'learned', 'fixed' or 'none'": self.parts.negatives
+            in ("learned", "fixed", "none"),
         }
         for message, holds in checks.items():
             if not holds:
@@ -96,7 +98,9 @@ def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in bundled.parent.glob("*.yaml")))
-        raise UsageError(f"There is no recipe {name_or_path!r}; give a YAML file, or one of: {known}.") from None
+        raise UsageError(
+            f"There is no recipe {name_or_path!r}; give a YAML file, or one of: {known}."
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"The recipe {path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
@@ -111,7 +115,9 @@ def make_recipe(content: dict[str, Any], source: str) -> Recipe:
     parts = content.pop("parts", {}) or {}
     if not isinstance(parts, dict):
         raise UsageError(f"{source}: 'parts' must be a map.")
-    return replace(Recipe(**_checked(content, Recipe(), source)), parts=Parts(**_checked(parts, Parts(), source)))
+    return replace(
+        Recipe(**_checked(content, Recipe(), source)), parts=Parts(**_checked(parts, Parts(), source))
+    )
 
 
 def _checked(values: dict[str, Any], defaults: Any, source: str) -> dict[str, Any]:
@@ -135,36 +141,6 @@ def _checked(values: dict[str, Any], defaults: Any, source: str) -> dict[str, An
     return checked
 
 
-# --- batches -------------------------------------------------------------------------------------------------
-
-Batch = tuple[Tensor, Tensor]  # uint8 pixels (B, T, H, W, 3), class indices (B,)
-Fetch = Callable[[Sequence[int], int], Batch]  # (positions in the training list, epoch) -> batch
-
-
-def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
-    """The order in which an epoch visits ``count`` clips."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
-def step_batches(count: int, recipe: Recipe, first: int, last: int) -> Iterator[tuple[int, int, list[int]]]:
-    """(step, epoch, positions) for every batch from step ``first`` to before ``last``, ``accumulate`` of them a step.
-
-    An epoch that does not divide into batches carries its rest over into the next: no clip is dropped.
-    """
-    position = first * recipe.accumulate * recipe.batch_size
-    orders: dict[int, np.ndarray] = {}
-    for step in range(first, last):
-        for _ in range(recipe.accumulate):
-            chosen = []
-            for _ in range(recipe.batch_size):
-                epoch, offset = divmod(position, count)
-                if epoch not in orders:
-                    orders = {epoch: epoch_order(count, epoch, recipe.seed)}
-                chosen.append(int(orders[epoch][offset]))
-                position += 1
-            yield step, epoch, chosen
-
-
 def total_steps(count: int, recipe: Recipe) -> int:
     """How many optimiser steps a run over ``count`` clips takes."""
     if recipe.steps is not None:
@@ -175,7 +151,9 @@ def total_steps(count: int, recipe: Recipe) -> int:
 # --- losses --------------------------------------------------------------------------------------------------
 
 
-def prompt_texts(labels: Sequence[str], templates: Templates, step: int, seed: int) -> tuple[list[str], list[str]]:
+def prompt_texts(
+    labels: Sequence[str], templates: Templates, step: int, seed: int
+) -> tuple[list[str], list[str]]:
     """One positive and one negative prompt a label, the templates drawn anew at every step."""
     rng = np.random.default_rng([seed, step, 7])
     positive = templates.positive[rng.integers(len(templates.positive))]
@@ -192,7 +170,7 @@ def losses(
     recipe: Recipe,
     frozen: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The terms of the loss for one batch, by name; ``total`` is their weighted sum (DESIGN of the losses: alignment.py).
+    """The terms of the loss for one batch, by name; ``total`` is their weighted sum.
 
     Args:
         pixels: normalised clips (B, T, 3, H, W).
@@ -244,7 +222,10 @@ def make_optimizer(model: RecognizerModel, recipe: Recipe) -> torch.optim.AdamW:
             decay = recipe.weight_decay if parameter.ndim >= 2 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": p, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
+        [
+            {"params": p, "lr": rate, "peak": rate, "weight_decay": decay}
+            for (rate, decay), p in groups.items()
+        ],
         betas=(0.9, 0.98),
     )
 
@@ -274,14 +255,13 @@ class Trainer:
     recipe: Recipe
     labels: Sequence[str]
     templates: Templates
-    fetch: Fetch
-    count: int  # clips in the training list
+    stream: Stream
+    steps: int
     directory: Path
     device: str = "cpu"
     step: int = 0
 
     def __post_init__(self) -> None:
-        self.steps = total_steps(self.count, self.recipe)
         self.optimizer = make_optimizer(self.model, self.recipe)
         if self.recipe.gradient_checkpointing:
             self.model.backbone.set_grad_checkpointing(True)
@@ -308,8 +288,9 @@ class Trainer:
         sums: dict[str, float] = {}
         batches = 0
         started = time.perf_counter()
-        for step, epoch, positions in step_batches(self.count, self.recipe, self.step, self.steps):
-            terms = self._forward_backward(step, epoch, positions)
+        for batch in self.stream(self.step):
+            step = batch.step
+            terms = self._forward_backward(batch)
             batches += 1
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / self.recipe.accumulate
@@ -318,7 +299,9 @@ class Trainer:
             self._update(step)
             self.step = step + 1
             seconds = time.perf_counter() - started
-            report({"step": self.step, "epoch": epoch, "lr": self._rate(step), "seconds": seconds, **sums})
+            report(
+                {"step": self.step, "epoch": batch.epoch, "lr": self._rate(step), "seconds": seconds, **sums}
+            )
             sums, started = {}, time.perf_counter()
             ended = stop()
             if ended or self.step == self.steps or (checkpoint_every and self.step % checkpoint_every == 0):
@@ -329,18 +312,19 @@ class Trainer:
     def _rate(self, step: int) -> float:
         return learning_rate(step, self.steps, self.recipe)
 
-    def _forward_backward(self, step: int, epoch: int, positions: Sequence[int]) -> dict[str, float]:
-        from zsar_cli.video.transforms import normalise
-
-        pixels, target = self.fetch(positions, epoch)
-        pixels = normalise(pixels.to(self.device, non_blocking=True), self.model.preprocess, torch.float32)
-        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            positive, negative = self._encode_prompts(step)
-            terms = losses(self.model, pixels, target.to(self.device), positive, negative, self.recipe)
+    def _forward_backward(self, batch: Batch) -> dict[str, float]:
+        pixels = normalise(
+            batch.pixels.to(self.device, non_blocking=True), self.model.preprocess, torch.float32
+        )
+        with torch.autocast(
+            self.device.split(":")[0], torch.bfloat16, enabled=self.recipe.precision == "bf16"
+        ):
+            positive, negative = self._encode_prompts(batch.step)
+            terms = losses(self.model, pixels, batch.target.to(self.device), positive, negative, self.recipe)
         if not torch.isfinite(terms["total"]):
             raise NonFiniteLoss(
-                f"The loss became {terms['total'].item()} at step {step + 1}; the last good checkpoint is kept in "
-                f"{self.directory}. Try a lower learning rate, or --precision fp32."
+                f"The loss became {terms['total'].item()} at step {batch.step + 1}; the last good checkpoint is kept "
+                f"in {self.directory}. Try a lower learning rate, or --precision fp32."
             )
         (terms["total"] / self.recipe.accumulate).backward()
         return {name: value.item() for name, value in terms.items()}
@@ -357,7 +341,12 @@ class Trainer:
 
                 labels = Labels(tuple(self.labels), tuple((x,) for x in self.labels))
                 prompts = embed_prompts(
-                    encode, labels, self.templates, negatives=self.model.uses_negatives, cache=None, model_id=self.model.name
+                    encode,
+                    labels,
+                    self.templates,
+                    negatives=self.model.uses_negatives,
+                    cache=None,
+                    model_id=self.model.name,
                 )
                 negative = prompts.negative.to(self.device) if prompts.negative is not None else None
                 self.text = (prompts.positive.to(self.device), negative)
@@ -406,7 +395,9 @@ class Trainer:
             weights = load_file(found[-1] / "model.safetensors", device=self.device)
             moments = load_file(found[-1] / "optimizer.safetensors", device=self.device)
         except Exception as error:
-            raise UsageError(f"The checkpoint {found[-1]} cannot be read ({error}); delete it to use the one before.") from error
+            raise UsageError(
+                f"The checkpoint {found[-1]} cannot be read ({error}); delete it to use the one before."
+            ) from error
         self.model.load_state_dict(weights, strict=self.recipe.tune == "full")
         _restore_optimizer(self.model, self.optimizer, moments)
         return True
@@ -422,7 +413,7 @@ class Trainer:
         )
 
     def finish(self, *, half: bool = False) -> None:
-        """Interpolate towards the pretrained backbone where the recipe says so, and write the model to the run's folder."""
+        """Interpolate towards the pretrained backbone where the recipe says so; write the model to the run's folder."""
         if self.pretrained is not None:
             interpolate(self.model.backbone, self.pretrained, self.recipe.pretrained_weight)
         self.model.beta = self.recipe.beta
@@ -433,7 +424,7 @@ class Trainer:
 
 @torch.no_grad()
 def interpolate(module: torch.nn.Module, pretrained: dict[str, Tensor], weight: float) -> None:
-    """``w <- (1 - weight) * w + weight * pretrained``, as in WiSE-FT: 0 keeps what was tuned, 1 goes all the way back."""
+    """``w <- (1 - weight) * w + weight * pretrained``, as in WiSE-FT: 0 keeps what was tuned, 1 undoes the tuning."""
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
             tensor.lerp_(pretrained[name].to(tensor), weight)
@@ -447,13 +438,10 @@ def _optimizer_tensors(model: RecognizerModel, optimizer: torch.optim.Optimizer)
     }
 
 
-def _restore_optimizer(model: RecognizerModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _restore_optimizer(
+    model: RecognizerModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
     parameters = dict(model.named_parameters())
     for name, value in tensors.items():
         parameter, key = name.rsplit("/", 1)
         optimizer.state[parameters[parameter]][key] = value
-
-
-def normalise_text(embedding: Tensor) -> Tensor:
-    """Unit length in float32."""
-    return F.normalize(embedding.float(), dim=-1)

@@ -126,12 +126,22 @@ class Style:
     pattern: str  # what is painted on a shape: "halves" or "stripes"
 
 
-PLAIN = Style(texture_cells=(4, 9), scale=(0.26, 0.38), speed=(0.8, 1.2), contrast=(0.25, 0.5), pattern="halves")
-SHIFTED = Style(texture_cells=(10, 14), scale=(0.22, 0.42), speed=(0.65, 1.35), contrast=(0.45, 0.6), pattern="thirds")
+PLAIN = Style(
+    texture_cells=(4, 9), scale=(0.26, 0.38), speed=(0.8, 1.2), contrast=(0.25, 0.5), pattern="halves"
+)
+SHIFTED = Style(
+    texture_cells=(10, 14), scale=(0.22, 0.42), speed=(0.65, 1.35), contrast=(0.45, 0.6), pattern="thirds"
+)
 
 
 def render(
-    label: str, index: int, *, split: str = "train", frames: int = 8, size: int = SIZE, times: np.ndarray | None = None
+    label: str,
+    index: int,
+    *,
+    split: str = "train",
+    frames: int = 8,
+    size: int = SIZE,
+    times: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw one clip.
 
@@ -220,7 +230,9 @@ def _bodies(kind: MotionClass, t: np.ndarray, speed: np.float32, style: Style, r
     ]
 
 
-def _path(move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _path(
+    move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Where the centre of a single shape is at each moment."""
     x0, y0 = rng.uniform(-0.3, 0.3, 2).astype(np.float32)
     phase = rng.uniform(0, 2 * np.pi)

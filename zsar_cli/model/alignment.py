@@ -51,7 +51,14 @@ class Scores:
 
 
 def score_with_negatives(
-    video: Tensor, positive: Tensor, negative: Tensor, *, scale: Tensor, negative_scale: Tensor, offset: Tensor, beta: float
+    video: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    scale: Tensor,
+    negative_scale: Tensor,
+    offset: Tensor,
+    beta: float,
 ) -> Scores:
     """Scores of a trained model.
 

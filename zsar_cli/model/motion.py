@@ -59,7 +59,9 @@ class MotionSeparation(nn.Module):
         self.norm_static = nn.LayerNorm(token_dim)
         self.to_motion = nn.Linear(2 * token_dim, width, bias=False)  # W_m
         self.to_static = nn.Linear(token_dim, width, bias=False)  # W_s
-        self.to_saliency = nn.Sequential(nn.Linear(2 * token_dim, width // 4), nn.GELU(), nn.Linear(width // 4, 1))
+        self.to_saliency = nn.Sequential(
+            nn.Linear(2 * token_dim, width // 4), nn.GELU(), nn.Linear(width // 4, 1)
+        )
 
     def forward(self, tokens: Tensor) -> Separation:
         """tokens (B, T, N, D) -> :class:`Separation`."""
@@ -106,7 +108,9 @@ class CrossAttention(nn.Module):
             return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
         key, value = self.key_value(tokens).chunk(2, dim=-1)
-        mixed = F.scaled_dot_product_attention(split(self.query(self.norm_query(queries))), split(key), split(value))
+        mixed = F.scaled_dot_product_attention(
+            split(self.query(self.norm_query(queries))), split(key), split(value)
+        )
         return self.out(mixed.transpose(1, 2).flatten(-2))
 
 
@@ -142,7 +146,9 @@ class MotionAggregation(nn.Module):
     appearance again. Time is the position in the clip from 0 to 1, so any number of frames will do.
     """
 
-    def __init__(self, width: int, queries: int = 4, layers: int = 2, heads: int = 4, gated: bool = True) -> None:
+    def __init__(
+        self, width: int, queries: int = 4, layers: int = 2, heads: int = 4, gated: bool = True
+    ) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(queries, width) * width**-0.5)
         self.to_time = nn.Linear(2 * _TIME_WAVES, width)

@@ -30,6 +30,7 @@ from zsar_cli.model.alignment import (
 )
 from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation
+from zsar_cli.video.transforms import Preprocess
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 BUNDLED = ("motion-tiny",)
@@ -123,7 +124,7 @@ class RecognizerModel(nn.Module):
         return {"data": self.record.data, "classes": self.record.classes} if self.record.data else None
 
     @property
-    def preprocess(self):  # noqa: ANN201 - the backbone's own type
+    def preprocess(self) -> Preprocess:
         """How pixels must be prepared for the visual tower."""
         return self.backbone.preprocess
 
@@ -189,7 +190,9 @@ class RecognizerModel(nn.Module):
         video, positive, scale = video.float(), positive.float(), self.log_scale.exp()
         if self.uses_negatives:
             if negative is None:
-                raise UsageError(f"{self.name} needs negative prompts, and these prompt embeddings have none.")
+                raise UsageError(
+                    f"{self.name} needs negative prompts, and these prompt embeddings have none."
+                )
             return score_with_negatives(
                 video,
                 positive,
@@ -216,7 +219,10 @@ class RecognizerModel(nn.Module):
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         tensors = {
-            name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().contiguous().cpu()
+            name: (tensor.half() if half and tensor.is_floating_point() else tensor)
+            .detach()
+            .contiguous()
+            .cpu()
             for name, tensor in self.state_dict().items()
             if backbone or not name.startswith("backbone.")
         }
@@ -233,7 +239,9 @@ class RecognizerModel(nn.Module):
         with atomic_write(directory / "model.safetensors") as aside:
             save_file(tensors, aside)
         with atomic_write(directory / "config.yaml") as aside:
-            Path(aside).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            Path(aside).write_text(
+                yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
+            )
 
 
 def load_model(spec: str, *, device: str = "cpu", precision: str = "fp32") -> RecognizerModel:
@@ -260,18 +268,26 @@ def _load_directory(directory: Path, *, device: str, precision: str) -> Recogniz
         beta = float(config["beta"])
         spec, architecture = str(config["backbone"]), config.get("architecture")
         preprocess = config.get("preprocess")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        OSError,
+        UnicodeDecodeError,
+        yaml.YAMLError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         raise UsageError(f"{path} is no model description that zsar wrote: {_brief(error)}") from error
     try:
         tensors = load_file(directory / "model.safetensors")
     except Exception as error:  # safetensors raises its own, undocumented kinds
         raise UsageError(f"{directory / 'model.safetensors'} cannot be read: {_brief(error)}") from error
     if any(not torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()):
-        raise UsageError(f"{directory / 'model.safetensors'} holds values that are not finite; train or copy it again.")
+        raise UsageError(
+            f"{directory / 'model.safetensors'} holds values that are not finite; train or copy it again."
+        )
 
     if architecture is not None:
-        from zsar_cli.video.transforms import Preprocess
-
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in preprocess.items()}
         backbone = Backbone.from_config(architecture, preprocess=Preprocess(**settings), spec=spec)
         expected = None
@@ -287,7 +303,9 @@ def _load_directory(directory: Path, *, device: str, precision: str) -> Recogniz
     missing = [name for name in missing if expected is None or name not in expected]
     if missing or unexpected:
         odd = (missing or unexpected)[0]
-        raise UsageError(f"The weights in {directory} do not fit its config.yaml: {odd} is {'missing' if missing else 'unknown'}.")
+        raise UsageError(
+            f"The weights in {directory} do not fit its config.yaml: {odd} is {'missing' if missing else 'unknown'}."
+        )
     backbone.set_precision(precision)
     return model
 
