@@ -72,20 +72,23 @@ def score_records(
     """What is kept of each video.
 
     Args:
-        embedding: (B, E); the mean over views, not normalised again, so that logits are the mean of the views'.
+        embedding: (B, E); the mean over views, not normalised again: logits are the mean of the views'.
         targets: index of the true label of each, -1 where it is none of them.
 
     Returns:
         a dict each: ``label`` and ``rank`` (0 is best; None for unknown videos), ``top`` (five pairs of label
         and score), ``unknown`` (see :data:`UNKNOWN_SCORES`).
     """
-    scores = model.score(embedding, text.positive, text.negative, text.bank)
+    bank = None if text.bank is None else usable_bank(text.bank.float(), text.positive.float())
+    if bank is not None and not len(bank):
+        bank = None  # every phrase of the bank is too close to a label: scores do without
+    scores = model.score(embedding, text.positive, text.negative, None if bank is None else text.bank)
     unknown = {
         "yes": 1 - scores.yes.amax(-1),
         "softmax": 1 - scores.score.amax(-1),
         "energy": -scores.logits.logsumexp(-1),
     }
-    if text.bank is not None and len(bank := usable_bank(text.bank.float(), text.positive.float())):
+    if bank is not None:
         scale = model.log_scale.exp()
         unknown["bank"] = score_with_bank(embedding.float(), text.positive.float(), bank, scale=scale).unknown
     probability = scores.score.double().cpu().numpy()
@@ -203,8 +206,8 @@ def evaluate_part(
 ) -> list[dict[str, Any]]:
     """Evaluate one part; returns its records in the order of its items.
 
-    ``done`` holds records of an earlier run by item number: they are not computed again. ``write`` is called with
-    each new record. With several processes, each takes every ``world``-th batch from ``rank``.
+    ``done`` holds records of an earlier run by item number: they are not computed again. ``write`` is called
+    with each new record. With several processes, each takes every ``world``-th batch from ``rank``.
     """
     done = dict(done or {})
     batches = [
@@ -229,7 +232,7 @@ def evaluate_part(
 def iter_clips(
     items: Sequence[Item], model: RecognizerModel, options: Options, stack: contextlib.ExitStack
 ) -> Iterator[np.ndarray | VideoError]:
-    """Pixels (views * crops, T, h, w, 3) uint8 of each item, or why there are none; decoded ahead of the model."""
+    """Pixels (views * crops, T, h, w, 3) uint8 of each item, or why there are none; decoded ahead."""
     sampling = Sampling(options.frames, options.views)
     requests = [
         ClipRequest(item.path, sampling, model.preprocess, options.crops, options.decoder)
@@ -290,7 +293,7 @@ def _evaluate_batch(
 
 
 def _orders(probe: str, items: Sequence[int], views: int, options: Options) -> Tensor:
-    """Which frame stands at each place (videos * views, T): shuffled, reversed, or the middle one throughout."""
+    """Which frame stands at each place (videos * views, T): shuffled, reversed, or the middle one only."""
     frames = np.arange(options.frames)
     rows = []
     for item in items:

@@ -123,7 +123,7 @@ def make_plan(
     if protocol == "open-set":
         if unknown is None:
             raise UsageError(
-                "open-set needs videos of unknown classes: name their data set with --unknown (hmdb51 for ucf101)."
+                "open-set needs videos of unknown classes: name a data set with --unknown (hmdb51 for ucf101)."
             )
         known = source.load(single, split)
         others = load_definition(unknown.data)

@@ -93,7 +93,7 @@ def run_plan(
     Args:
         encode: label names to their embeddings; called once for each different label set.
         templates: name and hash of the prompt templates, for the record.
-        output: where to write ``predictions.jsonl`` (resumed if it is there), ``results.json`` and the tables.
+        output: where to write ``predictions.jsonl`` (resumed if there), ``results.json`` and the tables.
         progress: told how many more videos are done.
 
     Returns:

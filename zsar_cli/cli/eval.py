@@ -25,7 +25,7 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data set: kinetics400, kinetics600, ucf101, hmdb51, ssv2, motion-shapes, a YAML definition, "
+            help="Data set: kinetics400, kinetics600, ucf101, hmdb51, ssv2, motion-shapes, a YAML file, "
             "a list, or a folder with one folder a class. Default: what --model was trained on.",
             envvar="ZSAR_DATA",
         ),
@@ -190,7 +190,7 @@ def choose(data: str | None, model: str | None) -> Choice:
 
 
 def parse_sampling(text: str) -> tuple[int, int, int]:
-    """ "16x1" is 16 frames, 1 view; "16x3x4" is 16 frames, 3 crops, 4 views. Returns (frames, views, crops)."""
+    """Frames, views and crops: 16x1 is 16 frames, 1 view; 16x3x4 is 16 frames, 3 crops, 4 views."""
     parts = text.lower().split("x")
     if len(parts) not in (2, 3) or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise UsageError(f"--sampling {text!r} is not FRAMESxVIEWS (8x1) or FRAMESxCROPSxVIEWS (16x3x4).")

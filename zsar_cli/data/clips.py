@@ -22,7 +22,7 @@ def needs_worker(path: str) -> bool:
 
 
 def load_local_clip(path: str, sampling: Sampling, preprocess: Preprocess, crops: int = 1) -> np.ndarray:
-    """Pixels (views * crops, T, h, w, 3) uint8 of a rendered clip or of a folder of frames. Raises VideoError."""
+    """Pixels (views * crops, T, h, w, 3) uint8 of a rendered clip or a folder of frames. Raises VideoError."""
     frames = _render(path, sampling) if path.startswith(RENDERED) else _read_folder(Path(path), sampling)
     views = frames.reshape(sampling.views, sampling.frames, *frames.shape[1:])
     pixels = resize_and_crop(views, preprocess, crops=crops)  # several crops come first

@@ -66,7 +66,7 @@ class Dataset:
             first = f" (such as {self.missing_paths[0]})" if self.missing_paths else ""
             unknown = sum(self.unmatched.values())
             raise UsageError(
-                f"{self.name}: of {self.list_rows} videos in {self.list_name}, {self.missing} are not there{first} "
+                f"{self.name}: of {self.list_rows} videos in {self.list_name}, {self.missing} are missing{first} "
                 f"and {unknown} have an unknown label. Check --data-root, or raise --max-missing."
             )
 
@@ -262,9 +262,10 @@ def _find_listing(
         if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
             return read_listing(folder, format="folders"), folder
     looked = [*own, *chosen.lists, *(f"{name}/CLASS/VIDEO" for name in chosen.folders)]
+    hint = f" (see {definition.page})" if definition.page else ""
     raise UsageError(
         f"{definition.name}: no list of its {split} videos below {index.root}. Looked for "
-        f"{', '.join(looked)}; put one there or name it with --list{f' (see {definition.page})' if definition.page else ''}."
+        f"{', '.join(looked)}; put one there or name it with --list{hint}."
     )
 
 

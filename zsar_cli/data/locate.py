@@ -18,7 +18,7 @@ _CUT = re.compile(r"^(.{11})_\d{6}_\d{6}$")
 
 
 class VideoIndex:
-    """Finds videos by the path a list gives; the tree is walked once, and only when a path does not lead there."""
+    """Finds videos by the path a list gives; the tree is walked once, when a path does not lead there."""
 
     def __init__(self, root: Path, base: Path | None = None) -> None:
         self.root = root
@@ -63,7 +63,7 @@ class VideoIndex:
         return min(found, key=lambda path: (len(path.parts), str(path)), default=None)
 
     def find(self, listed: str, class_name: str, *, frames: bool = False) -> Path | None:
-        """The video (with ``frames``: or folder of frames) that a list's path means, None if it is not there."""
+        """The video (with ``frames``: or folder of frames) that a list's path means, or None."""
         for start in (self.base, self.root):
             direct = start / listed
             if direct.is_file() or (frames and direct.is_dir()):

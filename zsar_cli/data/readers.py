@@ -133,7 +133,7 @@ def _read_text(path: Path, text: str, format: str, split: str, fold: int) -> lis
         if match is None:
             raise UsageError(f"{path.name} is not named CLASS_test_splitN.txt, as HMDB51's lists are.")
         return _read_hmdb_file(text, match[1], split)
-    rows = parse_lines(text, frames=format == "frames")
+    rows = parse_lines(text)
     if format == "ucf101":  # the folder names the class; the number beside it is only a check
         return [
             Row(row.path, row.path.replace("\\", "/").rsplit("/", 2)[-2]) if "/" in row.path else row
