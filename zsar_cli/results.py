@@ -23,33 +23,10 @@ from zsar_cli.evaluation import (
     summarise,
     weights_hash,
 )
-from zsar_cli.protocols import Plan, combine
+from zsar_cli.protocols import Plan, combine, describe_data
 
 if TYPE_CHECKING:
     from zsar_cli.model.recognizer import RecognizerModel
-
-
-def describe_data(plan: Plan) -> list[dict[str, Any]]:
-    """Everything about each part's list that moves a number; plain data for people and files."""
-    return [
-        {
-            "part": part.name,
-            "data": part.dataset.name,
-            "split": part.dataset.split,
-            "list": part.dataset.list_name,
-            "format": part.dataset.list_format,
-            "rows": part.dataset.list_rows,
-            "hash": part.dataset.list_hash,
-            "videos": len(part.items),
-            "missing": part.dataset.missing,
-            "first_missing": part.dataset.missing_paths[:5],
-            "unmatched_labels": part.dataset.unmatched,
-            "labels": len(part.labels),
-            "classes_without_videos": len(part.dataset.empty_classes),
-            "notes": part.dataset.notes,
-        }
-        for part in plan.parts
-    ]
 
 
 def settings_of(

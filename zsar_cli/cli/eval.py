@@ -126,10 +126,12 @@ def evaluate(
     stranger = Source(unknown, _text(unknown_root or data_root)) if unknown else None
     plan = make_plan(source, protocol, split, unknown=stranger, shots=shots or SHOTS, seed=seed)
     if dry_run:
-        from zsar_cli.results import describe_data, to_json
+        import json
+
+        from zsar_cli.protocols import describe_data
 
         _show(
-            to_json(describe_plan(plan, chosen, describe_data(plan)))
+            json.dumps(describe_plan(plan, chosen, describe_data(plan)), indent=2)
             if format == "json"
             else plan_table(plan, chosen)
         )
