@@ -65,7 +65,11 @@ class Recipe:
     colour_jitter: float = 0.4
     precision: str = "fp32"  # "bf16" trains under autocast
     gradient_checkpointing: bool = False
+    half: bool = False  # write the final weights in fp16
     seed: int = 0
+    architecture: dict[str, Any] | None = (
+        None  # an open_clip model_cfg to train from scratch, instead of a backbone
+    )
     parts: Parts = field(default_factory=Parts)
 
     def __post_init__(self) -> None:
@@ -120,6 +124,11 @@ def make_recipe(content: dict[str, Any], source: str) -> Recipe:
     )
 
 
+def recipe_content(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as the plain map that :func:`make_recipe` takes."""
+    return asdict(recipe)
+
+
 def _checked(values: dict[str, Any], defaults: Any, source: str) -> dict[str, Any]:
     kinds = {f.name: getattr(defaults, f.name) for f in fields(defaults)}
     checked: dict[str, Any] = {}
@@ -133,6 +142,9 @@ def _checked(values: dict[str, Any], defaults: Any, source: str) -> dict[str, An
                     raise ValueError
             elif isinstance(default, (int, float)) and value is not None:
                 value = type(default)(value)
+            elif key == "architecture":
+                if value is not None and not isinstance(value, dict):
+                    raise ValueError
             elif default is None and value is not None:
                 value = int(value)
         except (TypeError, ValueError):

@@ -153,7 +153,9 @@ class MotionAggregation(nn.Module):
         self.queries = nn.Parameter(torch.randn(queries, width) * width**-0.5)
         self.to_time = nn.Linear(2 * _TIME_WAVES, width)
         self.to_place = nn.Linear(4 * _TIME_WAVES, width)
-        self.norm_motion = nn.LayerNorm(width)
+        self.place_motion = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.layers = nn.ModuleList(AggregationLayer(width, heads, gated) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
@@ -163,7 +165,10 @@ class MotionAggregation(nn.Module):
         batch, frames, patches, _ = motion.shape
         time = self.to_time(waves(frames, motion))[None, :, None]
         place = self.to_place(_patch_grid(patches, motion))[None, None]
-        motion = self.norm_motion(motion + time + place).flatten(1, 2)
+        motion = motion + time + place
+        motion = (motion + self.place_motion(motion)).flatten(
+            1, 2
+        )  # what moved, together with where and when
         queries = self.queries.to(motion.dtype).expand(batch, -1, -1)
         for layer in self.layers:
             queries = layer(queries, motion, separation.static)

@@ -1,0 +1,160 @@
+"""The method's promises: what moves is separated, an untrained model is CLIP, gradients go where they should."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+from zsar_cli.model.backbone import Backbone
+
+from zsar_cli.model.motion import MotionAggregation, MotionSeparation, motion_cues, separation_loss
+from zsar_cli.model.recognizer import Parts, RecognizerModel, load_model
+from zsar_cli.training import Recipe, losses, make_optimizer, trainable
+from zsar_cli.video.transforms import Preprocess
+
+PREPROCESS = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+TOWERS = {
+    "vit": {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": TEXT,
+    },
+    # The layout of ViT-B-16-SigLIP: a timm tower with attention pooling and no class token.
+    "timm": {
+        "embed_dim": 192,
+        "vision_cfg": {
+            "image_size": 32,
+            "timm_model_name": "vit_tiny_patch16_224",
+            "timm_model_pretrained": False,
+            "timm_pool": "map",
+            "timm_proj": "none",
+        },
+        "text_cfg": TEXT,
+    },
+}
+PARTS = Parts(width=32, queries=2, layers=2, heads=2)
+
+
+def make_model(tower: str = "vit", parts: Parts = PARTS, seed: int = 0) -> RecognizerModel:
+    torch.manual_seed(seed)
+    return RecognizerModel(Backbone.from_config(TOWERS[tower], preprocess=PREPROCESS), parts).eval()
+
+
+def trained(model: RecognizerModel) -> RecognizerModel:
+    """Stand-in for a trained model: every weight that starts at zero is moved away from it."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.added_parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.3)
+            assert parameter.any(), name
+    return model
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_untrained_model_is_frame_averaged_clip_bit_for_bit(tower):
+    model = make_model(tower)
+    pixels = torch.randn(2, 4, 3, 32, 32)
+    with torch.no_grad():
+        frames = model.backbone.clip.encode_image(pixels.flatten(0, 1)).unflatten(0, (2, 4))
+        expected = F.normalize(frames.mean(dim=1), dim=-1)
+        assert torch.equal(model(pixels).embedding, expected)
+        assert not torch.equal(trained(model)(pixels).embedding, expected)
+
+
+def test_still_video_has_no_motion():
+    model = trained(make_model())
+    still = torch.randn(1, 1, 3, 32, 32).expand(2, 5, -1, -1, -1)
+    with torch.no_grad():
+        features = model.encode_frames(still)
+        _, difference, residual = motion_cues(features.tokens)
+        assert difference.abs().max() == 0
+        assert residual.abs().max() < 1e-5
+        assert model.msm(features.tokens).motion.abs().max() < 1e-4
+
+
+def test_reversing_time_changes_the_embedding_and_not_the_static_part():
+    model = trained(make_model())
+    pixels = torch.randn(2, 6, 3, 32, 32)
+    with torch.no_grad():
+        forward, backward = model(pixels), model(pixels.flip(1))
+        assert (forward.embedding - backward.embedding).abs().max() > 1e-3
+        static, reversed_static = (
+            motion_cues(model.encode_frames(p).tokens)[0] for p in (pixels, pixels.flip(1))
+        )
+        torch.testing.assert_close(static, reversed_static)
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("frames", [1, 2, 7, 64])
+def test_any_number_of_frames(tower, frames):
+    model = trained(make_model(tower))
+    with torch.no_grad():
+        encoding = model(torch.randn(1, frames, 3, 32, 32))
+    patches = 16 if tower == "vit" else 4
+    assert encoding.embedding.shape == (1, model.backbone.embed_dim)
+    assert encoding.saliency.shape == (1, frames, patches)
+    assert 0 <= encoding.saliency.min() <= encoding.saliency.max() <= 1
+    torch.testing.assert_close(encoding.embedding.norm(dim=-1), torch.ones(1))
+
+
+def test_saliency_scales_the_motion_tokens():
+    torch.manual_seed(0)
+    msm = MotionSeparation(token_dim=8, width=16)
+    tokens = torch.randn(2, 4, 5, 8)
+    out = msm(tokens)
+    _, difference, residual = motion_cues(tokens)
+    cues = torch.cat([msm.norm_difference(difference), msm.norm_residual(residual)], dim=-1)
+    torch.testing.assert_close(out.motion, out.saliency[..., None] * msm.to_motion(cues))
+
+
+def test_closed_gate_keeps_static_context_out():
+    torch.manual_seed(0)
+    msm, mab = MotionSeparation(8, 16), MotionAggregation(16, queries=2, layers=2, heads=2)
+    separation = msm(torch.randn(2, 4, 9, 8))
+    with torch.no_grad():
+        before = mab(separation)
+        separation.static = torch.randn_like(separation.static)
+        torch.testing.assert_close(mab(separation), before, rtol=0, atol=0)
+        for layer in mab.layers:
+            layer.alpha.fill_(1.0)
+        assert (mab(separation) - before).abs().max() > 1e-3
+
+
+def test_separation_loss_is_zero_only_when_orthogonal():
+    a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    assert separation_loss(a, b) == 0
+    torch.testing.assert_close(separation_loss(a, -3 * a), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("tune", ["full", "modules"])
+@pytest.mark.parametrize("negatives", ["learned", "fixed", "none"])
+def test_gradients_reach_every_trainable_parameter_and_no_other(tune, negatives):
+    model = trained(make_model(parts=Parts(width=32, queries=2, layers=2, heads=2, negatives=negatives)))
+    recipe = Recipe(tune=tune, parts=model.parts)
+    make_optimizer(model, recipe)
+    texts = model.backbone.encode_text(["a", "b", "c"])
+    negative = model.backbone.encode_text(["no a", "no b", "no c"]) if model.uses_negatives else None
+    if tune == "modules":
+        texts = texts.detach()
+    terms = losses(model, torch.randn(3, 4, 3, 32, 32), torch.tensor([0, 1, 2]), texts, negative, recipe)
+    terms["total"].backward()
+    for name, parameter in model.named_parameters():
+        if trainable(name, recipe):
+            assert parameter.grad is not None, name
+            assert parameter.grad.any(), name
+        else:
+            assert parameter.grad is None, name
+
+
+def test_saved_model_loads_to_the_same_answers(tmp_path):
+    model = trained(make_model())
+    model.beta = 0.5
+    model.save(tmp_path / "run")
+    again = load_model(str(tmp_path / "run"))
+    pixels = torch.randn(2, 3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model(pixels).embedding, again(pixels).embedding)
+    assert again.parts == model.parts
+    assert again.beta == 0.5
