@@ -17,3 +17,11 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the reference videos and lists are not here ({folder}); set ZSAR_SHARED to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a tiny random CLIP: usable wherever a model is named (``--model``)."""
+    from tests.tiny_models import make_tiny_clip
+
+    return make_tiny_clip(tmp_path_factory.mktemp("models") / "tiny-clip")

@@ -1,0 +1,76 @@
+"""Tiny random image-text models in the form of open_clip's directories, so that tests take the real loading path."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+# CLIP's own layout: class token, causal text tower, CLIP's tokenizer.
+VIT: dict[str, Any] = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+# SigLIP's layout: timm tower without class token, attention pooling, text tower without causal mask, logit bias.
+SIGLIP: dict[str, Any] = {
+    "embed_dim": 64,
+    "init_logit_bias": -10,
+    "custom_text": True,
+    "vision_cfg": {"image_size": 32, "timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none"},
+    "text_cfg": {
+        "context_length": 64,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 2,
+        "layers": 1,
+        "no_causal_mask": True,
+        "proj_bias": True,
+        "pool_type": "last",
+    },
+}
+# PE-Core's layout: timm tower, causal text tower of a short context.
+PE: dict[str, Any] = {
+    "embed_dim": 64,
+    "custom_text": True,
+    "vision_cfg": {"image_size": 32, "timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": None},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+# MobileCLIP's layout: a convolutional tower, whose features are maps.
+CONVOLUTIONAL: dict[str, Any] = {
+    "embed_dim": 32,
+    "custom_text": True,
+    "vision_cfg": {
+        "image_size": 64,
+        "timm_model_name": "test_convnext",
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+    },
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+LAYOUTS = {"vit": VIT, "siglip": SIGLIP, "pe": PE, "convolutional": CONVOLUTIONAL}
+
+
+def make_tiny_clip(
+    directory: Path, layout: str = "vit", *, seed: int = 0, preprocess_cfg: dict[str, Any] | None = None
+) -> Path:
+    """Write ``open_clip_config.json`` and ``open_clip_model.safetensors``; the same seed gives the same weights.
+
+    The directory is then a model by itself: ``zsar predict --model DIRECTORY``.
+    """
+    from zsar_cli.model.backbone import Backbone
+
+    directory.mkdir(parents=True, exist_ok=True)
+    config = deepcopy(LAYOUTS[layout])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = Backbone.from_config(config).clip
+    description = {"model_cfg": config, "preprocess_cfg": preprocess_cfg or {}}
+    (directory / "open_clip_config.json").write_text(json.dumps(description), encoding="utf-8")
+    tensors = {name: tensor.contiguous() for name, tensor in clip.state_dict().items()}
+    save_file(tensors, directory / "open_clip_model.safetensors")
+    return directory

@@ -1,0 +1,84 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from zsar_cli.errors import UsageError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """A path aside to write to; it takes the place of ``path`` when the block ends well, else it goes away.
+
+    The file aside lies in the same directory and has the same suffix. A reader sees the old file or the new one,
+    never a part; after a power cut too. What is not a regular file (``/dev/stdout``) is handed out itself.
+
+    Raises:
+        UsageError: the directory is missing or read-only, or the disk is full.
+    """
+    target = Path(os.path.realpath(path))  # a link stays a link, and what it points at is replaced
+    if target.is_dir():
+        raise UsageError(f"{path} is a directory; name a file to write.")
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    aside = _reserve(target, path)
+    try:
+        yield aside
+        with open(aside, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(aside, target)
+    except BaseException as error:
+        with suppress(OSError):
+            aside.unlink()
+        reason = _reason(error)
+        if reason is None:
+            raise
+        raise UsageError(f"{path} cannot be written: {reason}.") from error
+    _sync_directory(target.parent)
+
+
+def _reserve(target: Path, path: str | Path) -> Path:
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.stem[:100]}.", suffix=f".tmp{target.suffix}"
+        )
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise UsageError(f"{path} cannot be written: there is no directory {target.parent}.") from error
+        raise UsageError(f"{path} cannot be written: {_reason(error) or error.strerror or error}.") from error
+    try:
+        # mkstemp gives a file that only its owner may read; what is written here is an ordinary file
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+    finally:
+        os.close(handle)
+    return Path(name)
+
+
+def _reason(error: BaseException) -> str | None:
+    """Why a file could not be written, in words; None where the error is about something else."""
+    number = error.errno if isinstance(error, OSError) else None
+    # safetensors reports a full disk as an error of its own kind, with the system's number in its text
+    if number in _NO_ROOM or (number is None and "(os error 28)" in str(error)):
+        return "there is no room left on its disk"
+    return "its directory does not allow it" if number in _NOT_ALLOWED else None
+
+
+def _sync_directory(directory: Path) -> None:
+    with suppress(OSError):  # not every file system can
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,440 @@
+"""The backbone: any image-text model that open_clip can build, with one call for frames and one for texts.
+
+Weights are found and checked in :mod:`zsar_cli.model.sources`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zsar_cli.errors import UsageError
+from zsar_cli.model.sources import Source, find_source, load_tokenizer
+from zsar_cli.video.transforms import Preprocess
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TEXTS_AT_ONCE = 128
+SAMPLE = 4096  # values of each tensor that the fingerprint looks at
+
+
+@dataclass
+class FrameFeatures:
+    """What the visual tower says about F frames."""
+
+    embedding: Tensor  # (F, E) pooled and projected, not normalised
+    tokens: Tensor  # (F, N, D) last patch tokens, after the tower's final norm
+
+
+class Backbone(nn.Module):
+    """An open_clip model, its tokenizer and its preprocessing. Make one with :func:`load_backbone`."""
+
+    def __init__(self, clip: nn.Module, model_cfg: dict[str, Any], preprocess: Preprocess, spec: str) -> None:
+        super().__init__()
+        self.clip: Any = clip
+        self.model_cfg = model_cfg
+        self.preprocess = preprocess
+        self.spec = spec
+        self.precision = "fp32"
+        self.embed_dim = int(model_cfg["embed_dim"])
+        self.token_dim = _token_width(self.clip.visual)
+        self.context_length = int(model_cfg["text_cfg"].get("context_length", 77))
+        self._tokenizer: Any = None
+        self._tokenizer_source: str | None = None  # an architecture or "local-dir:..."; None: from model_cfg
+        self._fingerprint: tuple[tuple[int, ...], str] | None = None
+
+    @classmethod
+    def from_config(
+        cls, model_cfg: dict[str, Any], preprocess: Preprocess | None = None, spec: str = "custom"
+    ) -> Backbone:
+        """An architecture given as open_clip's ``model_cfg``, with random weights (drawn from torch's generator).
+
+        Raises:
+            UsageError: the configuration describes no model.
+        """
+        clip = _build(model_cfg, spec)
+        if preprocess is None:
+            preprocess = preprocess_of({}, clip)
+        return cls(clip, deepcopy(model_cfg), preprocess, spec).eval()
+
+    # --- what it is
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.clip.logit_scale.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the towers compute in; pixels should come in it."""
+        return DTYPES[self.precision]
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The temperature tau that the weights were trained with: float32 scalar, about 100 for CLIP."""
+        return self.clip.logit_scale.float().exp().reshape(())
+
+    @property
+    def tokenizer(self) -> Any:
+        """open_clip's tokenizer of this architecture, made when it is first needed.
+
+        Raises:
+            UsageError: it needs a download, or a package, that is not there.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self._tokenizer_source, self.model_cfg)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the weights or the architecture, whatever file or precision they are in.
+
+        SHA-256 over the configuration, and of each tensor the name, the shape and up to 4096 values spread evenly.
+        """
+        parameters = tuple(self.clip.parameters())
+        versions = tuple(p._version for p in parameters)  # counts changes in place: training, load_state_dict
+        if self._fingerprint is None or self._fingerprint[0] != versions:
+            self._fingerprint = (versions, _hash_tensors(self.model_cfg, self.clip.state_dict()))
+        return self._fingerprint[1]
+
+    @property
+    def text_key(self) -> str:
+        """Names what a text's embedding depends on besides the text; the text cache is kept by it."""
+        return f"{self.fingerprint()}-{self.precision}"
+
+    # --- frames and texts
+
+    def encode_frames(self, pixels: Tensor) -> FrameFeatures:
+        """One pass through the visual tower.
+
+        Args:
+            pixels: (F, 3, H, W), normalised as :attr:`preprocess` says.
+
+        Returns:
+            The pooled embedding (F, E), which is what ``encode_image`` gives, and the patch tokens (F, N, D)
+            in rows from the top left; class and other extra tokens are left out.
+        """
+        if not len(pixels):
+            raise ValueError("there are no frames to encode")
+        found = self.clip.forward_intermediates(
+            image=pixels.to(device=self.device, dtype=self.dtype),
+            image_indices=1,  # the last block only
+            normalize=False,
+            normalize_intermediates=True,
+            image_output_fmt="NCHW",  # the one form that transformers and convolutional towers all give
+        )
+        return FrameFeatures(
+            found["image_features"], found["image_intermediates"][-1].flatten(2).transpose(1, 2)
+        )
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Texts to embeddings (P, E), float32 of unit length; gradients flow.
+
+        What is longer than the text tower reads is cut, with a warning that quotes it.
+        """
+        if not texts:
+            return torch.zeros(0, self.embed_dim, device=self.device)
+        self.warn_truncated(texts)
+        parts = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            tokens = self.tokenizer(list(texts[start : start + TEXTS_AT_ONCE])).to(self.device)
+            parts.append(F.normalize(self._encode_tokens(tokens).float(), dim=-1))
+        return torch.cat(parts)
+
+    def warn_truncated(self, texts: Sequence[str]) -> None:
+        """Log a warning that names the texts longer than the text tower's context, if there are any."""
+        cut = [text for text in texts if self._token_count(text) > self.context_length]
+        if cut:
+            quoted = ", ".join(repr(text if len(text) <= 80 else f"{text[:77]}...") for text in cut[:5])
+            more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
+            logger.warning(
+                "%s reads %d tokens of a text; the end is cut off in: %s%s.",
+                self.spec,
+                self.context_length,
+                quoted,
+                more,
+            )
+
+    def _token_count(self, text: str) -> int:
+        inner = getattr(self.tokenizer, "tokenizer", None)
+        if inner is not None:  # Hugging Face's: it adds its own marks
+            return len(inner(self.tokenizer.clean_fn(text)).input_ids)
+        if hasattr(self.tokenizer, "encode"):
+            return len(self.tokenizer.encode(text)) + 2  # start and end
+        return 0
+
+    def _encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Token ids (P, L) to embeddings (P, E), skipping the padding at the end where that changes nothing.
+
+        A causal tower pooled at the end-of-text token never looks at what follows it, and labels fill a
+        fraction of the context: at a quarter of the length a text costs about a quarter.
+        """
+        text_cfg = self.model_cfg["text_cfg"]
+        names = dict(self._context_tensors())
+        trimmable = (
+            len(names) == 2
+            and not any(text_cfg.get(key) for key in ("no_causal_mask", "embed_cls", "hf_model_name"))
+            and text_cfg.get("pool_type", "argmax") == "argmax"
+        )
+        if not trimmable:
+            return self.clip.encode_text(tokens)
+        length = int(tokens.argmax(dim=-1).max()) + 1  # the end-of-text token has the highest id
+        cut = {
+            name: tensor[:length, :length] if "mask" in name else tensor[:length]
+            for name, tensor in names.items()
+        }
+        return torch.func.functional_call(_TextTower(self.clip), cut, (tokens[:, :length],))
+
+    def _context_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of the text tower that are as long as its context, by their names in :class:`_TextTower`."""
+        prefix = "clip.text." if hasattr(self.clip, "text") else "clip."
+        tower = getattr(self.clip, "text", self.clip)
+        for name in ("positional_embedding", "attn_mask"):
+            tensor = getattr(tower, name, None)
+            if isinstance(tensor, Tensor):
+                yield prefix + name, tensor
+
+    # --- how it runs
+
+    def set_precision(self, precision: str) -> Backbone:
+        """Cast the weights to ``fp32``, ``bf16`` or ``fp16`` (no autocast), as open_clip does.
+
+        Layer norms keep float32 weights and compute in float32 except in timm's towers; so does the temperature.
+        """
+        if precision not in DTYPES:
+            raise UsageError(f"Unknown precision {precision!r}; there are auto, {', '.join(DTYPES)}.")
+        if precision == self.precision:
+            return self
+        from open_clip.model import convert_weights_to_lp
+        from open_clip.transformer import LayerNorm, LayerNormFp32
+
+        fingerprint = self.fingerprint()  # of the weights as they are before they are rounded
+        scales = {
+            name: p.data.float() for name, p in self.clip.named_parameters() if name.startswith("logit_")
+        }
+        if precision == "fp32":
+            self.clip.float()
+        elif hasattr(self.clip.visual, "trunk"):
+            self.clip.to(DTYPES[precision])
+        else:
+            convert_weights_to_lp(self.clip, DTYPES[precision])
+        for module in self.clip.modules():
+            if isinstance(module, (LayerNorm, LayerNormFp32)):
+                module.float()
+                # open_clip picks between the two, which differ only in how forward casts, when it builds a model
+                module.__class__ = LayerNorm if precision == "fp32" else LayerNormFp32
+        for name, value in scales.items():
+            getattr(self.clip, name).data = value
+        self.precision = precision
+        self._fingerprint = (tuple(p._version for p in self.clip.parameters()), fingerprint)
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory in training: activations inside the towers are computed again when needed."""
+        self.clip.set_grad_checkpointing(enable)
+
+
+class _TextTower(nn.Module):
+    """A model whose forward is ``encode_text``, as ``functional_call`` wants it."""
+
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.clip: Any = clip
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.clip.encode_text(tokens)
+
+
+def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") -> Backbone:
+    """Load a backbone by its name.
+
+    Args:
+        spec: ``ARCH/TAG`` (open_clip's tags; downloaded once), ``ARCH/path/to/weights``, or a directory with
+            ``open_clip_config.json`` and weights.
+
+    QuickGELU is used where the tag, the weights file or a configuration beside it says that the weights were
+    trained with it; ``ARCH-quickgelu/path`` forces it.
+
+    Raises:
+        UsageError: an unknown architecture or tag, no such file, a damaged one, weights of another architecture,
+            or no way to download.
+    """
+    source = find_source(spec)
+    with _without_initialisation():
+        clip = _build(source.model_cfg, source.spec)
+    _load_weights(clip, source)
+    backbone = Backbone(
+        clip, source.model_cfg, preprocess_of(source.preprocess_cfg, clip), source.spec
+    ).eval()
+    backbone._tokenizer_source = source.tokenizer
+    backbone.fingerprint()
+    return backbone.set_precision(precision).to(device)
+
+
+def preprocess_of(settings: dict[str, Any], clip: Any) -> Preprocess:
+    """open_clip's preprocessing settings as ours, at the size the visual tower was built for."""
+    from open_clip.model import set_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    size = getattr(clip.visual, "image_size", 224)
+    merged = merge_preprocess_dict(PreprocessCfg(), settings)
+    merged["size"] = (size, size) if isinstance(size, int) else tuple(size)
+    set_model_preprocess_cfg(clip, merged)  # so that open_clip's own transforms agree with ours
+    return Preprocess(
+        size=merged["size"],
+        mean=tuple(merged["mean"]),
+        std=tuple(merged["std"]),
+        interpolation=merged["interpolation"],
+        resize_mode=merged["resize_mode"],
+        fill_color=merged["fill_color"],
+    )
+
+
+def resolve_device(name: str = "auto") -> str:
+    """``auto`` is CUDA, then MPS, then the CPU. UsageError for a device that is not there."""
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"Unknown device {name!r}; there are auto, cpu, cuda, cuda:N and mps.") from error
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    present = {"cpu": True, "mps": mps, "cuda": (device.index or 0) < count}
+    if not present.get(device.type, False):
+        raise UsageError(f"The device {name} is not available here; use --device auto or cpu.")
+    return name
+
+
+def resolve_precision(name: str = "auto", device: str = "cpu") -> str:
+    """``auto`` is bf16 where the device computes in it (CUDA; CPUs with AVX512-BF16 or AMX), else fp32."""
+    if name != "auto":
+        if name not in DTYPES:
+            raise UsageError(f"Unknown precision {name!r}; there are auto, {', '.join(DTYPES)}.")
+        return name
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device == "cpu" and _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def _build(model_cfg: dict[str, Any], spec: str) -> Any:
+    """The open_clip model that a configuration describes."""
+    from open_clip.coca_model import CoCa
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    cfg = deepcopy(model_cfg)
+    try:
+        custom_text = cfg.pop("custom_text", False) or "hf_model_name" in cfg["text_cfg"]
+        kind = CoCa if "multimodal_cfg" in cfg else CustomTextCLIP if custom_text else CLIP
+        if "timm_model_name" in cfg["vision_cfg"]:
+            cfg["vision_cfg"]["timm_model_pretrained"] = False  # all weights come with the checkpoint
+        if "hf_model_name" in cfg["text_cfg"]:
+            cfg["text_cfg"]["hf_model_pretrained"] = False
+        int(cfg["embed_dim"])
+        return kind(**cfg)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a wrong size or name sets off inside open_clip or timm
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(f"open_clip cannot build the architecture of {spec}: {reason}") from error
+
+
+@contextmanager
+def _without_initialisation() -> Iterator[None]:
+    """Leave weights as allocated: all are about to be loaded, and drawing them takes seconds (PE-Core-B-16: 15)."""
+    from torch.overrides import TorchFunctionMode
+
+    class Skip(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_", "erfinv_"):
+                return args[0] if args else kwargs["tensor"]
+            return func(*args, **kwargs)
+
+    with Skip():
+        yield
+
+
+def _load_weights(clip: Any, source: Source) -> None:
+    """Put a checkpoint's tensors into the model; every weight must be there, in its shape, and none besides."""
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
+
+    tensors, where = dict(source.weights.tensors), source.path
+    try:
+        tensors = convert_state_dict(clip, tensors)
+        if "positional_embedding" in tensors and not hasattr(clip, "positional_embedding"):
+            tensors = convert_to_custom_text_state_dict(tensors)
+        resize_pos_embed(tensors, clip)
+    except Exception as error:  # weights of something else altogether
+        raise UsageError(f"The weights in {where} are not those of {source.arch}.") from error
+    expected = clip.state_dict()
+    for name in ("logit_scale", "logit_bias"):
+        if name in tensors and name in expected and tensors[name].numel() == 1:
+            tensors[name] = tensors[name].reshape(expected[name].shape)
+    if "logit_bias" in expected:
+        tensors.setdefault("logit_bias", torch.zeros_like(expected["logit_bias"]))
+    for name in [n for n in tensors if n not in expected and n.endswith(("attn_mask", "position_ids"))]:
+        del tensors[name]  # constants that some versions stored
+
+    missing = [name for name in expected if name not in tensors]
+    unknown = [name for name in tensors if name not in expected]
+    if missing or unknown:
+        what = f"{missing[0]} is missing" if missing else f"{unknown[0]} has no place in it"
+        count = len(missing) + len(unknown)
+        others = f" (and {count - 1} more)" if count > 1 else ""
+        raise UsageError(f"The weights in {where} are not those of {source.arch}: {what}{others}.")
+    for name, tensor in expected.items():
+        if tensors[name].shape != tensor.shape:
+            raise UsageError(
+                f"The weights in {where} are not those of {source.arch}: {name} is "
+                f"{_shape(tensors[name])} and not {_shape(tensor)}."
+            )
+    clip.load_state_dict(tensors)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"
+
+
+def _token_width(visual: Any) -> int:
+    """D, the width of the last patch tokens."""
+    if hasattr(visual, "trunk"):
+        return int(visual.trunk.feature_info[-1]["num_chs"])
+    if hasattr(visual, "attnpool"):  # CLIP's ResNets
+        return int(visual.attnpool.k_proj.in_features)
+    return int(visual.positional_embedding.shape[-1])
+
+
+def _hash_tensors(model_cfg: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(model_cfg, sort_keys=True, default=list).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().flatten()
+        if len(flat) > SAMPLE:
+            flat = flat[torch.linspace(0, len(flat) - 1, SAMPLE, dtype=torch.float64).long().to(flat.device)]
+        digest.update(flat.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

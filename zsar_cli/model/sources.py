@@ -1,0 +1,293 @@
+"""From the name of a model to its architecture, preprocessing settings and checked weights."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import re
+from collections import Counter
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zsar_cli.errors import UsageError
+from zsar_cli.model.checkpoint import Weights, read_weights
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "open_clip_config.json"
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+HUB_TIMEOUT = 10.0  # seconds for the hub's first answer
+HUB_SAFETENSORS, HUB_PICKLE = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything that a model is built from."""
+
+    spec: str  # the name it can be found by again: paths are absolute
+    arch: str
+    model_cfg: dict[str, Any]
+    preprocess_cfg: dict[str, Any]
+    tokenizer: str | None  # what open_clip.get_tokenizer takes
+    path: str
+    weights: Weights
+
+
+def find_source(spec: str) -> Source:
+    """Resolve ``ARCH/TAG``, ``ARCH/path/to/weights`` or a directory with ``open_clip_config.json``; read the weights.
+
+    Raises:
+        UsageError: nothing is found under the name, with what comes closest; or the weights cannot be read.
+    """
+    whole = Path(spec).expanduser()
+    if whole.is_dir() and (whole / CONFIG).is_file():
+        return _from_directory(whole, None)
+    if whole.is_file() and (whole.parent / CONFIG).is_file():
+        return _from_directory(whole.parent, whole)
+
+    import open_clip
+
+    arch, _, rest = spec.partition("/")
+    architectures = open_clip.list_models()
+    if arch not in architectures:
+        raise UsageError(_unknown_architecture(spec, architectures))
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if not rest:
+        raise UsageError(
+            f"{arch} is an architecture without weights; use one of {_names(f'{arch}/{tag}' for tag in tags)} "
+            f"or {arch}/path/to/weights."
+        )
+    model_cfg = deepcopy(open_clip.get_model_config(arch))
+    tag_cfg = open_clip.get_pretrained_cfg(arch, rest)
+    if tag_cfg:
+        path = download(tag_cfg["hf_hub"], spec)
+        settings, quick_gelu = dict(tag_cfg), bool(tag_cfg.get("quick_gelu"))
+    else:
+        path = Path(rest).expanduser()
+        if not path.exists():
+            close = difflib.get_close_matches(rest, tags, n=3, cutoff=0.5) or tags
+            known = f"Its tags: {_names(close)}." if close else "It has no tags."
+            raise UsageError(f"{arch} has no pretrained tag {rest!r}, and no such file exists. {known}")
+        path = path.resolve()
+        settings, quick_gelu = _settings_of_file(arch, model_cfg, path)
+        spec = f"{arch}/{path}"
+    weights = read_weights(path)
+    if (quick_gelu or weights.openai) and not model_cfg.get("quick_gelu"):
+        model_cfg["quick_gelu"] = True
+    return Source(spec, arch, model_cfg, settings, arch, str(path), weights)
+
+
+def _from_directory(directory: Path, weights: Path | None) -> Source:
+    """A directory in the form that open_clip pushes to the hub."""
+    model_cfg, preprocess_cfg = _read_config(directory / CONFIG)
+    if weights is None:
+        # the preferred name first, then by name, and safetensors before anything that needs unpickling
+        found = sorted(
+            (path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file()),
+            key=lambda path: (path.suffix != ".safetensors", path.name != HUB_SAFETENSORS, path.name),
+        )
+        if not found:
+            raise UsageError(f"{directory} has {CONFIG} but no weights ({', '.join(SUFFIXES)}).")
+        weights = found[0]
+    directory, weights = directory.resolve(), weights.resolve()
+    only = len([p for p in directory.iterdir() if p.suffix in SUFFIXES]) == 1
+    tokenizer = f"local-dir:{directory}" if model_cfg["text_cfg"].get("hf_tokenizer_name") else None
+    return Source(
+        spec=str(directory if only else weights),
+        arch=directory.name,
+        model_cfg=model_cfg,
+        preprocess_cfg=preprocess_cfg,
+        tokenizer=tokenizer,
+        path=str(weights),
+        weights=read_weights(weights),
+    )
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(model_cfg, preprocess_cfg) of an ``open_clip_config.json``."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        model_cfg, preprocess_cfg = config["model_cfg"], config.get("preprocess_cfg") or {}
+        fits = all(isinstance(model_cfg[key], dict) for key in ("vision_cfg", "text_cfg"))
+        if not fits or not isinstance(preprocess_cfg, dict) or not isinstance(model_cfg["embed_dim"], int):
+            raise ValueError("its parts are not as they should be")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path} does not describe an open_clip model: {str(error)[:150]}.") from error
+    return model_cfg, preprocess_cfg
+
+
+def _settings_of_file(arch: str, model_cfg: dict[str, Any], path: Path) -> tuple[dict[str, Any], bool]:
+    """Preprocessing settings and QuickGELU for weights that come as a bare file.
+
+    A configuration beside the file says so itself if it is of this architecture; else the settings are those
+    most of the architecture's published weights share (open_clip would take OpenAI's for all of them).
+    """
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    beside = path.parent / CONFIG
+    if beside.is_file():
+        other_cfg, preprocess_cfg = _read_config(beside)
+        if all(other_cfg.get(key) == model_cfg.get(key) for key in ("embed_dim", "vision_cfg")):
+            return preprocess_cfg, bool(other_cfg.get("quick_gelu"))
+    base = arch.removesuffix("-quickgelu")
+    published = [get_pretrained_cfg(base, tag) for tag in list_pretrained_tags_by_model(base)]
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    shared = Counter(tuple(cfg[key] for key in keys) for cfg in published).most_common(1)
+    settings = dict(zip(keys, shared[0][0], strict=True)) if shared else {}
+    if base == arch and "openai" in path.name.lower() and any(cfg.get("quick_gelu") for cfg in published):
+        logger.warning(
+            "If %s holds OpenAI's weights, name it %s-quickgelu/...: they were trained with QuickGELU, "
+            "and a plain state dict does not say so.",
+            path.name,
+            arch,
+        )
+    return settings, False
+
+
+# --- downloads
+
+
+def download(hub_name: str, spec: str) -> Path:
+    """The file of a pretrained tag, from the hub's cache or downloaded into it (the one open_clip uses).
+
+    ``hub_name`` is "owner/repository/file" or "owner/repository/". Safetensors are preferred. What is cached is
+    used without asking the hub. Hub and library check a download's size; its SHA-256, which the hub publishes
+    for large files, is checked here.
+
+    Raises:
+        UsageError: the hub cannot be reached, or what came is damaged.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, _, name = hub_name.rpartition("/")
+    names = [HUB_SAFETENSORS, HUB_PICKLE] if name in ("", HUB_PICKLE) else [name]
+    if names == [name] and name.endswith((".bin", ".pth", ".pt")):
+        names.insert(0, f"{Path(name).stem}.safetensors")
+    for candidate in names:
+        cached = huggingface_hub.try_to_load_from_cache(repository, candidate)
+        if isinstance(cached, str):
+            return Path(cached)
+    for candidate in names:
+        try:
+            # one question without the retries that would take most of a minute where there is no network
+            url = huggingface_hub.hf_hub_url(repository, candidate)
+            published = huggingface_hub.get_hf_file_metadata(url, timeout=HUB_TIMEOUT)
+            logger.info(
+                "downloading %s (%.1f GB) from %s", candidate, (published.size or 0) / 1e9, repository
+            )
+            path = Path(huggingface_hub.hf_hub_download(repository, candidate))
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # HTTP, sockets, proxies, disks: each library has its own
+            raise _no_download(spec, error) from error
+        _check_sha256(path, published.etag)
+        return path
+    raise UsageError(
+        f"The weights of {spec} are no longer on the hub ({repository}); give a path: ARCH/path."
+    )
+
+
+def _no_download(spec: str, error: Exception) -> UsageError:
+    logger.info("download failed: %r", error)
+    if isinstance(error, OSError) and error.errno == 28:
+        return UsageError(
+            f"There is no room left to download {spec}; free some, or set HF_HOME to another disk."
+        )
+    return UsageError(
+        f"{spec} is not on this machine and the model hub cannot be reached to download it. "
+        f"Give a path to its weights ({spec.partition('/')[0]}/path/to/weights) or use the bundled model motion-tiny."
+    )
+
+
+def _check_sha256(path: Path, etag: str | None) -> None:
+    """Compare a file with the hub's etag, which is the SHA-256 of a large file (and shorter for a small one)."""
+    if etag is None or not re.fullmatch(r"[0-9a-f]{64}", etag):
+        return
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 22):
+            digest.update(block)
+    if digest.hexdigest() != etag:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise UsageError(
+            f"The download of {path.name} arrived damaged and was deleted; run the command again."
+        )
+
+
+def load_tokenizer(source: str | None, model_cfg: dict[str, Any]) -> Any:
+    """open_clip's tokenizer for an architecture, a "local-dir:" or (source None) CLIP's own of the right length.
+
+    Raises:
+        UsageError: it comes from the hub, and the hub or the ``transformers`` package is not there.
+    """
+    import open_clip
+
+    text_cfg = model_cfg["text_cfg"]
+    name = text_cfg.get("hf_tokenizer_name")
+    if not name:
+        length = int(text_cfg.get("context_length", 77))
+        return open_clip.SimpleTokenizer(context_length=length, **(text_cfg.get("tokenizer_kwargs") or {}))
+    where = source or name
+    try:
+        import transformers  # noqa: F401 - open_clip needs it for this tokenizer
+    except ImportError as error:
+        raise UsageError(
+            f"The tokenizer of {where} needs the transformers package; run `pip install transformers`."
+        ) from error
+    if not (source or "").startswith("local-dir:"):
+        _require_tokenizer_files(name)
+    try:
+        return open_clip.get_tokenizer(source or f"hf-hub:{name}")
+    except Exception as error:  # transformers, tokenizers and the hub each raise their own
+        raise UsageError(
+            f"The tokenizer {name} of this model cannot be loaded: {str(error).splitlines()[0][:150]}"
+        ) from error
+
+
+def _require_tokenizer_files(name: str) -> None:
+    """Fail at once, and in words, where a tokenizer is neither cached nor to be had."""
+    import huggingface_hub
+
+    if isinstance(huggingface_hub.try_to_load_from_cache(name, "tokenizer_config.json"), str):
+        return
+    try:
+        url = huggingface_hub.hf_hub_url(name, "tokenizer_config.json")
+        huggingface_hub.get_hf_file_metadata(url, timeout=HUB_TIMEOUT)
+    except Exception as error:
+        raise UsageError(
+            f"The tokenizer {name} is not on this machine and the model hub cannot be reached to download it. "
+            "Use a model with CLIP's own tokenizer (PE-Core-B-16, ViT-B-16) or the bundled model motion-tiny."
+        ) from error
+
+
+# --- words for errors
+
+
+def _unknown_architecture(spec: str, architectures: list[str]) -> str:
+    arch = spec.partition("/")[0]
+    path = Path(spec).expanduser()
+    if path.is_file():
+        return f"{spec} is a weights file; say which architecture it is of, as in ViT-B-16/{spec}."
+    if path.is_dir():
+        return f"The directory {spec} holds no model: neither {CONFIG} nor a config.yaml written by `zsar train`."
+    folded = {name.casefold(): name for name in architectures}
+    close = [folded[name] for name in difflib.get_close_matches(arch.casefold(), folded, n=3, cutoff=0.5)]
+    hint = (
+        f"Did you mean {_names(close, 'or')}?" if close else "Examples: ViT-B-16/openai, PE-Core-B-16/meta."
+    )
+    if spec.startswith((".", "/", "~")):
+        return f"There is no model {spec}: no such file or directory."
+    return f"Unknown model {spec!r}: open_clip has no architecture {arch!r}. {hint}"
+
+
+def _names(names: Any, last: str = "") -> str:
+    names = list(names)
+    shown = names[:8]
+    text = ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
+    return text if len(shown) < 2 or not last else f"{', '.join(shown[:-1])} {last} {shown[-1]}"
