@@ -82,3 +82,27 @@ def _sync_directory(directory: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def read_text(path: str | Path, *, limit: int = 16_000_000) -> str:
+    """A small UTF-8 file, with or without a byte order mark; line ends become ``\\n``.
+
+    Raises:
+        UsageError: it is missing, a directory, no text, or longer than ``limit`` bytes.
+    """
+    try:
+        with open(path, "rb") as handle:
+            content = handle.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else "no such file"
+        raise UsageError(f"{path} cannot be read: {reason or error}.") from error
+    if len(content) > limit:
+        raise UsageError(f"{path} is longer than {limit // 1_000_000} MB; is it the file you meant?")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        encoding = " (it looks like UTF-16)" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise UsageError(f"{path} is not UTF-8 text{encoding}; save it as UTF-8.") from error
+    if "\0" in text:
+        raise UsageError(f"{path} is not a text file.")
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,302 @@
+"""Prompts: templates and labels to text, text to embeddings, and the file that keeps embeddings.
+
+Nothing here imports torch before embeddings are made or read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from zsar_cli import yaml_nodes
+from zsar_cli.errors import UsageError
+from zsar_cli.files import atomic_write, read_text
+from zsar_cli.labels import Labels, load_labels
+from zsar_cli.text_cache import TextCache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "Labels",
+    "PromptEmbeddings",
+    "Templates",
+    "TextCache",
+    "builtin_templates",
+    "embed_prompts",
+    "load_labels",
+    "load_templates",
+    "phrase_bank",
+]
+
+DEFAULT_TEMPLATES = "video"
+FORMAT = "1"
+AT_ONCE = 128  # texts between two reports of progress and two writes to the cache
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Prompt templates: in each, ``{}`` is where the label goes."""
+
+    name: str
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits of the templates' texts; the name does not count."""
+        return hashlib.sha256(json.dumps([self.positive, self.negative]).encode()).hexdigest()[:12]
+
+
+def builtin_templates() -> list[str]:
+    """The names of the templates that ship with the package."""
+    return sorted(path.stem for path in _template_directory().glob("*.yaml"))
+
+
+def load_templates(name_or_path: str | Path) -> Templates:
+    """Read templates by the name of a shipped file ("default" is ``video``) or by path.
+
+    Raises:
+        UsageError: no such templates; or naming file and line, what is wrong with them.
+    """
+    name = DEFAULT_TEMPLATES if name_or_path == "default" else str(name_or_path)
+    path = Path(name).expanduser()
+    known = builtin_templates()
+    if name in known:
+        path = _template_directory() / f"{name}.yaml"
+    elif not path.exists():
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
+        raise UsageError(f"{name} is neither a file of templates nor the name of shipped ones; {hint}")
+    return _parse_templates(read_text(path, limit=1_000_000), path)
+
+
+def _template_directory() -> Path:
+    inside = Path(__file__).resolve().parent / "prompt_templates"  # where the wheel has them
+    return inside if inside.is_dir() else inside.parent.parent / "prompt_templates"
+
+
+def _parse_templates(text: str, path: Path) -> Templates:
+    root = yaml_nodes.compose(text, path)
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"{path}: templates have the keys name, positive and negative.")
+    found: dict[str, Any] = {}
+    for key, node, line in yaml_nodes.entries(root, path):
+        if key == "name":
+            if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
+                raise UsageError(f"{path}, line {line}: the name must be a text.")
+            found[key] = node.value.strip()
+        elif key in ("positive", "negative"):
+            found[key] = _template_list(key, node, path, line)
+        else:
+            raise UsageError(
+                f"{path}, line {line}: unknown key {key!r}; templates have name, positive and negative."
+            )
+    for key in ("name", "positive", "negative"):
+        if key not in found:
+            raise UsageError(f"{path}, line {yaml_nodes.line(root)}: the key {key!r} is missing.")
+    return Templates(**found)
+
+
+def _template_list(key: str, node: yaml.Node, path: Path, line: int) -> tuple[str, ...]:
+    if not isinstance(node, yaml.SequenceNode) or not node.value:
+        raise UsageError(f"{path}, line {line}: {key} must be a list with at least one template.")
+    templates = []
+    for item in node.value:
+        where = f"{path}, line {yaml_nodes.line(item)}"
+        if not isinstance(item, yaml.ScalarNode):
+            raise UsageError(
+                f'{where}: a template must be a text; put it in quotes, as in "a video of {{}}".'
+            )
+        if item.value.count("{}") != 1:
+            raise UsageError(
+                f"{where}: a template must have exactly one {{}} for the label, not {item.value.count('{}')}."
+            )
+        templates.append(" ".join(item.value.split()))
+    return tuple(templates)
+
+
+@cache
+def phrase_bank() -> tuple[str, ...]:
+    """Some 150 phrases for actions and for scenes without any; what a video is compared with besides the labels."""
+    text = (Path(__file__).resolve().parent / "assets" / "phrase_bank.txt").read_text(encoding="utf-8")
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+@dataclass
+class PromptEmbeddings:
+    """The text side of a comparison: a positive and, where wanted, a negative embedding for each of C labels."""
+
+    labels: list[str]
+    positive: Tensor  # (C, E) float32 of unit length
+    negative: Tensor | None  # (C, E), or None
+    model: str = ""
+    model_fingerprint: str = ""
+    templates: str = ""
+    templates_hash: str = ""
+
+    def save(self, path: str | Path) -> None:
+        """Write safetensors: ``positive``, ``negative``, and the rest as metadata. UsageError if it cannot be."""
+        from safetensors.torch import save_file
+
+        tensors = {"positive": self.positive} | ({} if self.negative is None else {"negative": self.negative})
+        metadata = {
+            "zsar_prompt_embeddings": FORMAT,
+            "labels": json.dumps(self.labels, ensure_ascii=False),
+            "model": self.model,
+            "model_fingerprint": self.model_fingerprint,
+            "templates": self.templates,
+            "templates_hash": self.templates_hash,
+        }
+        with atomic_write(path) as aside:
+            save_file({k: t.detach().float().cpu().contiguous() for k, t in tensors.items()}, aside, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> PromptEmbeddings:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UsageError: it is missing, damaged, or something else.
+        """
+        import torch
+        from safetensors import safe_open
+
+        if not Path(path).is_file():
+            raise UsageError(
+                f"There is no file of prompt embeddings {path}; make one with `zsar embed-prompts`."
+            )
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except Exception as error:  # safetensors raises kinds of its own
+            raise UsageError(
+                f"{path} is no whole safetensors file; make it again with `zsar embed-prompts`."
+            ) from error
+        if metadata.get("zsar_prompt_embeddings") != FORMAT:
+            raise UsageError(
+                f"{path} was not written by `zsar embed-prompts` of this version; make it again."
+            )
+        try:
+            labels = json.loads(metadata["labels"])
+            positive, negative = tensors["positive"].float(), tensors.get("negative")
+        except (KeyError, ValueError, RecursionError) as error:
+            raise UsageError(f"{path} is damaged; make it again with `zsar embed-prompts`.") from error
+        negative = None if negative is None else negative.float()
+        sound = (
+            isinstance(labels, list)
+            and all(isinstance(label, str) for label in labels)
+            and positive.ndim == 2
+            and len(positive) == len(labels) > 0
+            and (negative is None or negative.shape == positive.shape)
+            and all(bool(torch.isfinite(t).all()) for t in (positive, negative) if t is not None)
+        )
+        if not sound:
+            raise UsageError(f"{path} does not hold one finite embedding for each label; make it again.")
+        names = ("model", "model_fingerprint", "templates", "templates_hash")
+        return cls(labels, positive, negative, **{name: metadata.get(name, "") for name in names})
+
+    def check_model(self, model: str, fingerprint: str = "") -> None:
+        """UsageError that names both models unless these embeddings were made with this one.
+
+        The fingerprint of the weights decides where both are known: a model may have moved.
+        """
+        same = (
+            self.model_fingerprint == fingerprint
+            if self.model_fingerprint and fingerprint
+            else self.model == model
+        )
+        if not same:
+            other = " of other weights" if self.model == model else ""
+            raise UsageError(
+                f"The prompt embeddings were made with {self.model}{other} and the model is {model}; "
+                f"make them again with `zsar embed-prompts --model {model}`."
+            )
+
+
+def embed_prompts(
+    encode_text: Callable[[Sequence[str]], Tensor],
+    labels: Labels,
+    templates: Templates,
+    *,
+    negatives: bool,
+    cache: TextCache | None = None,
+    model_id: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> PromptEmbeddings:
+    """Embed labels: each template with each phrase, encoded, averaged over the label and normalised again.
+
+    That is the prompt ensembling of CLIP (Radford et al. 2021, section 3.1.4). No gradients.
+
+    Args:
+        encode_text: texts to (P, E) of unit length, as ``Backbone.encode_text``; a Backbone's own method also
+            brings the model's fingerprint, the key for the cache, and its warning about texts that are cut.
+        negatives: whether to embed the negative templates too.
+        model_id: the model's name, for the file; and the cache's key where ``encode_text`` brings none.
+        progress: called with (texts done, texts in all).
+    """
+    import torch
+    from torch.nn import functional as F
+
+    kinds = [templates.positive, templates.negative] if negatives else [templates.positive]
+    wanted = [[fill(kind, phrases) for phrases in labels.phrases] for kind in kinds]  # [kind][label] -> texts
+    texts = list(dict.fromkeys(text for kind in wanted for of_label in kind for text in of_label))
+    backbone: Any = getattr(encode_text, "__self__", None)
+    vectors = _encode(encode_text, texts, cache, getattr(backbone, "text_key", model_id), progress)
+    place = {text: index for index, text in enumerate(texts)}
+    means = [
+        torch.stack([vectors[[place[text] for text in of_label]].mean(dim=0) for of_label in kind])
+        for kind in wanted
+    ]
+    return PromptEmbeddings(
+        labels=list(labels.names),
+        positive=F.normalize(means[0], dim=-1),
+        negative=F.normalize(means[1], dim=-1) if negatives else None,
+        model=model_id or getattr(backbone, "spec", ""),
+        model_fingerprint=backbone.fingerprint() if hasattr(backbone, "fingerprint") else "",
+        templates=templates.name,
+        templates_hash=templates.hash,
+    )
+
+
+def fill(templates: Sequence[str], phrases: Sequence[str]) -> list[str]:
+    """Every template with every phrase. The phrase is put in as it is: braces in it mean nothing."""
+    return [template.replace("{}", phrase) for phrase in phrases for template in templates]
+
+
+def _encode(
+    encode_text: Callable[[Sequence[str]], Tensor],
+    texts: list[str],
+    cache: TextCache | None,
+    key: str,
+    progress: Callable[[int, int], None] | None,
+) -> Tensor:
+    """(P, E) float32 on the CPU, from the cache where it has them."""
+    import torch
+
+    known: dict[str, Any] = cache.get(key, texts) if cache is not None else {}
+    if known and (warn := getattr(getattr(encode_text, "__self__", None), "warn_truncated", None)):
+        warn(list(known))  # a text that is cut is named every time, cached or not
+    missing = [text for text in texts if text not in known]
+    for start in range(0, len(missing), AT_ONCE):
+        part = missing[start : start + AT_ONCE]
+        with torch.no_grad():
+            vectors = dict(zip(part, encode_text(part).float().cpu().numpy(), strict=True))
+        known.update(vectors)
+        if cache is not None:
+            cache.put(key, vectors)  # at once, so that a run that is stopped has not worked in vain
+        if progress is not None:
+            progress(len(texts) - len(missing) + start + len(part), len(texts))
+    widths = {len(vector) for vector in known.values()}
+    if len(widths) > 1 and cache is not None:  # two models under one key, which only a wrong key can bring
+        return _encode(encode_text, texts, None, key, progress)
+    return torch.stack([torch.from_numpy(known[text]) for text in texts])
