@@ -76,10 +76,11 @@ def repeat_video(source: Path, path: Path, times: int) -> Path:
         packets = [packet for packet in given.demux(stream) if packet.size]
         step = max(packet.pts for packet in packets) - min(packet.pts for packet in packets)
         step += packets[0].duration or 1
-        first = [(packet.pts, packet.dts) for packet in packets]
+        first = [(packet.pts, packet.dts, packet.duration) for packet in packets]
         for turn in range(times):
-            for packet, (pts, dts) in zip(packets, first, strict=True):
-                packet.time_base, packet.stream = stream.time_base, copy
+            for packet, (pts, dts, duration) in zip(packets, first, strict=True):
+                # Muxing has turned all of these into the copy's time base
+                packet.time_base, packet.stream, packet.duration = stream.time_base, copy, duration
                 packet.pts, packet.dts = pts + turn * step, dts + turn * step
                 output.mux(packet)
     return path

@@ -228,6 +228,8 @@ def test_what_is_no_video_says_so(tmp_path, plain):
     for content in (b"just some text\n" * 20, bytes(5000), b"#EXTM3U\n#EXTINF:10,\n/etc/passwd\n"):
         (tmp_path / "wrong.mp4").write_bytes(content)
         assert kind_of(tmp_path / "wrong.mp4") in ("unreadable", "no_video")
+    (tmp_path / "letters.nfo").write_bytes(b"just some text\n" * 20)  # FFmpeg would draw the letters
+    assert kind_of(tmp_path / "letters.nfo") == "no_video"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")

@@ -24,6 +24,7 @@ CUTTABLE = {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "libaom-av1", "mpeg
 ORDERED_IN_AVI = {"mpeg4", "mjpeg"}
 PACKED = 8  # bytes: an MPEG-4 packet this short stands for a frame that was packed into the one before
 PLAYLISTS = {"hls", "concat", "dash", "imf", "webm_dash_manifest", "rtsp", "sdp", "sap"}
+TEXTS = {"tty", "bin", "xbin", "idf", "adf"}  # FFmpeg draws these as pictures of their letters
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 MOST_PIXELS = 16384 * 8192  # a frame beyond this is a forged header
 MOST_PACKETS = 20_000_000  # 90 hours at 60 frames a second
@@ -93,9 +94,10 @@ def opened(path: str, threads: int = 1) -> Iterator[tuple[Any, Any]]:
         except UnicodeEncodeError:  # bytes that are not UTF-8, which PyAV cannot pass on
             source = Path(path).open("rb")  # noqa: SIM115 - closed below, with the container
         try:
-            # A playlist may not reach for the network, whatever it calls itself
-            options = {"protocol_whitelist": "file"}
-            container: Any = av.open(source, options=options, metadata_errors="ignore")
+            # A playlist may not reach for the network, whatever it calls itself. Not as ``options``: PyAV before
+            # 18 crashes when it hands those to streams that FLV and MPEG-PS only show later.
+            allowed = {"protocol_whitelist": "file"}
+            container: Any = av.open(source, container_options=allowed, metadata_errors="ignore")
         except BaseException:
             if not isinstance(source, str):
                 source.close()
@@ -215,8 +217,11 @@ def _number_then_name(name: str) -> tuple[int, str]:
 
 
 def _video_stream(container: Any, threads: int) -> Any:
-    if set(container.format.name.split(",")) & PLAYLISTS:
+    formats = set(container.format.name.split(","))
+    if formats & PLAYLISTS:
         raise VideoError("no_video", "this is a playlist, not a video; name the files that it lists")
+    if formats & TEXTS:
+        raise VideoError("no_video", "this is a text file, not a video")
     for stream in container.streams.video:
         if stream.disposition & av.stream.Disposition.attached_pic:  # the cover of a song
             continue
