@@ -5,34 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
-from zsar_cli.model.backbone import Backbone
 
+from tests import tiny_models
+from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, motion_cues, separation_loss
 from zsar_cli.model.recognizer import Parts, RecognizerModel, load_model
 from zsar_cli.training import Recipe, losses, make_optimizer, trainable
 from zsar_cli.video.transforms import Preprocess
 
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
-TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-TOWERS = {
-    "vit": {
-        "embed_dim": 32,
-        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-        "text_cfg": TEXT,
-    },
-    # The layout of ViT-B-16-SigLIP: a timm tower with attention pooling and no class token.
-    "timm": {
-        "embed_dim": 192,
-        "vision_cfg": {
-            "image_size": 32,
-            "timm_model_name": "vit_tiny_patch16_224",
-            "timm_model_pretrained": False,
-            "timm_pool": "map",
-            "timm_proj": "none",
-        },
-        "text_cfg": TEXT,
-    },
-}
+TOWERS = {"vit": tiny_models.VIT, "timm": tiny_models.SIGLIP}  # the latter in the layout of ViT-B-16-SigLIP
 PARTS = Parts(width=32, queries=2, layers=2, heads=2)
 
 

@@ -76,15 +76,17 @@ def score_with_negatives(
 def score_with_bank(video: Tensor, positive: Tensor, bank: Tensor, *, scale: Tensor) -> Scores:
     """Scores of a plain CLIP, whose negatives mean nothing yet: the labels compete with a bank of other phrases.
 
-    ``yes_c`` is the probability of c in a softmax over c and the bank alone; ``unknown`` is the bank's share of
-    the softmax over everything, in the manner of NegLabel (ICLR 2024), corrected for there being many more
-    phrases than labels: each side counts with the mean of its exponentials over its best ``C`` (at most 5) terms.
+    ``yes_c`` is the probability of c against the mean of the five bank phrases that fit best, and
+    ``unknown = 1 - max_c yes_c``: the bank's share of the probability, in the manner of NegLabel (ICLR 2024).
 
     Args:
         bank: (P, E) of unit length, without the phrases too close to a label (:func:`usable_bank`).
     """
     similarity = video @ positive.T
     logits = scale * similarity
+    if not len(bank):  # nothing to compete with: the labels' own softmax is all there is
+        score = logits.softmax(dim=-1)
+        return Scores(similarity, logits, score, score, 1 - score.amax(dim=-1))
     against = scale * (video @ bank.T)
     rivals = min(5, against.shape[-1])
     best_rivals = against.topk(rivals, dim=-1).values.logsumexp(dim=-1) - torch.tensor(float(rivals)).log()

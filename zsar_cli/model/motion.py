@@ -150,7 +150,7 @@ class MotionAggregation(nn.Module):
         self, width: int, queries: int = 4, layers: int = 2, heads: int = 4, gated: bool = True
     ) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(queries, width) * width**-0.5)
+        self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
         self.to_time = nn.Linear(2 * _TIME_WAVES, width)
         self.to_place = nn.Linear(4 * _TIME_WAVES, width)
         self.place_motion = nn.Sequential(

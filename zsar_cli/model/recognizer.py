@@ -202,11 +202,8 @@ class RecognizerModel(nn.Module):
                 offset=self.offset,
                 beta=self.beta,
             )
-        if bank is None:
-            logits = scale * (video @ positive.T)
-            score = logits.softmax(dim=-1)
-            return Scores(logits / scale, logits, score, score, 1 - score.amax(dim=-1))
-        return score_with_bank(video, positive, usable_bank(bank.float(), positive), scale=scale)
+        usable = positive[:0] if bank is None else usable_bank(bank.float(), positive)
+        return score_with_bank(video, positive, usable, scale=scale)
 
     # --- files
 
