@@ -84,6 +84,15 @@ def _sync_directory(directory: Path) -> None:
             os.close(handle)
 
 
+def existing(name: str | Path) -> Path | None:
+    """The path of that name if something is there; None too for what cannot be a path (too long, a NUL in it)."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: ~nobody
+        return None
+
+
 def read_text(path: str | Path, *, limit: int = 16_000_000) -> str:
     """A small UTF-8 file, with or without a byte order mark; line ends become ``\\n``.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from zsar_cli import yaml_nodes
 from zsar_cli.errors import UsageError
-from zsar_cli.files import read_text
+from zsar_cli.files import existing, read_text
 
 FORMS = (".txt", ".csv", ".yaml", ".yml", ".json")
 
@@ -57,12 +57,8 @@ def load_labels(spec: str | None, extra: Sequence[str] = ()) -> Labels:
 
 
 def _load(spec: str) -> list[_Entry]:
-    path = Path(spec).expanduser()
-    try:
-        exists = path.exists()
-    except (OSError, ValueError):  # a name too long for the system, or with a NUL
-        exists = False
-    if not exists:
+    path = existing(spec)
+    if path is None:
         return [_entry(name, [], spec) for name in _built_in(spec)]
     if path.is_dir():
         raise UsageError(f"{spec} is a directory; name a file of labels ({', '.join(FORMS)}).")
@@ -87,7 +83,7 @@ def _built_in(spec: str) -> tuple[str, ...]:
         names = list_names()
         close = difflib.get_close_matches(spec.casefold(), names, n=1, cutoff=0.6)
         hint = f"did you mean {close[0]}?" if close else f"the lists are {', '.join(names)}."
-        raise UsageError(f"{spec} is neither a file of labels nor a built-in list; {hint}") from error
+        raise UsageError(f"{spec[:200]} is neither a file of labels nor a built-in list; {hint}") from error
 
 
 def _read_lines(text: str, path: Path) -> list[_Entry]:

@@ -18,7 +18,7 @@ import yaml
 
 from zsar_cli import yaml_nodes
 from zsar_cli.errors import UsageError
-from zsar_cli.files import atomic_write, read_text
+from zsar_cli.files import atomic_write, existing, read_text
 from zsar_cli.labels import Labels, load_labels
 from zsar_cli.text_cache import TextCache
 
@@ -68,14 +68,12 @@ def load_templates(name_or_path: str | Path) -> Templates:
         UsageError: no such templates; or naming file and line, what is wrong with them.
     """
     name = DEFAULT_TEMPLATES if name_or_path == "default" else str(name_or_path)
-    path = Path(name).expanduser()
     known = builtin_templates()
-    if name in known:
-        path = _template_directory() / f"{name}.yaml"
-    elif not path.exists():
+    path = _template_directory() / f"{name}.yaml" if name in known else existing(name)
+    if path is None:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
-        raise UsageError(f"{name} is neither a file of templates nor the name of shipped ones; {hint}")
+        raise UsageError(f"{name[:200]} is neither a file of templates nor the name of shipped ones; {hint}")
     return _parse_templates(read_text(path, limit=1_000_000), path)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zsar_cli.errors import UsageError
+from zsar_cli.files import existing
 from zsar_cli.model.checkpoint import Weights, read_weights
 
 logger = logging.getLogger(__name__)
@@ -43,10 +44,10 @@ def find_source(spec: str) -> Source:
     Raises:
         UsageError: nothing is found under the name, with what comes closest; or the weights cannot be read.
     """
-    whole = Path(spec).expanduser()
-    if whole.is_dir() and (whole / CONFIG).is_file():
+    whole = existing(spec)
+    if whole and (whole / CONFIG).is_file():
         return _from_directory(whole, None)
-    if whole.is_file() and (whole.parent / CONFIG).is_file():
+    if whole and whole.is_file() and (whole.parent / CONFIG).is_file():
         return _from_directory(whole.parent, whole)
 
     import open_clip
@@ -67,12 +68,12 @@ def find_source(spec: str) -> Source:
         path = download(tag_cfg["hf_hub"], spec)
         settings, quick_gelu = dict(tag_cfg), bool(tag_cfg.get("quick_gelu"))
     else:
-        path = Path(rest).expanduser()
-        if not path.exists():
+        found = existing(rest)
+        if found is None:
             close = difflib.get_close_matches(rest, tags, n=3, cutoff=0.5) or tags
             known = f"Its tags: {_names(close)}." if close else "It has no tags."
-            raise UsageError(f"{arch} has no pretrained tag {rest!r}, and no such file exists. {known}")
-        path = path.resolve()
+            raise UsageError(f"{arch} has no pretrained tag {rest[:200]!r}, and no such file exists. {known}")
+        path = found.resolve()
         settings, quick_gelu = _settings_of_file(arch, model_cfg, path)
         spec = f"{arch}/{path}"
     weights = read_weights(path)
@@ -270,11 +271,12 @@ def _require_tokenizer_files(name: str) -> None:
 
 
 def _unknown_architecture(spec: str, architectures: list[str]) -> str:
+    spec = spec[:200]
     arch = spec.partition("/")[0]
-    path = Path(spec).expanduser()
-    if path.is_file():
+    path = existing(spec)
+    if path and path.is_file():
         return f"{spec} is a weights file; say which architecture it is of, as in ViT-B-16/{spec}."
-    if path.is_dir():
+    if path:
         return f"The directory {spec} holds no model: neither {CONFIG} nor a config.yaml written by `zsar train`."
     folded = {name.casefold(): name for name in architectures}
     close = [folded[name] for name in difflib.get_close_matches(arch.casefold(), folded, n=3, cutoff=0.5)]
