@@ -363,12 +363,12 @@ class Trainer:
                 negative = prompts.negative.to(self.device) if prompts.negative is not None else None
                 self.text = (prompts.positive.to(self.device), negative)
             return self.text
-        positive, negative = prompt_texts(self.labels, self.templates, step, self.recipe.seed)
+        texts, negative_texts = prompt_texts(self.labels, self.templates, step, self.recipe.seed)
         if not self.model.uses_negatives:
-            return encode(positive), None
+            return encode(texts), None
         with torch.no_grad():
-            against = encode(negative)
-        return encode(positive), against
+            against = encode(negative_texts)
+        return encode(texts), against
 
     def _update(self, step: int) -> None:
         for group in self.optimizer.param_groups:

@@ -238,7 +238,7 @@ def _run(
 
     device = str(resolve_device(device))
     network = load_model(chosen.model, device=device, precision=resolve_precision(precision, device))
-    chosen_templates = load_templates(templates or network.templates or "default")
+    chosen_templates = load_templates(templates or network.templates or "video")
     cache = TextCache()
 
     def embed(names: Sequence[str], negatives: bool) -> Any:

@@ -95,11 +95,23 @@ def train(
     """
     from zsar_cli.training import load_recipe, make_recipe, recipe_content
 
-    overrides = dict(
-        data=data, model=model, tune=tune, templates=templates, epochs=epochs, steps=steps, batch_size=batch_size,
-        accumulate=accumulate, frames=frames, lr=lr, module_lr=module_lr, pretrained_weight=pretrained_weight,
-        shots=shots, precision=precision, seed=seed,
-    )  # fmt: skip
+    overrides = {
+        "data": data,
+        "model": model,
+        "tune": tune,
+        "templates": templates,
+        "epochs": epochs,
+        "steps": steps,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "frames": frames,
+        "lr": lr,
+        "module_lr": module_lr,
+        "pretrained_weight": pretrained_weight,
+        "shots": shots,
+        "precision": precision,
+        "seed": seed,
+    }
     recipe = load_recipe(config, **overrides)
     if epochs is not None and steps is None:
         recipe = replace(recipe, steps=None)

@@ -68,6 +68,7 @@ class VideoEncoding:
 class Record:
     """What a model remembers of its training; written to ``config.yaml`` beside the weights."""
 
+    name: str | None = None  # what it was loaded as
     templates: str | None = None
     frames: int = 8
     data: str | None = None
@@ -106,7 +107,7 @@ class RecognizerModel(nn.Module):
     @property
     def name(self) -> str:
         """What the model is called in records and error messages."""
-        return getattr(self, "_name", self.backbone.spec)
+        return self.record.name or self.backbone.spec
 
     @property
     def uses_negatives(self) -> bool:
@@ -231,7 +232,7 @@ class RecognizerModel(nn.Module):
             "preprocess": json.loads(json.dumps(asdict(self.backbone.preprocess))) if backbone else None,
             "parts": asdict(self.parts),
             "beta": self.beta,
-            **asdict(self.record),
+            **{key: value for key, value in asdict(self.record).items() if key != "name"},
         }
         with atomic_write(directory / "model.safetensors") as aside:
             save_file(tensors, aside)
@@ -250,7 +251,7 @@ def load_model(spec: str, *, device: str = "cpu", precision: str = "fp32") -> Re
     directory = ASSETS / spec if spec in BUNDLED else Path(spec)
     if (directory / "config.yaml").is_file():
         model = _load_directory(directory, device=device, precision=precision)
-        model._name = spec if spec in BUNDLED else str(directory)
+        model.record.name = spec if spec in BUNDLED else str(directory)
     else:
         model = RecognizerModel(load_backbone(spec, device=device, precision=precision))
     return model.to(device).eval()
@@ -261,7 +262,9 @@ def _load_directory(directory: Path, *, device: str, precision: str) -> Recogniz
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         parts = Parts(**config["parts"])
-        record = Record(**{f.name: config[f.name] for f in fields(Record) if f.name in config})
+        record = Record(
+            **{f.name: config[f.name] for f in fields(Record) if f.name in config and f.name != "name"}
+        )
         beta = float(config["beta"])
         spec, architecture = str(config["backbone"]), config.get("architecture")
         preprocess = config.get("preprocess")
@@ -285,7 +288,7 @@ def _load_directory(directory: Path, *, device: str, precision: str) -> Recogniz
         )
 
     if architecture is not None:
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in preprocess.items()}
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in preprocess.items()}
         backbone = Backbone.from_config(architecture, preprocess=Preprocess(**settings), spec=spec)
         expected = None
     else:
