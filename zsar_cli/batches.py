@@ -85,7 +85,10 @@ def rendered_stream(
     schedule: Schedule,
     split: str = "train",
 ) -> Stream:
-    """Clips of motion-shapes. Each is rendered the first time it is needed and then kept (12 kB a frame)."""
+    """Clips of motion-shapes. Each is rendered the first time it is needed and then kept (12 kB a frame).
+
+    At every visit its colours and its place in the picture change (:func:`vary_appearance`), never its motion.
+    """
     kept: dict[int, np.ndarray] = {}
 
     def clip(position: int) -> np.ndarray:
@@ -96,10 +99,22 @@ def rendered_stream(
 
     def stream(first_step: int) -> Iterator[Batch]:
         for step, epoch, positions in schedule.positions(first_step):
-            pixels = torch.from_numpy(np.stack([clip(p) for p in positions]))
-            yield Batch(step, epoch, pixels, torch.tensor([targets[p] for p in positions]))
+            clips = [
+                vary_appearance(clip(p), np.random.default_rng([schedule.seed, step, place]))
+                for place, p in enumerate(positions)
+            ]
+            yield Batch(step, epoch, torch.from_numpy(np.stack(clips)), torch.tensor([targets[p] for p in positions]))
 
     return stream
+
+
+def vary_appearance(clip: np.ndarray, rng: np.random.Generator, reach: int = 6) -> np.ndarray:
+    """A clip (T, H, W, 3) with its colours exchanged, perhaps inverted, and shifted by up to ``reach`` pixels."""
+    height, width = clip.shape[1:3]
+    down, across = rng.integers(0, 2 * reach + 1, size=2)
+    padded = np.pad(clip, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    moved = padded[:, down : down + height, across : across + width][..., rng.permutation(3)]
+    return 255 - moved if rng.random() < 0.5 else np.ascontiguousarray(moved)
 
 
 def decoded_stream(
