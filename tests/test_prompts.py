@@ -372,8 +372,8 @@ def test_labels_are_put_in_and_not_formatted() -> None:
     encode = CountingEncoder()
     label = "{0.__class__} {} %s \\1"
     labels = Labels((label,), ((label,),))
-    embed_prompts(encode, labels, Templates("t", ("a {} b",), ("{}",)), negatives=False, cache=None)
-    assert encode.asked == [f"a {label} b"]
+    embed_prompts(encode, labels, Templates("t", ("a {} {b} {0}",), ("{}",)), negatives=False, cache=None)
+    assert encode.asked == [f"a {label} {{b}} {{0}}"]
 
 
 def test_progress_counts_every_text(tmp_path: Path) -> None:

@@ -74,3 +74,14 @@ def make_tiny_clip(
     tensors = {name: tensor.contiguous() for name, tensor in clip.state_dict().items()}
     save_file(tensors, directory / "open_clip_model.safetensors")
     return directory
+
+
+class LettersTokenizer:
+    """Stands in for the SigLIP tokenizer, which comes from a hub: any ids will do for random weights."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        rows = [[ord(letter) % 1000 for letter in text[: self.length]] for text in texts]
+        return torch.tensor([row + [1] * (self.length - len(row)) for row in rows])

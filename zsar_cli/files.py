@@ -88,7 +88,7 @@ def existing(name: str | Path) -> Path | None:
     """The path of that name if something is there; None too for what cannot be a path (too long, a NUL in it)."""
     try:
         path = Path(name).expanduser()
-        return path if path.exists() else None
+        return path if str(name) and path.exists() else None
     except (OSError, ValueError, RuntimeError):  # RuntimeError: ~nobody
         return None
 

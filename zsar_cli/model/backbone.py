@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXTS_AT_ONCE = 128
-SAMPLE = 4096  # values of each tensor that the fingerprint looks at
+SAMPLE = 512  # values of each tensor that the fingerprint looks at
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Backbone(nn.Module):
     def fingerprint(self) -> str:
         """16 hex digits that change with the weights or the architecture, whatever file or precision they are in.
 
-        SHA-256 over the configuration, and of each tensor the name, the shape and up to 4096 values spread evenly.
+        SHA-256 over the configuration, and of each tensor the name, the shape and up to 512 values spread evenly.
         """
         parameters = tuple(self.clip.parameters())
         versions = tuple(p._version for p in parameters)  # counts changes in place: training, load_state_dict
@@ -309,7 +309,7 @@ def resolve_precision(name: str = "auto", device: str = "cpu") -> str:
             raise UsageError(f"Unknown precision {name!r}; there are auto, {', '.join(DTYPES)}.")
         return name
     if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     return "bf16" if device == "cpu" and _cpu_has_bf16() else "fp32"
 
 

@@ -72,7 +72,7 @@ def find_source(spec: str) -> Source:
         if found is None:
             close = difflib.get_close_matches(rest, tags, n=3, cutoff=0.5) or tags
             known = f"Its tags: {_names(close)}." if close else "It has no tags."
-            raise UsageError(f"{arch} has no pretrained tag {rest[:200]!r}, and no such file exists. {known}")
+            raise UsageError(f"{arch} has no pretrained tag {rest[:100]!r}, and no such file exists. {known}")
         path = found.resolve()
         settings, quick_gelu = _settings_of_file(arch, model_cfg, path)
         spec = f"{arch}/{path}"
@@ -271,7 +271,7 @@ def _require_tokenizer_files(name: str) -> None:
 
 
 def _unknown_architecture(spec: str, architectures: list[str]) -> str:
-    spec = spec[:200]
+    spec = spec[:100]
     arch = spec.partition("/")[0]
     path = existing(spec)
     if path and path.is_file():
