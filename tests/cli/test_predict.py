@@ -1,0 +1,352 @@
+"""``zsar predict`` and ``zsar embed-prompts``, driven as people drive them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.video_files import write_video
+from zsar_cli.cli import console
+from zsar_cli.cli.app import app
+from zsar_cli.errors import ZsarError
+
+LABELS = ["--label", "arm wrestling", "--label", "shooting a basketball", "--label", "tai chi"]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for name, count in (("a.mp4", 12), ("b.mp4", 5), ("c.mkv", 20), ("d.mp4", 1)):
+        write_video(folder / name, count)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def run(*arguments: object, stdin: str | bytes | None = None):
+    """The command in this process: (exit code, stdout, message of the error if it ended in one)."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+    if result.exception and isinstance(result.exception, ZsarError):
+        return 2, result.stdout, str(result.exception)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def zsar(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own."""
+    command = [sys.executable, "-m", "zsar_cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def records(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_record_for_each_video_in_the_order_given(videos, tiny_clip_dir):
+    names = [str(videos / n) for n in ("c.mkv", "missing.mp4", "a.mp4", "d.mp4")]
+    code, out, _ = run("predict", *names, names[0], "--model", tiny_clip_dir, *LABELS, "--workers", 1)
+    found = records(out)
+    assert code == 1
+    assert [r["video"] for r in found] == names  # the one given twice comes once
+    assert found[1]["error"]["kind"] == "not_found"
+    good = found[2]
+    assert set(good) == {"video", "predictions", "unknown", "duration", "frames"}
+    assert good["frames"] == 8
+    assert sum(p["score"] for p in good["predictions"]) == pytest.approx(1, abs=1e-5)
+    scores = [p["score"] for p in good["predictions"]]
+    assert scores == sorted(scores, reverse=True)
+    assert 0 <= good["unknown"] <= 1
+
+
+def test_list_on_standard_input(videos, tiny_clip_dir):
+    listing = f"{videos / 'b.mp4'}\n\n{videos / 'a.mp4'}\r\n"
+    code, out, _ = run("predict", "-", "--model", tiny_clip_dir, *LABELS, "--workers", 0, stdin=listing)
+    assert code == 0
+    assert [Path(r["video"]).name for r in records(out)] == ["b.mp4", "a.mp4"]
+
+
+def test_null_separated_list_takes_any_name(videos, tiny_clip_dir, tmp_path):
+    odd = tmp_path / "two\nlines \x1b[31m.mp4"
+    odd.write_bytes((videos / "a.mp4").read_bytes())
+    code, out, _ = run(
+        "predict",
+        "-",
+        "-0",
+        "--model",
+        tiny_clip_dir,
+        *LABELS,
+        "--workers",
+        0,
+        stdin=os.fsencode(odd) + b"\0",
+    )
+    assert code == 0
+    assert records(out)[0]["video"] == str(odd)
+
+
+def test_directory_is_searched(videos, tiny_clip_dir):
+    code, out, _ = run("predict", videos, "--model", tiny_clip_dir, *LABELS, "--workers", 0)
+    assert code == 0
+    assert [Path(r["video"]).name for r in records(out)] == ["a.mp4", "b.mp4", "c.mkv", "d.mp4"]
+
+
+def test_same_answer_whatever_the_batch_and_the_workers(videos, tiny_clip_dir):
+    answers = []
+    for batch, workers in ((1, 0), (4, 2)):
+        _, out, _ = run(
+            "predict", videos, "--model", tiny_clip_dir, *LABELS,
+            "--batch-size", batch, "--workers", workers, "--precision", "fp32",
+        )  # fmt: skip
+        answers.append([{p["label"]: p["score"] for p in r["predictions"]} for r in records(out)])
+    for one, other in zip(*answers, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "jsonl"])
+def test_formats(videos, tiny_clip_dir, format):
+    code, out, _ = run(
+        "predict",
+        videos / "a.mp4",
+        "--model",
+        tiny_clip_dir,
+        *LABELS,
+        "--format",
+        format,
+        "--workers",
+        0,
+        "-k",
+        2,
+    )
+    assert code == 0
+    assert "a.mp4" in out
+    shown = [label for label in LABELS[1::2] if label in out]
+    assert len(shown) == 2
+
+
+def test_threshold_answers_none_of_these(videos, tiny_clip_dir):
+    arguments = ("predict", videos / "a.mp4", "--model", tiny_clip_dir, *LABELS, "--workers", 0)
+    assert records(run(*arguments, "--threshold", 0)[1])[0]["answer"] == "none of these"
+    assert records(run(*arguments, "--threshold", 1)[1])[0]["answer"] in LABELS
+
+
+def test_prompt_embeddings_give_the_same_answer(videos, tiny_clip_dir, tmp_path):
+    file = tmp_path / "prompts.safetensors"
+    assert run("embed-prompts", file, "--model", tiny_clip_dir, *LABELS)[0] == 0
+    arguments = ("predict", videos / "a.mp4", "--model", tiny_clip_dir, "--workers", 0)
+    assert run(*arguments, "--prompts", file)[1] == run(*arguments, *LABELS)[1]
+
+
+def test_prompt_embeddings_of_another_model_are_refused(videos, tiny_clip_dir, tmp_path):
+    from tests.tiny_models import make_tiny_clip
+
+    other = make_tiny_clip(tmp_path / "other", seed=5)
+    file = tmp_path / "prompts.safetensors"
+    assert run("embed-prompts", file, "--model", other, *LABELS)[0] == 0
+    code, _, message = run(
+        "predict", videos / "a.mp4", "--model", tiny_clip_dir, "--prompts", file, "--workers", 0
+    )
+    assert code == 2
+    assert str(other) in message
+    assert str(tiny_clip_dir) in message
+
+
+def test_python_gives_the_answers_of_the_command(videos, tiny_clip_dir):
+    from zsar_cli import Recognizer
+
+    recognizer = Recognizer.load(str(tiny_clip_dir))
+    prediction = recognizer.predict(videos / "a.mp4", labels=LABELS[1::2])
+    _, out, _ = run("predict", videos / "a.mp4", "--model", tiny_clip_dir, *LABELS, "--workers", 0)
+    assert prediction.to_record() == records(out)[0]
+    streamed = list(
+        recognizer.predict_many([videos / "a.mp4", videos / "no.mp4"], labels=LABELS[1::2], workers=0)
+    )
+    assert streamed[0] == prediction
+    assert streamed[1].kind == "not_found"
+
+
+def wrong_usages(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
+    files = {
+        "empty.txt": "# nothing\n\n",
+        "twice.txt": "waving\nwaving\n",
+        "braces.yaml": "name: x\npositive: ['no braces']\nnegative: ['no {}']\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "hollow").mkdir()
+    label = ["--label", "x"]
+    return {
+        "folder without videos": ([str(tmp_path / "hollow"), *label], "No videos"),
+        "empty labels": (["a.mp4", "--labels", str(tmp_path / "empty.txt")], "empty.txt"),
+        "duplicate label": (["a.mp4", "--labels", str(tmp_path / "twice.txt")], "waving"),
+        "no labels": (["a.mp4"], "label"),
+        "template without braces": (
+            ["a.mp4", *label, "--templates", str(tmp_path / "braces.yaml")],
+            "braces.yaml",
+        ),
+        "unknown model": (["a.mp4", *label, "--model", "VIT-B-99/laion"], "VIT-B-99"),
+        "unknown format": (["a.mp4", *label, "--format", "xml"], "--format"),
+        "two crops": (["a.mp4", *label, "--crops", "2"], "--crops"),
+        "resume without output": (["a.mp4", *label, "--resume"], "--output"),
+        "pattern without match": ([str(tmp_path / "*.avi"), *label], "*.avi"),
+    }
+
+
+@pytest.mark.parametrize("case", [
+    "folder without videos", "empty labels", "duplicate label", "no labels", "template without braces",
+    "unknown model", "unknown format", "two crops", "resume without output", "pattern without match",
+])  # fmt: skip
+def test_wrong_usage_is_one_clear_line(case, tmp_path, tiny_clip_dir):
+    arguments, named = wrong_usages(tmp_path)[case]
+    if "--model" not in arguments:
+        arguments += ["--model", str(tiny_clip_dir)]
+    code, out, message = run("predict", *arguments, "--workers", 0)
+    assert code == 2
+    assert out == ""
+    assert named in message
+    assert len(message.splitlines()) <= 2
+
+
+def test_broken_file_has_its_record_and_the_rest_goes_on(videos, tiny_clip_dir, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video at all")
+    code, out, _ = run("predict", broken, videos / "a.mp4", "--model", tiny_clip_dir, *LABELS, "--workers", 1)
+    first, second = records(out)
+    assert code == 1
+    assert first["error"]["kind"] == "unreadable"
+    assert "predictions" in second
+
+
+def test_process_errors_are_one_line_without_traceback(tmp_path):
+    done = zsar("predict", tmp_path / "a.mp4", "--labels", tmp_path / "nowhere.txt")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_and_version_do_not_import_torch():
+    code = (
+        "import sys; from zsar_cli.cli.app import app\n"
+        "try: app(['{}'])\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'open_clip' not in sys.modules"
+    )
+    for flag in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(flag)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_help_starts_fast():
+    def seconds(*command: str) -> float:
+        took = []
+        for _ in range(5):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *command], capture_output=True, check=True)
+            took.append(time.perf_counter() - started)
+        return sorted(took)[1]
+
+    assert seconds("-m", "zsar_cli", "--help") < 2 * seconds("-c", "import typer, rich")
+
+
+@pytest.mark.parametrize("command", ["predict", "train", "eval", "embed-prompts"])
+def test_every_help_starts_with_an_example(command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    head = out.split("Options")[0]
+    assert f"zsar {command}" in head
+
+
+def test_control_characters_of_names_never_reach_a_terminal():
+    assert console.printable("a\x1b[31m\nb\udcff") == "a\\x1b[31m\\x0ab\\udcff"
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_runs_resume_with_each_video_once(videos, tiny_clip_dir, tmp_path, kills):
+    many = tmp_path / "many"
+    many.mkdir()
+    names = [many / f"{i:02d}.mp4" for i in range(12)]
+    for name in names:
+        name.write_bytes((videos / "b.mp4").read_bytes())
+    output = tmp_path / "out.jsonl"
+    command = [
+        sys.executable, "-m", "zsar_cli", "-q", "predict", str(many), "--model", str(tiny_clip_dir), *LABELS,
+        "--output", str(output), "--resume", "--workers", "1", "--batch-size", "1",
+    ]  # fmt: skip
+    luck = random.Random(kills)
+    for _ in range(kills):
+        process = subprocess.Popen(command)
+        seen = output.stat().st_size if output.exists() else 0
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:
+            if output.exists() and output.stat().st_size > seen:
+                break
+            time.sleep(0.01)
+        time.sleep(luck.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with open(output, "ab") as file:
+            file.write(b'{"video": "torn')  # what a kill in the middle of a write leaves
+    assert subprocess.run(command, check=False).returncode == 0
+    assert [r["video"] for r in records(output.read_text())] == [str(n) for n in names]
+
+
+@pytest.mark.slow
+def test_scores_equal_the_plain_loop_over_open_clip(shared, tmp_path):
+    """With random ViT-B/32 weights from a file: the same pixels to 1e-4, through our transforms to 2e-3."""
+    import av
+    import open_clip
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    clip, _, transform = open_clip.create_model_and_transforms("ViT-B-32")
+    clip.eval()
+    weights = tmp_path / "w.safetensors"
+    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, weights)
+    names = [shared / "videos" / n for n in ("arm_wrestling.mp4", "tai_chi.mp4")]
+    code, out, _ = run(
+        "predict", *names, "--model", f"ViT-B-32/{weights}", *LABELS, "--templates", "plain",
+        "--precision", "fp32", "--frames", 4, "--workers", 1,
+    )  # fmt: skip
+    assert code == 0
+    tokens = open_clip.get_tokenizer("ViT-B-32")(LABELS[1::2])
+    with torch.no_grad():
+        text = torch.nn.functional.normalize(clip.encode_text(tokens), dim=-1)
+        for name, record in zip(names, records(out), strict=True):
+            with av.open(str(name)) as container:
+                frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            chosen = [frames[(2 * i + 1) * len(frames) // 8] for i in range(4)]
+            pixels = torch.stack([transform(Image.fromarray(frame)) for frame in chosen])
+            video = torch.nn.functional.normalize(clip.encode_image(pixels).mean(dim=0), dim=-1)
+            expected = (clip.logit_scale.exp() * text @ video).softmax(dim=0)
+            got = {p["label"]: p["score"] for p in record["predictions"]}
+            assert [got[x] for x in LABELS[1::2]] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_every_reference_video_has_its_record(shared, tiny_clip_dir):
+    folder = shared / "videos"
+    names = sorted(str(path) for path in folder.rglob("*") if path.is_file())
+    done = zsar("predict", *names, "--model", tiny_clip_dir, *LABELS, "--format", "jsonl")
+    found = {Path(r["video"]).name: r for r in records(done.stdout)}
+    assert done.returncode == 1
+    assert [r["video"] for r in records(done.stdout)] == names
+    failed = {name for name, record in found.items() if "error" in record}
+    assert {"truncated_no_moov.mp4", "audio_only.m4a"} <= failed
+    assert failed <= {"truncated_no_moov.mp4", "audio_only.m4a", "frame_exceeds_screen.gif"}
+    for name in ("corrupted_nal.mp4", "truncated_faststart_60pct.mp4", "truncated_half_no_error.mkv"):
+        assert "could be read" in found[name]["warning"]
