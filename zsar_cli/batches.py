@@ -103,7 +103,9 @@ def rendered_stream(
                 vary_appearance(clip(p), np.random.default_rng([schedule.seed, step, place]))
                 for place, p in enumerate(positions)
             ]
-            yield Batch(step, epoch, torch.from_numpy(np.stack(clips)), torch.tensor([targets[p] for p in positions]))
+            yield Batch(
+                step, epoch, torch.from_numpy(np.stack(clips)), torch.tensor([targets[p] for p in positions])
+            )
 
     return stream
 
