@@ -1,25 +1,26 @@
 """Naming the action in videos: the engine behind ``zsar predict``, and the Python interface.
 
     from zsar_cli import Recognizer
-    recognizer = Recognizer.load("motion-tiny")
-    recognizer.predict("a.mp4", labels=["a person waving", "a person walking"])
 
-Decoding runs ahead in worker processes; whatever is ready goes through the model together.
+    recognizer = Recognizer.load("motion-tiny")
+    recognizer.predict("a.mp4", labels=["a circle moves left", "a circle moves right"])
+
+Videos are decoded ahead in worker processes; whatever is ready goes through the model together.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zsar_cli.errors import UsageError, VideoError
+from zsar_cli.inputs import find_videos
 from zsar_cli.labels import Labels, load_labels
+from zsar_cli.records import NONE_OF_THESE, Failure, LabelScore, Prediction
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
 
@@ -29,176 +30,54 @@ if TYPE_CHECKING:
     from zsar_cli.model.recognizer import RecognizerModel
     from zsar_cli.prompts import PromptEmbeddings
 
+__all__ = [
+    "ClipOptions",
+    "Failure",
+    "LabelScore",
+    "Prediction",
+    "Recognizer",
+    "TextSide",
+    "default_workers",
+    "find_videos",
+]
+
 DEFAULT_MODEL = "PE-Core-B-16/meta"
 DEFAULT_TEMPLATES = "video"
-NONE_OF_THESE = "none of these"
-VIDEO_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("3gp", "avi", "divx", "flv", "gif", "m2ts", "m4v", "mkv", "mov", "mp4"),
-        *("mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv"),
-    )
-)
+FRAMES_AT_ONCE = 512  # that go through the visual tower together, however many views a video has
 
-
-# --- records --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LabelScore:
-    """One label's answer. ``score``: probability among the labels. ``yes``: does the video show it at all?"""
-
-    label: str
-    score: float
-    yes: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What was found in one video."""
-
-    video: str
-    predictions: list[LabelScore]  # best first
-    unknown: float  # 0..1: does none of the labels fit?
-    duration: float  # s
-    frames: int  # frames the model saw
-    warning: str | None = None
-    answer: str | None = None  # with a threshold: the best label, or "none of these"
-
-    def to_record(self) -> dict[str, Any]:
-        """The JSON record of the command line."""
-        record: dict[str, Any] = {
-            "video": self.video,
-            "predictions": [
-                {"label": p.label, "score": round(p.score, 6), "yes": round(p.yes, 6)}
-                for p in self.predictions
-            ],
-            "unknown": round(self.unknown, 6),
-            "duration": round(self.duration, 3),
-            "frames": self.frames,
-        }
-        if self.answer is not None:
-            record["answer"] = self.answer
-        if self.warning is not None:
-            record["warning"] = self.warning
-        return record
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A video that could not be used; ``kind`` is one of :class:`zsar_cli.errors.VideoError`'s words."""
-
-    video: str
-    kind: str
-    message: str
-
-    def to_record(self) -> dict[str, Any]:
-        """The JSON record of the command line."""
-        return {"video": self.video, "error": {"kind": self.kind, "message": self.message}}
-
-
-# --- inputs ---------------------------------------------------------------------------------------------------
-
-
-def find_videos(
-    inputs: Iterable[str], stdin: IO[bytes] | None = None, *, null: bool = False
-) -> Iterator[str]:
-    """The videos that inputs stand for, each once, lazily and in order.
-
-    An input is a file, a directory (searched for video files, hidden ones left out, sorted), a glob pattern, or
-    ``-`` for a list on ``stdin``, one path a line (or ended by NUL, with ``null``). A path that does not exist is
-    passed on, to become a record of its own.
-
-    Raises:
-        UsageError: a directory without videos, or a pattern that matches nothing.
-    """
-    seen: set[str] = set()
-    for path in _expand(inputs, stdin, null):
-        if path not in seen:
-            seen.add(path)
-            yield path
-
-
-def _expand(inputs: Iterable[str], stdin: IO[bytes] | None, null: bool) -> Iterator[str]:
-    for given in inputs:
-        if given == "-":
-            if stdin is None:
-                raise UsageError("'-' reads a list of videos from standard input, and there is none.")
-            for line in _lines(stdin, b"\0" if null else b"\n"):
-                yield from _expand_one(line)
-        else:
-            yield from _expand_one(given)
-
-
-def _expand_one(given: str) -> Iterator[str]:
-    if os.path.isdir(given):
-        found = [str(path) for path in _search(Path(given))]
-        if not found:
-            raise UsageError(
-                f"No videos in {given}. Files count as videos by their ending, such as .mp4 or .mkv."
-            )
-        yield from found
-    elif not os.path.lexists(given) and glob.has_magic(given):
-        matches = sorted(glob.glob(given, recursive=True))
-        if not matches:
-            raise UsageError(f"Nothing matches {given!r}.")
-        for match in matches:
-            if os.path.isdir(match):
-                yield from (str(path) for path in _search(Path(match)))
-            else:
-                yield match
-    else:
-        yield given
-
-
-def _search(directory: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(directory):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
-                yield Path(folder, name)
-
-
-def _lines(stream: IO[bytes], end: bytes) -> Iterator[str]:
-    """Entries of a list as soon as each is complete; bytes that are not UTF-8 survive."""
-    rest = b""
-    read = getattr(stream, "read1", stream.read)
-    while chunk := read(65536):
-        *complete, rest = (rest + chunk).split(end)
-        yield from (os.fsdecode(entry.rstrip(b"\r")) for entry in complete if entry.strip())
-    if rest.strip():
-        yield os.fsdecode(rest.rstrip(b"\r"))
-
-
-# --- the engine -----------------------------------------------------------------------------------------------
+Text: TypeAlias = "Sequence[str] | str | Labels | PromptEmbeddings"
 
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """How videos are shown to the model. ``views`` times ``crops`` clips a video, their embeddings averaged."""
+    """How videos are shown to the model: ``views`` times ``crops`` clips each, their embeddings averaged."""
 
-    frames: int = 8
+    frames: int = 8  # a view
     views: int = 1
-    crops: int = 1
+    crops: int = 1  # 1 (centre) or 3
     decoder: str = "auto"
-    timeout: float = 60.0
-    batch_size: int = 8  # videos
+    batch_size: int = 8  # videos that are scored together at most
 
 
 @dataclass
 class TextSide:
-    """Labels as the model compares with them."""
+    """The labels as the model compares videos with them, on its device."""
 
     labels: list[str]
     positive: Tensor  # (C, E)
     negative: Tensor | None  # (C, E)
-    bank: Tensor | None  # (P, E)
+    bank: Tensor | None  # (P, E) other phrases, where the model has no negatives that mean something
+
+
+def default_workers() -> int:
+    """Decoding processes: half the cores, 2 to 8; the model uses the cores too."""
+    return min(8, max(2, (os.cpu_count() or 2) // 2))
 
 
 class Recognizer:
-    """Names what happens in videos, with any labels.
+    """Names what happens in videos, with any labels; the answers are those of ``zsar predict``.
 
-    Make one with :meth:`load`. The answers are those of ``zsar predict``.
+    Make one with :meth:`load`; it may then be used for any number of videos and sets of labels.
     """
 
     def __init__(self, model: RecognizerModel) -> None:
@@ -207,10 +86,16 @@ class Recognizer:
 
     @classmethod
     def load(cls, model: str = DEFAULT_MODEL, *, device: str = "auto", precision: str = "auto") -> Recognizer:
-        """Load a bundled model (``motion-tiny``), ``ARCH/TAG``, ``ARCH/path/to/weights`` or a trained directory.
+        """Load a model.
+
+        Args:
+            model: ``motion-tiny`` (bundled), ``ARCH/TAG`` as open_clip names them, ``ARCH/path/to/weights``, or a
+                directory that ``zsar train`` wrote.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
 
         Raises:
-            UsageError: there is no such model, or its weights cannot be had.
+            UsageError: there is no such model or device, or the weights cannot be had.
         """
         from zsar_cli.model.backbone import resolve_device, resolve_precision
         from zsar_cli.model.recognizer import load_model
@@ -218,12 +103,14 @@ class Recognizer:
         device = resolve_device(device)
         return cls(load_model(model, device=device, precision=resolve_precision(precision, device)))
 
+    # --- labels
+
     def embed_labels(
         self, labels: Labels, templates: str | None = None, *, negatives: bool = False
     ) -> PromptEmbeddings:
-        """Embeddings of the labels' prompts: the model's own templates unless others are named.
+        """Embed the prompts of labels; with the model's own templates unless others are named.
 
-        Negative prompts are embedded where the model uses them, or where ``negatives`` asks for them.
+        Negative prompts are embedded where the model's scores use them, or ``negatives`` asks for them.
         """
         from zsar_cli.prompts import embed_prompts, load_templates
         from zsar_cli.text_cache import TextCache
@@ -238,38 +125,74 @@ class Recognizer:
         )
 
     def text_side(self, prompts: PromptEmbeddings) -> TextSide:
-        """The tensors that scores need, on the model's device."""
+        """What scores need of the labels, on the model's device.
+
+        Raises:
+            UsageError: the embeddings were made with another model, or lack negatives that this one needs.
+        """
         from zsar_cli.prompts import phrase_bank
 
         device = self.model.backbone.device
-        bank = None
-        if not self.model.uses_negatives:
+        prompts.check_model(self.model.name, self.model.backbone.fingerprint())
+        negative = bank = None
+        if self.model.uses_negatives:
+            if prompts.negative is None:
+                raise UsageError(
+                    f"{self.model.name} needs negative prompts, and these prompt embeddings have none; "
+                    "make them again with `zsar embed-prompts`."
+                )
+            negative = prompts.negative.to(device)
+        else:
             phrases = phrase_bank()
-            bank = self.embed_labels(Labels(phrases, tuple((p,) for p in phrases)), "plain").positive.to(
-                device
-            )
-        negative = None if prompts.negative is None else prompts.negative.to(device)
+            bank = self.embed_labels(Labels(phrases, tuple((p,) for p in phrases)), "plain").positive
+            bank = bank.to(device)
         return TextSide(prompts.labels, prompts.positive.to(device), negative, bank)
+
+    def _text_of(self, labels: Text, templates: str | None) -> TextSide:
+        from zsar_cli.prompts import PromptEmbeddings
+
+        if isinstance(labels, PromptEmbeddings):
+            return self.text_side(labels)
+        if isinstance(labels, str):
+            labels = load_labels(labels)
+        elif not isinstance(labels, Labels):
+            labels = load_labels(None, list(labels))
+        key = (labels, templates)
+        if key not in self._texts:
+            self._texts[key] = self.text_side(self.embed_labels(labels, templates))
+        return self._texts[key]
+
+    # --- videos
 
     def predict(
         self,
         video: str | os.PathLike[str],
-        labels: Sequence[str],
+        labels: Text,
         *,
         templates: str | None = None,
         top_k: int = 5,
         threshold: float | None = None,
-        options: ClipOptions | None = None,
+        frames: int = 8,
+        views: int = 1,
+        crops: int = 1,
+        decoder: str = "auto",
     ) -> Prediction:
-        """The best labels for one video.
+        """The best labels for one video, decoded in this process.
+
+        Args:
+            video: a file, or a directory of images that are its frames.
+            labels: the labels themselves; a file or built-in list of them; or prompt embeddings.
+            templates: a file of prompt templates or the name of shipped ones.
+            threshold: with one, ``answer`` is the best label, or "none of these" where ``unknown`` exceeds it.
 
         Raises:
             VideoError: the video cannot be read.
             UsageError: the labels or templates are wrong.
         """
-        (result,) = self.predict_many(
-            [video], labels, templates=templates, top_k=top_k, threshold=threshold, options=options, workers=0
-        )
+        options = ClipOptions(frames, views, crops, decoder)
+        text = self._text_of(labels, templates)
+        with DecodePool(0) as pool:
+            (result,) = self.run([os.fspath(video)], text, pool, options, top_k=top_k, threshold=threshold)
         if isinstance(result, Failure):
             raise VideoError(result.kind, result.message)
         return result
@@ -277,23 +200,29 @@ class Recognizer:
     def predict_many(
         self,
         videos: Iterable[str | os.PathLike[str]],
-        labels: Sequence[str],
+        labels: Text,
         *,
         templates: str | None = None,
         top_k: int = 5,
         threshold: float | None = None,
-        options: ClipOptions | None = None,
-        workers: int = 2,
+        frames: int = 8,
+        views: int = 1,
+        crops: int = 1,
+        decoder: str = "auto",
+        batch_size: int = 8,
+        workers: int | None = None,
+        timeout: float = 60.0,
     ) -> Iterator[Prediction | Failure]:
-        """A result for each video, in order, each as soon as it is there; unreadable ones give a :class:`Failure`."""
-        key = (tuple(labels), templates)
-        if key not in self._texts:
-            self._texts[key] = self.text_side(self.embed_labels(load_labels(None, list(labels)), templates))
-        options = options or ClipOptions()
-        with DecodePool(workers, timeout=options.timeout) as pool:
-            yield from self.run(
-                (os.fspath(video) for video in videos), self._texts[key], pool, options, top_k, threshold
-            )
+        """A result for each video, in order and as soon as it is there; one that cannot be read gives a Failure.
+
+        ``videos`` is read lazily. Arguments as in :meth:`predict`; ``workers`` decoding processes, ``timeout`` in
+        s a video, ``batch_size`` videos through the model together.
+        """
+        options = ClipOptions(frames, views, crops, decoder, batch_size)
+        text = self._text_of(labels, templates)
+        paths = (os.fspath(video) for video in videos)
+        with DecodePool(default_workers() if workers is None else workers, timeout=timeout) as pool:
+            yield from self.run(paths, text, pool, options, top_k=top_k, threshold=threshold)
 
     def run(
         self,
@@ -301,10 +230,15 @@ class Recognizer:
         text: TextSide,
         pool: DecodePool,
         options: ClipOptions,
+        *,
         top_k: int = 5,
         threshold: float | None = None,
+        stop: threading.Event | None = None,
     ) -> Iterator[Prediction | Failure]:
-        """The loop itself: decode ahead, encode what is ready together, score, in input order."""
+        """The loop itself: decode ahead, score together what is ready, answer in input order.
+
+        Once ``stop`` is set, the videos that are already decoded together are finished and no others.
+        """
         paths: queue.SimpleQueue[str] = queue.SimpleQueue()
         sampling = Sampling(options.frames, options.views)
 
@@ -313,97 +247,122 @@ class Recognizer:
                 paths.put(path)
                 yield ClipRequest(path, sampling, self.model.preprocess, options.crops, options.decoder)
 
-        for batch in ready_batches(pool.imap(requests()), options.batch_size):
-            named = [(paths.get(), result) for result in batch]
-            clips = [result for _, result in named if isinstance(result, Clip)]
-            scored = iter(self._score(clips, text, top_k) if clips else [])
-            for path, result in named:
-                if isinstance(result, Clip):
-                    found, unknown = next(scored)
-                    yield _prediction(path, result, found, unknown, threshold)
-                else:
+        for batch in ready_batches(pool.imap(requests()), options.batch_size, stop or threading.Event()):
+            clips = [result for result in batch if isinstance(result, Clip)]
+            answers = iter(self._answer(clips, text, top_k) if clips else ())
+            for result in batch:
+                path = paths.get()
+                if isinstance(result, VideoError):
                     yield Failure(path, result.kind, result.message)
+                else:
+                    yield _result(path, result, *next(answers), threshold)
 
-    def _score(
+    def _answer(
         self, clips: Sequence[Clip], text: TextSide, top_k: int
     ) -> list[tuple[list[LabelScore], float]]:
-        import numpy as np
+        """For each video its best labels and ``unknown``."""
+        import torch
+
+        with torch.inference_mode():
+            try:
+                scores = self.model.score(self._embed(clips), text.positive, text.negative, text.bank)
+                best = scores.score.topk(min(top_k, len(text.labels)), dim=-1)
+                columns = best.indices.tolist()
+                score, unknown = best.values.tolist(), scores.unknown.tolist()
+                yes = scores.yes.gather(-1, best.indices).tolist()
+            except torch.cuda.OutOfMemoryError as error:
+                raise UsageError(
+                    "The GPU's memory is full; use a smaller --batch-size, fewer --frames or --views, or another "
+                    "--device."
+                ) from error
+        found = [
+            [LabelScore(text.labels[c], s, y) for c, s, y in zip(*row, strict=True)]
+            for row in zip(columns, score, yes, strict=True)
+        ]
+        return list(zip(found, unknown, strict=True))
+
+    def _embed(self, clips: Sequence[Clip]) -> Tensor:
+        """Videos of V clips each -> (B, E) of unit length, the mean over the clips."""
         import torch
         from torch.nn import functional as F
 
         from zsar_cli.video.transforms import normalise
 
         backbone = self.model.backbone
-        views = clips[0].pixels.shape[0]
-        with torch.inference_mode():
-            pixels = torch.from_numpy(np.concatenate([clip.pixels for clip in clips])).to(backbone.device)
-            embedding = self.model(normalise(pixels, self.model.preprocess, backbone.dtype)).embedding
-            video = F.normalize(embedding.unflatten(0, (len(clips), views)).mean(dim=1), dim=-1)
-            scores = self.model.score(video, text.positive, text.negative, text.bank)
-            best = scores.score.topk(min(top_k, len(text.labels)), dim=-1).indices
-            return [
-                (
-                    [
-                        LabelScore(text.labels[c], scores.score[b, c].item(), scores.yes[b, c].item())
-                        for c in row
-                    ],
-                    scores.unknown[b].item(),
-                )
-                for b, row in enumerate(best.tolist())
-            ]
+        pixels = torch.cat([torch.from_numpy(clip.pixels) for clip in clips])  # (B*V, T, h, w, 3)
+        parts = []
+        for part in pixels.split(max(1, FRAMES_AT_ONCE // pixels.shape[1])):
+            prepared = normalise(part.to(backbone.device), self.model.preprocess, backbone.dtype)
+            parts.append(self.model(prepared).embedding)
+        return F.normalize(torch.cat(parts).unflatten(0, (len(clips), -1)).mean(dim=1), dim=-1)
 
 
-def _prediction(
+def _result(
     path: str, clip: Clip, found: list[LabelScore], unknown: float, threshold: float | None
-) -> Prediction:
+) -> Prediction | Failure:
+    if unknown != unknown:  # NaN: half precision overflowed somewhere
+        return Failure(
+            path, "not_finite", "the model's numbers overflowed on this video; use --precision fp32"
+        )
     answer = None
     if threshold is not None:
         answer = NONE_OF_THESE if unknown > threshold else found[0].label
-    return Prediction(path, found, unknown, clip.info.duration, clip.indices.size, clip.warning, answer)
+    frames = int(clip.indices.size)
+    return Prediction(path, found, unknown, clip.info.duration, frames, answer, clip.warning)
 
 
-@dataclass
-class _End:
-    error: BaseException | None = field(default=None)
+def ready_batches(results: Iterator[Any], size: int, stop: threading.Event) -> Iterator[list[Any]]:
+    """Lists of what is there already, ``size`` at most: nothing waits for a batch to fill up.
 
-
-def ready_batches(results: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Group results: at most ``size``, and only what is already there, so that nothing waits for a batch to fill."""
+    So the first record is out as soon as the first video is decoded, and batches grow where the model is what
+    takes the time. Ends early once ``stop`` is set.
+    """
     waiting: queue.Queue[Any] = queue.Queue(maxsize=size)
-    closed = threading.Event()
+    given_up = threading.Event()
+    end = object()
+    errors: list[BaseException] = []
+
+    def put(item: Any) -> None:
+        while not given_up.is_set():
+            try:
+                return waiting.put(item, timeout=0.2)
+            except queue.Full:
+                continue
 
     def collect() -> None:
-        end = _End()
         try:
             for result in results:
-                while not closed.is_set():
-                    try:
-                        waiting.put(result, timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
-                if closed.is_set():
+                put(result)
+                if given_up.is_set():
                     return
         except BaseException as error:
-            end = _End(error)
-        waiting.put(end)
+            errors.append(error)
+        put(end)
 
-    collector = threading.Thread(target=collect, daemon=True)
-    collector.start()
+    threading.Thread(target=collect, daemon=True, name="zsar-collect").start()
     try:
-        end: _End | None = None
-        while end is None:
-            batch = [waiting.get()]
-            while len(batch) < size and not isinstance(batch[-1], _End):
-                try:
-                    batch.append(waiting.get_nowait())
-                except queue.Empty:
-                    break
-            if isinstance(batch[-1], _End):
-                end = batch.pop()
+        while True:
+            batch = [_next(waiting, stop, end)]
+            while len(batch) < size and batch[-1] is not end and not waiting.empty():
+                batch.append(waiting.get())
+            ended = batch[-1] is end
+            if ended:
+                batch.pop()
             if batch:
                 yield batch
-        if end.error is not None:
-            raise end.error
+            if ended:
+                break
+        if errors:
+            raise errors[0]
     finally:
-        closed.set()
+        given_up.set()
+
+
+def _next(waiting: queue.Queue[Any], stop: threading.Event, end: object) -> Any:
+    # In short waits: a signal's handler runs in this thread, and what it asks for must not wait for a decoder
+    while not stop.is_set():
+        try:
+            return waiting.get(timeout=0.2)
+        except queue.Empty:
+            continue
+    return end

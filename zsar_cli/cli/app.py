@@ -1,33 +1,99 @@
-"""The ``zsar`` command: four subcommands, one way to fail."""
+"""The ``zsar`` command: four subcommands, imported when they are asked for, and one way to fail."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from zsar_cli import __version__
 from zsar_cli.cli import console
-from zsar_cli.cli.embed_prompts import embed_prompts
-from zsar_cli.cli.eval import evaluate
-from zsar_cli.cli.predict import predict
-from zsar_cli.cli.train import train
 from zsar_cli.errors import ZsarError
 
-USAGE, INTERRUPTED = 2, 130
+SOME_FAILED, USAGE, INTERRUPTED = 1, 2, 130
+GLOBAL_FLAGS = ("--quiet", "-q", "--verbose", "-v", "--debug")
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A command that is imported when it is needed, and what help says before that."""
+
+    module: str
+    function: str
+    summary: str
+    example: str
+
+
+COMMANDS = {
+    "predict": Lazy(
+        "predict",
+        "predict",
+        "Name the action in videos.",
+        'zsar predict video.mp4 --label "arm wrestling" --label "playing chess"\n'
+        "  find . -name '*.mp4' | zsar predict - --labels ucf101 --output answers.jsonl",
+    ),
+    "train": Lazy(
+        "train",
+        "train",
+        "Fine-tune a model on labelled videos.",
+        "zsar train --config motion-tiny --output runs/first",
+    ),
+    "eval": Lazy(
+        "eval", "evaluate", "Measure a model by the field's protocols.", "zsar eval --model motion-tiny"
+    ),
+    "embed-prompts": Lazy(
+        "embed_prompts",
+        "embed_prompts",
+        "Embed labels once, for many runs of predict.",
+        "zsar embed-prompts --labels ucf101 --output ucf101.safetensors\n"
+        "  zsar predict video.mp4 --prompts ucf101.safetensors",
+    ),
+}
+
+
+class LazyCommands(TyperGroup):
+    """Knows its commands by name and imports one when it runs: help stays quick."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands' names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command itself, imported; None where there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        lazy = COMMANDS[cmd_name]
+        function = getattr(importlib.import_module(f"zsar_cli.cli.{lazy.module}"), lazy.function)
+        part = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=CONTEXT)
+        part.command(cmd_name, help=_with_example(lazy.example, inspect.getdoc(function) or ""))(function)
+        return typer.main.get_command(part)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list at the end of ``zsar --help``."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.summary) for name, lazy in COMMANDS.items()])
+
+
+def _with_example(example: str, text: str) -> str:
+    # \b: as it stands, not filled up to the width, so that it can be pasted
+    return f"\b\nExample:\n  {example}\n\n{text}"
+
 
 app = typer.Typer(
+    cls=LazyCommands,
     name="zsar",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
-app.command("predict")(predict)
-app.command("train")(train)
-app.command("eval")(evaluate)
-app.command("embed-prompts")(embed_prompts)
 
 
 def _show_version(wanted: bool) -> None:
@@ -36,42 +102,77 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(
+    help=_with_example(
+        COMMANDS["predict"].example.splitlines()[0],
+        "Name what happens in a video, with labels nobody trained a model on.\n\n"
+        "The options below go before the command or after it.",
+    )
+)
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Name what happens in a video, with labels nobody trained a model on.
-
-    Example:  zsar predict video.mp4 --label "arm wrestling" --label "shooting a basketball"
-    """
+    """What every command understands."""
     console.configure(quiet=quiet, verbose=verbose)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 all well, 1 some inputs failed, 2 wrong usage, 130 interrupted."""
-    debug = "--debug" in sys.argv[1:]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = _flags_first(given)
     try:
-        app()
-    except ZsarError as error:
-        if debug:
+        sys.exit(app(arguments, prog_name="zsar", standalone_mode=False) or 0)
+    except Exception as error:
+        if "--debug" in arguments and not isinstance(error, BrokenPipeError):
             raise
-        console.error(str(error))
-        sys.exit(USAGE)
-    except BrokenPipeError:
-        console.silence_broken_pipe()
-        sys.exit(0)
+        sys.exit(_explain(error, arguments))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except MemoryError:
-        console.error("Out of memory. Try a smaller --batch-size, fewer --frames or a smaller --model.")
-        sys.exit(1)
-    except OSError as error:
-        if debug:
-            raise
-        console.error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
-        sys.exit(1)
+    finally:
+        console.reset()
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """``--quiet`` and its kind work after the command, too."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    before = arguments[:end]
+    flags = [argument for argument in before if argument in GLOBAL_FLAGS]
+    return flags + [argument for argument in before if argument not in GLOBAL_FLAGS] + arguments[end:]
+
+
+def _explain(error: Exception, arguments: list[str]) -> int:
+    """Say what went wrong in a line; the exit code."""
+    if isinstance(error, BrokenPipeError):  # the reader has seen enough
+        console.silence_broken_pipe()
+        return 0
+    if isinstance(error, ZsarError):
+        console.error(str(error))
+        return USAGE
+    if isinstance(error, typer.Abort):
+        return INTERRUPTED
+    if hasattr(error, "format_message"):  # Typer's own: a wrong option or argument
+        command = next((name for name in arguments if name in COMMANDS), "")
+        help_text = f"zsar {command} --help" if command else "zsar --help"
+        if type(error).__name__ == "NoArgsIsHelpError":
+            console.out(error.format_message())
+        else:
+            console.error(f"{error.format_message().strip().rstrip('.')}. See {help_text}.")
+        return USAGE
+    if isinstance(error, MemoryError):
+        console.error("Out of memory. Use a smaller --batch-size, fewer --frames or a smaller --model.")
+        return SOME_FAILED
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        console.error(f"{where}{(error.strerror or str(error)).lower()}.")
+        return SOME_FAILED
+    message = (str(error).strip().splitlines() or [""])[0]
+    console.error(
+        f"Something unforeseen went wrong ({type(error).__name__}: {message[:300]}). "
+        "Run it again with --debug to see where, and please report it."
+    )
+    return SOME_FAILED

@@ -2,156 +2,113 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import logging
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+ERASE_LINE = "\r\x1b[2K"
 _settings = {"quiet": False, "verbose": False}
+_live: list[Progress] = []  # the bar that stands in the last line of stderr, if one does
 
 
 def configure(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Set how much is said on stderr, and send the package's log there, a line a message."""
+    """How much is said on stderr; the package's log and Python's warnings go there too, a line a message."""
+    import logging
+
+    from zsar_cli.cli.formats import printable
+
+    class OneLine(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            own = record.name.partition(".")[0] == "zsar_cli"
+            if own or verbose or record.levelno >= logging.ERROR:
+                name = "" if own else f"{record.name}: "
+                text = " ".join(f"{name}{record.getMessage()}".split())
+                _say(printable(f"zsar: {record.levelname.lower()}: {text}"))
+
     _settings.update(quiet=quiet, verbose=verbose)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine())
-    logger = logging.getLogger("zsar_cli")
-    logger.handlers = [handler]
-    logger.propagate = False
-    logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if type(handler).__name__ != "OneLine"]
+    root.addHandler(OneLine())
+    logging.getLogger("zsar_cli").setLevel(
+        logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    )
+    logging.captureWarnings(True)
 
 
-class _OneLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(f"{record.levelname.lower()}: {record.getMessage()}")
-
-
-def printable(text: str) -> str:
-    """Text that is safe on a terminal: control characters and undecodable bytes are shown as escapes."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if unicodedata.category(c) not in ("Cc", "Cs") else f"\\x{ord(c):02x}" for c in text)
+def reset() -> None:
+    """As it was before any command, for a program that runs several."""
+    _settings.update(quiet=False, verbose=False)
+    if "logging" in sys.modules:
+        sys.modules["logging"].captureWarnings(False)
 
 
 def note(message: str) -> None:
     """A line for people, on stderr; silent with ``--quiet``."""
     if not _settings["quiet"]:
-        sys.stderr.write(printable(message) + "\n")
+        from zsar_cli.cli.formats import printable
+
+        _say(printable(message))
 
 
 def error(message: str) -> None:
     """What went wrong, on stderr, whatever the settings."""
-    sys.stderr.write(f"zsar: {printable(message)}\n")
+    from zsar_cli.cli.formats import printable
+
+    _say(printable(f"zsar: {message}"))
+
+
+def _say(line: str) -> None:
+    with _bar_aside():
+        try:
+            sys.stderr.write(line.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+            sys.stderr.flush()
+        except UnicodeEncodeError:  # a terminal that is not UTF-8
+            sys.stderr.write(ascii(line)[1:-1] + "\n")
+        except OSError:  # nobody reads it
+            pass
 
 
 def out(what: Any) -> None:
-    """Data on stdout: text as it is, a Rich table rendered; flushed at once."""
-    if isinstance(what, str):
-        sys.stdout.write(what + "\n")
-    else:
-        from rich.console import Console
-
-        Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(what)
-    sys.stdout.flush()
-
-
-def to_json(value: Any) -> str:
-    """One line of JSON that any reader takes: undecodable bytes of file names appear as ``\\udcXX`` escapes' text."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8") if not text.isascii() else text
-
-
-def choose_format(
-    wanted: str | None, stream: IO[str], known: tuple[str, ...] = ("table", "jsonl", "csv")
-) -> str:
-    """The output format: what was asked for, else a table on a terminal and JSON Lines in a pipe or a file."""
-    from zsar_cli.errors import UsageError
-
-    if wanted is None:
-        return "table" if stream.isatty() else "jsonl"
-    if wanted not in known:
-        raise UsageError(f"--format must be one of {', '.join(known)}, not {wanted!r}.")
-    return wanted
-
-
-class RecordWriter:
-    """Writes one record a video to a stream, each as soon as it is there."""
-
-    def __init__(self, stream: IO[str], format: str, *, header: bool = True) -> None:
-        self.stream = stream
-        self.format = format
-        self._csv = csv.writer(stream, lineterminator="\n")
-        if format == "csv" and header:
-            self._csv.writerow(["video", "rank", "label", "score", "yes", "unknown", "answer", "error"])
-
-    def write(self, record: dict[str, Any]) -> None:
-        if self.format == "jsonl":
-            self.stream.write(to_json(record) + "\n")
-        elif self.format == "csv":
-            self._write_csv(record)
+    """Data on stdout: text as it is, anything of Rich's rendered; flushed at once."""
+    with _bar_aside():
+        if isinstance(what, str):
+            sys.stdout.write(what if what.endswith("\n") else what + "\n")
         else:
-            self._write_table(record)
-        self.stream.flush()
+            from rich.console import Console
 
-    def _write_csv(self, record: dict[str, Any]) -> None:
-        video = printable(record["video"])
-        if "error" in record:
-            self._csv.writerow([video, "", "", "", "", "", "", record["error"]["message"]])
-            return
-        for rank, found in enumerate(record["predictions"], start=1):
-            row = [video, rank, found["label"], found["score"], found["yes"], record["unknown"]]
-            self._csv.writerow([*row, record.get("answer", ""), ""])
-
-    def _write_table(self, record: dict[str, Any]) -> None:
-        from rich.console import Console
-        from rich.text import Text
-
-        terminal = self.stream.isatty()
-        width = None if terminal else 100
-        console = Console(file=self.stream, width=width, highlight=False, soft_wrap=False)
-        console.print(Text(printable(record["video"]), style="bold"), overflow="fold")
-        if "error" in record:
-            console.print(Text(f"  {printable(record['error']['message'])}", style="red"))
-            return
-        room = max(20, console.width - 24)
-        if record.get("answer") == NONE_OF_THESE:
-            console.print(
-                Text(f"  {NONE_OF_THESE}", style="yellow"), Text(f"(unknown {record['unknown']:.2f})")
-            )
-        for found in record["predictions"]:
-            bar = "█" * round(found["score"] * 8)
-            label = printable(found["label"])
-            label = label if len(label) <= room else label[: room - 1] + "…"
-            line = Text(f"  {found['score']:6.1%} ")
-            line.append(f"{bar:<8}", style="cyan")
-            console.print(line.append(f"  {label}"), no_wrap=True, overflow="ellipsis")
-        if record.get("warning"):
-            console.print(Text(f"  {printable(record['warning'])}", style="yellow"))
+            Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(what)
+        sys.stdout.flush()
 
 
-NONE_OF_THESE = "none of these"
+@contextmanager
+def _bar_aside() -> Iterator[None]:
+    """Take the bar off its line while something is written, then put it back below."""
+    if _live:
+        sys.stderr.write(ERASE_LINE)
+        sys.stderr.flush()
+    yield
+    if _live:
+        _live[-1].refresh()
 
 
-def csv_text(rows: list[list[Any]]) -> str:
-    """Rows as CSV text."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
+def choose_format(wanted: str | None, stream: IO[str]) -> Any:
+    """The format asked for, else a table on a terminal and JSON Lines in a pipe or a file."""
+    return wanted or ("table" if stream.isatty() else "jsonl")
 
 
 @contextmanager
 def progress(total: int | None, what: str = "videos") -> Iterator[Callable[[int], None]]:
-    """A bar on stderr (count, rate, time left), where that is a terminal and nobody asked for quiet.
+    """A bar on stderr (count, rate, time left) where that is a terminal and nobody asked for quiet.
 
     Yields a function to call with the number of things that were just done.
     """
-    if _settings["quiet"] or not sys.stderr.isatty():
+    if _settings["quiet"] or not sys.stderr.isatty() or total == 1:
         yield lambda done: None
         return
     from rich.console import Console
@@ -167,18 +124,52 @@ def progress(total: int | None, what: str = "videos") -> Iterator[Callable[[int]
 
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
-            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+            return Text(f"{task.speed:.1f}/s" if task.speed else "", style="dim")
 
-    columns = (
+    # Drawn only when something happened: a thread that redraws would write into the middle of a record
+    bars = Progress(
         TextColumn(what),
-        BarColumn(bar_width=None),
         MofNCompleteColumn(),
+        BarColumn(bar_width=30),
         Rate(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=Console(stderr=True),
+        transient=True,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with bars:
         task = bars.add_task(what, total=total)
-        yield lambda done: bars.update(task, advance=done)
+        _live.append(bars)
+
+        def advance(done: int) -> None:
+            bars.update(task, advance=done)
+            bars.refresh()
+
+        try:
+            bars.refresh()
+            yield advance
+        finally:
+            _live.remove(bars)
+
+
+@contextmanager
+def status(message: str) -> Iterator[None]:
+    """A line on a terminal's stderr that is gone when the block ends."""
+    if _settings["quiet"] or not sys.stderr.isatty():
+        yield
+        return
+    from zsar_cli.cli.formats import printable
+
+    sys.stderr.write(printable(message))
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write(ERASE_LINE)
+        sys.stderr.flush()
 
 
 @contextmanager

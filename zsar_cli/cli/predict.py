@@ -3,235 +3,366 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
+from zsar_cli.cli.choices import (
+    DeviceOption,
+    LabelOption,
+    LabelsOption,
+    ModelOption,
+    PrecisionOption,
+    TemplatesOption,
+    refuse_directory,
+)
+from zsar_cli.cli.formats import Format
 from zsar_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from zsar_cli.prediction import Recognizer, TextSide
+    from zsar_cli.labels import Labels
+    from zsar_cli.prediction import ClipOptions, Recognizer, TextSide
+    from zsar_cli.records import RecordFile
 
-FORMATS = ("table", "jsonl", "csv")
+SHORT = 1.0  # s
 
 
 def predict(
     videos: Annotated[
         list[str],
         typer.Argument(
-            help="Video files, folders, patterns, or - for a list on standard input.", metavar="VIDEO..."
+            help="Files, folders (searched for videos), patterns, or - for a list on standard input.",
+            metavar="VIDEO",
         ),
     ],
-    labels: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads this on Python 3.10
-        typer.Option(
-            help="Labels: a file (.txt, .csv, .yaml, .json) or a built-in list (kinetics400, ucf101, ...).",
-            envvar="ZSAR_LABELS",
-        ),
-    ] = None,
-    label: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="One more label; repeats."),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="motion-tiny, ARCH/TAG, ARCH/path/to/weights, or a trained folder.",
-            envvar="ZSAR_MODEL",
-        ),
-    ] = "PE-Core-B-16/meta",
-    templates: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="Prompt templates: plain, video, kinetics, ssv2, or a YAML file. Default: the model's, else video.",
-            envvar="ZSAR_TEMPLATES",
-        ),
-    ] = None,
+    labels: LabelsOption = None,
+    label: LabelOption = None,
+    model: ModelOption = "PE-Core-B-16/meta",
+    templates: TemplatesOption = None,
     prompts: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Prompt embeddings that zsar embed-prompts made, instead of labels."),
+        Optional[Path],  # noqa: UP045 - Typer evaluates this on Python 3.10 too
+        typer.Option(
+            help="Embeddings from zsar embed-prompts, in place of labels and templates.", metavar="FILE"
+        ),
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Labels to show a video.")] = 5,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Labels to show for a video.")] = 5,
     threshold: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(min=0, max=1, help="Answer 'none of these' where unknown is above this (0 to 1)."),
+        typer.Option(
+            min=0,
+            max=1,
+            help='Add an "answer" to each record: the best label, or "none of these" where unknown is above this.',
+        ),
     ] = None,
     format: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--format", "-f", help="table, jsonl or csv. Default: table on a terminal, else jsonl."),
+        Optional[Format],  # noqa: UP045
+        typer.Option("--format", "-f", help="Default: table on a terminal, else jsonl."),
     ] = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="Write the records to this file instead of standard output."),
+        typer.Option(
+            "--output", "-o", help="Write the records to this file, not to standard output.", metavar="FILE"
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep what --output (jsonl) already holds and skip those videos.")
+        bool, typer.Option("--resume", help="Add to --output, and skip the videos that it answers already.")
     ] = False,
     null: Annotated[
-        bool, typer.Option("--null", "-0", help="The list on standard input is NUL-separated.")
+        bool, typer.Option("--null", "-0", help="The list on standard input is NUL-separated (find -print0).")
     ] = False,
-    frames: Annotated[int, typer.Option(min=1, max=512, help="Frames a view.")] = 8,
+    frames: Annotated[int, typer.Option(min=1, max=512, help="Frames of a view.")] = 8,
     views: Annotated[int, typer.Option(min=1, max=64, help="Views over time, averaged.")] = 1,
-    crops: Annotated[int, typer.Option(help="Crops a view: 1 (centre) or 3.")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Most videos in one batch.")] = 8,
-    workers: Annotated[int, typer.Option(min=0, help="Decoding processes.", envvar="ZSAR_WORKERS")] = 2,
-    decoder: Annotated[str, typer.Option(help="auto, decord or pyav.")] = "auto",
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds one video may take to decode.")] = 60.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="ZSAR_DEVICE")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto, fp32, bf16 or fp16.", envvar="ZSAR_PRECISION")
+    crops: Annotated[int, typer.Option(min=1, max=3, help="Crops of a view: 1 (centre) or 3.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=4096, help="Videos scored together at most.", envvar="ZSAR_BATCH_SIZE")
+    ] = 8,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            min=0,
+            max=256,
+            help="Decoding processes. 0 decodes in this one, unprotected. Default: half the cores, 2 to 8.",
+            envvar="ZSAR_WORKERS",
+        ),
+    ] = None,
+    decoder: Annotated[
+        Literal["auto", "decord", "pyav"], typer.Option(help="How to decode.", envvar="ZSAR_DECODER")
     ] = "auto",
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1, max=86400, help="Seconds that decoding one video may take.", envvar="ZSAR_TIMEOUT"
+        ),
+    ] = 60.0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Name the action in videos.
 
-    Example:  zsar predict video.mp4 --label "arm wrestling" --label "shooting a basketball"
+    score is the probability among the labels given. yes (0 to 1) says whether the video shows a label at all,
+    and unknown (0 to 1) whether none of them fits: with a single label, its score is always 1, so read these.
 
-    Many at once:  find . -name '*.mp4' | zsar predict - --labels labels.txt --output answers.jsonl
-
-    score is the probability among the labels; yes says whether the video shows that label at all, and unknown
-    whether none of them fits. Both matter most where there is a single label.
+    Exit codes: 0 all well, 1 some videos failed (each has its record), 2 wrong usage, 130 interrupted.
     """
     from zsar_cli.cli import console
 
-    if crops not in (1, 3):
-        raise UsageError("--crops must be 1 (centre) or 3.")
-    if decoder not in ("auto", "decord", "pyav"):
-        raise UsageError(f"--decoder must be auto, decord or pyav, not {decoder!r}.")
-    if prompts is not None and (labels or label):
-        raise UsageError("Give labels or --prompts, not both: the prompt embeddings bring their own labels.")
-    if format is not None and format not in FORMATS:
-        raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not {format!r}.")
-    if resume and output is None:
-        raise UsageError("--resume continues a file; name it with --output.")
-    from zsar_cli.labels import load_labels
+    _check(crops, threshold, timeout, output, resume, format)
+    wanted, templates = _labels(labels, label, prompts, templates)
+    if wanted is not None and len(wanted) == 1:
+        console.note("With one label, score is always 1: read yes (does the video show it?) and unknown.")
 
-    wanted = None if prompts is not None else load_labels(labels, label or [])
-    if wanted is not None and len(wanted.names) == 1:
-        console.note("One label: its score is always 100%; read yes and unknown instead.")
-
-    from zsar_cli.prediction import ClipOptions, find_videos
+    from zsar_cli.inputs import find_videos
+    from zsar_cli.prediction import ClipOptions, Recognizer, default_workers
     from zsar_cli.video.workers import DecodePool
 
-    options = ClipOptions(frames, views, crops, decoder, timeout, batch_size)
-    stop = threading.Event()
-    failed = 0
+    listed = "-" in videos
+    found = None if listed else list(find_videos(videos))
+    run = Run(ClipOptions(frames, views, crops, decoder, batch_size), top_k, threshold)
+    workers = default_workers() if workers is None else workers
     with contextlib.ExitStack() as stack:
-        done, stream, chosen = _open_output(stack, output, format, resume)
-        pool = stack.enter_context(DecodePool(workers, timeout=timeout))  # starts while torch is imported
-        known = None if "-" in videos else [v for v in find_videos(videos) if v not in done]
-        recognizer = _load(model, device, precision)
-        text = _text_side(recognizer, wanted, prompts, templates)
-        _interruptible(stop)
-
-        def remaining() -> Iterator[str]:
-            paths = known if known is not None else find_videos(videos, sys.stdin.buffer, null=null)
-            for path in paths:
-                if stop.is_set():
-                    return
-                if path not in done:
-                    yield path
-
-        writer = console.RecordWriter(stream, chosen, header=not done)
-        advance = stack.enter_context(console.progress(len(known) if known is not None else None))
-        for result in recognizer.run(remaining(), text, pool, options, top_k, threshold):
-            record = result.to_record()
-            writer.write(record)
-            failed += "error" in record
-            advance(1)
-            if stop.is_set():
-                break
-    if stop.is_set():
-        console.note("Interrupted; what was written is whole." + (" Go on with --resume." if output else ""))
+        stack.enter_context(_interruptible(run))
+        # The processes start while this one imports torch and reads the weights
+        pool = stack.enter_context(DecodePool(workers, timeout=timeout))
+        with console.status(f"Loading {model} ..."):
+            recognizer = Recognizer.load(model, device=device, precision=precision)
+            text = _text_side(recognizer, wanted, prompts, templates)
+        sink = stack.enter_context(_sink(output, format, resume, text))
+        paths = find_videos(videos, sys.stdin.buffer, null=null) if listed else iter(found or ())
+        run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
+    run.report(output)
+    if run.stop.is_set():
         raise typer.Exit(130)
-    if failed:
-        console.note(f"{failed} of the videos could not be read; each has its record.")
+    if run.failed:
         raise typer.Exit(1)
 
 
-def _load(model: str, device: str, precision: str) -> Recognizer:
-    from zsar_cli.prediction import Recognizer
+def _check(
+    crops: int,
+    threshold: float | None,
+    timeout: float,
+    output: Path | None,
+    resume: bool,
+    format: Format | None,
+) -> None:
+    """What ranges do not say."""
+    if crops == 2:
+        raise UsageError("--crops is 1 (centre) or 3 (left, centre, right).")
+    if math.isnan(timeout) or (threshold is not None and math.isnan(threshold)):
+        raise UsageError("--timeout and --threshold must be numbers.")
+    if resume and output is None:
+        raise UsageError("--resume adds to a file; name it with --output.")
+    if resume and _format_of(output, format) != "jsonl":
+        raise UsageError("--resume needs jsonl, the format that tells what is done.")
+    refuse_directory(output)
 
-    return Recognizer.load(model, device=device, precision=precision)
+
+def _labels(
+    labels: str | None, label: list[str] | None, prompts: Path | None, templates: str | None
+) -> tuple[Labels | None, str | None]:
+    """Labels and templates, checked; None where prompt embeddings take their place."""
+    from zsar_cli.labels import load_labels
+    from zsar_cli.prompts import load_templates
+
+    if prompts is None:
+        if templates is not None:
+            load_templates(templates)
+        return load_labels(labels, label or []), templates
+    # What the environment says always may be overruled; what was typed beside --prompts is a mistake
+    if label or labels not in (None, os.environ.get("ZSAR_LABELS")):
+        raise UsageError("Give labels or --prompts, not both: the embeddings bring their labels along.")
+    if templates not in (None, os.environ.get("ZSAR_TEMPLATES")):
+        raise UsageError("Give --templates or --prompts, not both: the embeddings were made with templates.")
+    if not prompts.is_file():
+        raise UsageError(f"There is no file {prompts}; make it with `zsar embed-prompts`.")
+    return None, None
 
 
 def _text_side(
-    recognizer: Recognizer, labels: object, prompts: Path | None, templates: str | None
+    recognizer: Recognizer, wanted: Labels | None, prompts: Path | None, templates: str | None
 ) -> TextSide:
-    if prompts is None:
-        return recognizer.text_side(recognizer.embed_labels(labels, templates))  # type: ignore[arg-type]
     from zsar_cli.prompts import PromptEmbeddings
 
-    embeddings = PromptEmbeddings.load(prompts)
-    embeddings.check_model(recognizer.model.name, recognizer.model.backbone.fingerprint())
-    if recognizer.model.uses_negatives and embeddings.negative is None:
-        raise UsageError(
-            f"{prompts} holds no negative prompts, which this model needs; make it again with it."
-        )
-    return recognizer.text_side(embeddings)
+    if wanted is not None:
+        return recognizer.text_side(recognizer.embed_labels(wanted, templates))
+    assert prompts is not None
+    return recognizer.text_side(PromptEmbeddings.load(prompts))
 
 
-def _open_output(
-    stack: contextlib.ExitStack, output: Path | None, format: str | None, resume: bool
-) -> tuple[set[str], IO[str], str]:
-    """The videos already done, the stream to write to, and the format."""
+# --- where records go -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Sink:
+    """Where records go."""
+
+    write: Callable[[dict[str, Any]], object]
+    shows: bool = False  # people see the records themselves: errors need no second line
+    file: RecordFile | None = None
+
+
+def _format_of(output: Path | None, format: Format | None) -> Format:
     from zsar_cli.cli import console
 
     if output is None:
-        return set(), sys.stdout, console.choose_format(format, sys.stdout)
-    chosen = format or {".csv": "csv", ".txt": "table"}.get(output.suffix.lower(), "jsonl")
-    if resume and chosen != "jsonl":
-        raise UsageError("--resume needs the jsonl format, which alone tells what is done.")
-    try:
-        if output.exists() and not resume:
-            raise UsageError(f"{output} exists; continue it with --resume, or remove it first.")
-        done = _done_videos(output) if resume and output.exists() else set()
-        stream = stack.enter_context(
-            open(output, "a", encoding="utf-8", errors="surrogateescape", newline="")
+        return console.choose_format(format, sys.stdout)
+    by_ending: dict[str, Format] = {".csv": "csv", ".txt": "table"}
+    return format or by_ending.get(output.suffix.lower(), "jsonl")
+
+
+@contextlib.contextmanager
+def _sink(output: Path | None, format: Format | None, resume: bool, text: TextSide) -> Iterator[Sink]:
+    from zsar_cli.cli import console
+    from zsar_cli.cli.formats import csv_header, render
+
+    chosen = _format_of(output, format)
+    if output is not None and chosen == "jsonl":
+        from zsar_cli.records import RecordFile
+
+        file = RecordFile(output, resume=resume, labels=text.labels)
+        with contextlib.closing(file):
+            yield Sink(file.write, file=file)
+    elif output is not None:
+        yield from _whole_file(output, chosen)
+    else:
+        if chosen == "csv":
+            console.out(csv_header())
+        yield Sink(
+            lambda record: console.out(render(record, chosen, sys.stdout)),
+            shows=chosen == "table" or sys.stdout.isatty(),
         )
-    except OSError as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror}. Choose another --output.") from error
-    return done, stream, chosen
 
 
-def _done_videos(output: Path) -> set[str]:
-    """Videos with a whole record in the file; a last line that was cut off is taken out of it."""
-    done: set[str] = set()
-    end = 0
-    with open(output, "rb+") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            try:
-                done.add(json.loads(line.decode("utf-8", "surrogateescape"))["video"])
-            except (ValueError, KeyError, TypeError):
-                raise UsageError(
-                    f"{output} holds a line that is no record of zsar predict; choose another --output."
-                ) from None
-            end += len(line)
-        file.truncate(end)
-        file.flush()
-        os.fsync(file.fileno())
-    return done
+def _whole_file(output: Path, chosen: Format) -> Iterator[Sink]:
+    """Tables and CSV say nowhere what is done: the file is there when the run has ended, and then whole."""
+    from zsar_cli.cli.formats import csv_header, render
+    from zsar_cli.files import atomic_write
+
+    if output.is_file() and output.stat().st_size:
+        raise UsageError(f"{output} is there already; remove it first, or choose another --output.")
+    with atomic_write(output) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
+        if chosen == "csv":
+            stream.write(csv_header())
+        yield Sink(lambda record: stream.write(render(record, chosen, stream)))
 
 
-def _interruptible(stop: threading.Event) -> None:
-    """The first Ctrl-C or SIGTERM ends the run after the records in hand; a second one at once."""
+# --- the run --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """One pass over the videos, and what is said about it at the end."""
+
+    options: ClipOptions
+    top_k: int
+    threshold: float | None
+    stop: threading.Event = field(default_factory=threading.Event)
+    started: bool = False
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    warned_short: bool = False
+
+    def all(
+        self,
+        recognizer: Recognizer,
+        text: TextSide,
+        pool: Any,
+        sink: Sink,
+        paths: Iterator[str],
+        total: int | None,
+    ) -> None:
+        """Every video to the sink, with a bar."""
+        from zsar_cli.cli import console
+        from zsar_cli.inputs import same_input
+
+        skip: set[str] = set()
+        if sink.file is not None:
+            skip, self.failed = sink.file.done, sink.file.failed
+            total = None if total is None else total - len(skip)
+
+        def remaining() -> Iterator[str]:
+            for path in paths:
+                if self.stop.is_set():
+                    return
+                if same_input(path) in skip:
+                    self.skipped += 1
+                else:
+                    yield path
+
+        self.started = True
+        start = time.monotonic()
+        with console.progress(total) as advance:
+            for result in recognizer.run(
+                remaining(),
+                text,
+                pool,
+                self.options,
+                top_k=self.top_k,
+                threshold=self.threshold,
+                stop=self.stop,
+            ):
+                record = result.to_record()
+                sink.write(record)
+                self._remark(record, sink)
+                advance(1)
+        self.seconds = time.monotonic() - start
+
+    def _remark(self, record: dict[str, Any], sink: Sink) -> None:
+        """What stderr says beside a record."""
+        from zsar_cli.cli import console
+
+        self.done += 1
+        if "error" in record:
+            self.failed += 1
+            if not sink.shows:
+                console.note(f"zsar: {record['video']}: {record['error']['message']}")
+        elif record["duration"] < SHORT and not self.warned_short:
+            self.warned_short = True
+            console.note(
+                f"zsar: {record['video']} is shorter than {SHORT:g} s: it is judged by appearance more than by "
+                "movement. (Said once.)"
+            )
+
+    def report(self, output: Path | None) -> None:
+        """A line at the end, where there is something to say."""
+        from zsar_cli.cli import console
+
+        skipped = f", {self.skipped} answered before" if self.skipped else ""
+        failed = f"; {self.failed} failed, each with its record" if self.failed else ""
+        if self.stop.is_set():
+            again = " Go on with --resume." if output is not None else ""
+            console.note(f"Interrupted after {self.done} videos{skipped}{failed}.{again}")
+        elif self.failed or self.skipped or (self.done != 1 and sys.stderr.isatty()):
+            console.note(f"{self.done} videos in {self.seconds:.1f} s{skipped}{failed}.")
+
+
+@contextlib.contextmanager
+def _interruptible(run: Run) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run after the records in hand; before it has begun, or a second time, at once."""
 
     def handle(number: int, frame: object) -> None:
-        if stop.is_set():
+        if run.stop.is_set() or not run.started:
             raise KeyboardInterrupt
-        stop.set()
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
+        run.stop.set()
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, lambda *_: stop.set() if not stop.is_set() else handle(signal.SIGINT, None))
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before: dict[int, Any] = {}
+    for number in (getattr(signal, name) for name in names):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup: asked not to listen
+            with contextlib.suppress(ValueError):  # not the main thread
+                before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,122 @@
+"""How a record looks: a block for people, rows of CSV, a line of JSON; always safe to show."""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from zsar_cli.records import NONE_OF_THESE, to_json
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Format = Literal["table", "jsonl", "csv"]
+CSV_COLUMNS = ("video", "rank", "label", "score", "yes", "unknown", "answer", "duration", "frames")
+CSV_TAIL = ("warning", "error")
+WIDEST = 100  # columns of a block: beyond, eyes lose the line
+BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # reorder what follows
+
+
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal: control characters and undecodable bytes become visible escapes."""
+    return "".join(map(_visible, text))
+
+
+def _visible(letter: str) -> str:
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if letter in BIDIRECTIONAL or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp"):
+        return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    return letter
+
+
+def render(record: dict[str, Any], format: Format, stream: IO[str]) -> str:
+    """A record as text that ends with a line end; ``stream`` decides the block's width and colours."""
+    if format == "jsonl":
+        return to_json(record) + "\n"
+    return csv_rows(record) if format == "csv" else block(record, stream)
+
+
+def csv_header() -> str:
+    """The first line of CSV."""
+    return _csv([[*CSV_COLUMNS, *CSV_TAIL]])
+
+
+def csv_rows(record: dict[str, Any]) -> str:
+    """A row for each label shown, or one with the error."""
+    video = printable(record["video"])
+    if "error" in record:
+        error = record["error"]
+        return _csv([[video, *[""] * len(CSV_COLUMNS), f"{error['kind']}: {printable(error['message'])}"]])
+    about = [record["unknown"], record.get("answer", ""), record["duration"], record["frames"]]
+    warning = printable(record.get("warning", ""))
+    return _csv(
+        [video, rank, found["label"], found["score"], found["yes"], *about, warning, ""]
+        for rank, found in enumerate(record["predictions"], start=1)
+    )
+
+
+def _csv(rows: Any) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def block(record: dict[str, Any], stream: IO[str]) -> str:
+    """The video's name, and below it a line a label: probability, bar, label, and how sure of it by itself."""
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    width = min(console.width, WIDEST)
+    lines = _error_lines(record) if "error" in record else _answer_lines(record, width)
+    with console.capture() as captured:
+        for line in lines:
+            console.print(line, width=width, overflow="fold")
+    return captured.get()
+
+
+def _error_lines(record: dict[str, Any]) -> list[Text]:
+    from rich.text import Text
+
+    return [
+        Text(printable(record["video"]), style="bold"),
+        Text("  ").append(printable(record["error"]["message"]), style="red"),
+    ]
+
+
+def _answer_lines(record: dict[str, Any], width: int) -> list[Text]:
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    lines = [Text(printable(record["video"]), style="bold")]
+    about = f"{record['duration']:.1f} s   unknown {record['unknown']:.2f}"
+    room = width - cell_len(lines[0].plain) - len(about)
+    if room < 3:  # on a line of its own
+        lines.append(Text())
+        room = width - len(about)
+    lines[-1].append(" " * room + about, style="not bold dim")
+    if record.get("answer") == NONE_OF_THESE:
+        lines.append(Text("  ").append(NONE_OF_THESE, style="yellow"))
+    lines += [_label_line(found, width) for found in record["predictions"]]
+    if record.get("warning"):
+        lines.append(Text("  ").append(printable(record["warning"]), style="yellow"))
+    return lines
+
+
+def _label_line(found: dict[str, Any], width: int) -> Text:
+    from rich.cells import cell_len, set_cell_size
+    from rich.text import Text
+
+    bar = max(8, width // 6)
+    full = round(found["score"] * bar)
+    line = Text(f"  {found['score']:6.1%}  ")
+    line.append("━" * full, style="cyan").append("━" * (bar - full), style="bright_black")
+    sure = f"  yes {found['yes']:.2f}"
+    room = max(1, width - cell_len(line.plain) - len("  ") - len(sure))
+    label = printable(found["label"])
+    if cell_len(label) > room:
+        label = set_cell_size(label, room - 1).rstrip() + "…"
+    return line.append("  " + set_cell_size(label, room)).append(sure, style="dim")

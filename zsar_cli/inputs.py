@@ -1,0 +1,111 @@
+"""Which videos an argument stands for: a file, a directory, a pattern, or a list on standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+from zsar_cli.errors import UsageError
+
+VIDEO_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("3gp", "avi", "divx", "flv", "gif", "m2ts", "m4v", "mkv", "mov", "mp4"),
+        *("mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv"),
+    )
+)
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp"))
+
+
+def find_videos(
+    inputs: Iterable[str], stdin: IO[bytes] | None = None, *, null: bool = False
+) -> Iterator[str]:
+    """The videos that ``inputs`` stand for, lazily and in order; a path that came before does not come again.
+
+    An input is a file, a directory (searched with its subdirectories for files that end like a video, in sorted
+    order, hidden ones and links to other directories left out), a pattern such as ``clips/**/*.mp4``, or ``-``: a
+    list on ``stdin`` with one path a line, or ended by NUL with ``null``. In a list, a path is taken literally. A
+    directory that holds no video but images is passed on as one video, frame by frame. So is whatever does not
+    exist or cannot be read, for its record to say so.
+
+    Raises:
+        UsageError: a named directory without videos, or a pattern that matches nothing.
+    """
+    seen: set[str] = set()
+    for given in inputs:
+        if given == "-":
+            if stdin is None:
+                raise UsageError("'-' reads a list of videos from standard input, and there is none.")
+            found: Iterable[str] = (p for line in _entries(stdin, null) for p in _expand(line, listed=True))
+        else:
+            found = _expand(given, listed=False)
+        for path in found:
+            key = same_input(path)
+            if key not in seen:
+                seen.add(key)
+                yield path
+
+
+def same_input(path: str) -> str:
+    """Equal for two spellings of one path, as ``./a.mp4`` and ``a.mp4``; links and ``..`` are left alone."""
+    return path if ".." in path else os.path.normpath(path)
+
+
+def _expand(given: str, *, listed: bool) -> Iterator[str]:
+    if os.path.isdir(given):
+        empty = True
+        for path in _search(given):
+            empty = False
+            yield path
+        if not empty:
+            return
+        if not listed and not _holds_images(given):
+            raise UsageError(
+                f"No videos in {given}; files count as videos by their ending, such as .mp4 or .mkv."
+            )
+        yield given
+    elif not listed and glob.has_magic(given) and not os.path.lexists(given):
+        matches = sorted(glob.glob(given, recursive=True))
+        if not matches:
+            raise UsageError(f"Nothing matches {given!r}; check the pattern.")
+        for match in matches:
+            yield from _search(match) if os.path.isdir(match) else (match,)
+    else:
+        yield given
+
+
+def _search(directory: str) -> Iterator[str]:
+    refused: list[str] = []
+    for folder, folders, files in os.walk(directory, onerror=lambda error: refused.append(error.filename)):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
+                yield os.path.join(folder, name)
+    yield from refused  # a directory that may not be entered: its record says so, rather than silence
+
+
+def _holds_images(directory: str) -> bool:
+    with os.scandir(directory) as entries:
+        return any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in entries)
+
+
+def _entries(stream: IO[bytes], null: bool) -> Iterator[str]:
+    """Paths as soon as each is complete; bytes that are not UTF-8 survive."""
+    # Unbuffered: a thread that waits inside a buffered reader's lock would stop the interpreter from ending
+    source = getattr(stream, "raw", stream)
+    end = b"\0" if null else b"\n"
+    rest = b""
+    while chunk := source.read(65536):
+        *complete, rest = (rest + chunk).split(end)
+        for entry in complete:
+            yield from _entry(entry, null)
+    yield from _entry(rest, null)
+
+
+def _entry(entry: bytes, null: bool) -> Iterator[str]:
+    if not null:
+        entry = entry.removesuffix(b"\r")
+    if entry.strip():
+        yield os.fsdecode(entry)
