@@ -127,10 +127,10 @@ class Style:
 
 
 PLAIN = Style(
-    texture_cells=(4, 9), scale=(0.26, 0.38), speed=(0.8, 1.2), contrast=(0.25, 0.5), pattern="halves"
+    texture_cells=(4, 8), scale=(0.30, 0.42), speed=(0.85, 1.15), contrast=(0.10, 0.22), pattern="halves"
 )
 SHIFTED = Style(
-    texture_cells=(10, 14), scale=(0.22, 0.42), speed=(0.65, 1.35), contrast=(0.45, 0.6), pattern="thirds"
+    texture_cells=(9, 12), scale=(0.26, 0.46), speed=(0.75, 1.25), contrast=(0.22, 0.30), pattern="thirds"
 )
 
 
@@ -174,7 +174,7 @@ def _draw(kind: MotionClass, t: np.ndarray, size: int, style: Style, rng: np.ran
     for body in _bodies(kind, t, speed, style, rng):
         cover, colour = body(x, y, pixel)
         image += cover[..., None] * (colour - image)
-    image += rng.normal(0, 0.015, image.shape[:3]).astype(np.float32)[..., None]
+    image += rng.normal(0, 0.01, image.shape[:3]).astype(np.float32)[..., None]
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
