@@ -92,7 +92,7 @@ def opened(path: str, threads: int = 1) -> Iterator[tuple[Any, Any]]:
         try:
             source.encode("utf-8")
         except UnicodeEncodeError:  # bytes that are not UTF-8, which PyAV cannot pass on
-            source = Path(path).open("rb")  # noqa: SIM115 - closed below, with the container
+            source = Path(path).open("rb")
         try:
             # A playlist may not reach for the network, whatever it calls itself. Not as ``options``: PyAV before
             # 18 crashes when it hands those to streams that FLV and MPEG-PS only show later.

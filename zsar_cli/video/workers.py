@@ -458,7 +458,7 @@ def _limit_memory(limit: int) -> None:
     try:
         import resource
 
-        pages = int(open("/proc/self/statm").read().split()[0])  # noqa: SIM115
+        pages = int(open("/proc/self/statm").read().split()[0])
         ceiling = pages * resource.getpagesize() + limit
         resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
