@@ -108,11 +108,15 @@ def make_plan(
         protocol = "zero-shot"
     if protocol in ("zero-shot", "few-shot"):
         subsets: list[str] = [s for s in splits if s.startswith("split")] if split is None else [split]
+        if split is None and subsets and source.list_file is not None:
+            counted = source.load(single).counted  # a list of one split's own says which, or this asks for it
+            subsets = [counted] if counted in subsets else subsets
         if split in definition.splits:
             lists, subsets = [str(split)], []
         own: list[str | None] = [*subsets] or [None]
         pairs = [(name, subset) for name in lists for subset in own]
         parts = [_part(subset or name, source.load(name, subset)) for name, subset in pairs]
+        _check_numbering(parts)
         plan = Plan(protocol, definition.name, parts)
         if protocol == "few-shot":
             train = source.load("train1" if "train1" in definition.splits else "train")
@@ -142,12 +146,10 @@ def make_plan(
     if not all(half in splits for half in halves):
         raise UsageError(f"{definition.name} has no base and novel classes, which {protocol} needs.")
     sets = [source.load(single, half) for half in halves]
-    if protocol == "generalised":
-        together = sets[0].classes + sets[1].classes
-        return Plan(
-            protocol, definition.name, [_part(h, d, together) for h, d in zip(halves, sets, strict=True)]
-        )
-    return Plan(protocol, definition.name, [_part(h, d) for h, d in zip(halves, sets, strict=True)])
+    together = sets[0].classes + sets[1].classes if protocol == "generalised" else None
+    parts = [_part(half, data, together) for half, data in zip(halves, sets, strict=True)]
+    _check_numbering(parts)
+    return Plan(protocol, definition.name, parts)
 
 
 def _named(source: Source, split: str, lists: Any, single: str) -> tuple[Dataset]:
@@ -182,6 +184,18 @@ def _part(name: str, dataset: Dataset, labels: tuple[str, ...] | None = None) ->
     labels = labels or dataset.classes
     place = {label: index for index, label in enumerate(labels)}
     return Part(name, dataset, labels, [place[dataset.classes[item.label]] for item in dataset.items])
+
+
+def _check_numbering(parts: Sequence[Part]) -> None:
+    """UsageError where one list was read as counting the classes of two different splits."""
+    read_as: dict[str, str] = {}
+    for part in parts:
+        data = part.dataset
+        if data.counted and read_as.setdefault(data.list_hash, data.counted) != data.counted:
+            raise UsageError(
+                f"{data.list_name} numbers the classes of one split, so it cannot serve {part.name} and "
+                f"{read_as[data.list_hash]} both. Give the split that it belongs to with --split."
+            )
 
 
 def _unknown_part(dataset: Dataset, labels: tuple[str, ...]) -> Part:

@@ -129,3 +129,52 @@ def test_class_maps(tmp_path: Path) -> None:
     for name, text in forms.items():
         (tmp_path / name).write_text(text)
         assert read_class_map(tmp_path / name) == ("Archery", "Yo Yo"), name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("test.mp4 0 3\n", [("test.mp4", 0, (3,))]),
+        ("x.mp4 3 4\ny.mp4 5\n", [("x.mp4", 3, (4,)), ("y.mp4", 5, ())]),
+        ("x.mp4,30,4\ny.mp4,50,6\n", [("x.mp4", 30, (4,)), ("y.mp4", 50, (6,))]),
+    ],
+)
+def test_several_labels_of_a_video_are_kept_apart_from_counts_of_frames(text: str, expected) -> None:
+    rows = parse_lines(text)
+    assert [(row.path, row.label, row.others) for row in rows] == expected
+    assert all(row.frame_count is None for row in rows)
+
+
+@pytest.mark.parametrize("separator", [" ", ",", "\t"])
+def test_names_that_end_in_a_number_keep_it(separator: str) -> None:
+    text = "".join(f"clip {number}{separator}{number % 2}\n" for number in range(12))
+    assert parse_lines(text) == [Row(f"clip {number}", number % 2) for number in range(12)]
+    assert parse_lines("take 1.mp4 part 2\nb.mp4 part 3\n") == [
+        Row("take 1.mp4", "part 2"),
+        Row("b.mp4", "part 3"),
+    ]
+
+
+def test_the_disk_says_whether_a_path_is_a_folder_of_frames() -> None:
+    text = "a_clap.avi 53 4\nb_clap.avi 60 4\n"
+    assert parse_lines(text, kind=lambda path: "folder")[0] == Row("a_clap.avi", 4, 53)
+    assert parse_lines(text, kind=lambda path: "file")[0] == Row("a_clap.avi", 53, None, (4,))
+    assert parse_lines("clip 2 5\n", kind=lambda path: "folder") == [Row("clip", 5, 2)]
+    assert parse_lines("clip 20 5\n", kind=lambda path: "file") == [Row("clip 20", 5)]
+    assert parse_lines(text, frames=True)[1] == Row("b_clap.avi", 4, 60)
+
+
+def test_rows_of_a_csv_with_ids_count_in_their_order(tmp_path: Path, caplog) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,name\n1,Yo Yo\n0,Archery\n")
+    assert read_class_map(path) == ("Yo Yo", "Archery")
+    assert "not in order" in caplog.text
+    path.write_text("1,Yo Yo\n0,Archery\n")  # without a header the numbers are all there is
+    assert read_class_map(path) == ("Archery", "Yo Yo")
+
+
+@pytest.mark.parametrize("content", ["{", '{"a": "b"}', "[" * 3])
+def test_damaged_class_maps_are_errors_that_name_the_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "map.json").write_text(content)
+    with pytest.raises(UsageError, match=r"map\.json"):
+        read_class_map(tmp_path / "map.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,9 +29,10 @@ def normalise_name(name: str) -> str:
     """What is left of a class name when case, blanks, underscores and punctuation are no difference.
 
     "ApplyEyeMakeup", "apply_eye_makeup" and "apply eye makeup" become one, as do "hurling (sport)" and
-    "hurling_sport"; letters of any script stay.
+    "hurling_sport". Letters of any script stay, with the marks that belong to them: in many, vowels are marks.
     """
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(x for x in folded if x.isalnum() or unicodedata.category(x).startswith("M"))
 
 
 def list_names() -> list[str]:

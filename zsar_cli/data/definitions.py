@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import yaml
 
 from zsar_cli.data.classes import ClassList, NameMatcher, class_list, list_names, normalise_name
 from zsar_cli.data.locate import VideoIndex
+from zsar_cli.data.numbering import UCF_NAME, read_numbers
 from zsar_cli.data.readers import Listing, Row, read_class_map, read_listing
 from zsar_cli.data.splits import SYNONYMS
 from zsar_cli.errors import UsageError
 
 SETS = Path(__file__).parent / "sets"
-_UCF_NAME = re.compile(r"^v_(\w+?)_g\d+_c\d+$")
+SEVERAL = "more than one label"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Dataset:
     list_format: str = "auto"
     missing_paths: list[str] = field(default_factory=list)
     unmatched: dict[str, int] = field(default_factory=dict)  # labels that name no class, and their rows
+    counted: str = ""  # "all" or the split whose classes the list's numbers count; "" where it has none
 
     @property
     def empty_classes(self) -> list[str]:
@@ -210,8 +212,7 @@ def load_dataset(
         raise UsageError(f"The data root {folder} is no folder. Check --data-root or ZSAR_DATA_ROOT.")
     index = VideoIndex(folder)
     listing, base = _find_listing(definition, index, split, subset, list_file)
-    wanted = _subset_names(known, subset)
-    return _resolve(definition.name, listing, index.within(base), known, wanted, split)
+    return _resolve(definition.name, listing, index.within(base), known, _subset_name(known, subset), split)
 
 
 def load_motion_shapes(split: str) -> Dataset:
@@ -246,8 +247,13 @@ def _find_listing(
     """The list to use, and the folder its paths start from."""
     purpose = "train" if split.startswith("train") else "all" if split == "all" else "test"
     chosen = definition.splits.get(split, Split())
+
+    def read(path: str | Path) -> Listing:
+        kind = index.kind
+        return read_listing(path, format=chosen.format, split=purpose, fold=chosen.fold, kind=kind)
+
     if list_file is not None:
-        return read_listing(list_file, format=chosen.format, split=purpose, fold=chosen.fold), index.root
+        return read(list_file), index.root
     if split not in definition.splits:
         raise UsageError(f"{definition.name} has no split {split!r}. It has: {', '.join(definition.splits)}.")
     own = definition.subsets.get(subset or "", ()) if purpose == "test" else ()
@@ -256,7 +262,7 @@ def _find_listing(
         if found is not None and found.exists():
             hmdb = re.search(r"_test_split[123]\.txt$", found.name)
             source = found.parent if hmdb else found
-            return read_listing(source, format=chosen.format, split=purpose, fold=chosen.fold), index.root
+            return read(source), index.root
     for name in chosen.folders:
         folder = index.root / name
         if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
@@ -269,16 +275,17 @@ def _find_listing(
     )
 
 
-def _subset_names(known: ClassList | None, subset: str | None) -> tuple[str, ...] | None:
+def _subset_name(known: ClassList | None, subset: str | None) -> str | None:
+    """The split's own name ("seen" is base); None and "all" stay."""
     if subset in (None, "all"):
-        return None
+        return subset
     splits = known.splits if known else {}
-    name = subset if subset in splits else SYNONYMS.get(str(subset), str(subset))
+    name = str(subset) if subset in splits else SYNONYMS.get(str(subset), str(subset))
     if name not in splits:
         raise UsageError(
             f"There is no split {subset!r} of these classes. There are: {', '.join(['all', *splits])}."
         )
-    return splits[name]
+    return name
 
 
 def _resolve(
@@ -286,35 +293,40 @@ def _resolve(
     listing: Listing,
     index: VideoIndex,
     known: ClassList | None,
-    wanted: tuple[str, ...] | None,
+    subset: str | None,
     split: str,
 ) -> Dataset:
     notes = [f"{listing.name} read as {listing.format!r}"]
     rows = [
-        row if row.label is not None else Row(row.path, _label_from_path(row), row.frame_count)
-        for row in listing.rows
+        row if row.label is not None else replace(row, label=_label_from_path(row)) for row in listing.rows
     ]
-    numbered = [row.label for row in rows if isinstance(row.label, int)]
+    numbered = any(isinstance(row.label, int) for row in rows)
     if known is None:
         if numbered:
             raise UsageError(
-                f"{listing.name} labels its videos by number: give the class names (classes: in a YAML)."
+                f"{listing.name} labels its videos by number: give the class names with --labels, "
+                "or as classes: in a YAML definition."
             )
         known = ClassList(name, tuple(sorted({str(row.label) for row in rows if row.label is not None})))
-    order: tuple[str, ...] = known.names
-    offset = 0
-    if numbered:
-        order, offset, note = count_order(rows, known, wanted)
-        notes.append(note)
-    classes = wanted or known.names
-    place = {class_name: number for number, class_name in enumerate(classes)}
     matcher = NameMatcher(known.names, known.aliases)
+    list_name = f"{listing.folder}/{listing.name}"
+    numbers = read_numbers(rows, known, subset=subset, list_name=list_name, matcher=matcher)
+    notes += numbers.notes
+    classes = known.splits[subset] if subset not in (None, "all") else known.names
+    place = {class_name: number for number, class_name in enumerate(classes)}
     items: list[Item] = []
     missing: list[str] = []
     unmatched: Counter[str] = Counter()
     elsewhere = 0
     for row in rows:
-        class_name = _class_of(row, order, offset, known, matcher)
+        if row.others:
+            unmatched[SEVERAL] += 1  # no single right answer: not one to be guessed
+            continue
+        if isinstance(row.label, int):
+            class_name = numbers.classes.get(row.label)
+        else:
+            found = matcher.find(row.label) if row.label is not None else None
+            class_name = None if found is None else known.names[found]
         if class_name is None:
             unmatched[str(row.label)] += 1
             continue
@@ -342,64 +354,12 @@ def _resolve(
         listing.format,
         missing,
         dict(unmatched),
+        numbers.order,
     )
 
 
 def _label_from_path(row: Row) -> str | None:
     """The class that a path without a label tells: its folder, or UCF101's way of naming files."""
     path = Path(row.path)
-    match = _UCF_NAME.match(path.stem)
+    match = UCF_NAME.match(path.stem)
     return match[1] if match else path.parent.name or None
-
-
-def _class_of(
-    row: Row, order: Sequence[str], offset: int, known: ClassList, matcher: NameMatcher
-) -> str | None:
-    if isinstance(row.label, int):
-        place = row.label - offset
-        return order[place] if 0 <= place < len(order) else None
-    found = matcher.find(row.label) if row.label is not None else None
-    return None if found is None else known.names[found]
-
-
-def count_order(
-    rows: Sequence[Row], known: ClassList, wanted: tuple[str, ...] | None
-) -> tuple[tuple[str, ...], int, str]:
-    """What integer labels count: (class names in order, the first label's number, a note for people).
-
-    Lists count from 0 or from 1, over all classes or over those of a split in its own order. Where the paths
-    hold class names they decide; else the range of the labels does.
-    """
-    numbers = [row.label for row in rows if isinstance(row.label, int)]
-    low, high = min(numbers), max(numbers)
-    orders = {"all classes": known.names, **{f"the {k} classes": v for k, v in known.splits.items()}}
-    sample = [row for row in rows if isinstance(row.label, int)][:: max(1, len(rows) // 2000)]
-    best, best_share = ("all classes", 1 if low == 1 and high == len(known.names) else 0), 0.0
-    for title, names in orders.items():
-        for offset in (0, 1):
-            if low - offset >= 0 and high - offset < len(names):
-                share = _named_in_path(sample, names, offset, known)
-                if share > best_share + 1e-9:
-                    best, best_share = (title, offset), share
-    if best_share < 0.5:  # the paths tell nothing
-        best = ("all classes", 1 if low == 1 and high == len(known.names) else 0)
-        if wanted is not None and high < len(wanted) and len(wanted) < len(known.names):
-            best = (next(title for title, names in orders.items() if names == wanted), 0)
-    title, offset = best
-    if high - offset >= len(orders[title]):
-        raise UsageError(
-            f"The list's labels go up to {high}, but {known.name} has only {len(known.names)} classes."
-        )
-    evidence = "as its paths show" if best_share >= 0.5 else "by the range of its labels"
-    return orders[title], offset, f"labels count {title} from {offset}, {evidence}"
-
-
-def _named_in_path(rows: Iterable[Row], names: Sequence[str], offset: int, known: ClassList) -> float:
-    """Share of the rows whose path holds the name of the class that its number would mean."""
-    hits = total = 0
-    for row in rows:
-        name = names[int(row.label or 0) - offset]
-        path = normalise_name(row.path)
-        hits += any(normalise_name(spelling) in path for spelling in (name, *known.aliases.get(name, ())))
-        total += 1
-    return hits / max(1, total)

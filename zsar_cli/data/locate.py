@@ -62,6 +62,17 @@ class VideoIndex:
         ]
         return min(found, key=lambda path: (len(path.parts), str(path)), default=None)
 
+    def kind(self, listed: str) -> str | None:
+        """Whether a list's path leads to a "file" or a "folder"; None where nothing has that name."""
+        for start in (self.base, self.root):
+            if (start / listed).exists():
+                return "folder" if (start / listed).is_dir() else "file"
+        name = PurePosixPath(listed.replace("\\", "/")).name
+        _, videos, folders = self._tree
+        if name in folders:
+            return "folder"
+        return "file" if any(path.name == name for path in videos.get(PurePosixPath(name).stem, [])) else None
+
     def find(self, listed: str, class_name: str, *, frames: bool = False) -> Path | None:
         """The video (with ``frames``: or folder of frames) that a list's path means, or None."""
         for start in (self.base, self.root):

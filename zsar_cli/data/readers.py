@@ -20,12 +20,15 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zsar_cli.errors import UsageError
+
+logger = logging.getLogger(__name__)
 
 FORMATS = ("lines", "frames", "kinetics", "ucf101", "hmdb51", "ssv2", "json", "folders")
 # fmt: off
@@ -39,6 +42,7 @@ _AFTER_VIDEO = re.compile(rf'^(.*\.(?:{_SUFFIX})"?)[\s,;]+(\S.*)$', re.IGNORECAS
 _BARE_VIDEO = re.compile(rf"^.*\.(?:{_SUFFIX})$", re.IGNORECASE)
 _INTEGER_END = re.compile(r"^(.*?\S)\s*(?:[,;]\s*|\s)(-?\d+)$")
 _HEADER_LABELS = frozenset({"label", "labels", "class", "class_id", "label_id", "category", "target"})
+_CLASS_HEADER = re.compile(r'"?(id|index)"?\s*[,;\t]\s*"?(name|class|label)"?', re.IGNORECASE)
 _HMDB_FILE = re.compile(r"^(.+)_test_split([123])\.txt$")
 
 
@@ -49,6 +53,7 @@ class Row:
     path: str
     label: int | str | None
     frame_count: int | None = None  # of a folder of frames
+    others: tuple[int | str, ...] = ()  # labels beyond the first
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,17 @@ class Listing:
     format: str
     rows: tuple[Row, ...]
     hash: str  # first 16 hex digits of SHA-256 over the rows
+    folder: str = ""  # that the list lies in: in some data sets it names the split
 
 
-def read_listing(path: str | Path, *, format: str = "auto", split: str = "test", fold: int = 1) -> Listing:
+def read_listing(
+    path: str | Path,
+    *,
+    format: str = "auto",
+    split: str = "test",
+    fold: int = 1,
+    kind: Callable[[str], str | None] = lambda path: None,
+) -> Listing:
     """Read an annotation file or folder.
 
     Args:
@@ -69,6 +82,7 @@ def read_listing(path: str | Path, *, format: str = "auto", split: str = "test",
         format: one of :data:`FORMATS`, or "auto" to recognise it.
         split: "train" or "test", for forms that hold both (hmdb51, and kinetics with a ``split`` column).
         fold: which of HMDB51's three splits.
+        kind: tells whether a listed path leads to a "file", a "folder" or (None) nowhere.
 
     Raises:
         UsageError: nothing can be read there, or the form is none of those above.
@@ -87,17 +101,18 @@ def read_listing(path: str | Path, *, format: str = "auto", split: str = "test",
             message = f"The list {path} cannot be read ({error.strerror}). Check its path."
             raise UsageError(message) from error
         found = _recognise(path, text) if format == "auto" else format
-        rows = _read_text(path, text, found, split, fold)
+        rows = _read_text(path, text, found, split, kind)
     if not rows:
         raise UsageError(f"{path} lists no video (read as {found!r}). Check the file, or name its format.")
-    return Listing(path.name, found, tuple(rows), rows_hash(rows))
+    return Listing(path.name, found, tuple(rows), rows_hash(rows), path.resolve().parent.name)
 
 
 def rows_hash(rows: Iterable[Row]) -> str:
     """Identifies a list by what it says: line ends and separators make no difference."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(f"{row.path}\t{row.label}\n".encode("utf-8", errors="surrogateescape"))
+        label = "\t".join(map(str, (row.label, *row.others)))
+        digest.update(f"{row.path}\t{label}\n".encode("utf-8", errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -123,7 +138,9 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _read_text(path: Path, text: str, format: str, split: str, fold: int) -> list[Row]:
+def _read_text(
+    path: Path, text: str, format: str, split: str, kind: Callable[[str], str | None]
+) -> list[Row]:
     if format == "kinetics":
         return _read_kinetics(text, split)
     if format in ("ssv2", "json"):
@@ -133,7 +150,7 @@ def _read_text(path: Path, text: str, format: str, split: str, fold: int) -> lis
         if match is None:
             raise UsageError(f"{path.name} is not named CLASS_test_splitN.txt, as HMDB51's lists are.")
         return _read_hmdb_file(text, match[1], split)
-    rows = parse_lines(text)
+    rows = parse_lines(text, frames={"frames": True, "ucf101": False}.get(format), kind=kind)
     if format == "ucf101":  # the folder names the class; the number beside it is only a check
         return [
             Row(row.path, row.path.replace("\\", "/").rsplit("/", 2)[-2]) if "/" in row.path else row
@@ -144,53 +161,86 @@ def _read_text(path: Path, text: str, format: str, split: str, fold: int) -> lis
 
 # --- path label ---------------------------------------------------------------------------------------------
 
+_FEWEST_FRAMES = 8  # that a number before the label must reach to be taken for a count of frames
 
-def parse_lines(text: str, *, frames: bool | None = None) -> list[Row]:
+
+def parse_lines(
+    text: str, *, frames: bool | None = None, kind: Callable[[str], str | None] = lambda path: None
+) -> list[Row]:
     """Rows of a ``path label`` list.
 
-    The file as a whole decides: where every line ends in an integer, that is the label; where every line is a
-    path to a video and no more, there are no labels; else the label is the name that follows the path. Where
-    a second integer precedes the label on every line, it counts frames (unless ``frames`` is False). A header
-    line is left out. ``#`` starts file names, not comments.
+    A line ends in numbers, in the name that follows a path to a video, or holds a path and no more. Two numbers
+    at the end are a count of frames and a label where ``frames`` says so, or, without it, where every line has
+    them and the path leads to a folder (``kind`` gives "folder", "file" or None for a path), or at least the
+    counts are plausible. Else several numbers after a video's name are several labels, and after any other
+    path only the last is a label. A header line is left out; ``#`` starts file names, not comments.
     """
     lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
     lines = [line for line in lines if line]
     if len(lines) > 1 and _is_header(lines[0]):
         lines = lines[1:]
-    integers = [_INTEGER_END.match(line) for line in lines]
-    if lines and all(integers):
-        rows = [Row(_unquote(match[1]), int(match[2])) for match in integers if match]
-        return _with_frame_counts(rows, frames)
-    if all(_BARE_VIDEO.match(line) and not _AFTER_VIDEO.match(line) for line in lines):
-        return [Row(_unquote(line), None) for line in lines]
-    return [_named(line) for line in lines]
+    parsed = [_split_line(line) for line in lines]
+    if frames is None:
+        frames = _counts_frames(parsed, kind)
+    return [line.row(frames) for line in parsed]
+
+
+@dataclass(frozen=True)
+class _Line:
+    path: str
+    numbers: tuple[int, ...] = ()  # at the end of the line, where it has no name
+    name: str | None = None
+    longer: str = ""  # the path with all numbers but the last, as they are written
+
+    @property
+    def is_video(self) -> bool:
+        return _BARE_VIDEO.match(self.path) is not None
+
+    def row(self, frames: bool) -> Row:
+        if not self.numbers:
+            return Row(self.path, self.name)
+        if frames and len(self.numbers) == 2:
+            return Row(self.path, self.numbers[1], self.numbers[0])
+        if len(self.numbers) > 1 and not self.is_video:  # a name that ends in a number: "clip 2"
+            return Row(self.longer, self.numbers[-1])
+        return Row(self.path, self.numbers[0], None, self.numbers[1:])
+
+
+def _split_line(line: str) -> _Line:
+    if _BARE_VIDEO.match(line):
+        return _Line(_unquote(line))
+    if match := _AFTER_VIDEO.match(line):
+        path, label = _unquote(match[1]), _unquote(match[2])
+        parts = [part for part in re.split(r"[\s,;]+", label) if part]
+        if all(re.fullmatch(r"-?\d+", part) for part in parts):
+            return _Line(path, tuple(map(int, parts)))
+        return _Line(path, name=label)
+    if last := _INTEGER_END.match(line):
+        longer = _unquote(last[1])
+        if count := _INTEGER_END.match(last[1]):
+            return _Line(_unquote(count[1]), (int(count[2]), int(last[2])), longer=longer)
+        return _Line(longer, (int(last[2]),))
+    separator = next((mark for mark in ("\t", ",", ";") if mark in line), " ")
+    path, _, label = line.rpartition(separator)
+    return _Line(_unquote(path), name=_unquote(label)) if path else _Line(_unquote(line))
+
+
+def _counts_frames(lines: Sequence[_Line], kind: Callable[[str], str | None]) -> bool:
+    """Whether every line is ``folder count label``."""
+    if not lines or any(len(line.numbers) != 2 for line in lines):
+        return False
+    kinds = {kind(line.path) for line in lines[:200]}
+    if "folder" in kinds:
+        return True
+    if "file" in kinds or all(line.is_video for line in lines):
+        return False
+    return all(line.numbers[0] >= _FEWEST_FRAMES for line in lines)
 
 
 def _is_header(line: str) -> bool:
     if _BARE_VIDEO.match(line.strip('"')):
         return False
     return re.split(r"[\s,;]+", line)[-1].strip('"').lower() in _HEADER_LABELS
-
-
-def _with_frame_counts(rows: list[Row], frames: bool | None) -> list[Row]:
-    matches = [_INTEGER_END.match(row.path) for row in rows]
-    if not all(matches) or frames is False:
-        return rows
-    counted = [Row(_unquote(m[1]), row.label, int(m[2])) for row, m in zip(rows, matches, strict=True) if m]
-    return counted
-
-
-def _named(line: str) -> Row:
-    match = _AFTER_VIDEO.match(line)
-    if match:
-        label = _unquote(match[2])
-        return Row(_unquote(match[1]), int(label) if re.fullmatch(r"-?\d+", label) else label)
-    for separator in ("\t", ",", ";"):
-        if separator in line:
-            path, label = line.rsplit(separator, 1)
-            return Row(_unquote(path), _unquote(label))
-    path, _, label = line.rpartition(" ")
-    return Row(_unquote(path), _unquote(label)) if path else Row(_unquote(line), None)
 
 
 def _unquote(text: str) -> str:
@@ -272,11 +322,11 @@ def _read_json(path: Path, records: list, format: str) -> list[Row]:
             raise UsageError(
                 f"Record {number} of {path} names no video (looked for id, filename, video, path)."
             )
-        if isinstance(label, list):
-            label = label[0] if label else None
+        labels = label if isinstance(label, list) else [] if label is None else [label]
+        labels = [entry if isinstance(entry, int) else str(entry) for entry in labels]
         frames = record.get("total_frames")
-        label = label if isinstance(label, int) or label is None else str(label)
-        rows.append(Row(str(video), label, int(frames) if frames is not None else None))
+        count = int(frames) if frames is not None else None
+        rows.append(Row(str(video), labels[0] if labels else None, count, tuple(labels[1:])))
     return rows
 
 
@@ -296,22 +346,36 @@ def read_folders(folder: Path) -> list[Row]:
 def read_class_map(path: Path) -> tuple[str, ...]:
     """Class names in order: ``classInd.txt``, ``id,name`` CSV, SSv2 ``labels.json``, index maps, or lines.
 
-    The number beside a name gives its place (from 0 or 1); rows without numbers keep their order.
+    In a CSV with a header the order of its rows counts, as its readers take it, whatever its ids say (a warning
+    says where they differ). Elsewhere the number beside a name gives its place, from 0 or 1; rows without
+    numbers keep their order. Raises UsageError.
     """
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix.lower() == ".json":
-        raw = json.loads(text)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        raw = json.loads(text) if path.suffix.lower() == ".json" else None
         if isinstance(raw, list):
             return tuple(map(str, raw))
-        pairs = [(int(k), str(v)) if str(k).isdigit() else (int(v), str(k)) for k, v in raw.items()]
-    else:
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if lines and re.fullmatch(
-            r'"?(id|index)"?\s*[,;\t]\s*"?(name|class|label)"?', lines[0], re.IGNORECASE
-        ):
-            lines = lines[1:]
-        matches = [re.match(r"^(\d+)\s*[,;:\s]\s*(.+)$", line) for line in lines]
-        if not all(matches):
-            return tuple(_unquote(line) for line in lines)
-        pairs = [(int(m[1]), _unquote(m[2])) for m in matches if m]
-    return tuple(name.replace("[", "").replace("]", "") for _, name in sorted(pairs))
+        if isinstance(raw, dict):
+            pairs = [(int(k), str(v)) if str(k).isdigit() else (int(v), str(k)) for k, v in raw.items()]
+            return _in_order(pairs)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read as a list of class names ({error}).") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    header = bool(lines) and _CLASS_HEADER.fullmatch(lines[0]) is not None
+    matches = [re.match(r"^(\d+)\s*[,;:\s]\s*(.+)$", line) for line in lines[header:]]
+    if not all(matches):
+        return tuple(_unquote(line) for line in lines[header:])
+    pairs = [(int(m[1]), _unquote(m[2])) for m in matches if m]
+    if not header:
+        return _in_order(pairs)
+    if pairs != sorted(pairs):
+        logger.warning("the ids in %s are not in order; its rows count, from 0, not its ids", path.name)
+    return tuple(_without_brackets(name) for _, name in pairs)
+
+
+def _in_order(pairs: Iterable[tuple[int, str]]) -> tuple[str, ...]:
+    return tuple(_without_brackets(name) for _, name in sorted(pairs))
+
+
+def _without_brackets(name: str) -> str:
+    return name.replace("[", "").replace("]", "")
