@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from tests.data.make import make_ucf101
 from zsar_cli import evaluation, results
+from zsar_cli.data.splits import few_shot
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.evaluation import Options, RecordFile, TextSide, evaluate_embeddings, summarise
 from zsar_cli.model.alignment import Scores, score_with_bank, usable_bank
@@ -195,6 +196,22 @@ def test_videos_that_cannot_be_read_are_counted_not_replaced(tmp_path: Path) -> 
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     (failed,) = [r for r in lines if "error" in r]
     assert failed["video"] == "YoYo/v_YoYo_g01_c01.avi"
+
+
+def test_training_and_evaluation_draw_the_same_few_shots(tmp_path: Path) -> None:
+    from zsar_cli.data.definitions import load_dataset
+    from zsar_cli.training import load_recipe
+    from zsar_cli.training_run import Environment, find_data
+
+    for name in ("archery", "yo yo"):
+        for number in range(6):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{number}.mp4").touch()
+    recipe = load_recipe("kinetics", data=str(tmp_path), shots=2, seed=3)
+    trained = find_data(Environment(recipe, tmp_path / "run")).items
+    whole = load_dataset(tmp_path, split="train")
+    assert trained == few_shot(whole.items, [item.label for item in whole.items], 2, seed=3)
+    assert len(trained) == 4
 
 
 def test_harmonic_mean_and_spread() -> None:

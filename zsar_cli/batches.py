@@ -68,16 +68,6 @@ def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def few_shot(targets: Sequence[int], shots: int, seed: int) -> list[int]:
-    """Positions of ``shots`` clips of each class (all, where a class has fewer), drawn by the seed."""
-    labels = np.asarray(targets)
-    rng = np.random.default_rng([seed, 11])
-    chosen = [
-        rng.permutation(np.flatnonzero(labels == label))[:shots].tolist() for label in np.unique(labels)
-    ]
-    return sorted(position for group in chosen for position in group)
-
-
 def rendered_stream(
     ids: Sequence[tuple[str, int]],
     targets: Sequence[int],

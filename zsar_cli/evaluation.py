@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zsar_cli import metrics
-from zsar_cli.data.clips import load_local_clip, needs_worker
+from zsar_cli.data.clips import is_rendered, load_rendered_clip
 from zsar_cli.data.definitions import Item
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.model.alignment import score_with_bank, usable_bank
@@ -237,21 +237,18 @@ def iter_clips(
     requests = [
         ClipRequest(item.path, sampling, model.preprocess, options.crops, options.decoder)
         for item in items
-        if needs_worker(item.path)
+        if not is_rendered(item.path)
     ]
     decoded: Iterator[Any] = iter(())
     if requests:
         pool = stack.enter_context(DecodePool(options.workers, timeout=options.timeout))
         decoded = iter(pool.imap(requests))
     for item in items:
-        if needs_worker(item.path):
+        if is_rendered(item.path):
+            yield load_rendered_clip(item.path, sampling, model.preprocess, options.crops)
+        else:
             clip = next(decoded)
             yield clip if isinstance(clip, VideoError) else clip.pixels
-        else:
-            try:
-                yield load_local_clip(item.path, sampling, model.preprocess, options.crops)
-            except VideoError as error:
-                yield error
 
 
 @torch.no_grad()

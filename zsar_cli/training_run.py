@@ -52,15 +52,15 @@ class Summary:
 
 def find_data(environment: Environment) -> Dataset:
     """The training clips of the recipe's data set, thinned to its shots."""
-    from zsar_cli.batches import few_shot
     from zsar_cli.data.definitions import load_dataset
+    from zsar_cli.data.splits import few_shot
 
     recipe = environment.recipe
     dataset = load_dataset(recipe.data, environment.data_root, split="train")
     dataset.check_missing(environment.max_missing)
     if recipe.shots is not None:
-        chosen = few_shot([item.label for item in dataset.items], recipe.shots, recipe.seed)
-        dataset.items = [dataset.items[position] for position in chosen]
+        labels = [item.label for item in dataset.items]
+        dataset.items = few_shot(dataset.items, labels, recipe.shots, seed=recipe.seed)
     return dataset
 
 

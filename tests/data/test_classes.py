@@ -86,6 +86,17 @@ def test_matching_of_spellings() -> None:
     assert NameMatcher(["a b", "ab"]).find("ab") == 1
 
 
+def test_names_in_any_script_stay_apart() -> None:
+    # Vowel signs are marks: without them these pairs would be one word.
+    assert normalise_name("कूदना") != normalise_name("कादना")
+    assert normalise_name("चलना") != normalise_name("चलाना")
+    assert normalise_name("ยืน") != normalise_name("ยัน")
+    assert normalise_name("Ｙｏｇａ") == normalise_name("yoga")  # full width
+    assert normalise_name("cafe\u0301") == normalise_name("Caf\u00e9")  # composed or not
+    matcher = NameMatcher(["कूदना", "कादना"])
+    assert [matcher.find(name) for name in ("कूदना", "कादना")] == [0, 1]
+
+
 def test_unknown_names_say_what_there_is() -> None:
     with pytest.raises(UsageError, match="ucf101"):
         class_list("ucf-102")

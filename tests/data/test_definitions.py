@@ -9,12 +9,13 @@ import pytest
 
 from tests.data.make import make_hmdb51, make_kinetics, make_ssv2, make_ucf101, write_video
 from zsar_cli.data.classes import class_list
-from zsar_cli.data.clips import load_local_clip
+from zsar_cli.data.clips import load_rendered_clip
 from zsar_cli.data.definitions import dataset_names, load_dataset, load_motion_shapes
 from zsar_cli.errors import UsageError
 from zsar_cli.protocols import Source, make_plan
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Preprocess
+from zsar_cli.video.workers import ClipRequest, load_clip
 
 
 def shown(dataset) -> dict[str, str]:
@@ -140,7 +141,7 @@ def test_frame_folders(tmp_path: Path) -> None:
     data = load_dataset("hmdb51", tmp_path, list_file=tmp_path / "frames.txt")
     assert data.classes[data.items[0].label] == "clap"
     assert data.items[0].num_frames == 11
-    clip = load_local_clip(data.items[0].path, Sampling(frames=11), Preprocess(size=(8, 8)))
+    clip = load_clip(ClipRequest(data.items[0].path, Sampling(frames=11), Preprocess(size=(8, 8)))).pixels
     assert clip[0, :, 4, 4, 0].tolist() == [number * 20 for number in range(1, 12)]  # 2 comes before 10
 
 
@@ -150,10 +151,10 @@ def test_motion_shapes_clips_are_those_it_renders() -> None:
     data = load_motion_shapes("unseen")
     assert len(data.items) == motion_shapes.CLIPS_PER_CLASS["unseen"] * len(data.classes)
     item = data.items[30]
-    clip = load_local_clip(item.path, Sampling(frames=4), Preprocess(size=(64, 64)))
+    clip = load_rendered_clip(item.path, Sampling(frames=4), Preprocess(size=(64, 64)))
     expected = motion_shapes.render(data.classes[item.label], 30 % 24, split="unseen", frames=4)
     assert (clip[0] == expected).all()
-    assert load_local_clip(item.path, Sampling(4, views=2), Preprocess(size=(64, 64))).shape == (
+    assert load_rendered_clip(item.path, Sampling(4, views=2), Preprocess(size=(64, 64))).shape == (
         2,
         4,
         64,
