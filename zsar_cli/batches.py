@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +25,7 @@ from zsar_cli.video.transforms import Augmentation, Preprocess, augment_colour
 from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass
@@ -75,29 +79,42 @@ def rendered_stream(
     schedule: Schedule,
     split: str = "train",
 ) -> Stream:
-    """Clips of motion-shapes. Each is rendered the first time it is needed and then kept (12 kB a frame).
+    """Clips of motion-shapes, made one batch ahead of the model.
 
-    At every visit its colours and its place in the picture change (:func:`vary_appearance`), never its motion.
+    At every visit a clip's colours and its place in the picture change (:func:`vary_appearance`), never its motion.
     """
-    kept: dict[int, np.ndarray] = {}
 
-    def clip(position: int) -> np.ndarray:
-        if position not in kept:
-            label, index = ids[position]
-            kept[position] = motion_shapes.render(label, index, split=split, frames=frames)
-        return kept[position]
-
-    def stream(first_step: int) -> Iterator[Batch]:
+    def batches(first_step: int) -> Iterator[Batch]:
         for step, epoch, positions in schedule.positions(first_step):
             clips = [
-                vary_appearance(clip(p), np.random.default_rng([schedule.seed, step, place]))
+                vary_appearance(
+                    rendered_clip(*ids[p], split, frames), np.random.default_rng([schedule.seed, step, place])
+                )
                 for place, p in enumerate(positions)
             ]
             yield Batch(
                 step, epoch, torch.from_numpy(np.stack(clips)), torch.tensor([targets[p] for p in positions])
             )
 
+    def stream(first_step: int) -> Iterator[Batch]:
+        return one_ahead(batches(first_step))
+
     return stream
+
+
+@lru_cache(maxsize=None)
+def rendered_clip(label: str, index: int, split: str, frames: int) -> np.ndarray:
+    """A clip of motion-shapes, rendered the first time it is needed and then kept (12 kB a frame)."""
+    return motion_shapes.render(label, index, split=split, frames=frames)
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one being made in a thread while the caller is busy with this one."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def vary_appearance(clip: np.ndarray, rng: np.random.Generator, reach: int = 6) -> np.ndarray:

@@ -149,12 +149,17 @@ class Backbone(nn.Module):
         """
         if not texts:
             return torch.zeros(0, self.embed_dim, device=self.device)
+        return self.encode_tokens(self.tokenize(texts))
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts to token ids (P, L); what is longer than the text tower reads is cut, with a warning."""
         self.warn_truncated(texts)
-        parts = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            tokens = self.tokenizer(list(texts[start : start + TEXTS_AT_ONCE])).to(self.device)
-            parts.append(F.normalize(self._encode_tokens(tokens).float(), dim=-1))
-        return torch.cat(parts)
+        return self.tokenizer(list(texts))
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Token ids (P, L) to embeddings (P, E), float32 of unit length; gradients flow."""
+        parts = [self._encode_tokens(part.to(self.device)) for part in tokens.split(TEXTS_AT_ONCE)]
+        return torch.cat([F.normalize(part.float(), dim=-1) for part in parts])
 
     def warn_truncated(self, texts: Sequence[str]) -> None:
         """Log a warning that names the texts longer than the text tower's context, if there are any."""
