@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -102,7 +102,7 @@ def rendered_stream(
     return stream
 
 
-@lru_cache(maxsize=None)
+@cache
 def rendered_clip(label: str, index: int, split: str, frames: int) -> np.ndarray:
     """A clip of motion-shapes, rendered the first time it is needed and then kept (12 kB a frame)."""
     return motion_shapes.render(label, index, split=split, frames=frames)

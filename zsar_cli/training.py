@@ -367,12 +367,12 @@ class Trainer:
                 negative = prompts.negative.to(self.device) if prompts.negative is not None else None
                 self.text = (prompts.positive.to(self.device), negative)
             return self.text
-        positive, negative = draw_templates(self.templates, step, self.recipe.seed)
+        yes, no = draw_templates(self.templates, step, self.recipe.seed)
         if not self.model.uses_negatives:
-            return self._encode_labels(positive), None
+            return self._encode_labels(yes), None
         with torch.no_grad():
-            against = self._encode_labels(negative)
-        return self._encode_labels(positive), against
+            against = self._encode_labels(no)
+        return self._encode_labels(yes), against
 
     def _encode_labels(self, template: str) -> Tensor:
         """All labels in one template, (C, E); their tokens are kept."""
