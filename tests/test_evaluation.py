@@ -200,7 +200,7 @@ def test_videos_that_cannot_be_read_are_counted_not_replaced(tmp_path: Path) -> 
 
 def test_training_and_evaluation_draw_the_same_few_shots(tmp_path: Path) -> None:
     from zsar_cli.data.definitions import load_dataset
-    from zsar_cli.training import load_recipe
+    from zsar_cli.recipe import load_recipe
     from zsar_cli.training_run import Environment, find_data
 
     for name in ("archery", "yo yo"):

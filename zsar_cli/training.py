@@ -12,13 +12,11 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,131 +24,12 @@ from zsar_cli.batches import Batch, Stream
 from zsar_cli.errors import UsageError
 from zsar_cli.model.alignment import keep_loss, negative_loss, opposition_loss, positive_loss
 from zsar_cli.model.motion import separation_loss
-from zsar_cli.model.recognizer import Parts, RecognizerModel, Record
+from zsar_cli.model.recognizer import RecognizerModel, Record
 from zsar_cli.prompts import Templates
+from zsar_cli.recipe import Recipe
 from zsar_cli.video.transforms import normalise
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the outcome of a training run, besides the data and the backbone's weights."""
-
-    model: str = "ViT-B-16/openai"
-    data: str = "kinetics400"
-    templates: str = "video"
-    tune: str = "full"  # "full": everything; "modules": the backbone stays as it is
-    frames: int = 8
-    steps: int | None = None  # overrides epochs
-    epochs: int = 10
-    batch_size: int = 64
-    accumulate: int = 1  # batches per step
-    lr: float = 8e-6  # the backbone's
-    module_lr: float = 1e-4  # everything else's
-    weight_decay: float = 1e-3
-    warmup: float = 0.1  # part of the run over which the rate rises; after it, half a cosine
-    final_lr: float = 0.01  # where the cosine ends, as part of the peak
-    clip_norm: float = 1.0
-    smoothing: float = 0.0
-    w_neg: float = 0.5
-    w_dis: float = 0.1
-    w_opp: float = 0.05
-    w_keep: float = 0.0
-    beta: float = 0.0
-    pretrained_weight: float = 0.0  # part of the pretrained backbone in the final weights: 0 = tuned only
-    shots: int | None = None  # clips per class, all if None
-    flip: bool = True
-    crop_scale: float = 0.5  # smallest area of a random crop, 1 for none
-    colour_jitter: float = 0.4
-    precision: str = "fp32"  # "bf16" trains under autocast
-    gradient_checkpointing: bool = False
-    half: bool = False  # write the final weights in fp16
-    seed: int = 0
-    architecture: dict[str, Any] | None = (
-        None  # an open_clip model_cfg to train from scratch, instead of a backbone
-    )
-    parts: Parts = field(default_factory=Parts)
-
-    def __post_init__(self) -> None:
-        checks = {
-            "tune must be 'full' or 'modules'": self.tune in ("full", "modules"),
-            "batch_size, accumulate, frames and epochs must be at least 1": min(
-                self.batch_size, self.accumulate, self.frames, self.epochs
-            )
-            >= 1,
-            "pretrained_weight must lie in 0..1": 0 <= self.pretrained_weight <= 1,
-            "warmup must lie in 0..1": 0 <= self.warmup <= 1,
-            "learning rates must not be negative": min(self.lr, self.module_lr) >= 0,
-            "parts.negatives must be 'learned', 'fixed' or 'none'": self.parts.negatives
-            in ("learned", "fixed", "none"),
-        }
-        for message, holds in checks.items():
-            if not holds:
-                raise UsageError(f"The recipe is wrong: {message}.")
-
-
-def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
-    """A bundled recipe by name, or a YAML file; ``overrides`` that are not None replace its fields.
-
-    Raises:
-        UsageError: no such recipe, an unknown field, or a value of the wrong kind.
-    """
-    bundled = Path(__file__).parent / "recipes" / f"{name_or_path}.yaml"
-    path = bundled if bundled.is_file() else Path(name_or_path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in bundled.parent.glob("*.yaml")))
-        raise UsageError(
-            f"There is no recipe {name_or_path!r}; give a YAML file, or one of: {known}."
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"The recipe {path} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"The recipe {path} must be a map of field to value.")
-    content.update({key: value for key, value in overrides.items() if value is not None})
-    return make_recipe(content, str(path))
-
-
-def make_recipe(content: dict[str, Any], source: str) -> Recipe:
-    """A recipe from a plain map, every field checked by name and kind."""
-    content = dict(content)
-    parts = content.pop("parts", {}) or {}
-    if not isinstance(parts, dict):
-        raise UsageError(f"{source}: 'parts' must be a map.")
-    return replace(
-        Recipe(**_checked(content, Recipe(), source)), parts=Parts(**_checked(parts, Parts(), source))
-    )
-
-
-def recipe_content(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as the plain map that :func:`make_recipe` takes."""
-    return asdict(recipe)
-
-
-def _checked(values: dict[str, Any], defaults: Any, source: str) -> dict[str, Any]:
-    kinds = {f.name: getattr(defaults, f.name) for f in fields(defaults)}
-    checked: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in kinds:
-            raise UsageError(f"{source}: unknown field {key!r}; the fields are {', '.join(kinds)}.")
-        default = kinds[key]
-        try:
-            if isinstance(default, bool):
-                if not isinstance(value, bool):
-                    raise ValueError
-            elif isinstance(default, (int, float)) and value is not None:
-                value = type(default)(value)
-            elif key == "architecture":
-                if value is not None and not isinstance(value, dict):
-                    raise ValueError
-            elif default is None and value is not None:
-                value = int(value)
-        except (TypeError, ValueError):
-            raise UsageError(f"{source}: {key} cannot be {value!r}.") from None
-        checked[key] = value
-    return checked
 
 
 def total_steps(count: int, recipe: Recipe) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli.errors import UsageError
-from zsar_cli.training import Recipe, Trainer, recipe_content, total_steps
+from zsar_cli.recipe import Recipe, recipe_content
+from zsar_cli.training import Trainer, total_steps
 
 if TYPE_CHECKING:
     from zsar_cli.batches import Stream

@@ -93,7 +93,7 @@ def train(
 
     With Kinetics-400 on disk:  zsar train --data kinetics400 --data-root /data/kinetics400
     """
-    from zsar_cli.training import load_recipe, make_recipe, recipe_content
+    from zsar_cli.recipe import load_recipe, make_recipe, recipe_content
 
     overrides = {
         "data": data,

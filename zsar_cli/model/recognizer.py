@@ -30,27 +30,11 @@ from zsar_cli.model.alignment import (
 )
 from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation
+from zsar_cli.model.parts import PLAIN, Parts
 from zsar_cli.video.transforms import Preprocess
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 BUNDLED = ("motion-tiny",)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Which parts of the method a model has, and their sizes. The defaults are the whole method."""
-
-    separation: bool = True  # MSM
-    aggregation: bool = True  # MAB; without it the motion tokens are averaged
-    gated: bool = True  # the gate on static context inside MAB
-    negatives: str = "learned"  # "learned", "fixed" (the prompts as the text tower reads them) or "none"
-    width: int = 256
-    queries: int = 4
-    layers: int = 2
-    heads: int = 4
-
-
-PLAIN = Parts(separation=False, aggregation=False, negatives="none")
 
 
 @dataclass
