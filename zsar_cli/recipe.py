@@ -68,7 +68,7 @@ class Recipe:
     gradient_checkpointing: bool = _about(False, "Less memory for more time, inside the towers.")
     half: bool = _about(False, "Write the final weights in fp16.")
     seed: int = _about(0, "Decides everything random.")
-    architecture: dict[str, Any] | None = _about(
+    architecture: dict[str, Any] | None = _about(  # noqa: RUF009 - an immutable default, whatever its annotation
         None, "JSON or YAML file with open_clip's model_cfg: trains that from scratch."
     )
     parts: Parts = field(default_factory=Parts)
