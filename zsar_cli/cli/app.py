@@ -156,13 +156,7 @@ def _explain(error: Exception, arguments: list[str]) -> int:
     if isinstance(error, typer.Abort):
         return INTERRUPTED
     if hasattr(error, "format_message"):  # Typer's own: a wrong option or argument
-        command = next((name for name in arguments if name in COMMANDS), "")
-        help_text = f"zsar {command} --help" if command else "zsar --help"
-        if type(error).__name__ == "NoArgsIsHelpError":
-            console.out(error.format_message())
-        else:
-            console.error(f"{error.format_message().strip().rstrip('.')}. See {help_text}.")
-        return USAGE
+        return _explain_usage(error.format_message().strip(), type(error).__name__, arguments)
     if isinstance(error, MemoryError):
         console.error("Out of memory. Use a smaller --batch-size, fewer --frames or a smaller --model.")
         return SOME_FAILED
@@ -176,3 +170,19 @@ def _explain(error: Exception, arguments: list[str]) -> int:
         "Run it again with --debug to see where, and please report it."
     )
     return SOME_FAILED
+
+
+def _explain_usage(message: str, kind: str, arguments: list[str]) -> int:
+    if kind == "NoArgsIsHelpError":  # the message is the help itself
+        console.plain(message)
+        return USAGE
+    given = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if given in COMMANDS:
+        hint = f"See zsar {given} --help."
+    else:
+        from difflib import get_close_matches
+
+        close = get_close_matches(given, COMMANDS, n=1)
+        hint = f"Did you mean {close[0]}?" if close else "See zsar --help."
+    console.error(f"{message.rstrip('.?')}. {hint}")
+    return USAGE

@@ -63,6 +63,11 @@ def error(message: str) -> None:
     _say(printable(f"zsar: {message}"))
 
 
+def plain(text: str) -> None:
+    """Our own lines on stderr as they are, as a help page."""
+    _say(text)
+
+
 def _say(line: str) -> None:
     with _bar_aside():
         try:

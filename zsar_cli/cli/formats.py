@@ -68,13 +68,15 @@ def _csv(rows: Any) -> str:
 def block(record: dict[str, Any], stream: IO[str]) -> str:
     """The video's name, and below it a line a label: probability, bar, label, and how sure of it by itself."""
     from rich.console import Console
+    from rich.padding import Padding
 
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
     width = min(console.width, WIDEST)
     lines = _error_lines(record) if "error" in record else _answer_lines(record, width)
     with console.capture() as captured:
         for line in lines:
-            console.print(line, width=width, overflow="fold")
+            indent = 2 if line.plain.startswith("  ") else 0  # what is folded stays indented
+            console.print(Padding(line[indent:], (0, 0, 0, indent)), width=width, overflow="fold")
     return captured.get()
 
 
@@ -113,7 +115,7 @@ def _label_line(found: dict[str, Any], width: int) -> Text:
     bar = max(8, width // 6)
     full = round(found["score"] * bar)
     line = Text(f"  {found['score']:6.1%}  ")
-    line.append("━" * full, style="cyan").append("━" * (bar - full), style="bright_black")
+    line.append("━" * full + " " * (bar - full), style="cyan")
     sure = f"  yes {found['yes']:.2f}"
     room = max(1, width - cell_len(line.plain) - len("  ") - len(sure))
     label = printable(found["label"])

@@ -138,7 +138,7 @@ def predict(
         sink = stack.enter_context(_sink(output, format, resume, text))
         paths = find_videos(videos, sys.stdin.buffer, null=null) if listed else iter(found or ())
         run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
-    run.report(output)
+    run.report(output, _format_of(output, format))
     if run.stop.is_set():
         raise typer.Exit(130)
     if run.failed:
@@ -270,7 +270,7 @@ class Run:
     failed: int = 0
     skipped: int = 0
     seconds: float = 0.0
-    warned_short: bool = False
+    short: int = 0
 
     def all(
         self,
@@ -326,24 +326,25 @@ class Run:
             self.failed += 1
             if not sink.shows:
                 console.note(f"zsar: {record['video']}: {record['error']['message']}")
-        elif record["duration"] < SHORT and not self.warned_short:
-            self.warned_short = True
-            console.note(
-                f"zsar: {record['video']} is shorter than {SHORT:g} s: it is judged by appearance more than by "
-                "movement. (Said once.)"
-            )
+        elif record["duration"] < SHORT:
+            self.short += 1
 
-    def report(self, output: Path | None) -> None:
+    def report(self, output: Path | None, format: Format) -> None:
         """A line at the end, where there is something to say."""
         from zsar_cli.cli import console
 
+        videos = "1 video" if self.done == 1 else f"{self.done} videos"
         skipped = f", {self.skipped} answered before" if self.skipped else ""
         failed = f"; {self.failed} failed, each with its record" if self.failed else ""
+        if self.short:
+            console.note(
+                f"{self.short} of {videos} shorter than {SHORT:g} s: judged by appearance more than by movement."
+            )
         if self.stop.is_set():
-            again = " Go on with --resume." if output is not None else ""
-            console.note(f"Interrupted after {self.done} videos{skipped}{failed}.{again}")
+            held = " Go on with --resume." if format == "jsonl" else f" Their records are in {output}."
+            console.note(f"Interrupted after {videos}{skipped}{failed}.{held if output is not None else ''}")
         elif self.failed or self.skipped or (self.done != 1 and sys.stderr.isatty()):
-            console.note(f"{self.done} videos in {self.seconds:.1f} s{skipped}{failed}.")
+            console.note(f"{videos} in {self.seconds:.1f} s{skipped}{failed}.")
 
 
 @contextlib.contextmanager

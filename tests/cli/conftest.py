@@ -1,0 +1,93 @@
+"""Driving the command line: in this process, quickly, or as a process of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.video_files import write_video
+from zsar_cli.cli import app
+
+
+@dataclass
+class Result:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture(scope="session")
+def text_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the session: the phrase bank is embedded once a model."""
+    return tmp_path_factory.mktemp("text-cache")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, text_cache: Path) -> None:
+    """Nothing of the user's own settings or cache."""
+    for name in [name for name in os.environ if name.startswith("ZSAR_") and name != "ZSAR_SHARED"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ZSAR_CACHE_DIR", str(text_cache))
+
+
+@pytest.fixture
+def zsar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run ``zsar`` with these arguments in this process."""
+
+    def run(*arguments: object, stdin: bytes = b"") -> Result:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            app.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Result(int(exit.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def zsar_process() -> Callable[..., subprocess.Popen[bytes]]:
+    """Start ``zsar`` as a process with pipes."""
+
+    def start(*arguments: object, **settings: Any) -> subprocess.Popen[bytes]:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
+        return subprocess.Popen(
+            [sys.executable, "-m", "zsar_cli", *map(os.fspath, map(_plain, arguments))], **pipes
+        )
+
+    return start
+
+
+def _plain(argument: object) -> Any:
+    return argument if isinstance(argument, (str, bytes, os.PathLike)) else str(argument)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with four small videos, one of them in a subdirectory, and what is no video."""
+    directory = tmp_path_factory.mktemp("clips")
+    for index, name in enumerate(("b.mp4", "a.avi", "c.mkv", "deeper/d.mp4")):
+        path = directory / name
+        path.parent.mkdir(exist_ok=True)
+        codec = {".avi": "mpeg4"}.get(path.suffix, "libx264")
+        write_video(path, 12 + 9 * index, codec=codec, size=(96, 64))
+    (directory / "notes.txt").write_text("no video")
+    (directory / ".hidden.mp4").write_bytes(b"")
+    (directory / ".cache").mkdir()
+    (directory / ".cache" / "thumb.mp4").write_bytes(b"")
+    return directory
