@@ -8,7 +8,7 @@ import sys
 
 
 def torchrun(
-    *arguments: object, count: int = 2, restarts: int = 0, timeout: float = 150, **options
+    *arguments: object, count: int = 2, restarts: int = 0, timeout: float = 230, **options
 ) -> subprocess.CompletedProcess[str]:
     """``torchrun ARGUMENTS`` on this machine; ``-m zsar_cli COMMAND ...``, or a script."""
     return subprocess.run(

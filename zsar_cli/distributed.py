@@ -24,12 +24,12 @@ _patient: Any = None  # gloo group for waiting on others while they work, howeve
 
 def rank() -> int:
     """This process's number among those of the job, from 0."""
-    return _number("RANK", 0)
+    return _number("RANK", 0) if world() > 1 else 0
 
 
 def world() -> int:
-    """How many processes the job has; 1 without torchrun."""
-    return _number("WORLD_SIZE", 1)
+    """How many processes the job has; 1 where nobody said how to reach others, as torchrun does."""
+    return _number("WORLD_SIZE", 1) if "MASTER_ADDR" in os.environ else 1
 
 
 def _number(name: str, otherwise: int) -> int:
@@ -78,8 +78,7 @@ def processes(device: str = "cpu") -> Iterator[None]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
         _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
         yield
-        if not on_gpu:  # the others' last messages may still be on their way
-            dist.barrier(_patient)
+        dist.barrier(_patient)  # the others' last messages may still be on their way
     except (RuntimeError, ValueError) as error:
         if not _about_peers(error):
             raise
@@ -111,6 +110,16 @@ def from_first(value: Any = None) -> Any:
 
     data = _to_tensor(value) if rank() == 0 else None
     return _to_value(_pass_on(data, lambda tensor: dist.broadcast(tensor, 0, group=_patient)))
+
+
+def own_share(items: Iterable[Any]) -> Iterable[Any]:
+    """Every ``world``-th of rank 0's ``items``, from this rank's on; alone, ``items`` themselves, read lazily.
+
+    Only rank 0 reads them: there is one standard input, and a folder may change.
+    """
+    if world() == 1:
+        return items
+    return from_first(list(items) if rank() == 0 else None)[rank() :: world()]
 
 
 def to_first(own: Iterable[Any]) -> Iterator[tuple[int, Any]]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from zsar_cli import __version__
+from zsar_cli import __version__, distributed
 from zsar_cli.cli import console
 from zsar_cli.errors import ZsarError
 
@@ -118,7 +118,8 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """What every command understands."""
-    console.configure(quiet=quiet, verbose=verbose)
+    # Of several processes, one speaks; errors are everybody's
+    console.configure(quiet=quiet or distributed.rank() > 0, verbose=verbose)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

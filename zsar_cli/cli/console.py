@@ -57,10 +57,11 @@ def note(message: str) -> None:
 
 
 def error(message: str) -> None:
-    """What went wrong, on stderr, whatever the settings."""
+    """What went wrong, on stderr, whatever the settings; and in which process, where there are several."""
     from zsar_cli.cli.formats import printable
+    from zsar_cli.distributed import rank
 
-    _say(printable(f"zsar: {message}"))
+    _say(printable(f"zsar{f' (rank {number})' if (number := rank()) else ''}: {message}"))
 
 
 def plain(text: str) -> None:

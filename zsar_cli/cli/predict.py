@@ -111,8 +111,10 @@ def predict(
     score is the probability among the labels given. yes (0 to 1) says whether the video shows a label at all,
     and unknown (0 to 1) whether none of them fits: with a single label, its score is always 1, so read these.
 
-    Exit codes: 0 all well, 1 some videos failed (each has its record), 2 wrong usage, 130 interrupted.
+    Exit codes: 0 all well, 1 some videos failed (each has its record; 0 under torchrun, which would start such a
+    job again), 2 wrong usage, 130 interrupted.
     """
+    from zsar_cli import distributed
     from zsar_cli.cli import console
 
     _check(crops, threshold, timeout, output, resume, format)
@@ -125,7 +127,7 @@ def predict(
     from zsar_cli.video.workers import DecodePool
 
     listed = "-" in videos
-    found = None if listed else list(find_videos(videos))
+    found = None if listed or distributed.rank() else list(find_videos(videos))
     run = Run(ClipOptions(frames, views, crops, decoder, batch_size), top_k, threshold)
     workers = default_workers() if workers is None else workers
     with contextlib.ExitStack() as stack:
@@ -133,15 +135,18 @@ def predict(
         # The processes start while this one imports torch and reads the weights
         pool = stack.enter_context(DecodePool(workers, timeout=timeout))
         with console.status(f"Loading {model} ..."):
+            stack.enter_context(distributed.processes())
             recognizer = Recognizer.load(model, device=device, precision=precision)
             text = _text_side(recognizer, wanted, prompts, templates)
-        sink = stack.enter_context(_sink(output, format, resume, text))
+        sink = Sink(lambda record: None)
+        if distributed.rank() == 0:
+            sink = stack.enter_context(_sink(output, format, resume, text))
         paths = find_videos(videos, sys.stdin.buffer, null=null) if listed else iter(found or ())
         run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
     run.report(output, _format_of(output, format))
     if run.stop.is_set():
         raise typer.Exit(130)
-    if run.failed:
+    if run.failed and distributed.world() == 1:  # torchrun would start a job again that did not exit with 0
         raise typer.Exit(1)
 
 
@@ -281,7 +286,8 @@ class Run:
         paths: Iterator[str],
         total: int | None,
     ) -> None:
-        """Every video to the sink, with a bar."""
+        """Every video to the sink, with a bar; of several processes, the first one writes what all of them found."""
+        from zsar_cli import distributed
         from zsar_cli.cli import console
         from zsar_cli.inputs import same_input
 
@@ -302,16 +308,17 @@ class Run:
         self.started = True
         start = time.monotonic()
         with console.progress(total) as advance:
-            for result in recognizer.run(
-                remaining(),
+            results = recognizer.run(
+                distributed.own_share(remaining()),
                 text,
                 pool,
                 self.options,
                 top_k=self.top_k,
                 threshold=self.threshold,
                 stop=self.stop,
-            ):
-                record = result.to_record()
+            )
+            own = (result.to_record() for result in results)
+            for record in distributed.in_turn(distributed.to_first(own)):
                 sink.write(record)
                 self._remark(record, sink)
                 advance(1)
@@ -350,9 +357,11 @@ class Run:
 @contextlib.contextmanager
 def _interruptible(run: Run) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run after the records in hand; before it has begun, or a second time, at once."""
+    from zsar_cli import distributed
 
     def handle(number: int, frame: object) -> None:
-        if run.stop.is_set() or not run.started:
+        again = run.stop.is_set() and distributed.world() == 1  # torchrun passes on what was sent already
+        if again or not run.started:
             raise KeyboardInterrupt
         run.stop.set()
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsar_cli.distributed import own_device
 from zsar_cli.errors import UsageError
 from zsar_cli.model.building import build, load_weights, preprocess_of, token_width, without_initialisation
 from zsar_cli.model.sources import find_source, load_tokenizer
@@ -292,10 +293,14 @@ def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") ->
 
 
 def resolve_device(name: str = "auto") -> str:
-    """``auto`` is CUDA, then MPS, then the CPU. UsageError for a device that is not there."""
+    """``auto`` is CUDA, then MPS, then the CPU. UsageError for a device that is not there.
+
+    Of several processes that torchrun started on a machine, each gets a GPU of its own for ``auto`` and ``cuda``.
+    """
     mps = torch.backends.mps.is_available()
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    name = own_device(name)
     try:
         device = torch.device(name)
     except RuntimeError as error:
