@@ -21,7 +21,9 @@ from zsar_cli.evaluation import Options, RecordFile, TextSide, evaluate_embeddin
 from zsar_cli.model.alignment import Scores, score_with_bank, usable_bank
 from zsar_cli.protocols import Source, combine, make_plan
 from zsar_cli.results import run_plan
+from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Preprocess
+from zsar_cli.video.workers import ClipRequest
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Sums(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = nn.Identity()
+        self.backbone.device, self.backbone.dtype = torch.device("cpu"), torch.float32
         self.log_scale = nn.Parameter(torch.tensor(3.0))
         self.mix = nn.Parameter(torch.randn(12, 8, generator=torch.Generator().manual_seed(0)))
 
@@ -232,8 +235,14 @@ def test_embeddings_at_hand_give_the_same_numbers() -> None:
 
 def test_a_failed_clip_error_survives_as_a_record() -> None:
     part = shapes_plan(clips=2).parts[0]
-    clips = iter([VideoError("crashed", "it died"), np.zeros((1, 4, 16, 16, 3), np.uint8)])
-    records = evaluation._evaluate_batch(Sums(), part, encode(part.labels), OPTIONS, range(2), clips)
+    requests = [ClipRequest(item.path, Sampling(4), Sums.preprocess) for item in part.items]
+    clips = iter(
+        [
+            (requests[0], None, VideoError("crashed", "it died")),
+            (requests[1], None, evaluation.render(requests[1])),
+        ]
+    )
+    records = evaluation._evaluate_batch(Sums(), part, encode(part.labels), OPTIONS, range(2), clips, None)
     assert records[0]["error"] == {"kind": "crashed", "message": "it died"}
     assert "rank" in records[1]
     assert json.loads(results.to_json({"x": float("nan")})) == {"x": None}

@@ -23,10 +23,11 @@ from zsar_cli import metrics
 from zsar_cli.data.clips import is_rendered, load_rendered_clip
 from zsar_cli.data.definitions import Item
 from zsar_cli.errors import UsageError, VideoError
+from zsar_cli.feature_cache import EncodedClip, FeatureCache, load_cached, map_features
 from zsar_cli.model.alignment import score_with_bank, usable_bank
+from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.video.sampling import Sampling
-from zsar_cli.video.transforms import normalise
-from zsar_cli.video.workers import ClipRequest, DecodePool
+from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
 
 if TYPE_CHECKING:
     from zsar_cli.model.recognizer import RecognizerModel
@@ -203,11 +204,13 @@ def evaluate_part(
     write: Callable[[dict[str, Any]], None] = lambda record: None,
     rank: int = 0,
     world: int = 1,
+    cache: FeatureCache | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluate one part; returns its records in the order of its items.
 
     ``done`` holds records of an earlier run by item number: they are not computed again. ``write`` is called
-    with each new record. With several processes, each takes every ``world``-th batch from ``rank``.
+    with each new record. With several processes, each takes every ``world``-th batch from ``rank``. What is in
+    ``cache`` is neither decoded nor put through the visual tower.
     """
     done = dict(done or {})
     batches = [
@@ -218,10 +221,10 @@ def evaluate_part(
     todo = [batch for batch in batches[rank::world] if any(i not in done for i in batch)]
     numbers = [i for batch in todo for i in batch]
     with contextlib.ExitStack() as stack:
-        clips = iter_clips([part.items[i] for i in numbers], model, options, stack)
+        clips = iter_clips([part.items[i] for i in numbers], model, options, stack, cache)
         for batch in todo:
             for number, record in zip(
-                batch, _evaluate_batch(model, part, text, options, batch, clips), strict=True
+                batch, _evaluate_batch(model, part, text, options, batch, clips, cache), strict=True
             ):
                 if number not in done:
                     done[number] = record
@@ -230,67 +233,75 @@ def evaluate_part(
 
 
 def iter_clips(
-    items: Sequence[Item], model: RecognizerModel, options: Options, stack: contextlib.ExitStack
-) -> Iterator[np.ndarray | VideoError]:
-    """Pixels (views * crops, T, h, w, 3) uint8 of each item, or why there are none; decoded ahead."""
+    items: Sequence[Item],
+    model: RecognizerModel,
+    options: Options,
+    stack: contextlib.ExitStack,
+    cache: FeatureCache | None = None,
+) -> Iterator[tuple[ClipRequest, str | None, Clip | EncodedClip | VideoError]]:
+    """Each item as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
     sampling = Sampling(options.frames, options.views)
-    requests = [
-        ClipRequest(item.path, sampling, model.preprocess, options.crops, options.decoder)
-        for item in items
-        if not is_rendered(item.path)
-    ]
-    decoded: Iterator[Any] = iter(())
-    if requests:
-        pool = stack.enter_context(DecodePool(options.workers, timeout=options.timeout))
-        decoded = iter(pool.imap(requests))
-    for item in items:
-        if is_rendered(item.path):
-            yield load_rendered_clip(item.path, sampling, model.preprocess, options.crops)
-        else:
-            clip = next(decoded)
-            yield clip if isinstance(clip, VideoError) else clip.pixels
+    decoded = any(not is_rendered(item.path) for item in items)
+    pool = stack.enter_context(DecodePool(options.workers if decoded else 0, timeout=options.timeout))
+    requests = (
+        ClipRequest(item.path, sampling, model.preprocess, options.crops, options.decoder) for item in items
+    )
+    return load_cached(pool, requests, cache, render)
+
+
+def render(request: ClipRequest) -> Clip | None:
+    """A clip of motion-shapes; None for what must be decoded."""
+    if not is_rendered(request.path):
+        return None
+    return load_rendered_clip(request.path, request.sampling, request.preprocess, request.crops)
 
 
 @torch.no_grad()
 def _evaluate_batch(
-    model: RecognizerModel, part: Part, text: TextSide, options: Options, batch: range, clips: Iterator[Any]
+    model: RecognizerModel,
+    part: Part,
+    text: TextSide,
+    options: Options,
+    batch: range,
+    clips: Iterator[Any],
+    cache: FeatureCache | None,
 ) -> list[dict[str, Any]]:
     loaded = list(islice(clips, len(batch)))
     records: list[dict[str, Any]] = [
         {"part": part.name, "item": number, "video": part.items[number].listed} for number in batch
     ]
-    good = [k for k, clip in enumerate(loaded) if not isinstance(clip, VideoError)]
-    for k, clip in enumerate(loaded):
+    for record, (_, _, clip) in zip(records, loaded, strict=True):
         if isinstance(clip, VideoError):
-            records[k]["error"] = {"kind": clip.kind, "message": clip.message}
+            record["error"] = {"kind": clip.kind, "message": clip.message}
+    good = [k for k, (_, _, clip) in enumerate(loaded) if not isinstance(clip, VideoError)]
     if not good:
         return records
-    device = next(model.parameters()).device
-    pixels = torch.from_numpy(np.stack([loaded[k] for k in good]))
-    videos, views = pixels.shape[:2]
-    dtype = getattr(model.backbone, "dtype", torch.float32)
-    features = model.encode_frames(normalise(pixels.flatten(0, 1).to(device), model.preprocess, dtype))
+    probes = PROBES if options.probe_motion else ()
+
+    def embed(features: FrameFeatures, of_video: list[int]) -> Tensor:
+        """(n, 1 + probes, E): of the clips as they are, then with their frames in each probe's order."""
+        items = [batch[good[k]] for k in of_video]
+        seen = [features]
+        for probe in probes:
+            order = _orders(probe, items, options).to(features.embedding.device)
+            rows = torch.arange(len(order), device=order.device)[:, None]
+            seen.append(FrameFeatures(features.embedding[rows, order], features.tokens[rows, order]))
+        return torch.stack([model.encode_video(x).embedding.float() for x in seen], dim=1)
+
+    embedding = map_features(
+        model, [loaded[k][2] for k in good], embed, cache, [loaded[k][1] for k in good]
+    ).mean(dim=1)
     targets = [part.targets[batch[k]] for k in good]
-
-    def embed(order: Tensor | None) -> Tensor:
-        seen = features
-        if order is not None:
-            rows = torch.arange(len(order), device=device)[:, None]
-            seen = type(features)(features.embedding[rows, order], features.tokens[rows, order])
-        return model.encode_video(seen).embedding.float().unflatten(0, (videos, views)).mean(1)
-
-    for k, scored in zip(good, score_records(model, embed(None), targets, text), strict=True):
+    for k, scored in zip(good, score_records(model, embedding[:, 0], targets, text), strict=True):
         records[k] |= scored
-    if options.probe_motion:
-        for probe in PROBES:
-            order = _orders(probe, [batch[k] for k in good], views, options).to(device)
-            for k, scored in zip(good, score_records(model, embed(order), targets, text), strict=True):
-                records[k].setdefault("probes", {})[probe] = scored["rank"]
+    for number, probe in enumerate(probes, start=1):
+        for k, scored in zip(good, score_records(model, embedding[:, number], targets, text), strict=True):
+            records[k].setdefault("probes", {})[probe] = scored["rank"]
     return records
 
 
-def _orders(probe: str, items: Sequence[int], views: int, options: Options) -> Tensor:
-    """Which frame stands at each place (videos * views, T): shuffled, reversed, or the middle one only."""
+def _orders(probe: str, items: Sequence[int], options: Options) -> Tensor:
+    """Which frame stands at each place (clips, T): shuffled (by item), reversed, or the middle one only."""
     frames = np.arange(options.frames)
     rows = []
     for item in items:
@@ -298,7 +309,7 @@ def _orders(probe: str, items: Sequence[int], views: int, options: Options) -> T
             row = np.random.default_rng([options.seed, item]).permutation(frames)
         else:
             row = frames[::-1] if probe == "reversed" else np.full_like(frames, options.frames // 2)
-        rows += [row.copy()] * views
+        rows.append(row.copy())
     return torch.from_numpy(np.stack(rows))
 
 

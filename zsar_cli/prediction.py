@@ -27,6 +27,7 @@ from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from zsar_cli.feature_cache import EncodedClip, FeatureCache
     from zsar_cli.model.recognizer import RecognizerModel
     from zsar_cli.prompts import PromptEmbeddings
 
@@ -43,7 +44,6 @@ __all__ = [
 
 DEFAULT_MODEL = "PE-Core-B-16/meta"
 DEFAULT_TEMPLATES = "video"
-FRAMES_AT_ONCE = 512  # that go through the visual tower together, however many views a video has
 
 Text: TypeAlias = "Sequence[str] | str | Labels | PromptEmbeddings"
 
@@ -80,12 +80,20 @@ class Recognizer:
     Make one with :meth:`load`; it may then be used for any number of videos and sets of labels.
     """
 
-    def __init__(self, model: RecognizerModel) -> None:
+    def __init__(self, model: RecognizerModel, cache: FeatureCache | None = None) -> None:
         self.model = model
+        self.cache = cache
         self._texts: dict[Any, TextSide] = {}
 
     @classmethod
-    def load(cls, model: str = DEFAULT_MODEL, *, device: str = "auto", precision: str = "auto") -> Recognizer:
+    def load(
+        cls,
+        model: str = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        cache: str | os.PathLike[str] | None = None,
+    ) -> Recognizer:
         """Load a model.
 
         Args:
@@ -93,15 +101,22 @@ class Recognizer:
                 directory that ``zsar train`` wrote.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+            cache: a folder for what the visual tower says of each video, so that asking again with other labels
+                neither decodes it nor runs the tower.
 
         Raises:
-            UsageError: there is no such model or device, or the weights cannot be had.
+            UsageError: there is no such model or device, the weights cannot be had, or the cache cannot be written.
         """
         from zsar_cli.model.backbone import resolve_device, resolve_precision
         from zsar_cli.model.recognizer import load_model
 
         device = resolve_device(device)
-        return cls(load_model(model, device=device, precision=resolve_precision(precision, device)))
+        loaded = load_model(model, device=device, precision=resolve_precision(precision, device))
+        if cache is None:
+            return cls(loaded)
+        from zsar_cli.feature_cache import FeatureCache
+
+        return cls(loaded, FeatureCache(os.fspath(cache), loaded))
 
     # --- labels
 
@@ -239,33 +254,32 @@ class Recognizer:
 
         Once ``stop`` is set, the videos that are already decoded together are finished and no others.
         """
-        paths: queue.SimpleQueue[str] = queue.SimpleQueue()
+        from zsar_cli.feature_cache import load_cached
+
         sampling = Sampling(options.frames, options.views)
-
-        def requests() -> Iterator[ClipRequest]:
-            for path in videos:
-                paths.put(path)
-                yield ClipRequest(path, sampling, self.model.preprocess, options.crops, options.decoder)
-
-        for batch in ready_batches(pool.imap(requests()), options.batch_size, stop or threading.Event()):
-            clips = [result for result in batch if isinstance(result, Clip)]
-            answers = iter(self._answer(clips, text, top_k) if clips else ())
-            for result in batch:
-                path = paths.get()
+        requests = (
+            ClipRequest(path, sampling, self.model.preprocess, options.crops, options.decoder)
+            for path in videos
+        )
+        loaded = load_cached(pool, requests, self.cache)
+        for batch in ready_batches(loaded, options.batch_size, stop or threading.Event()):
+            good = [(key, clip) for _, key, clip in batch if not isinstance(clip, VideoError)]
+            answers = iter(self._answer(good, text, top_k) if good else ())
+            for request, _, result in batch:
                 if isinstance(result, VideoError):
-                    yield Failure(path, result.kind, result.message)
+                    yield Failure(request.path, result.kind, result.message)
                 else:
-                    yield _result(path, result, *next(answers), threshold)
+                    yield _result(request.path, result, *next(answers), threshold)
 
     def _answer(
-        self, clips: Sequence[Clip], text: TextSide, top_k: int
+        self, videos: Sequence[tuple[str | None, Clip | EncodedClip]], text: TextSide, top_k: int
     ) -> list[tuple[list[LabelScore], float]]:
-        """For each video its best labels and ``unknown``."""
+        """For each video, with its key in the cache, its best labels and ``unknown``."""
         import torch
 
         with torch.inference_mode():
             try:
-                scores = self.model.score(self._embed(clips), text.positive, text.negative, text.bank)
+                scores = self.model.score(self._embed(videos), text.positive, text.negative, text.bank)
                 best = scores.score.topk(min(top_k, len(text.labels)), dim=-1)
                 columns = best.indices.tolist()
                 score, unknown = best.values.tolist(), scores.unknown.tolist()
@@ -281,24 +295,21 @@ class Recognizer:
         ]
         return list(zip(found, unknown, strict=True))
 
-    def _embed(self, clips: Sequence[Clip]) -> Tensor:
+    def _embed(self, videos: Sequence[tuple[str | None, Clip | EncodedClip]]) -> Tensor:
         """Videos of V clips each -> (B, E) of unit length, the mean over the clips."""
-        import torch
         from torch.nn import functional as F
 
-        from zsar_cli.video.transforms import normalise
+        from zsar_cli.feature_cache import map_features
 
-        backbone = self.model.backbone
-        pixels = torch.cat([torch.from_numpy(clip.pixels) for clip in clips])  # (B*V, T, h, w, 3)
-        parts = []
-        for part in pixels.split(max(1, FRAMES_AT_ONCE // pixels.shape[1])):
-            prepared = normalise(part.to(backbone.device), self.model.preprocess, backbone.dtype)
-            parts.append(self.model(prepared).embedding)
-        return F.normalize(torch.cat(parts).unflatten(0, (len(clips), -1)).mean(dim=1), dim=-1)
+        keys, clips = [key for key, _ in videos], [clip for _, clip in videos]
+        views = map_features(
+            self.model, clips, lambda part, _: self.model.encode_video(part).embedding, self.cache, keys
+        )
+        return F.normalize(views.mean(dim=1), dim=-1)
 
 
 def _result(
-    path: str, clip: Clip, found: list[LabelScore], unknown: float, threshold: float | None
+    path: str, clip: Clip | EncodedClip, found: list[LabelScore], unknown: float, threshold: float | None
 ) -> Prediction | Failure:
     if unknown != unknown:  # NaN: half precision overflowed somewhere
         return Failure(

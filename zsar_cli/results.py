@@ -26,6 +26,7 @@ from zsar_cli.evaluation import (
 from zsar_cli.protocols import Plan, combine, describe_data
 
 if TYPE_CHECKING:
+    from zsar_cli.feature_cache import FeatureCache
     from zsar_cli.model.recognizer import RecognizerModel
 
 
@@ -64,6 +65,7 @@ def run_plan(
     output: Path | None = None,
     progress: Callable[[int], None] = lambda count: None,
     max_missing: float = 0.1,
+    cache: FeatureCache | None = None,
 ) -> dict[str, Any]:
     """Evaluate every part of a plan.
 
@@ -72,6 +74,7 @@ def run_plan(
         templates: name and hash of the prompt templates, for the record.
         output: where to write ``predictions.jsonl`` (resumed if there), ``results.json`` and the tables.
         progress: told how many more videos are done.
+        cache: where the visual tower's features are kept.
 
     Returns:
         the content of ``results.json``.
@@ -98,7 +101,7 @@ def run_plan(
             done = file.done.get(part.name, {}) if file is not None else {}
             progress(len(done))
             records[part.name] = evaluate_part(
-                model, part, texts[part.labels], options, done=done, write=keep
+                model, part, texts[part.labels], options, done=done, write=keep, cache=cache
             )
     finally:
         if file is not None:

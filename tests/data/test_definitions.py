@@ -151,16 +151,12 @@ def test_motion_shapes_clips_are_those_it_renders() -> None:
     data = load_motion_shapes("unseen")
     assert len(data.items) == motion_shapes.CLIPS_PER_CLASS["unseen"] * len(data.classes)
     item = data.items[30]
-    clip = load_rendered_clip(item.path, Sampling(frames=4), Preprocess(size=(64, 64)))
+    clip = load_rendered_clip(item.path, Sampling(frames=4), Preprocess(size=(64, 64))).pixels
     expected = motion_shapes.render(data.classes[item.label], 30 % 24, split="unseen", frames=4)
     assert (clip[0] == expected).all()
-    assert load_rendered_clip(item.path, Sampling(4, views=2), Preprocess(size=(64, 64))).shape == (
-        2,
-        4,
-        64,
-        64,
-        3,
-    )
+    views = load_rendered_clip(item.path, Sampling(4, views=2), Preprocess(size=(64, 64)))
+    assert views.pixels.shape == (2, 4, 64, 64, 3)
+    assert views.indices.shape == views.times.shape == (2, 4)
 
 
 def test_errors_say_what_was_looked_for(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from zsar_cli.cli.choices import CacheOption
 from zsar_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def evaluate(
         str, typer.Option(help="auto, fp32, bf16 or fp16.", envvar="ZSAR_PRECISION")
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Of shuffled frames, bootstrap and few-shot draws.")] = 0,
+    cache: CacheOption = None,
 ) -> None:
     """Evaluate a model on a data set.
 
@@ -144,7 +146,7 @@ def evaluate(
     options = Options(
         frames, views, crops, batch_size, workers, decoder, timeout, probe_motion=probe is not None, seed=seed
     )
-    results = _run(plan, chosen, options, templates, device, precision, output, max_missing)
+    results = _run(plan, chosen, options, templates, device, precision, output, max_missing, cache)
     if format == "json":
         from zsar_cli.results import to_json
 
@@ -228,9 +230,11 @@ def _run(
     precision: str,
     output: Path | None,
     max_missing: float,
+    cache: Path | None,
 ) -> dict[str, Any]:
     from zsar_cli.cli import console
     from zsar_cli.evaluation import TextSide
+    from zsar_cli.feature_cache import FeatureCache
     from zsar_cli.model.backbone import resolve_device, resolve_precision
     from zsar_cli.model.recognizer import load_model
     from zsar_cli.prompts import Labels, TextCache, embed_prompts, load_templates, phrase_bank
@@ -239,7 +243,8 @@ def _run(
     device = str(resolve_device(device))
     network = load_model(chosen.model, device=device, precision=resolve_precision(precision, device))
     chosen_templates = load_templates(templates or network.templates or "video")
-    cache = TextCache()
+    features = FeatureCache(cache, network) if cache is not None else None
+    texts = TextCache()
 
     def embed(names: Sequence[str], negatives: bool) -> Any:
         phrases = Labels(tuple(names), tuple((name,) for name in names))
@@ -248,7 +253,7 @@ def _run(
             phrases,
             chosen_templates,
             negatives=negatives,
-            cache=cache,
+            cache=texts,
             model_id=f"{network.name} {network.backbone.fingerprint()}",
         )
 
@@ -261,7 +266,7 @@ def _run(
         return TextSide(tuple(names), prompts.positive.to(device), negative, bank)
 
     with console.progress(sum(len(part.items) for part in plan.parts)) as advance:
-        return run_plan(
+        results = run_plan(
             network,
             plan,
             encode,
@@ -271,7 +276,11 @@ def _run(
             output=output,
             progress=advance,
             max_missing=max_missing,
+            cache=features,
         )
+    if features is not None:
+        console.note(f"Cache {features.summary()}.")
+    return results
 
 
 def _show(what: Any) -> None:

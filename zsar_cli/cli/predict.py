@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from zsar_cli.cli.choices import (
+    CacheOption,
     DeviceOption,
     LabelOption,
     LabelsOption,
@@ -105,6 +106,7 @@ def predict(
     ] = 60.0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    cache: CacheOption = None,
 ) -> None:
     """Name the action in videos.
 
@@ -136,7 +138,7 @@ def predict(
         pool = stack.enter_context(DecodePool(workers, timeout=timeout))
         with console.status(f"Loading {model} ..."):
             stack.enter_context(distributed.processes())
-            recognizer = Recognizer.load(model, device=device, precision=precision)
+            recognizer = Recognizer.load(model, device=device, precision=precision, cache=cache)
             text = _text_side(recognizer, wanted, prompts, templates)
         sink = Sink(lambda record: None)
         if distributed.rank() == 0:
@@ -144,6 +146,8 @@ def predict(
         paths = find_videos(videos, sys.stdin.buffer, null=null) if listed else iter(found or ())
         run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
     run.report(output, _format_of(output, format))
+    if recognizer.cache is not None:
+        console.note(f"Cache {recognizer.cache.summary()}.")
     if run.stop.is_set():
         raise typer.Exit(130)
     if run.failed and distributed.world() == 1:  # torchrun would start a job again that did not exit with 0

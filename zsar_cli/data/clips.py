@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from zsar_cli.video.decode import VideoInfo
 from zsar_cli.video.sampling import Sampling, view_indices
 from zsar_cli.video.transforms import Preprocess, resize_and_crop
+from zsar_cli.video.workers import Clip
 
 RENDERED = "motion-shapes:"
 
@@ -15,14 +17,20 @@ def is_rendered(path: str) -> bool:
     return path.startswith(RENDERED)
 
 
-def load_rendered_clip(path: str, sampling: Sampling, preprocess: Preprocess, crops: int = 1) -> np.ndarray:
-    """Pixels (views * crops, T, h, w, 3) uint8 of ``motion-shapes:SPLIT/LABEL/INDEX``."""
+def load_rendered_clip(path: str, sampling: Sampling, preprocess: Preprocess, crops: int = 1) -> Clip:
+    """The clip ``motion-shapes:SPLIT/LABEL/INDEX``, as the decode workers give those of files."""
+    from zsar_cli.data import motion_shapes
+
+    count = int(motion_shapes.SECONDS * motion_shapes.FRAMES_PER_SECOND)
     frames = _render(path, sampling)
+    indices = view_indices(count, sampling)
     views = frames.reshape(sampling.views, sampling.frames, *frames.shape[1:])
     pixels = resize_and_crop(views, preprocess, crops=crops)  # several crops come first
-    if crops == 1:
-        return pixels
-    return pixels.swapaxes(0, 1).reshape(sampling.views * crops, sampling.frames, *pixels.shape[-3:])
+    if crops > 1:
+        pixels = pixels.swapaxes(0, 1).reshape(sampling.views * crops, sampling.frames, *pixels.shape[-3:])
+    size, rate = motion_shapes.SIZE, float(motion_shapes.FRAMES_PER_SECOND)
+    info = VideoInfo(motion_shapes.SECONDS, size, size, count, rate)
+    return Clip(pixels, indices, indices / rate, info)
 
 
 def _render(path: str, sampling: Sampling) -> np.ndarray:

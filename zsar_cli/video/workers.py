@@ -71,6 +71,13 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """Stands among requests for one whose result is there already, and keeps its place in the order."""
+
+    result: Any
+
+
+@dataclass(frozen=True)
 class StreamRequest:
     """A long video's frames, ``rate`` a second, ``chunk`` at a time."""
 
@@ -188,7 +195,7 @@ class DecodePool:
         self._keepers = []
 
     def imap(self, requests: Iterable[Any]) -> Iterator[Any]:
-        """What ``load`` makes of each request, in input order, or the VideoError it ended in.
+        """What ``load`` makes of each request, in input order, or the VideoError it ended in; of a Ready, its result.
 
         ``requests`` is read lazily in a thread, at most ``ahead`` beyond what was yielded: a result is out as
         soon as it is there, even if the next request is long in coming.
@@ -196,7 +203,7 @@ class DecodePool:
         if not self._keepers:
             for request in requests:
                 try:
-                    yield self.load(request)
+                    yield request.result if isinstance(request, Ready) else self.load(request)
                 except VideoError as error:
                     yield error
             return
@@ -258,7 +265,10 @@ class DecodePool:
                     replies: queue.Queue[tuple[str, Any]] = queue.Queue(BUFFERED_CHUNKS if streamed else 0)
                     job = _Job(request, load, replies, streamed, stop)
                     order.put(job)
-                    self._jobs.put(job)
+                    if isinstance(request, Ready):
+                        replies.put(("item", request.result))
+                    else:
+                        self._jobs.put(job)
                 order.put(None)
             except BaseException as error:
                 order.put(error)

@@ -1,0 +1,294 @@
+"""The cache of frame features: what is found again, what is not, and that nothing is decoded or encoded twice."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.tiny_models import make_tiny_clip
+from tests.video_files import write_video
+from zsar_cli.cli.app import app
+from zsar_cli.errors import UsageError
+from zsar_cli.feature_cache import EncodedClip, FeatureCache, load_cached, map_features
+from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
+from zsar_cli.model.recognizer import Parts, RecognizerModel
+from zsar_cli.prediction import Recognizer
+from zsar_cli.video.sampling import Sampling
+from zsar_cli.video.workers import ClipRequest, DecodePool, load_clip
+
+LABELS = ["arm wrestling", "shooting a basketball", "tai chi"]
+
+
+@pytest.fixture(autouse=True)
+def own_text_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path / "texts"))
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    return [str(write_video(folder / f"{n}.mp4", 12 + n)) for n in range(5)]
+
+
+@pytest.fixture(scope="module")
+def motion_dir(tmp_path_factory, tiny_clip_dir):
+    """A model that looks at motion, on the tiny backbone, as zsar train writes it with tune: modules."""
+    folder = tmp_path_factory.mktemp("motion")
+    torch.manual_seed(1)
+    model = RecognizerModel(load_backbone(str(tiny_clip_dir)), Parts(width=16, queries=2, layers=1, heads=2))
+    torch.nn.init.normal_(model.project.weight, std=0.5)
+    model.save(folder, backbone=False)
+    return folder
+
+
+def request(path: str, **changes) -> ClipRequest:
+    return ClipRequest(path, Sampling(4), **changes)
+
+
+def forbid_work(monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("this was to come from the cache")
+
+    monkeypatch.setattr(Backbone, "encode_frames", refuse)
+    monkeypatch.setattr("zsar_cli.video.workers.load_clip", refuse)
+    monkeypatch.setattr(DecodePool.__init__, "__defaults__", (60, None, None, refuse))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_records_without_decoder_or_tower(videos, motion_dir, tmp_path, monkeypatch, precision):
+    names = [*videos, str(tmp_path / "missing.mp4")]
+
+    def ask(labels, cache):
+        recognizer = Recognizer.load(str(motion_dir), device="cpu", precision=precision, cache=cache)
+        results = recognizer.predict_many(names, labels, workers=0, views=2, crops=3, batch_size=4)
+        return [result.to_record() for result in results]
+
+    plain, other = ask(LABELS, None), ask(["a", "b"], None)
+    assert ask(LABELS, tmp_path / "cache") == plain  # the first time nothing comes from there
+    forbid_work(monkeypatch)
+    names.pop()
+    for labels, expected in ((LABELS, plain), (["a", "b"], other)):
+        for found, record in zip(ask(labels, tmp_path / "cache"), expected[:-1], strict=True):
+            assert {**found, "predictions": 0, "unknown": 0} == {**record, "predictions": 0, "unknown": 0}
+            scores = {p["label"]: p["score"] for p in found["predictions"]}
+            assert scores == pytest.approx({p["label"]: p["score"] for p in record["predictions"]}, abs=2e-3)
+            assert found["unknown"] == pytest.approx(record["unknown"], abs=2e-3)
+
+
+def test_hits_and_misses_keep_their_order(videos, tiny_clip_dir, tmp_path):
+    def ask(names):
+        recognizer = Recognizer.load(str(tiny_clip_dir), device="cpu", cache=tmp_path)
+        return [r.to_record() for r in recognizer.predict_many(names, LABELS, workers=2)], recognizer.cache
+
+    ask(videos[1::2])
+    found, cache = ask(videos)
+    assert [r["video"] for r in found] == videos
+    assert (cache.read, cache.added) == (2, 3)
+    alone, _ = ask(videos[3:4])
+    assert alone == found[3:4]
+
+
+def test_what_is_asked_for_decides_the_key(videos, tiny_clip_dir, tmp_path):
+    model = RecognizerModel(load_backbone(str(tiny_clip_dir)))
+    cache = FeatureCache(tmp_path, model)
+    path = str(write_video(tmp_path / "a.mp4", 12))
+    requests = [
+        request(path),
+        ClipRequest(path, Sampling(8)),
+        ClipRequest(path, Sampling(4, views=2)),
+        ClipRequest(path, Sampling(4, mode="dense")),
+        request(path, crops=3),
+        request(path, decoder="decord"),
+        request(videos[0]),
+    ]
+    keys = [cache.key(r) for r in requests]
+    status = os.stat(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    keys.append(cache.key(requests[0]))
+    write_video(Path(path), 13)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    keys.append(cache.key(requests[0]))
+    assert len(set(keys)) == len(keys)
+    assert cache.key(request("/no/such.mp4")) is None
+    monthly = request(path, seed=1)
+    with pytest.raises(ValueError, match="chance"):
+        cache.key(monthly)
+
+
+def test_a_folder_of_frames_changes_with_any_frame(tiny_clip_dir, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (40, 40), (number, 0, 0)).save(folder / f"{number}.png")
+    cache = FeatureCache(tmp_path / "cache", RecognizerModel(load_backbone(str(tiny_clip_dir))))
+    before = cache.key(request(str(folder)))
+    assert cache.key(request(str(folder))) == before
+    os.utime(folder / "1.png", ns=(0, 1))
+    assert cache.key(request(str(folder))) != before
+
+
+def test_other_weights_and_precisions_do_not_meet(videos, tiny_clip_dir, tmp_path):
+    other = make_tiny_clip(tmp_path / "other", seed=1)
+    loaded = [
+        RecognizerModel(load_backbone(str(tiny_clip_dir))),
+        RecognizerModel(load_backbone(str(tiny_clip_dir), precision="bf16")),
+        RecognizerModel(load_backbone(str(other))),
+    ]
+    caches = [FeatureCache(tmp_path / "cache", model) for model in loaded]
+    assert len({cache._path("0" * 32) for cache in caches}) == 3
+
+
+def stored(model: RecognizerModel, cache: FeatureCache, path: str) -> str:
+    key = cache.key(request(path, preprocess=model.preprocess))
+    (loaded,) = load_cached(DecodePool(0), [request(path, preprocess=model.preprocess)], cache)
+    map_features(model, [loaded[2]], lambda part, _: part.embedding, cache, [loaded[1]])
+    assert loaded[1] == key
+    return key
+
+
+def test_tokens_are_kept_only_for_models_that_look_at_motion(videos, tiny_clip_dir, tmp_path):
+    plain = RecognizerModel(load_backbone(str(tiny_clip_dir)))
+    motion = RecognizerModel(load_backbone(str(tiny_clip_dir)), Parts())
+    key = stored(plain, cache := FeatureCache(tmp_path, plain), videos[0])
+    small = cache.added_bytes
+    wanting = FeatureCache(tmp_path, motion)
+    assert wanting.get(key) is None
+    assert stored(motion, wanting, videos[0]) == key
+    assert wanting.added_bytes > small + 4 * 16 * 32
+    assert wanting.get(key).features.tokens.shape == (1, 4, 16, 32)
+    assert cache.get(key).features.tokens.shape[2] == 0  # the larger file serves both
+
+
+def test_what_is_not_whole_is_computed_again(videos, tiny_clip_dir, tmp_path):
+    model = RecognizerModel(load_backbone(str(tiny_clip_dir)), Parts())
+    cache = FeatureCache(tmp_path, model)
+    key = stored(model, cache, videos[0])
+    whole = cache._path(key).read_bytes()
+    good = cache.get(key).features.tokens.clone()
+    for damaged in (whole[: len(whole) // 2], b"", b"\xff" * 100, whole + b"x"):
+        cache._path(key).write_bytes(damaged)
+        assert cache.get(key) is None
+        stored(model, cache, videos[0])
+        assert torch.equal(cache.get(key).features.tokens, good)
+
+
+def test_a_killed_run_leaves_nothing_that_counts(videos, tiny_clip_dir, tmp_path, monkeypatch):
+    model = RecognizerModel(load_backbone(str(tiny_clip_dir)))
+    cache = FeatureCache(tmp_path, model)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stored(model, cache, videos[0])
+    (left,) = cache._aside.iterdir()
+    assert cache.get(cache.key(request(videos[0], preprocess=model.preprocess))) is None
+    FeatureCache(tmp_path, model)
+    assert left.exists()  # another run may be writing it
+    os.utime(left, (0, 0))
+    FeatureCache(tmp_path, model)
+    assert not left.exists()
+
+
+def test_a_full_disk_costs_a_warning(videos, tiny_clip_dir, tmp_path, monkeypatch, caplog):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    model = RecognizerModel(load_backbone(str(tiny_clip_dir)))
+    cache = FeatureCache(tmp_path, model)
+    monkeypatch.setattr(os, "replace", full)
+    with caplog.at_level(logging.WARNING):
+        for video in videos[:3]:
+            stored(model, cache, video)
+    assert len(caplog.records) == 1
+    assert "No space left" in caplog.text
+    assert not list(cache._aside.iterdir())
+
+
+def test_a_cache_that_cannot_be_is_refused_before_the_work(tiny_clip_dir, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file"):
+        FeatureCache(tmp_path / "file", RecognizerModel(load_backbone(str(tiny_clip_dir))))
+
+
+def test_many_views_go_through_in_portions(videos, tiny_clip_dir, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = RecognizerModel(load_backbone(str(tiny_clip_dir)), Parts(width=16, queries=2, layers=1, heads=2))
+    torch.nn.init.normal_(model.project.weight)
+    requests = [ClipRequest(v, Sampling(4, views=3), model.preprocess) for v in videos]
+    clips = [load_clip(r) for r in requests]
+    cache = FeatureCache(tmp_path, model)
+    keys = [cache.key(r) for r in requests]
+    seen = []
+
+    def embed(part: FrameFeatures, rows: list[int]) -> torch.Tensor:
+        seen.append(list(rows))
+        return model.encode_video(part).embedding
+
+    whole = map_features(model, clips, embed)
+    assert seen == [[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]]
+    monkeypatch.setattr("zsar_cli.feature_cache.FRAMES_AT_ONCE", 8)  # two clips; a video has three
+    portions = map_features(model, clips, embed, cache, keys)
+    assert max(map(len, seen[1:])) == 2
+    again = map_features(model, [clips[0], *(cache.get(key) for key in keys[1:])], embed)
+    assert isinstance(cache.get(keys[0]), EncodedClip)
+    assert whole.shape == (5, 3, 32)
+    assert torch.allclose(portions, whole, atol=1e-5)
+    assert torch.allclose(again, whole, atol=2e-3)
+
+
+def test_eval_reads_what_predict_stored_and_says_what_it_costs(videos, motion_dir, tmp_path, monkeypatch):
+    for number, video in enumerate(videos):
+        folder = tmp_path / "data" / ("clap" if number % 2 else "run")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / Path(video).name).symlink_to(video)
+    common = [
+        "--model",
+        str(motion_dir),
+        "--precision",
+        "fp32",
+        "--workers",
+        "0",
+        "--cache",
+        str(tmp_path / "c"),
+    ]
+    evaluate = ["eval", "--data", str(tmp_path / "data"), "--probe", "motion", "--format", "json", *common]
+    plain = CliRunner().invoke(app, evaluate[:-2])
+    assert plain.exit_code == 0, plain.output
+    first = CliRunner().invoke(app, ["predict", *videos, "--label", "clap", "--label", "run", *common])
+    assert "5 added" in first.stderr
+    assert "a video" in first.stderr
+    forbid_work(monkeypatch)
+    cached = CliRunner().invoke(app, evaluate)
+    assert cached.exit_code == 0, cached.output
+    assert "5 videos read" in cached.stderr
+    assert json.loads(cached.stdout)["parts"] == json.loads(plain.stdout)["parts"]
+
+
+def test_rendered_clips_have_keys_of_their_own(tiny_clip_dir, tmp_path):
+    cache = FeatureCache(tmp_path, RecognizerModel(load_backbone(str(tiny_clip_dir))))
+    keys = {cache.key(request(f"motion-shapes:seen/a shape moving left/{n}")) for n in range(3)}
+    assert len(keys) == 3
+    assert None not in keys
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_features_of_a_gpu_come_back_to_it(videos, tiny_clip_dir, tmp_path):
+    answers = []
+    for _ in range(2):
+        recognizer = Recognizer.load(str(tiny_clip_dir), device="cuda", precision="fp32", cache=tmp_path)
+        answers.append([r.predictions for r in recognizer.predict_many(videos, LABELS, workers=1)])
+    for one, other in zip(*answers, strict=True):
+        assert np.allclose([p.score for p in one], [p.score for p in other], atol=2e-3)
