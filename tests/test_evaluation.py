@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from tests.data.make import make_ucf101
 from zsar_cli import evaluation, results
+from zsar_cli.data.clips import render_request
 from zsar_cli.data.splits import few_shot
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.evaluation import Options, RecordFile, TextSide, evaluate_embeddings, summarise
@@ -158,16 +159,16 @@ def test_motion_probe_knows_what_order_is_worth() -> None:
     found = run(shapes_plan(clips=40), options=Options(frames=4, workers=0, probe_motion=True))
     probes = found["parts"]["seen"]["probes"]
     assert set(probes) == {"shuffled", "reversed", "frozen"}
-    orders = evaluation._orders("reversed", [0, 1], 2, Options(frames=4))
+    orders = evaluation._orders("reversed", [0, 0, 1, 1], Options(frames=4))
     assert orders.tolist() == [[3, 2, 1, 0]] * 4
-    shuffled = evaluation._orders("shuffled", [0, 1, 2], 1, Options(frames=8))
+    shuffled = evaluation._orders("shuffled", [0, 1, 2], Options(frames=8))
     assert all(sorted(row) == list(range(8)) for row in shuffled.tolist())
     assert len({tuple(row) for row in shuffled.tolist()}) == 3
     # Reversing is done to the features: it must equal reversing the frames themselves.
     model = Sums()
     pixels = torch.rand(2, 4, 3, 16, 16)
     features = model.encode_frames(pixels)
-    order = evaluation._orders("reversed", [0, 1], 1, Options(frames=4))
+    order = evaluation._orders("reversed", [0, 1], Options(frames=4))
     rows = torch.arange(2)[:, None]
     turned = model.encode_video(Features(features.embedding[rows, order], features.tokens[rows, order]))
     assert torch.allclose(turned.embedding, model.encode_video(model.encode_frames(pixels.flip(1))).embedding)
@@ -239,7 +240,7 @@ def test_a_failed_clip_error_survives_as_a_record() -> None:
     clips = iter(
         [
             (requests[0], None, VideoError("crashed", "it died")),
-            (requests[1], None, evaluation.render(requests[1])),
+            (requests[1], None, render_request(requests[1])),
         ]
     )
     records = evaluation._evaluate_batch(Sums(), part, encode(part.labels), OPTIONS, range(2), clips, None)

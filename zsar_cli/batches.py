@@ -11,18 +11,24 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zsar_cli.data import motion_shapes
+from zsar_cli.data.clips import render_request
 from zsar_cli.data.definitions import Item
 from zsar_cli.errors import UsageError, VideoError
+from zsar_cli.feature_cache import FeatureCache, Loaded, encode_clips, load_cached, stack_features
+from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Augmentation, Preprocess, augment_colour
-from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
+from zsar_cli.video.workers import ClipRequest, DecodePool
+
+if TYPE_CHECKING:
+    from zsar_cli.model.recognizer import RecognizerModel
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -34,7 +40,7 @@ class Batch:
 
     step: int
     epoch: int
-    pixels: Tensor  # uint8 (B, T, h, w, 3)
+    clips: Tensor | FrameFeatures  # uint8 (B, T, h, w, 3), or what the visual tower says of them in fp16
     target: Tensor  # (B,) class indices
 
 
@@ -142,50 +148,102 @@ def decoded_stream(
     ``max_unreadable`` of them fail.
     """
 
+    def request(epoch: int, position: int) -> ClipRequest:
+        seed = int(np.random.SeedSequence([schedule.seed, epoch, position]).generate_state(1)[0])
+        return ClipRequest(
+            items[position].path, Sampling(frames), preprocess, augmentation=augmentation, seed=seed
+        )
+
     def stream(first_step: int) -> Iterator[Batch]:
+        def load(requests: Iterator[ClipRequest]) -> Iterator[Loaded]:
+            return load_cached(pool, requests, None)
+
         plan = schedule.positions(first_step)
-        batches: list[tuple[int, int, list[int]]] = []
-
-        def requests() -> Iterator[ClipRequest]:
-            for step, epoch, positions in plan:
-                batches.append((step, epoch, positions))
-                for position in positions:
-                    seed = int(np.random.SeedSequence([schedule.seed, epoch, position]).generate_state(1)[0])
-                    yield ClipRequest(
-                        items[position].path,
-                        Sampling(frames),
-                        preprocess,
-                        augmentation=augmentation,
-                        seed=seed,
-                    )
-
-        clips = pool.imap(requests())
-        tried = failed = 0
-        unreadable: set[str] = set()
-        while True:
-            first = next(clips, None)
-            if first is None:
-                return
-            step, epoch, positions = batches.pop(0)
-            results = [first] + [next(clips) for _ in positions[1:]]
-            good = [(p, clip) for p, clip in zip(positions, results, strict=True) if isinstance(clip, Clip)]
-            for position, result in zip(positions, results, strict=True):
-                if isinstance(result, VideoError) and items[position].path not in unreadable:
-                    unreadable.add(items[position].path)
-                    logger.warning("left out of training: %s", result)
-            tried, failed = tried + len(positions), failed + len(positions) - len(good)
-            if not good or (tried >= 20 and failed > max_unreadable * tried):
-                raise UsageError(
-                    f"{failed} of {tried} training videos could not be read, such as {sorted(unreadable)[0]}. "
-                    "Check the data set, or raise --max-missing."
-                )
+        for step, epoch, good in _readable(plan, request, load, items, max_unreadable):
             generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
-            pixels = torch.from_numpy(np.stack([clip.pixels[0] for _, clip in good]))
-            yield Batch(
-                step,
-                epoch,
-                augment_colour(pixels, augmentation, generator),
-                torch.tensor([items[p].label for p, _ in good]),
-            )
+            pixels = torch.from_numpy(np.stack([clip.pixels[0] for _, _, clip in good]))
+            target = torch.tensor([items[p].label for p, _, _ in good])
+            yield Batch(step, epoch, augment_colour(pixels, augmentation, generator), target)
 
     return stream
+
+
+def fixed_stream(
+    items: Sequence[Item],
+    frames: int,
+    schedule: Schedule,
+    model: RecognizerModel,
+    pool: DecodePool,
+    cache: FeatureCache | None,
+    *,
+    max_unreadable: float = 0.1,
+) -> Stream:
+    """Clips that look the same in every epoch: as they are evaluated, without any augmentation.
+
+    With a cache the batches are what the frozen visual tower says of them. It sees each video once; a stream that
+    begins with a filled cache never decodes.
+    """
+
+    def request(epoch: int, position: int) -> ClipRequest:
+        return ClipRequest(items[position].path, Sampling(frames), model.preprocess)
+
+    def stream(first_step: int) -> Iterator[Batch]:
+        def load(requests: Iterator[ClipRequest]) -> Iterator[Loaded]:
+            return load_cached(pool, requests, cache, render_request)
+
+        plan = schedule.positions(first_step)
+        for step, epoch, good in _readable(plan, request, load, items, max_unreadable):
+            target = torch.tensor([items[p].label for p, _, _ in good])
+            if cache is None:
+                pixels = torch.from_numpy(np.stack([clip.pixels[0] for _, _, clip in good]))
+                yield Batch(step, epoch, pixels, target)
+            else:
+                encoded = encode_clips(model, [(key, clip) for _, key, clip in good], cache)
+                yield Batch(step, epoch, stack_features(encoded), target)
+
+    return stream
+
+
+def _readable(
+    plan: Iterator[tuple[int, int, list[int]]],
+    request: Callable[[int, int], ClipRequest],
+    load: Callable[[Iterator[ClipRequest]], Iterator[Loaded]],
+    items: Sequence[Item],
+    max_unreadable: float,
+) -> Iterator[tuple[int, int, list[tuple[int, str | None, Any]]]]:
+    """(step, epoch, clips that could be read: position, key and clip) of every batch of the plan.
+
+    Args:
+        request: what to load, of an epoch and a position in the training list.
+
+    Raises:
+        UsageError: more than ``max_unreadable`` of the videos fail.
+    """
+    batches: list[tuple[int, int, list[int]]] = []
+
+    def requests() -> Iterator[ClipRequest]:
+        for step, epoch, positions in plan:
+            batches.append((step, epoch, positions))
+            for position in positions:
+                yield request(epoch, position)
+
+    loaded = load(requests())
+    tried = failed = 0
+    unreadable: set[str] = set()
+    while (first := next(loaded, None)) is not None:
+        step, epoch, positions = batches.pop(0)
+        results = [first] + [next(loaded) for _ in positions[1:]]
+        good = []
+        for position, (_, key, clip) in zip(positions, results, strict=True):
+            if not isinstance(clip, VideoError):
+                good.append((position, key, clip))
+            elif items[position].path not in unreadable:
+                unreadable.add(items[position].path)
+                logger.warning("left out of training: %s", clip)
+        tried, failed = tried + len(positions), failed + len(positions) - len(good)
+        if not good or (tried >= 20 and failed > max_unreadable * tried):
+            raise UsageError(
+                f"{failed} of {tried} training videos could not be read, such as {sorted(unreadable)[0]}. "
+                "Check the data set, or raise --max-missing."
+            )
+        yield step, epoch, good

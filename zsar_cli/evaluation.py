@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from zsar_cli import metrics
-from zsar_cli.data.clips import is_rendered, load_rendered_clip
+from zsar_cli.data.clips import is_rendered, render_request
 from zsar_cli.data.definitions import Item
 from zsar_cli.errors import UsageError, VideoError
-from zsar_cli.feature_cache import EncodedClip, FeatureCache, load_cached, map_features
+from zsar_cli.feature_cache import FeatureCache, Loaded, load_cached, map_features
 from zsar_cli.model.alignment import score_with_bank, usable_bank
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.video.sampling import Sampling
-from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
+from zsar_cli.video.workers import ClipRequest, DecodePool
 
 if TYPE_CHECKING:
     from zsar_cli.model.recognizer import RecognizerModel
@@ -238,7 +238,7 @@ def iter_clips(
     options: Options,
     stack: contextlib.ExitStack,
     cache: FeatureCache | None = None,
-) -> Iterator[tuple[ClipRequest, str | None, Clip | EncodedClip | VideoError]]:
+) -> Iterator[Loaded]:
     """Each item as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
     sampling = Sampling(options.frames, options.views)
     decoded = any(not is_rendered(item.path) for item in items)
@@ -246,14 +246,7 @@ def iter_clips(
     requests = (
         ClipRequest(item.path, sampling, model.preprocess, options.crops, options.decoder) for item in items
     )
-    return load_cached(pool, requests, cache, render)
-
-
-def render(request: ClipRequest) -> Clip | None:
-    """A clip of motion-shapes; None for what must be decoded."""
-    if not is_rendered(request.path):
-        return None
-    return load_rendered_clip(request.path, request.sampling, request.preprocess, request.crops)
+    return load_cached(pool, requests, cache, render_request)
 
 
 @torch.no_grad()
@@ -263,7 +256,7 @@ def _evaluate_batch(
     text: TextSide,
     options: Options,
     batch: range,
-    clips: Iterator[Any],
+    clips: Iterator[Loaded],
     cache: FeatureCache | None,
 ) -> list[dict[str, Any]]:
     loaded = list(islice(clips, len(batch)))
@@ -273,6 +266,7 @@ def _evaluate_batch(
     for record, (_, _, clip) in zip(records, loaded, strict=True):
         if isinstance(clip, VideoError):
             record["error"] = {"kind": clip.kind, "message": clip.message}
+    videos = [(key, clip) for _, key, clip in loaded if not isinstance(clip, VideoError)]
     good = [k for k, (_, _, clip) in enumerate(loaded) if not isinstance(clip, VideoError)]
     if not good:
         return records
@@ -288,9 +282,7 @@ def _evaluate_batch(
             seen.append(FrameFeatures(features.embedding[rows, order], features.tokens[rows, order]))
         return torch.stack([model.encode_video(x).embedding.float() for x in seen], dim=1)
 
-    embedding = map_features(
-        model, [loaded[k][2] for k in good], embed, cache, [loaded[k][1] for k in good]
-    ).mean(dim=1)
+    embedding = map_features(model, videos, embed, cache).mean(dim=1)
     targets = [part.targets[batch[k]] for k in good]
     for k, scored in zip(good, score_records(model, embedding[:, 0], targets, text), strict=True):
         records[k] |= scored

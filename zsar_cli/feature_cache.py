@@ -17,14 +17,14 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zsar_cli.data.clips import is_rendered
-from zsar_cli.errors import UsageError
+from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.video.decode import VideoInfo
 from zsar_cli.video.probe import IMAGES
@@ -33,6 +33,8 @@ from zsar_cli.video.workers import Clip, ClipRequest, DecodePool, Ready
 
 if TYPE_CHECKING:
     from zsar_cli.model.recognizer import RecognizerModel
+
+Loaded: TypeAlias = "tuple[ClipRequest, str | None, Clip | EncodedClip | VideoError]"  # asked, key, got
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +64,9 @@ class FeatureCache:
     What cannot be read counts as missing. A disk that is full costs time and a logged warning, never the run.
     """
 
-    def __init__(self, directory: str | Path, model: RecognizerModel) -> None:
-        """``UsageError`` if nothing can be written into ``directory``."""
+    def __init__(self, directory: str | Path, model: RecognizerModel, expected: int = 0) -> None:
+        """``expected`` videos will be stored, if that is known. UsageError if ``directory`` cannot be written."""
+        self.expected = expected
         self.directory = Path(directory).expanduser()
         self.needs_tokens = model.msm is not None
         self.read = self.added = self.added_bytes = 0
@@ -125,16 +128,15 @@ class FeatureCache:
         self.read += 1
         return clip
 
-    def put(self, key: str, features: FrameFeatures, clip: Clip) -> None:
-        """Store the features of one video: embedding (V, T, E) and tokens (V, T, N, D), any dtype and device."""
+    def put(self, key: str, clip: EncodedClip) -> None:
+        """Store the features of one video."""
         from safetensors.torch import save_file
 
         if not self._works:
             return
-        tensors = {"embedding": features.embedding}
+        tensors = {"embedding": clip.features.embedding.contiguous()}
         if self.needs_tokens:
-            tensors["tokens"] = features.tokens
-        tensors = {name: tensor.half().contiguous().cpu() for name, tensor in tensors.items()}
+            tensors["tokens"] = clip.features.tokens.contiguous()
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             logger.warning("features exceed fp16's range and are not cached")
             return
@@ -160,6 +162,13 @@ class FeatureCache:
             return
         self.added += 1
         self.added_bytes += size
+        if self.added == 1 and size * self.expected > (free := _free(self.directory)):
+            logger.warning(
+                "The cache %s will take %s and %s are left on its disk; what does not fit is computed again.",
+                self.directory,
+                _megabytes(size * self.expected),
+                _megabytes(free),
+            )
 
     def summary(self) -> str:
         """What this run read and added, in words, with what it costs on the disk."""
@@ -179,7 +188,7 @@ def load_cached(
     requests: Iterable[ClipRequest],
     cache: FeatureCache | None,
     render: Callable[[ClipRequest], Clip | None] = lambda request: None,
-) -> Iterator[tuple[ClipRequest, str | None, Any]]:
+) -> Iterator[Loaded]:
     """For each request, in order: itself, its key, and an EncodedClip from the cache, else what the pool makes of it.
 
     The pool gives a Clip or a VideoError. ``render`` may give a Clip that needs no decoding.
@@ -201,95 +210,102 @@ def load_cached(
 @torch.no_grad()
 def map_features(
     model: RecognizerModel,
-    clips: Sequence[Clip | EncodedClip],
+    videos: Sequence[tuple[str | None, Clip | EncodedClip]],
     function: Callable[[FrameFeatures, list[int]], Tensor],
     cache: FeatureCache | None = None,
-    keys: Sequence[str | None] | None = None,
 ) -> Tensor:
     """``function`` of the frame features of B videos with V clips each, a bounded number of frames at a time.
 
-    Videos that come encoded need no tower; what it makes of the others goes into the cache under ``keys``.
+    With a cache the features are those in fp16 that it holds, or will hold: the answer is the same every time.
 
     Args:
+        videos: each with its key in the cache, as :func:`load_cached` gives them.
         function: gets features with leading (n, T) and which video each of the n clips is of; gives (n, ...).
 
     Returns:
         (B, V, ...).
     """
-    found: list[Tensor | None] = [None] * len(clips)
-    encoded = [k for k, clip in enumerate(clips) if isinstance(clip, EncodedClip)]
-    fresh = [k for k, clip in enumerate(clips) if isinstance(clip, Clip)]
-    for group in _groups(encoded, clips):
-        stored: list[Any] = [clips[k].features for k in group]  # type: ignore[union-attr]
-        together = FrameFeatures(
-            torch.cat([x.embedding for x in stored]), torch.cat([x.tokens for x in stored])
-        )
-        _spread(found, group, [function(part, rows) for part, rows in _parts(model, together, group)])
-    for group in _groups(fresh, clips):
-        pixels = torch.from_numpy(np.concatenate([clips[k].pixels for k in group]))  # type: ignore[union-attr]
-        results, kept = [], []
-        for part, rows in _parts(model, pixels, group):
-            features = encode_pixels(model, part)
-            if cache is not None:
-                kept.append(FrameFeatures(features.embedding.half().cpu(), features.tokens.half().cpu()))
-            results.append(function(features, rows))
-        _spread(found, group, results)
-        if cache is not None and keys is not None:
-            embeddings = torch.cat([x.embedding for x in kept]).chunk(len(group))
-            tokens = torch.cat([x.tokens for x in kept]).chunk(len(group))
-            for k, embedding, patches in zip(group, embeddings, tokens, strict=True):
-                key, clip = keys[k], clips[k]
-                if key is not None and isinstance(clip, Clip):
-                    cache.put(key, FrameFeatures(embedding, patches), clip)
-    return torch.stack([value for value in found if value is not None])
+    results = []
+    for start, group in _groups(videos):
+        views, frames = _leading(group[0][1])
+        of_video = [start + k for k in range(len(group)) for _ in range(views)]
+        if cache is None:
+            pixels = torch.from_numpy(np.concatenate([clip.pixels for _, clip in group]))  # type: ignore[union-attr]
+        else:
+            stored = stack_features(encode_clips(model, group, cache))
+        at_once = max(1, FRAMES_AT_ONCE // frames)
+        for first in range(0, len(of_video), at_once):
+            part = slice(first, first + at_once)
+            if cache is None:
+                features = encode_pixels(model, pixels[part])
+            else:
+                features = FrameFeatures(
+                    to_device(stored.embedding[part], model.backbone.device),
+                    to_device(stored.tokens[part], model.backbone.device),
+                )
+            results.append(function(features, of_video[part]))
+    return torch.cat(results).unflatten(0, (len(videos), -1))
+
+
+@torch.no_grad()
+def encode_clips(
+    model: RecognizerModel, videos: Sequence[tuple[str | None, Clip | EncodedClip]], cache: FeatureCache
+) -> list[EncodedClip]:
+    """The videos encoded: those that are not yet go through the tower and into the cache."""
+    fresh = [(key, clip) for key, clip in videos if isinstance(clip, Clip)]
+    encoded: Iterator[FrameFeatures] = iter(())
+    if fresh:
+        pixels = torch.from_numpy(np.concatenate([clip.pixels for _, clip in fresh]))
+        parts = [
+            encode_pixels(model, part) for part in pixels.split(max(1, FRAMES_AT_ONCE // pixels.shape[1]))
+        ]
+        embeddings = torch.cat([part.embedding.half().cpu() for part in parts]).chunk(len(fresh))
+        keep = None if cache.needs_tokens else 0
+        tokens = torch.cat([part.tokens[..., :keep, :keep].half().cpu() for part in parts]).chunk(len(fresh))
+        encoded = (FrameFeatures(e, t) for e, t in zip(embeddings, tokens, strict=True))
+    result = []
+    for key, clip in videos:
+        if isinstance(clip, Clip):
+            clip = EncodedClip(next(encoded), clip.indices, clip.times, clip.info, clip.warning)
+            if key is not None:
+                cache.put(key, clip)
+        result.append(clip)
+    return result
+
+
+def stack_features(clips: Sequence[EncodedClip]) -> FrameFeatures:
+    """The features of B videos of V clips each as one batch of B * V clips, fp16."""
+    return FrameFeatures(
+        torch.cat([clip.features.embedding for clip in clips]),
+        torch.cat([clip.features.tokens for clip in clips]),
+    )
 
 
 def encode_pixels(model: RecognizerModel, pixels: Tensor) -> FrameFeatures:
-    """The visual tower over clips (B, T, h, w, 3) uint8, which it normalises."""
-    device = model.backbone.device
-    if device.type == "cuda":
-        pixels = pixels.pin_memory()
-    pixels = pixels.to(device, non_blocking=True)
+    """The visual tower over clips (B, T, h, w, 3) uint8, which are normalised where the model is."""
+    pixels = to_device(pixels, model.backbone.device)
     return model.encode_frames(normalise(pixels, model.preprocess, model.backbone.dtype))
 
 
-def _groups(places: list[int], clips: Sequence[Any]) -> Iterator[list[int]]:
-    """``places`` in portions of at most FRAMES_AT_ONCE frames, or of one video."""
-    if not places:
-        return
-    shape = _leading(clips[places[0]])
-    size = max(1, FRAMES_AT_ONCE // (shape[0] * shape[1]))
-    for start in range(0, len(places), size):
-        yield places[start : start + size]
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; to a GPU by way of pinned memory, so that nobody waits for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
-def _leading(clip: Clip | EncodedClip) -> tuple[int, ...]:
-    """(V, T) of a video."""
-    return tuple((clip.pixels if isinstance(clip, Clip) else clip.features.embedding).shape[:2])
+def _groups(videos: Sequence[tuple[Any, Any]]) -> Iterator[tuple[int, Sequence[tuple[Any, Any]]]]:
+    """Videos in portions of at most FRAMES_AT_ONCE frames, or of one video; with where each begins."""
+    views, frames = _leading(videos[0][1])
+    size = max(1, FRAMES_AT_ONCE // (views * frames))
+    for start in range(0, len(videos), size):
+        yield start, videos[start : start + size]
 
 
-def _parts(model: RecognizerModel, what: Any, group: list[int]) -> Iterator[tuple[Any, list[int]]]:
-    """Pixels or features of a group's videos, FRAMES_AT_ONCE at most, each with the video of every clip."""
-    rows = what if isinstance(what, Tensor) else what.embedding
-    clips, frames = rows.shape[:2]
-    of_video = [k for k in group for _ in range(clips // len(group))]
-    size = max(1, FRAMES_AT_ONCE // frames)
-    for start in range(0, clips, size):
-        place = slice(start, start + size)
-        if isinstance(what, Tensor):
-            yield what[place], of_video[place]
-        else:
-            device = model.backbone.device
-            yield (
-                FrameFeatures(what.embedding[place].to(device), what.tokens[place].to(device)),
-                of_video[place],
-            )
-
-
-def _spread(found: list[Tensor | None], group: list[int], results: list[Tensor]) -> None:
-    """Results of the clips of a group to its videos' places, (V, ...) each."""
-    for k, value in zip(group, torch.cat(results).chunk(len(group)), strict=True):
-        found[k] = value
+def _leading(clip: Clip | EncodedClip) -> tuple[int, int]:
+    """V and T of a video."""
+    shape = clip.pixels.shape if isinstance(clip, Clip) else clip.features.embedding.shape
+    return shape[0], shape[1]
 
 
 def _identity(path: str) -> list[Any] | None:

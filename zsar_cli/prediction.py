@@ -301,9 +301,8 @@ class Recognizer:
 
         from zsar_cli.feature_cache import map_features
 
-        keys, clips = [key for key, _ in videos], [clip for _, clip in videos]
         views = map_features(
-            self.model, clips, lambda part, _: self.model.encode_video(part).embedding, self.cache, keys
+            self.model, videos, lambda part, _: self.model.encode_video(part).embedding, self.cache
         )
         return F.normalize(views.mean(dim=1), dim=-1)
 

@@ -61,6 +61,9 @@ class Recipe:
     holdout: float = _about(0.02, "Share of the training clips held out to choose the best checkpoint by.")
     validate_every: int = _about(500, "Steps between validations on the held-out clips.")
     flip: bool = _about(True, "Mirror half of the clips; never where labels tell left from right.")
+    augment: bool = _about(
+        True, "Draw frames, crops, flips and colours anew; without, as with a cache, a clip never changes."
+    )
     crop_scale: float = _about(0.5, "Smallest area of a random crop, 1 for none.")
     colour_jitter: float = _about(0.4, "Reach of the change in brightness, contrast and saturation.")
     grey: float = _about(0.0, "Share of the clips that lose their colour.")

@@ -22,7 +22,9 @@ from torch import Tensor
 
 from zsar_cli.batches import Batch, Stream
 from zsar_cli.errors import UsageError
+from zsar_cli.feature_cache import to_device
 from zsar_cli.model.alignment import keep_loss, negative_loss, opposition_loss, positive_loss
+from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.motion import separation_loss
 from zsar_cli.model.recognizer import RecognizerModel, Record
 from zsar_cli.prompts import Templates
@@ -56,7 +58,7 @@ def fill_template(template: str, labels: Sequence[str]) -> list[str]:
 
 def losses(
     model: RecognizerModel,
-    pixels: Tensor,
+    clips: Tensor | FrameFeatures,
     target: Tensor,
     positive: Tensor,
     negative: Tensor | None,
@@ -66,12 +68,12 @@ def losses(
     """The terms of the loss for one batch, by name; ``total`` is their weighted sum.
 
     Args:
-        pixels: normalised clips (B, T, 3, H, W).
+        clips: normalised pixels (B, T, 3, H, W), or their features from the visual tower.
         target: (B,) class indices.
         positive, negative: (C, E) of unit length.
         frozen: (B, E) embeddings of the pretrained CLIP, for L_keep.
     """
-    encoding = model(pixels)
+    encoding = model.encode_video(clips) if isinstance(clips, FrameFeatures) else model(clips)
     similarity = encoding.embedding @ positive.T
     terms = {"pos": positive_loss(model.log_scale.exp() * similarity, target, recipe.smoothing)}
     total = terms["pos"]
@@ -180,6 +182,8 @@ class Trainer:
             NonFiniteLoss: with the last good checkpoint kept.
         """
         self.model.train()
+        if self.recipe.tune == "modules":  # nothing of it may change, running statistics included
+            self.model.backbone.eval()
         sums: dict[str, float] = {}
         batches = 0
         started = time.perf_counter()
@@ -208,14 +212,12 @@ class Trainer:
         return learning_rate(step, self.steps, self.recipe)
 
     def _forward_backward(self, batch: Batch) -> dict[str, float]:
-        pixels = normalise(
-            batch.pixels.to(self.device, non_blocking=True), self.model.preprocess, torch.float32
-        )
+        clips = self._prepare(batch.clips)
         with torch.autocast(
             self.device.split(":")[0], torch.bfloat16, enabled=self.recipe.precision == "bf16"
         ):
             positive, negative = self._encode_prompts(batch.step)
-            terms = losses(self.model, pixels, batch.target.to(self.device), positive, negative, self.recipe)
+            terms = losses(self.model, clips, batch.target.to(self.device), positive, negative, self.recipe)
         if not torch.isfinite(terms["total"]):
             raise NonFiniteLoss(
                 f"The loss became {terms['total'].item()} at step {batch.step + 1}; the last good checkpoint is kept "
@@ -223,6 +225,12 @@ class Trainer:
             )
         (terms["total"] / self.recipe.accumulate).backward()
         return {name: value.item() for name, value in terms.items()}
+
+    def _prepare(self, clips: Tensor | FrameFeatures) -> Tensor | FrameFeatures:
+        device = torch.device(self.device)
+        if isinstance(clips, FrameFeatures):
+            return FrameFeatures(to_device(clips.embedding, device), to_device(clips.tokens, device))
+        return normalise(to_device(clips, device), self.model.preprocess, torch.float32)
 
     def _encode_prompts(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Positive and negative text embeddings of all labels; computed once where the text tower is frozen.

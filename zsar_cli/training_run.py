@@ -18,6 +18,7 @@ from zsar_cli.training import Trainer, total_steps
 if TYPE_CHECKING:
     from zsar_cli.batches import Stream
     from zsar_cli.data.definitions import Dataset
+    from zsar_cli.feature_cache import FeatureCache
     from zsar_cli.model.recognizer import RecognizerModel
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Environment:
     max_missing: float = 0.1
     checkpoint_every: int = 500
     tensorboard: bool = False
+    cache: Path | None = None  # of what the frozen visual tower says; the recipe must not augment
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Summary:
         default_factory=dict
     )  # top-1 of seen classes, and unseen where there are any
     history: list[dict[str, float]] = field(default_factory=list)
+    cache: str = ""  # what was read and added, in words
 
 
 def find_data(environment: Environment) -> Dataset:
@@ -123,10 +126,11 @@ def run_training(
     device = str(resolve_device(environment.device))
     model = start_model(recipe, device)
     steps = total_steps(len(dataset.items), recipe)
+    cache = _open_cache(environment, model, len(dataset.items))
     _check_same_run(output, recipe, resume)
     started = time.perf_counter()
     with ExitStack() as stack:
-        stream = _open_stream(stack, environment, dataset, model, steps)
+        stream = _open_stream(stack, environment, dataset, model, steps, cache)
         trainer = Trainer(
             model, recipe, dataset.classes, load_templates(recipe.templates), stream, steps, output, device
         )
@@ -148,6 +152,7 @@ def run_training(
         trainer.run(report=on_step, checkpoint_every=environment.checkpoint_every, stop=stop)
         loss = history[-1]["total"] if history else float("nan")
         summary = Summary(trainer.step, time.perf_counter() - started, loss, history=history)
+        summary.cache = cache.summary() if cache is not None else ""
         if trainer.step < steps:
             return summary
         trainer.finish(half=recipe.half)
@@ -158,17 +163,45 @@ def run_training(
     return summary
 
 
+def _open_cache(environment: Environment, model: RecognizerModel, clips: int) -> FeatureCache | None:
+    from zsar_cli.feature_cache import FeatureCache
+
+    recipe = environment.recipe
+    if environment.cache is None:
+        return None
+    if recipe.tune != "modules" or recipe.augment:
+        raise UsageError(
+            "A cache serves only a backbone that stays as it is and clips that do: --tune modules, augment false."
+        )
+    if recipe.precision == "bf16":  # the tower as predict and eval run it, so that they read what is stored
+        model.backbone.set_precision("bf16")
+    return FeatureCache(environment.cache, model, expected=clips)
+
+
 def _open_stream(
-    stack: ExitStack, environment: Environment, dataset: Dataset, model: RecognizerModel, steps: int
+    stack: ExitStack,
+    environment: Environment,
+    dataset: Dataset,
+    model: RecognizerModel,
+    steps: int,
+    cache: FeatureCache | None,
 ) -> Stream:
-    from zsar_cli.batches import Schedule, decoded_stream, rendered_stream
+    from zsar_cli.batches import Schedule, decoded_stream, fixed_stream, rendered_stream
     from zsar_cli.data.clips import RENDERED
     from zsar_cli.video.transforms import Augmentation
     from zsar_cli.video.workers import DecodePool
 
     recipe = environment.recipe
     schedule = Schedule(len(dataset.items), recipe.batch_size, recipe.accumulate, steps, recipe.seed)
-    if dataset.items[0].path.startswith(RENDERED):
+    rendered = dataset.items[0].path.startswith(RENDERED)
+    if not recipe.augment:
+        pool = stack.enter_context(
+            DecodePool(0 if rendered else environment.workers, ahead=2 * recipe.batch_size)
+        )
+        return fixed_stream(
+            dataset.items, recipe.frames, schedule, model, pool, cache, max_unreadable=environment.max_missing
+        )
+    if rendered:
         ids = [_rendered_id(item.path) for item in dataset.items]
         return rendered_stream(ids, [item.label for item in dataset.items], recipe.frames, schedule)
     directions = any({"left", "right"} & set(name.lower().split()) for name in dataset.classes)

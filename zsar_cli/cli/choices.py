@@ -105,7 +105,7 @@ CacheOption = Annotated[
         "--cache",
         help="Folder that keeps what the visual tower says of each video: asking again decodes nothing and runs no "
         "tower. At ViT-B/16 and 8 frames 10 kB a video, and 2.4 MB where the model looks at motion.",
-        envvar="ZSAR_CACHE",
+        envvar="ZSAR_FEATURES",
         metavar="DIR",
     ),
 ]

@@ -7,7 +7,7 @@ import numpy as np
 from zsar_cli.video.decode import VideoInfo
 from zsar_cli.video.sampling import Sampling, view_indices
 from zsar_cli.video.transforms import Preprocess, resize_and_crop
-from zsar_cli.video.workers import Clip
+from zsar_cli.video.workers import Clip, ClipRequest
 
 RENDERED = "motion-shapes:"
 
@@ -15,6 +15,13 @@ RENDERED = "motion-shapes:"
 def is_rendered(path: str) -> bool:
     """Whether the path names a clip of motion-shapes and not something on disk."""
     return path.startswith(RENDERED)
+
+
+def render_request(request: ClipRequest) -> Clip | None:
+    """The clip of motion-shapes that a request names; None for what must be decoded."""
+    if not is_rendered(request.path):
+        return None
+    return load_rendered_clip(request.path, request.sampling, request.preprocess, request.crops)
 
 
 def load_rendered_clip(path: str, sampling: Sampling, preprocess: Preprocess, crops: int = 1) -> Clip:
