@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zsar_cli.feature_cache import EncodedClip, FeatureCache
     from zsar_cli.model.recognizer import RecognizerModel
     from zsar_cli.prompts import PromptEmbeddings
+    from zsar_cli.windows import Timeline
 
 __all__ = [
     "ClipOptions",
@@ -238,6 +239,41 @@ class Recognizer:
         paths = (os.fspath(video) for video in videos)
         with DecodePool(default_workers() if workers is None else workers, timeout=timeout) as pool:
             yield from self.run(paths, text, pool, options, top_k=top_k, threshold=threshold)
+
+    def segments(
+        self,
+        video: str | os.PathLike[str],
+        labels: Text,
+        *,
+        window: float = 4.0,
+        stride: float | None = None,
+        templates: str | None = None,
+        top_k: int = 5,
+        threshold: float = 0.5,
+        frames: int = 8,
+        decoder: str = "auto",
+    ) -> Timeline:
+        """What happens in a long video, and when; the answers are those of ``zsar predict --window``.
+
+        Args:
+            window: s that are looked at together, as ``frames`` frames.
+            stride: s from one window's start to the next; half a window unless given.
+            threshold: where ``unknown`` exceeds it, the answer is "none of these".
+
+        Raises:
+            VideoError: the video cannot be read.
+            UsageError: the labels or templates are wrong, or a stride leaves gaps between windows.
+        """
+        from zsar_cli.windows import WindowOptions, run_windows
+
+        stride = window / 2 if stride is None else stride
+        options = WindowOptions(window, stride, frames, top_k, threshold, decoder)
+        text = self._text_of(labels, templates)
+        with DecodePool(0) as pool:
+            (result,) = run_windows(self.model, [os.fspath(video)], text, pool, options)
+        if isinstance(result, Failure):
+            raise VideoError(result.kind, result.message)
+        return result
 
     def run(
         self,

@@ -83,6 +83,12 @@ def to_json(record: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _found(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The labels of a record, of all its segments where it has them."""
+    parts = [record, *record.get("segments", ())]
+    return [found for part in parts for found in part.get("predictions", ())]
+
+
 class RecordFile:
     """JSON Lines on disk, a whole record at a time.
 
@@ -145,7 +151,7 @@ class RecordFile:
     def _take(self, line: bytes, number: int, labels: frozenset[str] | None) -> None:
         try:
             record = json.loads(line)
-            video, answered = record["video"], {found["label"] for found in record.get("predictions", ())}
+            video, answered = record["video"], {found["label"] for found in _found(record)}
             failed = "error" in record
             key = same_input(video)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -109,7 +109,7 @@ def choose_format(wanted: str | None, stream: IO[str]) -> Any:
 
 
 @contextmanager
-def progress(total: int | None, what: str = "videos") -> Iterator[Callable[[int], None]]:
+def progress(total: int | None, what: str = "videos") -> Iterator[Callable[[float], None]]:
     """A bar on stderr (count, rate, time left) where that is a terminal and nobody asked for quiet.
 
     Yields a function to call with the number of things that were just done.
@@ -150,7 +150,7 @@ def progress(total: int | None, what: str = "videos") -> Iterator[Callable[[int]
         task = bars.add_task(what, total=total)
         _live.append(bars)
 
-        def advance(done: int) -> None:
+        def advance(done: float) -> None:
             bars.update(task, advance=done)
             bars.refresh()
 

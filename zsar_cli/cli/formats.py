@@ -12,7 +12,7 @@ from zsar_cli.records import NONE_OF_THESE, to_json
 if TYPE_CHECKING:
     from rich.text import Text
 
-Format = Literal["table", "jsonl", "csv"]
+Format = Literal["table", "jsonl", "csv", "srt", "vtt"]
 CSV_COLUMNS = ("video", "rank", "label", "score", "yes", "unknown", "answer", "duration", "frames")
 CSV_TAIL = ("warning", "error")
 WIDEST = 100  # columns of a block: beyond, eyes lose the line
@@ -33,15 +33,30 @@ def _visible(letter: str) -> str:
     return letter
 
 
-def render(record: dict[str, Any], format: Format, stream: IO[str]) -> str:
-    """A record as text that ends with a line end; ``stream`` decides the block's width and colours."""
+def render(record: dict[str, Any], format: Format, stream: IO[str], *, windows: bool = False) -> str:
+    """A record as text that ends with a line end; ``stream`` decides the block's width and colours.
+
+    ``windows``: the record is of a run that gives segments.
+    """
     if format == "jsonl":
         return to_json(record) + "\n"
+    if format in ("srt", "vtt"):
+        from zsar_cli.cli.timelines import subtitles
+
+        return "" if "error" in record else subtitles(record, format)
+    if format == "csv" and windows:
+        from zsar_cli.cli import timelines
+
+        return timelines.csv_rows(record)
     return csv_rows(record) if format == "csv" else block(record, stream)
 
 
-def csv_header() -> str:
-    """The first line of CSV."""
+def csv_header(*, windows: bool = False) -> str:
+    """The first line of CSV; with ``windows`` that of segments."""
+    if windows:
+        from zsar_cli.cli import timelines
+
+        return timelines.csv_header()
     return _csv([[*CSV_COLUMNS, *CSV_TAIL]])
 
 
@@ -72,7 +87,12 @@ def block(record: dict[str, Any], stream: IO[str]) -> str:
 
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
     width = min(console.width, WIDEST)
-    lines = _error_lines(record) if "error" in record else _answer_lines(record, width)
+    if "segments" in record:
+        from zsar_cli.cli.timelines import timeline_lines
+
+        lines = timeline_lines(record, width)
+    else:
+        lines = _error_lines(record) if "error" in record else _answer_lines(record, width)
     with console.capture() as captured:
         for line in lines:
             indent = 2 if line.plain.startswith("  ") else 0  # what is folded stays indented

@@ -32,9 +32,11 @@ from zsar_cli.errors import UsageError
 if TYPE_CHECKING:
     from zsar_cli.labels import Labels
     from zsar_cli.prediction import ClipOptions, Recognizer, TextSide
-    from zsar_cli.records import RecordFile
+    from zsar_cli.records import Failure, Prediction, RecordFile
+    from zsar_cli.windows import Timeline, WindowOptions
 
 SHORT = 1.0  # s
+SUBTITLES = ("srt", "vtt")
 
 
 def predict(
@@ -66,12 +68,38 @@ def predict(
     ] = None,
     format: Annotated[
         Optional[Format],  # noqa: UP045
-        typer.Option("--format", "-f", help="Default: table on a terminal, else jsonl."),
+        typer.Option(
+            "--format",
+            "-f",
+            help="Default: table on a terminal, else jsonl. srt and vtt are subtitles, with --window.",
+        ),
     ] = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "--output", "-o", help="Write the records to this file, not to standard output.", metavar="FILE"
+            "--output",
+            "-o",
+            help="Write the records to this file, not to standard output. With srt or vtt and several videos: a "
+            "folder.",
+            metavar="FILE",
+        ),
+    ] = None,
+    window: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            min=0.01,
+            max=86400,
+            help="When does it happen? Slide a window of so many seconds over each video; gives segments.",
+            metavar="SECONDS",
+        ),
+    ] = None,
+    stride: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            min=0.01,
+            max=86400,
+            help="Seconds from one window's start to the next. Default: half a window.",
+            metavar="SECONDS",
         ),
     ] = None,
     resume: Annotated[
@@ -120,6 +148,7 @@ def predict(
     from zsar_cli.cli import console
 
     _check(crops, threshold, timeout, output, resume, format)
+    windows = _windows(window, stride, frames, views, crops, top_k, threshold, decoder, format, output)
     wanted, templates = _labels(labels, label, prompts, templates)
     if wanted is not None and len(wanted) == 1:
         console.note("With one label, score is always 1: read yes (does the video show it?) and unknown.")
@@ -130,7 +159,9 @@ def predict(
 
     listed = "-" in videos
     found = None if listed or distributed.rank() else list(find_videos(videos))
-    run = Run(ClipOptions(frames, views, crops, decoder, batch_size), top_k, threshold)
+    if distributed.rank() == 0:
+        _check_subtitles(output, format, several=found is None or len(found) > 1)
+    run = Run(ClipOptions(frames, views, crops, decoder, batch_size), top_k, threshold, windows)
     workers = default_workers() if workers is None else workers
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible(run))
@@ -142,7 +173,7 @@ def predict(
             text = _text_side(recognizer, wanted, prompts, templates)
         sink = Sink(lambda record: None)
         if distributed.rank() == 0:
-            sink = stack.enter_context(_sink(output, format, resume, text))
+            sink = stack.enter_context(_sink(output, format, resume, text, windows is not None))
         paths = find_videos(videos, sys.stdin.buffer, null=null) if listed else iter(found or ())
         run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
     run.report(output, _format_of(output, format))
@@ -171,7 +202,49 @@ def _check(
         raise UsageError("--resume adds to a file; name it with --output.")
     if resume and _format_of(output, format) != "jsonl":
         raise UsageError("--resume needs jsonl, the format that tells what is done.")
-    refuse_directory(output)
+    if _format_of(output, format) not in SUBTITLES:
+        refuse_directory(output)
+
+
+def _windows(
+    window: float | None,
+    stride: float | None,
+    frames: int,
+    views: int,
+    crops: int,
+    top_k: int,
+    threshold: float | None,
+    decoder: str,
+    format: Format | None,
+    output: Path | None,
+) -> WindowOptions | None:
+    """The windows asked for, checked; None where none were."""
+    if window is None:
+        if stride is not None:
+            raise UsageError("--stride is the step of sliding windows; give their length with --window.")
+        if _format_of(output, format) in SUBTITLES:
+            raise UsageError(
+                "Subtitles say when something happens; add --window SECONDS, such as --window 4."
+            )
+        return None
+    if views > 1 or crops > 1:
+        raise UsageError("--window goes without --views and --crops: overlapping windows are views already.")
+    from zsar_cli.windows import WindowOptions
+
+    stride = window / 2 if stride is None else stride
+    threshold = 0.5 if threshold is None else threshold
+    return WindowOptions(window, stride, frames, top_k, threshold, decoder)
+
+
+def _check_subtitles(output: Path | None, format: Format | None, *, several: bool) -> None:
+    """One subtitle file is one video's."""
+    chosen = _format_of(output, format)
+    if chosen not in SUBTITLES:
+        return
+    if several and (output is None or not output.is_dir()):
+        raise UsageError(f"Each video has its own {chosen} file; name a folder that exists with --output.")
+    if not several and output is not None and not output.is_dir():
+        refuse_directory(output)
 
 
 def _labels(
@@ -223,12 +296,18 @@ def _format_of(output: Path | None, format: Format | None) -> Format:
 
     if output is None:
         return console.choose_format(format, sys.stdout)
-    by_ending: dict[str, Format] = {".csv": "csv", ".txt": "table"}
+    by_ending: dict[str, Format] = {".csv": "csv", ".txt": "table", ".srt": "srt", ".vtt": "vtt"}
     return format or by_ending.get(output.suffix.lower(), "jsonl")
 
 
 @contextlib.contextmanager
-def _sink(output: Path | None, format: Format | None, resume: bool, text: TextSide) -> Iterator[Sink]:
+def _sink(
+    output: Path | None,
+    format: Format | None,
+    resume: bool,
+    text: TextSide,
+    windows: bool = False,
+) -> Iterator[Sink]:
     from zsar_cli.cli import console
     from zsar_cli.cli.formats import csv_header, render
 
@@ -239,18 +318,22 @@ def _sink(output: Path | None, format: Format | None, resume: bool, text: TextSi
         file = RecordFile(output, resume=resume, labels=text.labels)
         with contextlib.closing(file):
             yield Sink(file.write, file=file)
+    elif output is not None and output.is_dir():
+        from zsar_cli.cli.timelines import SubtitleFolder
+
+        yield Sink(SubtitleFolder(output, chosen).write)
     elif output is not None:
-        yield from _whole_file(output, chosen)
+        yield from _whole_file(output, chosen, windows)
     else:
         if chosen == "csv":
-            console.out(csv_header())
+            console.out(csv_header(windows=windows))
         yield Sink(
-            lambda record: console.out(render(record, chosen, sys.stdout)),
+            lambda record: console.out(render(record, chosen, sys.stdout, windows=windows)),
             shows=chosen == "table" or sys.stdout.isatty(),
         )
 
 
-def _whole_file(output: Path, chosen: Format) -> Iterator[Sink]:
+def _whole_file(output: Path, chosen: Format, windows: bool) -> Iterator[Sink]:
     """Tables and CSV say nowhere what is done: the file is there when the run has ended, and then whole."""
     from zsar_cli.cli.formats import csv_header, render
     from zsar_cli.files import atomic_write
@@ -259,8 +342,8 @@ def _whole_file(output: Path, chosen: Format) -> Iterator[Sink]:
         raise UsageError(f"{output} is there already; remove it first, or choose another --output.")
     with atomic_write(output) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
         if chosen == "csv":
-            stream.write(csv_header())
-        yield Sink(lambda record: stream.write(render(record, chosen, stream)))
+            stream.write(csv_header(windows=windows))
+        yield Sink(lambda record: stream.write(render(record, chosen, stream, windows=windows)))
 
 
 # --- the run --------------------------------------------------------------------------------------------------
@@ -273,6 +356,7 @@ class Run:
     options: ClipOptions
     top_k: int
     threshold: float | None
+    windows: WindowOptions | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     done: int = 0
@@ -311,22 +395,35 @@ class Run:
 
         self.started = True
         start = time.monotonic()
-        with console.progress(total) as advance:
-            results = recognizer.run(
-                distributed.own_share(remaining()),
-                text,
-                pool,
-                self.options,
-                top_k=self.top_k,
-                threshold=self.threshold,
-                stop=self.stop,
-            )
+        by_time = self.windows is not None and total == 1  # a bar over one long video counts its seconds
+        with console.progress(None if by_time else total, "s of video" if by_time else "videos") as advance:
+            count_time = advance if by_time else (lambda seconds: None)
+            share = iter(distributed.own_share(remaining()))
+            results = self._results(recognizer, text, pool, share, count_time)
             own = (result.to_record() for result in results)
             for record in distributed.in_turn(distributed.to_first(own)):
                 sink.write(record)
                 self._remark(record, sink)
-                advance(1)
+                if not by_time:
+                    advance(1)
         self.seconds = time.monotonic() - start
+
+    def _results(
+        self,
+        recognizer: Recognizer,
+        text: TextSide,
+        pool: Any,
+        paths: Iterator[str],
+        count_time: Callable[[float], None],
+    ) -> Iterator[Prediction | Timeline | Failure]:
+        if self.windows is not None:
+            from zsar_cli.windows import run_windows
+
+            model, stop = recognizer.model, self.stop
+            return run_windows(model, paths, text, pool, self.windows, stop=stop, report=count_time)
+        return recognizer.run(
+            paths, text, pool, self.options, top_k=self.top_k, threshold=self.threshold, stop=self.stop
+        )
 
     def _remark(self, record: dict[str, Any], sink: Sink) -> None:
         """What stderr says beside a record."""

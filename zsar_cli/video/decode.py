@@ -93,6 +93,7 @@ def iter_frames(
     choose: Choose | None = None,
     *,
     rate: float | None = None,
+    first: float = 0.0,
     decoder: str = "auto",
     resize: Resize | None = None,
     chunk: int = 32,
@@ -100,7 +101,8 @@ def iter_frames(
     """Many frames of a long video, decoded once, in sequence, ``chunk`` at a time: memory stays bounded.
 
     Either ``choose`` names indices (taken in increasing order, without repeats, those beyond the readable
-    end left out) or ``rate`` asks for that many frames a second (the first frame at or after each tick).
+    end left out) or ``rate`` asks for that many frames a second (the first frame at or after each tick;
+    ``first`` is the time of the first tick in s).
     ``info`` comes from the file's index; the last chunk's ``warning`` says what could not be read. Raises
     VideoError, also when no frame at all could be read.
     """
@@ -109,12 +111,12 @@ def iter_frames(
         raise ValueError("iter_frames needs either choose or rate")
     name = check_path(path)
     if os.path.isdir(name):
-        yield from _iter_images(name, choose, rate, resize, chunk)
+        yield from _iter_images(name, choose, rate, first, resize, chunk)
         return
     with file_errors():
         index = read_index(name)
         clock = _Clock(index)
-        wanted = _Wanted(choose, rate, index.frame_count)
+        wanted = _Wanted(choose, rate, index.frame_count, first)
         reader = _Sequence(name)
         batch: list[tuple[int, float, np.ndarray]] = []
         size = (0, 0)
@@ -135,6 +137,19 @@ def iter_frames(
         info, _ = _timing(reader.pts, reader.last_duration, index, size)
         if batch:
             yield _chunk(batch, info, _warning(info, index, reader.problems))
+
+
+def planned_info(path: str | os.PathLike[str]) -> VideoInfo:
+    """What the file's index promises, without decoding: width and height are 0. Raises VideoError."""
+    name = check_path(path)
+    if os.path.isdir(name):
+        count = len(image_files(name))
+        return VideoInfo(count / IMAGE_RATE, 0, 0, count, IMAGE_RATE)
+    with file_errors():
+        index = read_index(name)
+        if not index.frame_count:
+            raise _nothing_read()
+        return _planned_info(index, (0, 0))
 
 
 class _Sequence:
@@ -310,10 +325,10 @@ def _read_images(folder: str, choose: Choose, resize: Resize | None) -> DecodedV
 
 
 def _iter_images(
-    folder: str, choose: Choose | None, rate: float | None, resize: Resize | None, chunk: int
+    folder: str, choose: Choose | None, rate: float | None, first: float, resize: Resize | None, chunk: int
 ) -> Iterator[DecodedVideo]:
     files = image_files(folder)
-    wanted = _Wanted(choose, rate, len(files))
+    wanted = _Wanted(choose, rate, len(files), first)
     numbers = [number for number in range(len(files)) if wanted.takes(number, number / IMAGE_RATE)]
     for start in range(0, len(numbers), chunk):
         part = numbers[start : start + chunk]
@@ -334,17 +349,21 @@ def _read_image(file: str) -> np.ndarray:
 class _Wanted:
     """Says, frame by frame in order, whether a frame was asked for."""
 
-    def __init__(self, choose: Choose | None, rate: float | None, frame_count: int) -> None:
+    def __init__(
+        self, choose: Choose | None, rate: float | None, frame_count: int, first: float = 0.0
+    ) -> None:
         self.rate = rate
+        self.first = first
         self.indices = set(_chosen(choose, frame_count)) if choose and frame_count else set()
         self.tick = 0
 
     def takes(self, number: int, time: float) -> bool:
         if self.rate is None:
             return number in self.indices
-        if time * self.rate + 1e-6 < self.tick:
+        ticks = (time - self.first) * self.rate + 1e-6
+        if ticks < self.tick:
             return False
-        self.tick = int(time * self.rate + 1e-6) + 1
+        self.tick = int(ticks) + 1
         return True
 
 

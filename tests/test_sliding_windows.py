@@ -1,0 +1,212 @@
+"""Sliding windows: which frames they see, what they say, and when."""
+
+from __future__ import annotations
+
+import threading
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.video_files import frame_number, write_video
+from zsar_cli.errors import UsageError, VideoError
+from zsar_cli.model.alignment import score_with_bank
+from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.model.recognizer import VideoEncoding
+from zsar_cli.prediction import TextSide
+from zsar_cli.records import Failure
+from zsar_cli.video.grid import GridRequest, cells, load_grid, window_starts
+from zsar_cli.video.sampling import segment_indices
+from zsar_cli.video.transforms import Preprocess
+from zsar_cli.video.workers import DecodePool
+from zsar_cli.windows import WindowOptions, run_windows
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
+GREY = (128, 128, 128)
+EXACT = Preprocess(size=(64, 160))  # the size of the numbered videos: nothing is cut off
+
+
+def write_colours(path: Path, scenes: list[tuple[tuple[int, int, int], float]], rate: int = 10) -> Path:
+    """A video of plain colours, each for so many seconds."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=rate, options={"preset": "ultrafast"})
+        stream.codec_context.thread_count = 1
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, rate)
+        number = 0
+        for colour, seconds in scenes:
+            for _ in range(round(seconds * rate)):
+                pixels = np.full((32, 32, 3), colour, np.uint8)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, rate)
+                output.mux(stream.encode(frame))
+                number += 1
+        output.mux(stream.encode(None))
+    return path
+
+
+class ColourModel:
+    """Embeds a frame as its mean colour: what it answers is known, and it counts the frames it saw."""
+
+    preprocess = Preprocess(size=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    device, dtype = "cpu", torch.float32
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.windows: list[int] = []
+        self.backbone = self
+
+    def encode_frames(self, pixels):
+        self.seen += len(pixels)
+        embedding = torch.cat([pixels.mean(dim=(2, 3)), torch.full((len(pixels), 1), 0.2)], dim=1)
+        return FrameFeatures(embedding, embedding[:, None])
+
+    def encode_video(self, features):
+        self.windows.append(len(features.embedding))
+        return VideoEncoding(F.normalize(features.embedding.mean(dim=1), dim=-1))
+
+    def score(self, video, positive, negative=None, bank=None):
+        return score_with_bank(video, positive, bank, scale=torch.tensor(20.0))
+
+
+def text_side() -> TextSide:
+    names = list(COLOURS)
+    positive = F.normalize(torch.tensor([[*c, 128] for c in COLOURS.values()]) / 127.5 - 1, dim=-1)
+    bank = torch.tensor([[0.0, 0.0, 0.0, 1.0]]).repeat(5, 1)  # no colour at all
+    return TextSide(names, positive, None, bank)
+
+
+def timeline(path: Path, window: float, stride: float, **options):
+    model = ColourModel()
+    with DecodePool(0) as pool:
+        (found,) = run_windows(
+            model, [str(path)], text_side(), pool, WindowOptions(window, stride, **options)
+        )
+    return found, model
+
+
+def shown(found) -> list[tuple[str, float, float]]:
+    return [(s.answer, s.start, s.end) for s in found.segments]
+
+
+@pytest.mark.parametrize("stride", [2, 1, 0.5])
+def test_boundaries_and_answers(tmp_path, stride):
+    scenes = [(COLOURS["red"], 4), (COLOURS["blue"], 6), (COLOURS["green"], 6), (GREY, 4)]
+    found, model = timeline(write_colours(tmp_path / "scenes.mp4", scenes), 2, stride)
+    assert [answer for answer, _, _ in shown(found)] == ["red", "blue", "green", "none of these"]
+    assert found.segments[0].start == 0
+    assert found.segments[-1].end == found.duration == pytest.approx(20)
+    ends = [segment.end for segment in found.segments]
+    assert ends[:2] == pytest.approx([4, 10], abs=stride / 2 + 1e-6)
+    assert ends[2] == pytest.approx(16, abs=1)  # a little colour outweighs grey: half a window
+    for one, other in zip(found.segments, found.segments[1:], strict=False):
+        assert one.end == other.start
+    assert model.seen == found.frames == 80  # 8 frames each 2 s, whatever the stride
+    best = found.segments[1].predictions[0]
+    assert best.label == "blue"
+    assert best.score > 0.9
+    assert best.yes > 0.9
+
+
+def test_threshold_one_never_says_none(tmp_path):
+    path = write_colours(tmp_path / "grey.mp4", [(COLOURS["red"], 2), (GREY, 4)])
+    found, _ = timeline(path, 2, 1, threshold=1.0)
+    assert "none of these" not in {answer for answer, _, _ in shown(found)}
+    assert timeline(path, 2, 1)[0].segments[-1].answer == "none of these"
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "rate"), [("a.mp4", 40, 20), ("b.mkv", 100, 30), ("c.mp4", 16, 25)]
+)
+def test_one_window_over_all_sees_the_frames_of_predict(tmp_path, name, count, rate):
+    path = write_video(tmp_path / name, count, rate=rate)
+    for window in (count / rate, 100.0):
+        chunks = list(load_grid(GridRequest(str(path), window, 8, EXACT)))
+        numbers = [frame_number(f) for chunk in chunks for f in chunk.pixels]
+        assert numbers == sorted(set(segment_indices(count, 8).tolist()))
+
+
+def test_few_frames_and_gaps_in_time_are_shown_longer(tmp_path):
+    still = write_video(tmp_path / "still.mp4", 1)
+    found, model = timeline(still, 4, 2)
+    assert (len(found.segments), found.frames, model.seen) == (1, 1, 1)
+    slides = write_video(tmp_path / "slides.mp4", rate=10, ticks=[0, 30, 60, 90])
+    found, model = timeline(slides, 2, 1)
+    assert found.frames == model.seen <= 4
+    assert found.segments[-1].end == found.duration > 9
+
+
+def test_video_shorter_than_a_window_is_one_segment(tmp_path):
+    path = write_colours(tmp_path / "short.mp4", [(COLOURS["green"], 1)])
+    found, model = timeline(path, 4, 2)
+    assert shown(found) == [("green", 0, pytest.approx(1))]
+    assert model.seen == 8  # as many as a window has, as predict would take
+
+
+def test_windows_and_cells_cover_everything_once():
+    for duration, frames, stride, step in (
+        (61, 8, 2, 0.5),
+        (10.2, 8, 1.3, 0.25),
+        (7.9, 4, 3, 1),
+        (3, 8, 3, 0.4),
+    ):
+        starts = window_starts(duration, frames, stride, step)
+        assert starts == sorted(set(starts))
+        assert starts[-1] + frames == max(frames, round(duration / step))
+        parts = cells(starts, frames)
+        assert parts[0][0] == 0
+        assert [p[1] for p in parts[:-1]] == [p[0] for p in parts[1:]]
+        assert parts[-1][1] == starts[-1] + frames
+        for first, end, covering in parts:
+            inside = [n for n, s in enumerate(starts) if s <= first and end <= s + frames]
+            assert list(covering) == inside
+
+
+def test_stride_longer_than_a_window_is_refused():
+    with pytest.raises(UsageError, match="gaps"):
+        WindowOptions(2, 3)
+
+
+def test_failures_have_their_place_and_a_damaged_end_costs_only_the_end(tmp_path):
+    good = write_colours(tmp_path / "good.mp4", [(COLOURS["red"], 3)])
+
+    class Pool(DecodePool):
+        def stream(self, requests, load=None):
+            for request in requests:
+                yield breaking(load(request), request.path)
+
+    def breaking(chunks, path):
+        yield next(chunks)
+        if "broken" in path:
+            raise VideoError("crashed", "the decoder crashed on this file")
+        yield from chunks
+
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(good.read_bytes())
+    paths = [str(tmp_path / "missing.mp4"), str(broken), str(good)]
+    with Pool(0) as pool:
+        missing, partial, whole = run_windows(ColourModel(), paths, text_side(), pool, WindowOptions(2, 1))
+    assert isinstance(missing, Failure)
+    assert missing.kind == "not_found"
+    assert "only the first" in partial.warning
+    assert partial.segments[0].answer == "red"
+    assert whole.warning is None
+    assert [r.video for r in (missing, partial, whole)] == paths
+
+
+def test_workers_give_the_same_and_stop_ends_it(tmp_path):
+    path = write_colours(tmp_path / "a.mp4", [(COLOURS["red"], 4), (COLOURS["green"], 4)])
+    alone, _ = timeline(path, 2, 1)
+    with DecodePool(1) as pool:
+        (found,) = run_windows(ColourModel(), [str(path)], text_side(), pool, WindowOptions(2, 1))
+    assert found == alone
+    stop = threading.Event()
+    stop.set()
+    with DecodePool(0) as pool:
+        assert (
+            list(run_windows(ColourModel(), [str(path)], text_side(), pool, WindowOptions(), stop=stop)) == []
+        )

@@ -1,0 +1,303 @@
+"""When it happens: sliding windows over long video, the engine behind ``zsar predict --window``.
+
+A video is decoded once and each of its frames goes through the visual tower once; windows share them. Every
+moment is described by the mean embedding of the windows that cover it, as several views of one clip would be,
+and neighbouring stretches with the same answer become one segment.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli.errors import UsageError, VideoError
+from zsar_cli.records import NONE_OF_THESE, Failure, LabelScore
+from zsar_cli.video.grid import GridChunk, GridRequest, cells, load_grid, window_start, window_starts
+from zsar_cli.video.workers import DecodePool
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zsar_cli.model.backbone import FrameFeatures
+    from zsar_cli.model.recognizer import RecognizerModel
+    from zsar_cli.prediction import TextSide
+
+WINDOWS_AT_ONCE = 16  # through the motion modules together
+CELLS_AT_ONCE = 1024  # scored together
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """Windows of ``window`` s that start ``stride`` s apart, each shown to the model as ``frames`` frames.
+
+    ``threshold``: where ``unknown`` exceeds it, the answer is "none of these".
+    """
+
+    window: float = 4.0
+    stride: float = 2.0
+    frames: int = 8
+    top_k: int = 5
+    threshold: float = 0.5
+    decoder: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.stride <= self.window:
+            raise UsageError(
+                f"A stride of {self.stride:g} s over windows of {self.window:g} s leaves gaps or never moves on; "
+                "choose a stride above 0 and at most as long as a window."
+            )
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a video with one answer."""
+
+    start: float  # s
+    end: float  # s
+    answer: str  # a label, or "none of these"
+    predictions: list[LabelScore]  # best first; means over the stretch
+    unknown: float
+
+    def to_record(self) -> dict[str, Any]:
+        """As it stands in the JSON record."""
+        return {
+            "start": round(self.start, 3),
+            "end": round(self.end, 3),
+            "answer": self.answer,
+            "predictions": [found.to_record() for found in self.predictions],
+            "unknown": round(self.unknown, 6),
+        }
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What happens in a video, and when: segments from its start to its end, without gaps."""
+
+    video: str
+    segments: list[Segment]
+    duration: float  # s
+    frames: int  # frames the model saw
+    warning: str | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """The record of the command line."""
+        record: dict[str, Any] = {
+            "video": self.video,
+            "segments": [segment.to_record() for segment in self.segments],
+            "duration": round(self.duration, 3),
+            "frames": self.frames,
+        }
+        return record | ({"warning": self.warning} if self.warning else {})
+
+
+def run_windows(
+    model: RecognizerModel,
+    videos: Iterable[str],
+    text: TextSide,
+    pool: DecodePool,
+    options: WindowOptions,
+    *,
+    stop: threading.Event | None = None,
+    report: Callable[[float], None] = lambda seconds: None,
+) -> Iterator[Timeline | Failure]:
+    """A timeline for each video, in order; one that cannot be read gives a Failure.
+
+    Once ``stop`` is set, nothing more is yielded. ``report`` is told how many more seconds of video are done.
+    """
+    stop = stop or threading.Event()
+    paths: list[str] = []
+
+    def requests() -> Iterator[GridRequest]:
+        for path in videos:
+            paths.append(path)
+            yield GridRequest(path, options.window, options.frames, model.preprocess, options.decoder)
+
+    for number, chunks in enumerate(pool.stream(requests(), load_grid)):
+        path = paths[number]
+        slider = _Slider(model, options)
+        warning = None
+        try:
+            for chunk in chunks:
+                if stop.is_set():
+                    return
+                report(_guarded(slider, chunk))
+        except VideoError as error:
+            if not slider.shown:
+                yield Failure(path, error.kind, error.message)
+                continue
+            # What was found in an hour of video is not thrown away because its end is damaged
+            warning = f"only the first {slider.duration:.1f} s could be read: {error.message}"
+        slider.finish(whole=warning is None)
+        yield _timeline(path, slider, text, options, warning)
+
+
+def _guarded(slider: _Slider, chunk: GridChunk) -> float:
+    import torch
+
+    try:
+        return slider.take(chunk)
+    except torch.cuda.OutOfMemoryError as error:
+        raise UsageError(
+            "The GPU's memory is full; use fewer --frames, a longer --stride, or another --device."
+        ) from error
+
+
+@dataclass
+class _Slider:
+    """Takes a video's frames as they come and keeps the features that windows still need."""
+
+    model: RecognizerModel
+    options: WindowOptions
+    embeddings: list[Tensor] = field(default_factory=list)  # of each window, (E,)
+    starts: list[int] = field(default_factory=list)
+    step: float = 0.0
+    duration: float = 0.0  # s so far
+    promised: float = 0.0  # s in all, by the file's index
+    frames: int = 0
+    warning: str | None = None
+    shown: list[tuple[int, FrameFeatures]] = field(
+        default_factory=list
+    )  # (first tick, features of one frame)
+
+    def take(self, chunk: GridChunk) -> float:
+        """Encode the frames of a chunk and the windows they complete; returns the seconds that were added."""
+        features = self._encode(chunk)
+        self.step, self.warning = chunk.step, chunk.warning
+        self.frames += len(chunk.ticks)
+        before, self.duration = self.duration, (int(chunk.ticks[-1]) + 1) * chunk.step
+        self.promised = chunk.info.duration
+        self.shown += [(int(tick), features[i]) for i, tick in enumerate(chunk.ticks)]
+        self._slide(int(chunk.ticks[-1]) + 1)
+        return self.duration - before
+
+    def finish(self, whole: bool) -> None:
+        """The windows that only the video's end completes. ``whole``: it was read to its end."""
+        if whole:
+            self.duration = self.promised
+        wanted = window_starts(self.duration, self.options.frames, self._stride, self.step)
+        self._embed(wanted[len(self.starts) :])
+
+    @property
+    def _stride(self) -> float:
+        # A video shorter than a window is one window of its own length; its stride shrinks along
+        return min(self.options.stride, self.step * self.options.frames)
+
+    def _slide(self, end: int) -> None:
+        """Every window whose ticks lie before ``end``."""
+        ready: list[int] = []
+        while True:
+            start = window_start(len(self.starts) + len(ready), self._stride, self.step)
+            if start + self.options.frames > end:
+                break
+            ready.append(start)
+        self._embed(ready)
+        # The last window ends with the video: it may reach back a window from here
+        keep = min(start, end - self.options.frames)
+        while len(self.shown) > 1 and self.shown[1][0] <= keep:
+            self.shown.pop(0)
+
+    def _embed(self, starts: list[int]) -> None:
+        import torch
+
+        for first in range(0, len(starts), WINDOWS_AT_ONCE):
+            part = starts[first : first + WINDOWS_AT_ONCE]
+            windows = [self._window(start) for start in part]
+            stacked = type(windows[0])(
+                torch.stack([w.embedding for w in windows]), torch.stack([w.tokens for w in windows])
+            )
+            with torch.inference_mode():
+                self.embeddings += list(self.model.encode_video(stacked).embedding)
+        self.starts += starts
+
+    def _window(self, start: int) -> FrameFeatures:
+        """The features (T, ...) of the frames that are on show at the window's ticks."""
+        import torch
+
+        seen, place = [], 0
+        for tick in range(start, start + self.options.frames):
+            while place + 1 < len(self.shown) and self.shown[place + 1][0] <= tick:
+                place += 1
+            seen.append(self.shown[place][1])
+        kind = type(seen[0])
+        return kind(torch.stack([f.embedding for f in seen]), torch.stack([f.tokens for f in seen]))
+
+    def _encode(self, chunk: GridChunk) -> list[FrameFeatures]:
+        """The visual tower, once over each frame."""
+        import torch
+
+        from zsar_cli.video.transforms import normalise
+
+        backbone = self.model.backbone
+        pixels = torch.from_numpy(chunk.pixels).to(backbone.device)
+        with torch.inference_mode():
+            found = backbone.encode_frames(normalise(pixels, self.model.preprocess, backbone.dtype))
+        kind = type(found)
+        return [kind(e, t) for e, t in zip(found.embedding, found.tokens, strict=True)]
+
+
+def _timeline(
+    path: str, slider: _Slider, text: TextSide, options: WindowOptions, warning: str | None
+) -> Timeline | Failure:
+    import torch
+    from torch.nn import functional as F
+
+    parts = cells(slider.starts, options.frames)
+    embeddings = torch.stack(slider.embeddings)
+    means = torch.stack([embeddings[covering.start : covering.stop].mean(dim=0) for _, _, covering in parts])
+    score, yes, unknown = [], [], []
+    for some in F.normalize(means, dim=-1).split(CELLS_AT_ONCE):
+        found = slider.model.score(some, text.positive, text.negative, text.bank)
+        score.append(found.score.cpu())
+        yes.append(found.yes.cpu())
+        unknown.append(found.unknown.cpu())
+    table = _Scores(torch.cat(score), torch.cat(yes), torch.cat(unknown))
+    if not torch.isfinite(table.unknown).all():
+        return Failure(
+            path, "not_finite", "the model's numbers overflowed on this video; use --precision fp32"
+        )
+    times = [min(first * slider.step, slider.duration) for first, _, _ in parts] + [slider.duration]
+    segments = _merge(table, times, text.labels, options)
+    return Timeline(path, segments, slider.duration, slider.frames, warning or slider.warning)
+
+
+@dataclass
+class _Scores:
+    """Of S stretches of time."""
+
+    score: Tensor  # (S, C)
+    yes: Tensor  # (S, C)
+    unknown: Tensor  # (S,)
+
+
+def _merge(table: _Scores, times: list[float], labels: list[str], options: WindowOptions) -> list[Segment]:
+    """Stretch s lasts from ``times[s]`` to ``times[s + 1]``; neighbours with one answer become a segment."""
+    best = table.score.argmax(dim=-1).tolist()
+    answers = [
+        NONE_OF_THESE if unknown > options.threshold else labels[column]
+        for column, unknown in zip(best, table.unknown.tolist(), strict=True)
+    ]
+    segments = []
+    first = 0
+    for place in range(1, len(answers) + 1):
+        if place < len(answers) and answers[place] == answers[first]:
+            continue
+        segments.append(_segment(table, times, labels, options.top_k, first, place, answers[first]))
+        first = place
+    return segments
+
+
+def _segment(
+    table: _Scores, times: list[float], labels: list[str], top_k: int, first: int, end: int, answer: str
+) -> Segment:
+    import torch
+
+    weight = torch.tensor([max(times[i + 1] - times[i], 1e-6) for i in range(first, end)])
+    weight = (weight / weight.sum())[:, None]
+    score = (weight * table.score[first:end]).sum(dim=0)
+    yes = (weight * table.yes[first:end]).sum(dim=0)
+    best = score.topk(min(top_k, len(labels))).indices.tolist()
+    found = [LabelScore(labels[c], float(score[c]), float(yes[c])) for c in best]
+    unknown = float((weight[:, 0] * table.unknown[first:end]).sum())
+    return Segment(times[first], times[end], answer, found, unknown)
