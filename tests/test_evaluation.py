@@ -212,7 +212,7 @@ def test_training_and_evaluation_draw_the_same_few_shots(tmp_path: Path) -> None
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / f"{number}.mp4").touch()
     recipe = load_recipe("kinetics", data=str(tmp_path), shots=2, seed=3)
-    trained = find_data(Environment(recipe, tmp_path / "run")).items
+    trained = find_data(Environment(recipe, tmp_path / "run")).dataset.items
     whole = load_dataset(tmp_path, split="train")
     assert trained == few_shot(whole.items, [item.label for item in whole.items], 2, seed=3)
     assert len(trained) == 4

@@ -296,7 +296,7 @@ def data(videos, tmp_path_factory):
 
 
 def train(data, model, output, *more: object):
-    parts = [f"--set=parts.{size}" for size in ("width=16", "queries=2", "layers=1", "heads=2")]
+    parts = [f"--parts-{size}" for size in ("width=16", "queries=2", "layers=1", "heads=2")]
     command = [
         "train",
         "--config",
@@ -317,7 +317,7 @@ def train(data, model, output, *more: object):
 def test_training_from_the_cache_is_training_without_augmentation(data, tiny_clip_dir, tmp_path, monkeypatch):
     from safetensors.torch import load_file
 
-    plain = train(data, tiny_clip_dir, tmp_path / "plain", "--set", "augment=false")
+    plain = train(data, tiny_clip_dir, tmp_path / "plain", "--no-augment")
     assert plain.exit_code == 0, plain.output
     first = train(data, tiny_clip_dir, tmp_path / "first", "--cache", tmp_path / "cache")
     assert first.exit_code == 0, first.output

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -202,3 +202,26 @@ def _to_tensor(value: Any) -> Any:
 
 def _to_value(data: Any) -> Any:
     return json.loads(data.numpy().tobytes())
+
+
+CHUNK = 2**24  # numbers that are sent in one message
+
+
+def add_up(tensors: Sequence[Any]) -> None:
+    """Replace each tensor by its sum over all processes, many of them in one message."""
+    if world() == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    rest = list(tensors)
+    while rest:
+        together, numbers = [rest.pop(0)], 0
+        while rest and numbers + rest[0].numel() <= CHUNK and rest[0].dtype == together[0].dtype:
+            numbers += rest[0].numel()
+            together.append(rest.pop(0))
+        flat = torch.cat([tensor.reshape(-1) for tensor in together])
+        dist.all_reduce(flat)
+        parts = flat.split([tensor.numel() for tensor in together])
+        for tensor, part in zip(together, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))

@@ -56,7 +56,9 @@ class Recipe:
     w_keep: float = _about(0.0, "Weight of L_keep, which stays near the pretrained CLIP (video and text).")
     beta: float = _about(0.0, "Share of the yes in the final model's logits.")
     pretrained_weight: float = _about(0.0, "Part of the pretrained backbone in the final weights, 0 to 1.")
-    swa: int = _about(0, "Final weights: mean of the start and of this many moments of the run; 0: the last.")
+    swa: int = _about(
+        0, "Final backbone: mean of the start and of this many moments of the run; 0: the last."
+    )
     shots: int | None = _about(None, "Clips a class, drawn at random; all if not given.")
     holdout: float = _about(0.02, "Share of the training clips held out to choose the best checkpoint by.")
     validate_every: int = _about(500, "Steps between validations on the held-out clips.")
@@ -103,6 +105,11 @@ class Recipe:
                     )
             if self.tune != "full":
                 raise UsageError("The recipe is wrong: training from scratch needs tune: full.")
+        if self.tune != "full" and (self.swa or self.pretrained_weight):
+            raise UsageError(
+                "The recipe is wrong: swa and pretrained_weight change the backbone, and with tune: modules it "
+                "stays as it is."
+            )
 
 
 def _positive(value: float) -> bool:

@@ -1,37 +1,45 @@
-"""Training: a recipe, a stream of batches, the losses, and a loop that can be stopped at any moment and resumed.
+"""Training: a stream of batches, the losses, and a loop that can be stopped at any moment and resumed.
 
 Everything random (order of the clips, sampling, augmentation, prompt templates) is a function of the seed and
 of the step or the epoch, so a run that is killed and resumed ends in the very weights of one that was not.
+
+Under torchrun each process takes its share of every batch. All classes are negatives, so each clip's loss is its
+own: the gradients of the shares add up to that of the whole batch, and nothing else needs to be gathered.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 
+from zsar_cli import checkpoints, distributed
 from zsar_cli.batches import Batch, Stream
+from zsar_cli.checkpoints import Progress
 from zsar_cli.errors import UsageError
 from zsar_cli.feature_cache import to_device
 from zsar_cli.model.alignment import keep_loss, negative_loss, opposition_loss, positive_loss
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.motion import separation_loss
-from zsar_cli.model.recognizer import RecognizerModel, Record
-from zsar_cli.prompts import Templates
+from zsar_cli.model.recognizer import RecognizerModel, Record, VideoEncoding
+from zsar_cli.prompts import Labels, Templates, embed_prompts
 from zsar_cli.recipe import Recipe
 from zsar_cli.video.transforms import normalise
 
 logger = logging.getLogger(__name__)
+TERMS = ("pos", "neg", "dis", "opp", "keep", "total")
+BEST = "best"  # the folder of the best model, inside the run's
+HIGHEST_SCALE = 100.0  # of the temperature, as CLIP bounds it
 
 
 def total_steps(count: int, recipe: Recipe) -> int:
@@ -56,30 +64,48 @@ def fill_template(template: str, labels: Sequence[str]) -> list[str]:
     return [template.replace("{}", label) for label in labels]
 
 
+@dataclass
+class Prompts:
+    """The embeddings of all labels at one step, each (C, E) of unit length.
+
+    The losses of a step's batches gather their gradient in ``positive``; :meth:`backward` then takes it through
+    the text tower once, however many batches there were.
+    """
+
+    positive: Tensor
+    negative: Tensor | None  # without gradient: what negatives learn, the shared adapter learns
+    frozen: Tensor | None = None  # the pretrained text tower's, for L_keep
+    source: Tensor | None = None  # what the text tower gave, where it is trained
+
+    def backward(self) -> None:
+        """Take the gradient on into the text tower."""
+        if self.source is not None and self.positive.grad is not None:
+            self.source.backward(self.positive.grad)
+
+
 def losses(
     model: RecognizerModel,
-    clips: Tensor | FrameFeatures,
+    encoding: VideoEncoding,
     target: Tensor,
-    positive: Tensor,
-    negative: Tensor | None,
+    prompts: Prompts,
     recipe: Recipe,
     frozen: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The terms of the loss for one batch, by name; ``total`` is their weighted sum.
 
     Args:
-        clips: normalised pixels (B, T, 3, H, W), or their features from the visual tower.
+        encoding: what the model makes of the batch.
         target: (B,) class indices.
-        positive, negative: (C, E) of unit length.
-        frozen: (B, E) embeddings of the pretrained CLIP, for L_keep.
+        frozen: (B, E) embeddings of the clips by the pretrained CLIP, for L_keep. As in FROSTER (ICLR 2024) both
+            towers stay near it: ``w_keep`` weighs the mean of ``1 - cos`` over the clips plus that over the labels.
     """
-    encoding = model.encode_video(clips) if isinstance(clips, FrameFeatures) else model(clips)
-    similarity = encoding.embedding @ positive.T
+    video, positive = encoding.embedding.float(), prompts.positive
+    similarity = video @ positive.T
     terms = {"pos": positive_loss(model.log_scale.exp() * similarity, target, recipe.smoothing)}
     total = terms["pos"]
-    if model.uses_negatives and negative is not None:
-        moved = model.align_negatives(positive, negative)
-        margin = model.log_negative_scale.exp() * (similarity - encoding.embedding @ moved.T) + model.offset
+    if model.uses_negatives and prompts.negative is not None:
+        moved = model.align_negatives(positive, prompts.negative)
+        margin = model.log_negative_scale.exp() * (similarity - video @ moved.T) + model.offset
         terms["neg"] = negative_loss(margin, target)
         total = total + recipe.w_neg * terms["neg"]
         if model.adapter is not None:
@@ -91,7 +117,9 @@ def losses(
             terms["dis"] = 0.5 * (terms["dis"] + separation_loss(encoding.refined, encoding.static))
         total = total + recipe.w_dis * terms["dis"]
     if recipe.w_keep and frozen is not None:
-        terms["keep"] = keep_loss(encoding.embedding, frozen)
+        terms["keep"] = keep_loss(video, frozen)
+        if prompts.frozen is not None:
+            terms["keep"] = terms["keep"] + keep_loss(positive, prompts.frozen)
         total = total + recipe.w_keep * terms["keep"]
     terms["total"] = total
     return terms
@@ -140,12 +168,15 @@ def trainable(name: str, recipe: Recipe) -> bool:
 
 
 class NonFiniteLoss(UsageError):
-    """The loss became infinite or not a number."""
+    """The loss or its gradient became infinite or not a number."""
 
 
 @dataclass
 class Trainer:
-    """One training run: the model, the data and where they stand."""
+    """One training run: the model, the data and where they stand.
+
+    ``whole``: files hold the backbone's weights too; without it, a loader finds them by the backbone's name.
+    """
 
     model: RecognizerModel
     recipe: Recipe
@@ -155,19 +186,31 @@ class Trainer:
     steps: int
     directory: Path
     device: str = "cpu"
-    step: int = 0
+    whole: bool = True
 
     def __post_init__(self) -> None:
-        self.optimizer = make_optimizer(self.model, self.recipe)
-        if self.recipe.gradient_checkpointing:
-            self.model.backbone.set_grad_checkpointing(True)
-        self.text: tuple[Tensor, Tensor | None] | None = None
+        recipe, backbone = self.recipe, self.model.backbone
+        self.progress = Progress()
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if recipe.gradient_checkpointing:
+            backbone.set_grad_checkpointing(True)
         self.tokens: dict[str, Tensor] = {}  # of all labels, by template
+        self.kept_text: dict[str, Tensor] = {}  # embeddings by the pretrained text tower, by template
+        self.fixed_prompts: Prompts | None = None  # where the text tower is not trained
+        tuned = recipe.tune == "full"
         self.pretrained = (
-            {k: v.detach().clone() for k, v in self.model.backbone.state_dict().items()}
-            if self.recipe.tune == "full" and self.recipe.pretrained_weight > 0
+            deepcopy(backbone).eval().requires_grad_(False)
+            if tuned and (recipe.w_keep or recipe.pretrained_weight)
             else None
         )
+        # The mean starts as the pretrained weights, which count as one moment
+        self.mean = _copies(backbone) if tuned and recipe.swa else None
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.progress.step
 
     def run(
         self,
@@ -175,56 +218,100 @@ class Trainer:
         report: Callable[[dict[str, float]], None] = lambda row: None,
         checkpoint_every: int | None = None,
         stop: Callable[[], bool] = lambda: False,
+        validate: Callable[[], float] | None = None,
     ) -> None:
         """Train to the last step, calling ``report`` with the loss terms of each step; ``stop`` ends early, resumably.
+
+        Args:
+            validate: the score of the model as it stands; the best one's weights are written to ``best/``.
 
         Raises:
             NonFiniteLoss: with the last good checkpoint kept.
         """
-        self.model.train()
-        if self.recipe.tune == "modules":  # nothing of it may change, running statistics included
-            self.model.backbone.eval()
-        sums: dict[str, float] = {}
-        batches = 0
+        self._training_mode()
         started = time.perf_counter()
+        sums = torch.zeros(len(TERMS) + 1, dtype=torch.float64)
+        prompts, batches = None, 0
         for batch in self.stream(self.step):
-            step = batch.step
-            terms = self._forward_backward(batch)
+            prompts = prompts or self._encode_prompts(batch.step)
+            sums[:-1] += self._forward_backward(batch, prompts, batches)
             batches += 1
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value / self.recipe.accumulate
-            if batches % self.recipe.accumulate:
+            if batches < self.recipe.accumulate:
                 continue
-            self._update(step)
-            self.step = step + 1
-            seconds = time.perf_counter() - started
-            report(
-                {"step": self.step, "epoch": batch.epoch, "lr": self._rate(step), "seconds": seconds, **sums}
-            )
-            sums, started = {}, time.perf_counter()
-            ended = stop()
-            if ended or self.step == self.steps or (checkpoint_every and self.step % checkpoint_every == 0):
+            prompts.backward()
+            self._update(batch.step)
+            sums[-1] = float(stop())
+            distributed.add_up([sums])
+            ended = bool(sums[-1])
+            report(self._row(batch, sums, time.perf_counter() - started))
+            sums.zero_()
+            prompts, batches = None, 0
+            last = self.step == self.steps
+            if validate is not None and (last or self.step % self.recipe.validate_every == 0):
+                report({"step": self.step, "held_out_top1": self._validate(validate)})
+            if ended or last or (checkpoint_every and self.step % checkpoint_every == 0):
                 self.save_checkpoint()
             if ended:
                 return
+            started = time.perf_counter()
+
+    def _training_mode(self) -> None:
+        self.model.train()
+        if self.recipe.tune != "full":
+            self.model.backbone.eval()  # its statistics and its dropout too stay as they are
+
+    def _row(self, batch: Batch, sums: Tensor, seconds: float) -> dict[str, float]:
+        factor = self._rate(batch.step)
+        row = {"step": self.step, "epoch": batch.epoch, "seconds": seconds}
+        rates = {"lr": self.recipe.lr * factor, "module_lr": self.recipe.module_lr * factor}
+        return {
+            **row,
+            **rates,
+            **{n: v for n, v in zip(TERMS, sums.tolist(), strict=False) if n in self.terms},
+        }
 
     def _rate(self, step: int) -> float:
         return learning_rate(step, self.steps, self.recipe)
 
-    def _forward_backward(self, batch: Batch) -> dict[str, float]:
+    @property
+    def terms(self) -> set[str]:
+        """The loss terms that this run has."""
+        model, recipe = self.model, self.recipe
+        present = {
+            "neg": model.uses_negatives,
+            "opp": model.adapter is not None,
+            "dis": model.msm is not None,
+            "keep": recipe.w_keep > 0,
+        }
+        return {name for name in TERMS if present.get(name, True)}
+
+    def _autocast(self) -> torch.autocast:
+        kind = self.device.split(":")[0]
+        return torch.autocast(kind, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
+    def _forward_backward(self, batch: Batch, prompts: Prompts, number: int) -> Tensor:
+        """This process's part of the loss terms, in the order of TERMS; gradients are added up in the weights."""
+        count = torch.tensor([len(batch.target)], dtype=torch.float64)
+        distributed.add_up([count])
+        found = torch.zeros(len(TERMS), dtype=torch.float64)
+        if not len(batch.target):
+            return found
+        # For towers with dropout
+        torch.manual_seed(
+            int(np.random.SeedSequence([self.recipe.seed, batch.step, number]).generate_state(1)[0])
+        )
         clips = self._prepare(batch.clips)
-        with torch.autocast(
-            self.device.split(":")[0], torch.bfloat16, enabled=self.recipe.precision == "bf16"
-        ):
-            positive, negative = self._encode_prompts(batch.step)
-            terms = losses(self.model, clips, batch.target.to(self.device), positive, negative, self.recipe)
-        if not torch.isfinite(terms["total"]):
-            raise NonFiniteLoss(
-                f"The loss became {terms['total'].item()} at step {batch.step + 1}; the last good checkpoint is kept "
-                f"in {self.directory}. Try a lower learning rate, or --precision fp32."
-            )
-        (terms["total"] / self.recipe.accumulate).backward()
-        return {name: value.item() for name, value in terms.items()}
+        with self._autocast():
+            features = clips if isinstance(clips, FrameFeatures) else self.model.encode_frames(clips)
+            encoding = self.model.encode_video(features)
+            frozen = self._frozen_video(clips, features) if self.recipe.w_keep else None
+        terms = losses(self.model, encoding, batch.target.to(self.device), prompts, self.recipe, frozen)
+        self._check_finite("loss", terms["total"], batch.step)
+        share = len(batch.target) / count.item() / self.recipe.accumulate
+        (terms["total"] * share).backward()
+        for name, value in terms.items():
+            found[TERMS.index(name)] = value.item() * share
+        return found
 
     def _prepare(self, clips: Tensor | FrameFeatures) -> Tensor | FrameFeatures:
         device = torch.device(self.device)
@@ -232,103 +319,172 @@ class Trainer:
             return FrameFeatures(to_device(clips.embedding, device), to_device(clips.tokens, device))
         return normalise(to_device(clips, device), self.model.preprocess, torch.float32)
 
-    def _encode_prompts(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """Positive and negative text embeddings of all labels; computed once where the text tower is frozen.
+    @torch.no_grad()
+    def _frozen_video(self, clips: Tensor | FrameFeatures, features: FrameFeatures) -> Tensor:
+        """The clips (B, E) as the pretrained CLIP sees them; a frozen tower has just said so in ``features``."""
+        frames = features.embedding
+        if self.pretrained is not None and isinstance(clips, Tensor):
+            frames = self.pretrained.encode_frames(clips.flatten(0, 1)).embedding.unflatten(
+                0, clips.shape[:2]
+            )
+        return F.normalize(frames.float().mean(dim=1), dim=-1)
 
-        Negatives are read without gradient: what they learn, the adapter learns, and it is shared by all classes.
+    def _check_finite(self, what: str, value: Tensor, step: int) -> None:
+        if not torch.isfinite(value):
+            kept = (
+                "the last good checkpoint is kept"
+                if checkpoints.found(self.directory)
+                else "nothing was kept"
+            )
+            raise NonFiniteLoss(
+                f"The {what} became {value.item()} at step {step + 1}; {kept} in {self.directory}. "
+                "Try a lower --lr and --module-lr, or --precision fp32."
+            )
+
+    def _encode_prompts(self, step: int) -> Prompts:
+        """All labels in a positive and a negative template, drawn anew at every step.
+
+        Where the text tower is frozen, the mean over all templates, computed once.
         """
-        encode = self.model.backbone.encode_text
         if self.recipe.tune != "full":
-            if self.text is None:
-                from zsar_cli.prompts import Labels, embed_prompts
-
-                labels = Labels(tuple(self.labels), tuple((x,) for x in self.labels))
-                prompts = embed_prompts(
-                    encode,
-                    labels,
-                    self.templates,
-                    negatives=self.model.uses_negatives,
-                    cache=None,
-                    model_id=self.model.name,
-                )
-                negative = prompts.negative.to(self.device) if prompts.negative is not None else None
-                self.text = (prompts.positive.to(self.device), negative)
-            return self.text
+            self.fixed_prompts = self.fixed_prompts or self._all_templates()
+            return self.fixed_prompts
         yes, no = draw_templates(self.templates, step, self.recipe.seed)
-        if not self.model.uses_negatives:
-            return self._encode_labels(yes), None
-        with torch.no_grad():
-            against = self._encode_labels(no)
-        return self._encode_labels(yes), against
+        backbone = self.model.backbone
+        negative = None
+        with self._autocast():
+            if self.model.uses_negatives:
+                with torch.no_grad():
+                    negative = backbone.encode_tokens(self._tokens(no))
+            source = backbone.encode_tokens(self._tokens(yes))
+        frozen = None
+        if self.recipe.w_keep and self.pretrained is not None:
+            if yes not in self.kept_text:
+                with torch.no_grad():
+                    self.kept_text[yes] = self.pretrained.encode_tokens(self._tokens(yes))
+            frozen = self.kept_text[yes]
+        return Prompts(source.detach().requires_grad_(), negative, frozen, source)
 
-    def _encode_labels(self, template: str) -> Tensor:
-        """All labels in one template, (C, E); their tokens are kept."""
+    def _all_templates(self) -> Prompts:
+        labels = Labels(tuple(self.labels), tuple((label,) for label in self.labels))
+        found = embed_prompts(
+            self.model.backbone.encode_text, labels, self.templates, negatives=self.model.uses_negatives
+        )
+        negative = None if found.negative is None else found.negative.to(self.device)
+        return Prompts(found.positive.to(self.device), negative)
+
+    def _tokens(self, template: str) -> Tensor:
         if template not in self.tokens:
             self.tokens[template] = self.model.backbone.tokenize(fill_template(template, self.labels))
-        return self.model.backbone.encode_tokens(self.tokens[template])
+        return self.tokens[template]
 
     def _update(self, step: int) -> None:
+        if distributed.world() > 1:
+            for parameter in self.parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            distributed.add_up([parameter.grad for parameter in self.parameters])
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
+        self._check_finite("gradient", norm, step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._rate(step)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            self.model.log_scale.clamp_(max=math.log(100.0))
+            self.model.log_scale.clamp_(max=math.log(HIGHEST_SCALE))
+        self.progress.step = step + 1
+        if self.mean is not None:
+            self._average()
 
-    # --- checkpoints
+    # --- what a run leaves behind
 
-    def save_checkpoint(self) -> Path:
-        """Write ``checkpoints/step-N`` whole or not at all, then drop the older ones."""
-        folder = self.directory / "checkpoints"
-        final, aside = folder / f"step-{self.step:08d}", folder / f".step-{self.step:08d}.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
+    @torch.no_grad()
+    def _average(self) -> None:
+        """At each of ``swa`` moments, evenly spaced, let the weights count in the mean that began with the start."""
+        moments = [round(self.steps * number / self.recipe.swa) for number in range(1, self.recipe.swa + 1)]
+        if self.mean is None or self.step not in moments:
+            return
+        count = 1 + sum(moment <= self.step for moment in moments)  # the start and the moments so far
+        for name, tensor in self.model.backbone.state_dict().items():
+            if tensor.is_floating_point():
+                self.mean[name].lerp_(tensor, 1 / count)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """The weights as they are released, for the length of the block: averaged, then part of the way back."""
+        backbone = self.model.backbone
+        if self.mean is None and self.pretrained is None:
+            yield
+            return
+        before = _copies(backbone)
+        if self.mean is not None:
+            backbone.load_state_dict(self.mean)
+        if self.pretrained is not None:
+            interpolate(backbone, self.pretrained.state_dict(), self.recipe.pretrained_weight)
+        try:
+            yield
+        finally:
+            backbone.load_state_dict(before)
+
+    def _validate(self, score: Callable[[], float]) -> float:
+        with self.released():
+            self.model.eval()
+            found = score()
+            if found > self.progress.best:
+                self.progress.best, self.progress.best_step = found, self.step
+                self.write(self.directory / BEST)
+        self._training_mode()
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write the model as it stands, with its record, for ``--model FOLDER``."""
+        if distributed.rank() != 0:
+            return
+        self.model.beta = self.recipe.beta
         self.model.record = self.make_record()
-        self.model.save(aside, backbone=self.recipe.tune == "full")
-        save_file(_optimizer_tensors(self.model, self.optimizer), aside / "optimizer.safetensors")
-        (aside / "state.json").write_text(json.dumps({"step": self.step}))
-        shutil.rmtree(final, ignore_errors=True)
-        aside.rename(final)
-        for old in sorted(folder.glob("step-*"))[:-2]:
-            shutil.rmtree(old, ignore_errors=True)
-        return final
+        with checkpoints.told(folder):
+            self.model.save(folder, backbone=self.whole, half=self.recipe.half)
+
+    def save_checkpoint(self) -> None:
+        """Write where the run stands; one process does, and the others go on."""
+        if distributed.rank() == 0:
+            self.model.record = self.make_record()
+            checkpoints.save(self.directory, self.model, self.optimizer, self.mean, self.progress, self.whole)
 
     def resume(self) -> bool:
-        """Continue from the newest checkpoint, if there is one."""
-        found = sorted((self.directory / "checkpoints").glob("step-*"))
-        if not found:
+        """Continue from the newest checkpoint, if there is one. UsageError where it cannot be used."""
+        step = distributed.from_first(checkpoints.newest_step(self.directory))
+        if step is None:
             return False
-        try:
-            self.step = int(json.loads((found[-1] / "state.json").read_text())["step"])
-            weights = load_file(found[-1] / "model.safetensors", device=self.device)
-            moments = load_file(found[-1] / "optimizer.safetensors", device=self.device)
-        except Exception as error:
-            raise UsageError(
-                f"The checkpoint {found[-1]} cannot be read ({error}); delete it to use the one before."
-            ) from error
-        self.model.load_state_dict(weights, strict=self.recipe.tune == "full")
-        _restore_optimizer(self.model, self.optimizer, moments)
+        self.progress = checkpoints.load(
+            self.directory, step, self.model, self.optimizer, self.mean, self.whole
+        )
         return True
 
     def make_record(self) -> Record:
         """What the model should remember of this run."""
+        score = {"held_out_top1": self.progress.best} if self.progress.best_step == self.step > 0 else {}
         return Record(
             templates=self.templates.name,
             frames=self.recipe.frames,
             data=self.recipe.data,
             classes=list(self.labels),
+            metrics=score,
             recipe=asdict(self.recipe),
         )
 
-    def finish(self, *, half: bool = False) -> None:
-        """Interpolate towards the pretrained backbone where the recipe says so; write the model to the run's folder."""
+    def finish(self) -> None:
+        """Leave the model with its final weights, and write it to the run's folder."""
+        if self.mean is not None:
+            self.model.backbone.load_state_dict(self.mean)
         if self.pretrained is not None:
-            interpolate(self.model.backbone, self.pretrained, self.recipe.pretrained_weight)
-        self.model.beta = self.recipe.beta
-        self.model.record = self.make_record()
+            interpolate(self.model.backbone, self.pretrained.state_dict(), self.recipe.pretrained_weight)
         self.model.eval()
-        self.model.save(self.directory, backbone=self.recipe.tune == "full", half=half)
+        self.write(self.directory)
+
+
+def _copies(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
 @torch.no_grad()
@@ -337,20 +493,3 @@ def interpolate(module: torch.nn.Module, pretrained: dict[str, Tensor], weight: 
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
             tensor.lerp_(pretrained[name].to(tensor), weight)
-
-
-def _optimizer_tensors(model: RecognizerModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}/{key}": (value if isinstance(value, Tensor) else torch.tensor(value)).contiguous()
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _restore_optimizer(
-    model: RecognizerModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
-) -> None:
-    parameters = dict(model.named_parameters())
-    for name, value in tensors.items():
-        parameter, key = name.rsplit("/", 1)
-        optimizer.state[parameters[parameter]][key] = value

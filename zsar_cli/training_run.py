@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsar_cli.checkpoints import told
 from zsar_cli.errors import UsageError
-from zsar_cli.recipe import Recipe, recipe_content
+from zsar_cli.files import atomic_write
+from zsar_cli.recipe import Recipe, make_recipe, recipe_content
 from zsar_cli.training import Trainer, total_steps
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from zsar_cli.batches import Stream
-    from zsar_cli.data.definitions import Dataset
+    from zsar_cli.data.definitions import Dataset, Item
     from zsar_cli.feature_cache import FeatureCache
     from zsar_cli.model.recognizer import RecognizerModel
+    from zsar_cli.prompts import Templates
+    from zsar_cli.video.workers import DecodePool
 
 logger = logging.getLogger(__name__)
-METRICS = "metrics.jsonl"
+METRICS, RECIPE = "metrics.jsonl", "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,11 @@ class Summary:
     """How a run ended."""
 
     steps: int
+    steps_left: int
     seconds: float
     loss: float
+    best: float | None = None  # top-1 on the held-out clips of the model in best/, and its step
+    best_step: int = 0
     validation: dict[str, float] = field(
         default_factory=dict
     )  # top-1 of seen classes, and unseen where there are any
@@ -54,25 +64,39 @@ class Summary:
     cache: str = ""  # what was read and added, in words
 
 
-def find_data(environment: Environment) -> Dataset:
-    """The training clips of the recipe's data set, thinned to its shots."""
+@dataclass
+class TrainingData:
+    """What a run learns from, and what it never trains on."""
+
+    dataset: Dataset  # its items are the training clips
+    held_out: list[Item]
+
+
+def find_data(environment: Environment) -> TrainingData:
+    """The training clips of the recipe's data set, thinned to its shots, and those held out for validation."""
     from zsar_cli.data.definitions import load_dataset
     from zsar_cli.data.splits import few_shot
+    from zsar_cli.holdout import hold_out
 
     recipe = environment.recipe
     dataset = load_dataset(recipe.data, environment.data_root, split="train")
     dataset.check_missing(environment.max_missing)
+    drawn = dataset.items
     if recipe.shots is not None:
-        labels = [item.label for item in dataset.items]
-        dataset.items = few_shot(dataset.items, labels, recipe.shots, seed=recipe.seed)
-    return dataset
+        drawn = few_shot(drawn, [item.label for item in drawn], recipe.shots, seed=recipe.seed)
+    taken = drawn if recipe.shots is not None else []
+    rest, held = hold_out(dataset.items, recipe.holdout, seed=recipe.seed, taken=taken)
+    dataset.items = drawn if recipe.shots is not None else rest
+    return TrainingData(dataset, held)
 
 
 def describe_run(environment: Environment) -> list[str]:
     """What would run, line by line; reads lists but no video."""
-    dataset, recipe = find_data(environment), environment.recipe
+    data, recipe = find_data(environment), environment.recipe
+    dataset = data.dataset
     lines = [
         f"data       {dataset.name}: {len(dataset.items)} clips of {len(dataset.classes)} classes",
+        f"held out   {len(data.held_out)} clips, to choose the best checkpoint by",
         f"list       {dataset.list_name}, {dataset.list_rows} rows, hash {dataset.list_hash}",
         f"missing    {dataset.missing} listed videos are not there",
         f"model      {recipe.model}, tune {recipe.tune}, templates {recipe.templates}",
@@ -87,15 +111,30 @@ def describe_run(environment: Environment) -> list[str]:
 
 
 def start_model(recipe: Recipe, device: str) -> RecognizerModel:
-    """The backbone of the recipe with fresh modules; the same for the same seed."""
+    """The recipe's backbone with fresh modules, the same for the same seed; or a model of zsar's with its own.
+
+    Raises:
+        UsageError: it cannot be had, or it has other parts than the recipe says.
+    """
     import torch
 
     from zsar_cli.model.backbone import Backbone, load_backbone
-    from zsar_cli.model.recognizer import RecognizerModel
+    from zsar_cli.model.recognizer import RecognizerModel, is_recognizer, load_model
 
     torch.manual_seed(recipe.seed)
     if recipe.architecture is not None:
         backbone = Backbone.from_config(dict(recipe.architecture), spec=recipe.model)
+    elif is_recognizer(recipe.model):
+        model = load_model(recipe.model, device=device)
+        if model.parts != recipe.parts:
+            flags = " ".join(
+                f"--parts-{k} {v}" for k, v in asdict(model.parts).items() if not isinstance(v, bool)
+            )
+            raise UsageError(
+                f"{recipe.model} has other parts than the recipe. To train it further, give the recipe its parts: "
+                f"{flags}"
+            )
+        return model
     else:
         backbone = load_backbone(recipe.model, device=device, precision="fp32")
     return RecognizerModel(backbone, recipe.parts).to(device)
@@ -118,49 +157,116 @@ def run_training(
     Raises:
         UsageError: the data or the model cannot be had, or the loss is no longer finite.
     """
+    from zsar_cli import distributed
     from zsar_cli.model.backbone import resolve_device
+
+    device = distributed.own_device(str(resolve_device(environment.device)))
+    with distributed.processes(device):
+        return _run(environment, device, resume, report, stop)
+
+
+def _run(
+    environment: Environment,
+    device: str,
+    resume: bool,
+    report: Callable[[dict[str, float], int], None],
+    stop: Callable[[], bool],
+) -> Summary:
+    from zsar_cli import distributed, holdout
+    from zsar_cli.model.recognizer import is_recognizer
     from zsar_cli.prompts import load_templates
 
-    recipe, output = environment.recipe, environment.output
-    dataset = find_data(environment)
-    device = str(resolve_device(environment.device))
+    recipe, output, first = environment.recipe, environment.output, distributed.rank() == 0
+    templates = load_templates(recipe.templates)
+    data = find_data(environment)
+    dataset = data.dataset
+    if first:
+        _check_same_run(output, recipe, resume)
     model = start_model(recipe, device)
     steps = total_steps(len(dataset.items), recipe)
     cache = _open_cache(environment, model, len(dataset.items))
-    _check_same_run(output, recipe, resume)
     started = time.perf_counter()
     with ExitStack() as stack:
-        stream = _open_stream(stack, environment, dataset, model, steps, cache)
-        trainer = Trainer(
-            model, recipe, dataset.classes, load_templates(recipe.templates), stream, steps, output, device
-        )
-        if resume:
-            trainer.resume()
-        history = _keep_rows(output / METRICS, trainer.step)
-        log = stack.enter_context((output / METRICS).open("a", encoding="utf-8"))
-        board = _open_board(stack, output) if environment.tensorboard else None
+        pool = _open_pool(stack, environment, dataset)
+        stream = _make_stream(environment, dataset, model, steps, pool, cache)
+        # What a model of zsar's was built on cannot be found by a name
+        whole = recipe.tune == "full" or is_recognizer(recipe.model)
+        trainer = Trainer(model, recipe, dataset.classes, templates, stream, steps, output, device, whole)
+        if resume and not trainer.resume() and first:
+            logger.warning("%s holds no checkpoint to resume from; the run starts at the beginning", output)
+        history = _keep_rows(output / METRICS, trainer.step) if first else []
+        log = stack.enter_context((output / METRICS).open("ab", buffering=0)) if first else None
+        board = _open_board(stack, output, trainer.step) if environment.tensorboard and first else None
 
         def on_step(row: dict[str, float]) -> None:
             history.append(row)
-            log.write(json.dumps({key: round(value, 6) for key, value in row.items()}) + "\n")
-            log.flush()
+            if log is not None:
+                line = json.dumps({key: _rounded(value) for key, value in row.items()}) + "\n"
+                with told(output / METRICS):
+                    log.write(line.encode())
             if board is not None:
                 for key, value in row.items():
-                    board.add_scalar(key, value, int(row["step"]))
+                    if key != "step":
+                        board.add_scalar(key, value, int(row["step"]))
             report(row, steps)
 
-        trainer.run(report=on_step, checkpoint_every=environment.checkpoint_every, stop=stop)
-        loss = history[-1]["total"] if history else float("nan")
-        summary = Summary(trainer.step, time.perf_counter() - started, loss, history=history)
+        def score() -> float:
+            return holdout.top1(
+                model,
+                data.held_out,
+                label_embeddings(model, dataset.classes, templates),
+                frames=recipe.frames,
+                pool=pool,
+                device=device,
+                batch_size=min(recipe.batch_size, 32),
+            )
+
+        trainer.run(
+            report=on_step,
+            checkpoint_every=environment.checkpoint_every,
+            stop=stop,
+            validate=score if data.held_out else None,
+        )
+        losses = [row["total"] for row in history if "total" in row]
+        progress = trainer.progress
+        best = progress.best if progress.best >= 0 else None
+        summary = Summary(
+            trainer.step,
+            steps - trainer.step,
+            time.perf_counter() - started,
+            losses[-1] if losses else float("nan"),
+            best,
+            progress.best_step,
+            history=history,
+        )
         summary.cache = cache.summary() if cache is not None else ""
         if trainer.step < steps:
             return summary
-        trainer.finish(half=recipe.half)
-    summary.validation = validate(model, recipe, device)
+        trainer.finish()
+    if first:
+        summary.validation = validate(model, recipe, device)
     if summary.validation:
-        model.record.metrics = {f"{name}_top1": value for name, value in summary.validation.items()}
-        model.save(output, backbone=recipe.tune == "full", half=recipe.half)
+        model.record.metrics.update({f"{name}_top1": value for name, value in summary.validation.items()})
+        model.save(output, backbone=whole, half=recipe.half)
     return summary
+
+
+def label_embeddings(model: RecognizerModel, labels: Sequence[str], templates: Templates) -> Tensor:
+    """(C, E) embeddings of labels in the first of the positive templates: enough to compare checkpoints by."""
+    import torch
+
+    from zsar_cli.training import fill_template
+
+    with torch.no_grad():
+        return model.backbone.encode_text(fill_template(templates.positive[0], labels))
+
+
+def _open_pool(stack: ExitStack, environment: Environment, dataset: Dataset) -> DecodePool:
+    from zsar_cli.data.clips import is_rendered
+    from zsar_cli.video.workers import DecodePool
+
+    workers = 0 if is_rendered(dataset.items[0].path) else environment.workers
+    return stack.enter_context(DecodePool(workers, ahead=2 * environment.recipe.batch_size))
 
 
 def _open_cache(environment: Environment, model: RecognizerModel, clips: int) -> FeatureCache | None:
@@ -178,50 +284,49 @@ def _open_cache(environment: Environment, model: RecognizerModel, clips: int) ->
     return FeatureCache(environment.cache, model, expected=clips)
 
 
-def _open_stream(
-    stack: ExitStack,
+# Words that a mirror image would make untrue
+MIRRORED = re.compile(r"\b(left|right|clockwise|counterclockwise|anticlockwise)(wards?)?\b", re.IGNORECASE)
+
+
+def _make_stream(
     environment: Environment,
     dataset: Dataset,
     model: RecognizerModel,
     steps: int,
+    pool: DecodePool,
     cache: FeatureCache | None,
 ) -> Stream:
+    from zsar_cli import distributed
     from zsar_cli.batches import Schedule, decoded_stream, fixed_stream, rendered_stream
-    from zsar_cli.data.clips import RENDERED
+    from zsar_cli.data.clips import is_rendered
     from zsar_cli.video.transforms import Augmentation
-    from zsar_cli.video.workers import DecodePool
 
-    recipe = environment.recipe
-    schedule = Schedule(len(dataset.items), recipe.batch_size, recipe.accumulate, steps, recipe.seed)
-    rendered = dataset.items[0].path.startswith(RENDERED)
+    recipe, items = environment.recipe, dataset.items
+    place = distributed.rank(), distributed.world()
+    schedule = Schedule(len(items), recipe.batch_size, recipe.accumulate, steps, recipe.seed, *place)
+    lost = environment.max_missing
     if not recipe.augment:
-        pool = stack.enter_context(
-            DecodePool(0 if rendered else environment.workers, ahead=2 * recipe.batch_size)
-        )
-        return fixed_stream(
-            dataset.items, recipe.frames, schedule, model, pool, cache, max_unreadable=environment.max_missing
-        )
-    if rendered:
-        ids = [_rendered_id(item.path) for item in dataset.items]
-        return rendered_stream(ids, [item.label for item in dataset.items], recipe.frames, schedule)
-    directions = any({"left", "right"} & set(name.lower().split()) for name in dataset.classes)
+        return fixed_stream(items, recipe.frames, schedule, model, pool, cache, max_unreadable=lost)
+    if is_rendered(items[0].path):
+        ids = [_rendered_id(item.path) for item in items]
+        labels = [item.label for item in items]
+        return rendered_stream(ids, labels, recipe.frames, schedule, preprocess=model.preprocess)
+    directions = next((name for name in dataset.classes if MIRRORED.search(name)), None)
     if directions and recipe.flip:
-        logger.warning("labels name left or right, so clips are not flipped")
+        logger.warning("clips are not flipped: labels tell left from right, such as %r", directions)
     augmentation = Augmentation(
         scale=(recipe.crop_scale, 1.0),
-        flip=0.5 if recipe.flip and not directions else 0.0,
+        ratio=(3 / 4, 4 / 3),
+        flip=0.5 if recipe.flip and directions is None else 0.0,
         colour_jitter=recipe.colour_jitter,
+        grey=recipe.grey,
     )
-    pool = stack.enter_context(DecodePool(environment.workers, ahead=2 * recipe.batch_size))
-    return decoded_stream(
-        dataset.items,
-        recipe.frames,
-        schedule,
-        model.preprocess,
-        augmentation,
-        pool,
-        max_unreadable=environment.max_missing,
-    )
+    frames = recipe.frames
+    return decoded_stream(items, frames, schedule, model.preprocess, augmentation, pool, max_unreadable=lost)
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
 def _rendered_id(path: str) -> tuple[str, int]:
@@ -231,23 +336,30 @@ def _rendered_id(path: str) -> tuple[str, int]:
 
 def _check_same_run(output: Path, recipe: Recipe, resume: bool) -> None:
     """A run's folder belongs to one recipe: resuming with another would mix two runs."""
-    path = output / "recipe.json"
-    content = json.loads(json.dumps(recipe_content(recipe)))
+    path = output / RECIPE
+    content = recipe_content(recipe)
     if resume and path.is_file():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            before = recipe_content(load_run_recipe(output))
+        except (OSError, ValueError) as error:
             raise UsageError(f"{path} is damaged; start a new run in another --output.") from error
-        changed = sorted(key for key in content if before.get(key) != content[key])
+        changed = sorted(key for key in content if before[key] != content[key])
         if changed:
             raise UsageError(
                 f"{output} was trained with another {', '.join(changed)}; resume with the same recipe."
             )
     try:
         output.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror}. Choose another --output.") from error
+    with atomic_write(path) as aside:
+        aside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def load_run_recipe(output: Path) -> Recipe:
+    """The recipe that a run's folder was started with; OSError or ValueError where it has none."""
+    path = output / RECIPE
+    return make_recipe(json.loads(path.read_text(encoding="utf-8")), str(path))
 
 
 def _keep_rows(path: Path, step: int) -> list[dict[str, float]]:
@@ -261,18 +373,20 @@ def _keep_rows(path: Path, step: int) -> list[dict[str, float]]:
                 continue
             if row.get("step", step + 1) <= step:
                 rows.append(row)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    if not path.exists() or path.is_file():
+        with atomic_write(path) as aside:
+            aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return rows
 
 
-def _open_board(stack: ExitStack, output: Path) -> Any:
+def _open_board(stack: ExitStack, output: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UsageError(
             "--tensorboard needs the package tensorboard: pip install 'zsar-cli[tensorboard]'."
         ) from None
-    board = SummaryWriter(str(output))
+    board = SummaryWriter(str(output), purge_step=step + 1)
     stack.callback(board.close)
     return board
 

@@ -11,7 +11,7 @@ from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, motion_cues, separation_loss
 from zsar_cli.model.recognizer import Parts, RecognizerModel, load_model
 from zsar_cli.recipe import Recipe
-from zsar_cli.training import losses, make_optimizer, trainable
+from zsar_cli.training import Prompts, losses, make_optimizer, trainable
 from zsar_cli.video.transforms import Preprocess
 
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -121,7 +121,8 @@ def test_gradients_reach_every_trainable_parameter_and_no_other(tune, negatives)
     negative = model.backbone.encode_text(["no a", "no b", "no c"]) if model.uses_negatives else None
     if tune == "modules":
         texts = texts.detach()
-    terms = losses(model, torch.randn(3, 4, 3, 32, 32), torch.tensor([0, 1, 2]), texts, negative, recipe)
+    encoding = model(torch.randn(3, 4, 3, 32, 32))
+    terms = losses(model, encoding, torch.tensor([0, 1, 2]), Prompts(texts, negative), recipe)
     terms["total"].backward()
     for name, parameter in model.named_parameters():
         if trainable(name, recipe):

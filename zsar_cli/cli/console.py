@@ -179,47 +179,73 @@ def status(message: str) -> Iterator[None]:
 
 
 @contextmanager
-def training_progress() -> Iterator[Callable[[dict[str, float], int], None]]:
+def training_progress(show: bool = True) -> Iterator[Callable[[dict[str, float], int], None]]:
     """Progress of a training run on stderr: a live line on a terminal, a line every so often elsewhere."""
-    if _settings["quiet"]:
+    if _settings["quiet"] or not show:
         yield lambda row, steps: None
         return
-    terms = ("total", "pos", "neg", "dis")
-
-    def describe(row: dict[str, float]) -> str:
-        return "  ".join(f"{name} {row[name]:.3f}" for name in terms if name in row)
-
     if not sys.stderr.isatty():
-
-        def line(row: dict[str, float], steps: int) -> None:
-            step = int(row["step"])
-            if step == 1 or step == steps or step % max(1, steps // 20) == 0:
-                sys.stderr.write(f"step {step}/{steps}  {describe(row)}  {row['seconds']:.2f} s/step\n")
-
-        yield line
+        yield _training_line
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         MofNCompleteColumn(),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=12),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
         TextColumn("{task.description}"),
-        TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task("", total=None)
+    held_out = ""
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bars:
+        _live.append(bars)
+        task: Any = None
 
         def live(row: dict[str, float], steps: int) -> None:
-            rate = f"  {1 / max(row['seconds'], 1e-9):.1f} steps/s"
-            bars.update(task, total=steps, completed=row["step"], description=describe(row) + rate)
+            nonlocal task, held_out
+            if "held_out_top1" in row:
+                held_out = f"  held out {row['held_out_top1']:.0%}"
+                return
+            step = int(row["step"])
+            if task is None:  # a run that goes on starts where it was: its speed is that of now
+                task = bars.add_task("", total=steps, completed=step - 1)
+            rate = f"{1 / max(row['seconds'], 1e-9):.1f}/s  lr {row['module_lr']:.1e}  "
+            bars.update(task, completed=step, description=rate + _loss_terms(row) + held_out)
+            bars.refresh()
 
-        yield live
+        try:
+            yield live
+        finally:
+            _live.remove(bars)
+
+
+def _loss_terms(row: dict[str, float]) -> str:
+    terms = ("total", "pos", "neg", "dis", "opp", "keep")
+    return " ".join(f"{'loss' if name == 'total' else name} {row[name]:.3f}" for name in terms if name in row)
+
+
+def _training_line(row: dict[str, float], steps: int) -> None:
+    step = int(row["step"])
+    if "held_out_top1" in row:
+        note(f"step {step}/{steps}  top-1 on held-out clips {row['held_out_top1']:.1%}")
+    elif step == 1 or step == steps or step % max(1, steps // 20) == 0:
+        from datetime import timedelta
+
+        left = timedelta(seconds=round((steps - step) * row["seconds"]))
+        note(
+            f"step {step}/{steps}  {_loss_terms(row)}  lr {row['lr']:.1e} and {row['module_lr']:.1e}  "
+            f"{row['seconds']:.2f} s/step, {left} left"
+        )
 
 
 def train_summary(summary: Any, directory: Path) -> None:
     """What a finished run says: where it is, how good, and what to do next."""
     note(f"{summary.steps} steps in {summary.seconds:.0f} s, loss {summary.loss:.3f}; written to {directory}")
+    if summary.best is not None:
+        note(
+            f"  best top-1 on held-out clips: {summary.best:.1%} at step {summary.best_step}, in {directory}/best"
+        )
     for name, value in summary.validation.items():
         note(f"  top-1 on {name} classes: {value:.1%}")
     note(f"Next:  zsar predict VIDEO --model {directory} --label 'one thing' --label 'another'")

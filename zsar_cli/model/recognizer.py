@@ -232,13 +232,22 @@ def load_model(spec: str, *, device: str = "cpu", precision: str = "fp32") -> Re
     Raises:
         UsageError: nothing is found under ``spec``, or what is found is damaged or does not fit together.
     """
-    directory = ASSETS / spec if spec in BUNDLED else Path(spec)
-    if (directory / "config.yaml").is_file():
+    if is_recognizer(spec):
+        directory = _directory(spec)
         model = _load_directory(directory, device=device, precision=precision)
         model.record.name = spec if spec in BUNDLED else str(directory)
     else:
         model = RecognizerModel(load_backbone(spec, device=device, precision=precision))
     return model.to(device).eval()
+
+
+def is_recognizer(spec: str) -> bool:
+    """Whether ``spec`` names a model of zsar's own, bundled or trained, and not a plain backbone."""
+    return (_directory(spec) / "config.yaml").is_file()
+
+
+def _directory(spec: str) -> Path:
+    return ASSETS / spec if spec in BUNDLED else Path(spec)
 
 
 def _load_directory(directory: Path, *, device: str, precision: str) -> RecognizerModel:

@@ -1,0 +1,66 @@
+"""A command-line flag for every field of a recipe, made from the recipe itself so that none can be forgotten."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+import yaml
+
+from zsar_cli.errors import UsageError
+from zsar_cli.files import read_text
+from zsar_cli.model.parts import Parts
+from zsar_cli.recipe import Recipe, field_kinds
+
+PARTS = "parts_"  # begins the flags for the fields of ``parts``
+
+
+def with_recipe_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with a keyword argument and a flag for each field; those not given are None."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    made = [_flag(f.name, kind, f.metadata["help"]) for f, kind in _fields(Recipe) if f.name != "parts"]
+    made += [_flag(PARTS + f.name, kind, f"The recipe's parts.{f.name}.") for f, kind in _fields(Parts)]
+    command.__signature__ = signature.replace(parameters=own + made)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in own + made}
+    return command
+
+
+def _fields(record: type) -> list[tuple[Any, type]]:
+    kinds = field_kinds(record)
+    return [(f, kinds[f.name][0]) for f in fields(record)]
+
+
+def _flag(name: str, kind: type, text: str) -> inspect.Parameter:
+    shown = Path if kind is dict else kind
+    option = typer.Option(help=text, show_default=False)
+    annotation: Any = Annotated[Optional[shown], option]  # type: ignore[valid-type]  # noqa: UP045
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def recipe_overrides(given: dict[str, Any]) -> dict[str, Any]:
+    """The flags' values in the form that :func:`zsar_cli.recipe.override` takes."""
+    parts = {key.removeprefix(PARTS): value for key, value in given.items() if key.startswith(PARTS)}
+    rest = {key: value for key, value in given.items() if not key.startswith(PARTS)}
+    if rest.get("architecture") is not None:
+        rest["architecture"] = _read_architecture(rest["architecture"])
+    return {**rest, "parts": parts}
+
+
+def _read_architecture(path: Path) -> dict[str, Any]:
+    """open_clip's ``model_cfg``, by itself or inside an ``open_clip_config.json``."""
+    try:
+        content = yaml.safe_load(read_text(path, limit=1_000_000))  # JSON is YAML
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path} is neither JSON nor YAML.") from error
+    if isinstance(content, dict):
+        content = content.get("model_cfg", content)
+    if not isinstance(content, dict) or "vision_cfg" not in content:
+        raise UsageError(
+            f"{path} holds no model_cfg of open_clip: a map with embed_dim, vision_cfg and text_cfg."
+        )
+    return content

@@ -1,0 +1,87 @@
+"""Clips held out of the training list, to choose the best checkpoint by: test data must not choose anything."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsar_cli import distributed
+from zsar_cli.data.clips import render_request
+from zsar_cli.data.definitions import Item
+from zsar_cli.feature_cache import load_cached
+from zsar_cli.video.sampling import Sampling
+from zsar_cli.video.transforms import Preprocess, normalise
+from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
+
+if TYPE_CHECKING:
+    from zsar_cli.model.recognizer import RecognizerModel
+
+FEWEST = 5  # clips of a class of which one can be spared
+
+
+def hold_out(
+    items: Sequence[Item], share: float, *, seed: int, taken: Iterable[Item] = ()
+) -> tuple[list[Item], list[Item]]:
+    """Split into (training, held out), both in the given order; the same for a seed.
+
+    Of each class ``share`` of its clips, at least one where it has five or more, are held out; never one that is
+    in ``taken`` (the few shots, say).
+    """
+    if not share:
+        return list(items), []
+    keep = set(taken)
+    by_class: dict[int, list[Item]] = defaultdict(list)
+    for item in items:
+        by_class[item.label].append(item)
+    held: set[Item] = set()
+    for label, members in by_class.items():
+        if len(members) >= FEWEST:
+            spare = [item for item in members if item not in keep]
+            random.Random(f"holdout/{seed}/{label}").shuffle(spare)
+            held.update(spare[: max(1, round(share * len(members)))])
+    return [item for item in items if item not in held], [item for item in items if item in held]
+
+
+def top1(
+    model: RecognizerModel,
+    items: Sequence[Item],
+    text: Tensor,
+    *,
+    frames: int,
+    pool: DecodePool,
+    device: str,
+    batch_size: int,
+) -> float:
+    """Share of the clips whose own class is the nearest text (C, E); each process of a job looks at some of them.
+
+    One centre view a clip. Videos that cannot be read do not count.
+    """
+    own = items[distributed.rank() :: distributed.world()]
+    counts = torch.zeros(2, dtype=torch.float64)  # right, all
+    with torch.no_grad():
+        for pixels, target in _batches(own, frames, model.preprocess, pool, batch_size):
+            embedding = model(normalise(pixels.to(device), model.preprocess)).embedding
+            best = (embedding.float() @ text.T).argmax(dim=-1).cpu()
+            counts += torch.tensor([(best == target).sum(), len(target)])
+    distributed.add_up([counts])
+    return float(counts[0] / counts[1].clamp(min=1))
+
+
+def _batches(
+    items: Sequence[Item], frames: int, preprocess: Preprocess, pool: DecodePool, size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(pixels (B, T, h, w, 3), targets (B,))."""
+    for start in range(0, len(items), size):
+        part = items[start : start + size]
+        requests = (ClipRequest(item.path, Sampling(frames), preprocess) for item in part)
+        loaded = zip(part, load_cached(pool, requests, None, render_request), strict=True)
+        good = [(item.label, clip.pixels[0]) for item, (_, _, clip) in loaded if isinstance(clip, Clip)]
+        if good:
+            pixels = torch.from_numpy(np.stack([clip for _, clip in good]))
+            yield pixels, torch.tensor([label for label, _ in good])
