@@ -40,8 +40,8 @@ REVERSED = {
 _ORDERED = frozenset(REVERSED) | frozenset(REVERSED.values())
 
 SPLITS = ("train", "seen", "unseen", "shifted", "neither")
-CLIPS_PER_CLASS = {"train": 160, "seen": 10, "unseen": 24, "shifted": 24, "neither": 24}
-SIZE = 64  # pixels a side
+CLIPS_PER_CLASS = {"train": 320, "seen": 10, "unseen": 24, "shifted": 24, "neither": 24}
+SIZE = 48  # pixels a side
 FRAMES_PER_SECOND = 12
 SECONDS = 2.0
 

@@ -58,6 +58,9 @@ class MotionSeparation(nn.Module):
         self.norm_residual = CueNorm(token_dim)
         self.norm_static = nn.LayerNorm(token_dim)
         self.to_motion = nn.Linear(2 * token_dim, width, bias=False)  # W_m
+        nn.init.normal_(
+            self.to_motion.weight, std=(2 / token_dim) ** 0.5
+        )  # unit motion tokens at a saliency of 1/2
         self.to_static = nn.Linear(token_dim, width, bias=False)  # W_s
         self.to_saliency = nn.Sequential(
             nn.Linear(2 * token_dim, width // 4), nn.GELU(), nn.Linear(width // 4, 1)
@@ -100,8 +103,8 @@ class CrossAttention(nn.Module):
         self.heads = heads
         self.norm_query = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
         def split(x: Tensor) -> Tensor:  # (B, L, M) -> (B, heads, L, M / heads)
@@ -126,6 +129,8 @@ class AggregationLayer(nn.Module):
         self.mlp = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
+        for parameter in self.mlp[-1].parameters():  # at the start a layer only gathers
+            nn.init.zeros_(parameter)
 
     def forward(self, queries: Tensor, motion: Tensor, static: Tensor) -> Tensor:
         queries = queries + self.read_motion(queries, motion)
@@ -140,10 +145,14 @@ class AggregationLayer(nn.Module):
 class MotionAggregation(nn.Module):
     """Motion Aggregation Block (MAB): K learned motion queries gather the motion tokens of a clip.
 
-    Each of L layers does ``q <- q + CrossAttn(q, M + time)``, then ``c = CrossAttn(q, S)``,
+    The tokens are first told where and when they are: ``m = M * (1 + W_t time + W_p place)``, ``m <- m + MLP(m)``.
+    The position multiplies and the maps have no bias, so that a patch that does not move says nothing; added to M
+    instead, the position was some 300 times what differs between clips, and training stood still for hundreds of
+    steps. Each of L layers then does ``q <- q + CrossAttn(q, m)``, ``c = CrossAttn(q, S)``,
     ``g = sigmoid(W_g [q ; c])``, ``q <- q + tanh(alpha) * g * c`` and ``q <- q + MLP(q)``. ``alpha`` starts at
     zero: appearance comes in only as far as training opens the gate, so motion is refined and not coupled with
-    appearance again. Time is the position in the clip from 0 to 1, so any number of frames will do.
+    appearance again. What comes out is what the queries have gathered, ``LN(q_L - q_0)``. Time is the position in
+    the clip from 0 to 1, so any number of frames will do.
     """
 
     def __init__(
@@ -154,7 +163,7 @@ class MotionAggregation(nn.Module):
         self.to_time = nn.Linear(2 * _TIME_WAVES, width)
         self.to_place = nn.Linear(4 * _TIME_WAVES, width)
         self.place_motion = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+            nn.Linear(width, 2 * width, bias=False), nn.GELU(), nn.Linear(2 * width, width, bias=False)
         )
         self.layers = nn.ModuleList(AggregationLayer(width, heads, gated) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
@@ -165,14 +174,12 @@ class MotionAggregation(nn.Module):
         batch, frames, patches, _ = motion.shape
         time = self.to_time(waves(frames, motion))[None, :, None]
         place = self.to_place(_patch_grid(patches, motion))[None, None]
-        motion = motion + time + place
-        motion = (motion + self.place_motion(motion)).flatten(
-            1, 2
-        )  # what moved, together with where and when
-        queries = self.queries.to(motion.dtype).expand(batch, -1, -1)
+        motion = motion * (1 + time + place)
+        motion = (motion + self.place_motion(motion)).flatten(1, 2)  # what moved, with where and when
+        start = queries = self.queries.to(motion.dtype).expand(batch, -1, -1)
         for layer in self.layers:
             queries = layer(queries, motion, separation.static)
-        return self.norm(queries)
+        return self.norm(queries - start)
 
 
 _TIME_WAVES = 8
