@@ -30,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "whole, without MAB's gate": {"gated": False},
     "whole, negatives fixed": {"negatives": "fixed"},
 }
-WHOLE = list(VARIANTS)[3]
+BASELINE, WHOLE = (list(VARIANTS)[k] for k in (0, 3))
 COLUMNS = ("seen", "unseen", "generalised", "shifted", "AUROC", "FPR95")
 
 
@@ -114,7 +114,7 @@ def measure(model: Any) -> dict[str, Any]:
 
 
 def embed_split(model: Any, split: str) -> dict[str, Any]:
-    """Video embeddings (clips, E) of a split with its frames as they are, shuffled, reversed, and the middle one only."""
+    """Video embeddings (clips, E) of a split: frames as they are, shuffled, reversed, and the middle one only."""
     import torch
 
     from zsar_cli.batches import rendered_clip
@@ -179,7 +179,7 @@ def tables(output: Path) -> str:
             )
         lines += ["", "| unseen classes that order tells apart | " + " | ".join(whole[0]["order"]) + " |"]
         lines.append("|---|" + "---:|" * len(whole[0]["order"]))
-        for variant in (list(VARIANTS)[0], WHOLE):
+        for variant in (BASELINE, WHOLE):
             cells = [cell([run["order"][order] for run in done[variant]]) for order in whole[0]["order"]]
             lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     seeds = max((len(runs) for runs in done.values()), default=0)

@@ -148,14 +148,14 @@ def test_frame_folders(tmp_path: Path) -> None:
 def test_motion_shapes_clips_are_those_it_renders() -> None:
     from zsar_cli.data import motion_shapes
 
-    data = load_motion_shapes("unseen")
+    data, size = load_motion_shapes("unseen"), motion_shapes.SIZE
     assert len(data.items) == motion_shapes.CLIPS_PER_CLASS["unseen"] * len(data.classes)
     item = data.items[30]
-    clip = load_rendered_clip(item.path, Sampling(frames=4), Preprocess(size=(64, 64))).pixels
+    clip = load_rendered_clip(item.path, Sampling(frames=4), Preprocess(size=(size, size))).pixels
     expected = motion_shapes.render(data.classes[item.label], 30 % 24, split="unseen", frames=4)
     assert (clip[0] == expected).all()
-    views = load_rendered_clip(item.path, Sampling(4, views=2), Preprocess(size=(64, 64)))
-    assert views.pixels.shape == (2, 4, 64, 64, 3)
+    views = load_rendered_clip(item.path, Sampling(4, views=2), Preprocess(size=(size, size)))
+    assert views.pixels.shape == (2, 4, size, size, 3)
     assert views.indices.shape == views.times.shape == (2, 4)
 
 
