@@ -32,6 +32,11 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+# Some 20 minutes on two cores, and no other work beside it. BENCH=--quick only tries everything.
+bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
+	$(BIN)/python -m benchmarks $(BENCH)
+
 wheel: $(VENV)/.installed
 	$(BIN)/python -m hatchling build -t wheel
 
