@@ -20,14 +20,24 @@ import numpy as np
 from PIL import Image
 
 from zsar_cli.errors import VideoError
-from zsar_cli.video.probe import Index, check_path, file_errors, image_files, opened, packets, read_index
+from zsar_cli.video.probe import (
+    Index,
+    check_path,
+    file_errors,
+    image_files,
+    leave_out_others,
+    opened,
+    packets,
+    read_index,
+)
 
 Choose = Callable[[int], Sequence[int]]
 Resize = Callable[[np.ndarray], np.ndarray]
 
 DECODERS = ("auto", "decord", "pyav")
 IMAGE_RATE = 25.0  # frames a second that a directory of images is taken to have
-SEEK_GAIN = 0.6  # seeking must spare at least this much of the decoding to be worth its risk
+SEEK_GAIN = 0.2  # seeking must spare at least this much of the decoding to be worth its risk
+REFERRED = 0.6  # about the share of the decoding in H.264 that goes into frames to which others refer
 
 
 @dataclass(frozen=True)
@@ -217,12 +227,13 @@ def _read_seeking(path: str, index: Index, choose: Choose, resize: Resize | None
     indices = _chosen(choose, index.frame_count)
     times = index.pts[index.order]
     runs = _runs(index, sorted(set(indices)))
-    cost = sum(last - first + 1 for first, last, _ in runs)
+    cost = sum(last - first + 1 for first, last, _ in runs) * (REFERRED if index.codec == "h264" else 1.0)
     if cost > (1 - SEEK_GAIN) * index.frame_count:
         return None
     pixels = _Pixels({})
     try:
         with opened(path) as (container, stream):
+            leave_out_others(container, stream)
             for first, _, numbers in runs:
                 if not _decode_run(container, stream, index, first, numbers, pixels, resize):
                     return None

@@ -110,6 +110,13 @@ def opened(path: str, threads: int = 1) -> Iterator[tuple[Any, Any]]:
                 source.close()
 
 
+def leave_out_others(container: Any, stream: Any) -> None:
+    """Read no packet of sound or subtitles, where this PyAV can say so (18 can)."""
+    for other in container.streams if hasattr(stream, "discard") else ():
+        if other.index != stream.index:
+            other.discard = av.stream.Discard.all
+
+
 @contextmanager
 def file_errors() -> Iterator[None]:
     """Turns whatever a damaged file makes PyAV raise into a VideoError."""
@@ -150,14 +157,15 @@ def read_index(path: str) -> Index:
     """Demuxes the whole file, decoding nothing. Raises VideoError."""
     with opened(path) as (container, stream):
         claimed, from_container = _claimed_duration(container, stream)
-        demuxed = container if from_container else stream
+        if not from_container:
+            leave_out_others(container, stream)
         problems: list[str] = []
         pts: list[int] = []
         key: list[bool] = []
         timed, whole, furthest = True, True, 0.0
         vp8 = stream.codec_context.name in ("vp8", "libvpx")
         mpeg4 = stream.codec_context.name == "mpeg4"
-        for packet in packets(container, None if from_container else demuxed, problems):
+        for packet in packets(container, None if from_container else stream, problems):
             if from_container:
                 furthest = max(furthest, _end_of(packet))
                 if packet.stream.index != stream.index:
