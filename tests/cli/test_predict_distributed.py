@@ -69,7 +69,7 @@ def test_a_rank_that_is_killed_costs_a_restart_and_no_record(videos, tiny_clip_d
         victim.send_signal(signal.SIGKILL)
         said = job.communicate(timeout=300)[1]
         assert "SIGKILL" in said or "exitcode: -9" in said  # torchrun names the rank and how it ended
-        assert (job.returncode == 0) is (restarts > 0)
+        assert (job.returncode == 0) is (restarts > 0), said
         found = [json.loads(line)["video"] for line in output.read_text().splitlines()]
         assert found == [str(path) for path in many][: len(found)]
         assert (len(found) == len(many)) is (restarts > 0)
