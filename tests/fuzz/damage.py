@@ -89,16 +89,72 @@ BYTE_DAMAGE: dict[str, Callable[[bytes, random.Random], bytes]] = {
 # --- texts ----------------------------------------------------------------------------------------------------
 
 ODD_WORDS = (
-    *("nan", ".nan", "NaN", "-.inf", "1e999", "-1", "0", "99999999999999999999999999", "1.5", "0x10", "1_000"),
-    *("null", "~", "true", "yes", "''", '""', "[]", "{}", "[[[[", "}}", "{} {}", "{0}", "{label}", "%s", "&a *a"),
-    *("*nobody", "<<: *a", "!!binary x", "!!python/none", "!!timestamp 2001-99-99", "2001-13-45", "? [a]", "- - -"),
-    *("\x00", "\x1b[2J", "\ufeff", "\u202e", "\ud83d".encode("utf-16", "surrogatepass").decode("utf-16", "replace")),
-    *("é" * 3, "日本語", "a" * 300, "/", "..", "../../etc/passwd", "/dev/zero", "~nobody/x", "a,b", "a;b", "\t", '"'),
+    *(
+        "nan",
+        ".nan",
+        "NaN",
+        "-.inf",
+        "1e999",
+        "-1",
+        "0",
+        "99999999999999999999999999",
+        "1.5",
+        "0x10",
+        "1_000",
+    ),
+    *(
+        "null",
+        "~",
+        "true",
+        "yes",
+        "''",
+        '""',
+        "[]",
+        "{}",
+        "[[[[",
+        "}}",
+        "{} {}",
+        "{0}",
+        "{label}",
+        "%s",
+        "&a *a",
+    ),
+    *(
+        "*nobody",
+        "<<: *a",
+        "!!binary x",
+        "!!python/none",
+        "!!timestamp 2001-99-99",
+        "2001-13-45",
+        "? [a]",
+        "- - -",
+    ),
+    *(
+        "\x00",
+        "\x1b[2J",
+        "\ufeff",
+        "\u202e",
+        "\ud83d".encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
+    ),
+    *(
+        "é" * 3,
+        "日本語",
+        "a" * 300,
+        "/",
+        "..",
+        "../../etc/passwd",
+        "/dev/zero",
+        "~nobody/x",
+        "a,b",
+        "a;b",
+        "\t",
+        '"',
+    ),
 )
 PAYLOAD_WORDS = (
     '!!python/object/apply:os.system ["touch {marker}"]',
     "!!python/object/new:subprocess.Popen [[touch, {marker}]]",
-    '!!python/object/apply:builtins.exec ["open(\'{marker}\', \'w\')"]',
+    "!!python/object/apply:builtins.exec [\"open('{marker}', 'w')\"]",
 )
 
 
@@ -150,7 +206,23 @@ def damage_text(data: bytes, rng: random.Random, marker: str) -> tuple[str, byte
 
 ODD_VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 3, 10**9, 10**30, -(10**30), 0.5, -0.0, float("nan"), float("inf")),
-    *("", " ", "x", "é" * 50, "a" * 5000, "{}", "{} {}", "../..", "/", "\x00", "0", "-1", "1e9", "none", "auto"),
+    *(
+        "",
+        " ",
+        "x",
+        "é" * 50,
+        "a" * 5000,
+        "{}",
+        "{} {}",
+        "../..",
+        "/",
+        "\x00",
+        "0",
+        "-1",
+        "1e9",
+        "none",
+        "auto",
+    ),
     *([], {}, [[]], [None], [1, 2, 3], {"a": 1}, {"": None}, [{}], {"name": {"name": []}}, [0.5] * 40),
 )
 
@@ -187,7 +259,9 @@ def _changed(tree: Any, where: tuple[Any, ...], kind: str, rng: random.Random) -
     elif kind == "wrapped":
         copy[first] = rng.choice(([copy[first]], {"value": copy[first]}, str(copy[first])))
     elif isinstance(copy[first], (int, float)) and rng.random() < 0.5:
-        copy[first] = rng.choice((copy[first] * 7, copy[first] + 1, -copy[first], copy[first] * 10**6, str(copy[first])))
+        copy[first] = rng.choice(
+            (copy[first] * 7, copy[first] + 1, -copy[first], copy[first] * 10**6, str(copy[first]))
+        )
     else:
         copy[first] = rng.choice(ODD_VALUES)
     return copy

@@ -141,7 +141,14 @@ def _judge(record: dict[str, Any], path: str, kind: str) -> str | None:
     if record["duration"] > 3600:
         return f"{record['duration']} s in a file of a few kB"
     stem = os.path.basename(path).split("-", 1)[1]
-    known = next((sure for name, _, sure in CORPUS if stem == f"{os.path.splitext(name)[0]}-{kind}{Path(name).suffix}"), False)
+    known = next(
+        (
+            sure
+            for name, _, sure in CORPUS
+            if stem == f"{os.path.splitext(name)[0]}-{kind}{Path(name).suffix}"
+        ),
+        False,
+    )
     if kind == "cut" and known and record["duration"] < 0.75 * FRAMES / 20 and "warning" not in record:
         return f"only {record['duration']} s of {FRAMES / 20} s were read, and nothing says so"
     return None
