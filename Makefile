@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check format bench ablation fuzz wheel clean
+.PHONY: demo test test-fast check audit format bench ablation fuzz soak wheel clean
 
 # Installed once, and again whenever the dependencies change. hatchling's editable build needs no isolation,
 # which also works where a build environment cannot be downloaded.
@@ -27,6 +27,15 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@.ci/audit $(BIN)/python 15
+
+audit: $(VENV)/.installed
+	@.ci/audit $(BIN)/python
+
+# Thousands of damaged files, by seed; `make fuzz SEED=7` for others. The suite has a short run.
+SEED ?= 0
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m tests.fuzz --seed $(SEED)
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix-only .

@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -155,8 +156,10 @@ class PromptEmbeddings:
             "templates": self.templates,
             "templates_hash": self.templates_hash,
         }
+        plain = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata["checksum"] = _checksum(plain, metadata)
         with atomic_write(path) as aside:
-            save_file({k: t.detach().float().cpu().contiguous() for k, t in tensors.items()}, aside, metadata)
+            save_file(plain, aside, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> PromptEmbeddings:
@@ -184,6 +187,8 @@ class PromptEmbeddings:
             raise UsageError(
                 f"{path} was not written by `zsar embed-prompts` of this version; make it again."
             )
+        if metadata.get("checksum") not in (None, _checksum(tensors, metadata)):
+            raise UsageError(f"{path} is damaged; make it again with `zsar embed-prompts`.")
         try:
             labels = json.loads(metadata["labels"])
             positive, negative = tensors["positive"].float(), tensors.get("negative")
@@ -219,6 +224,16 @@ class PromptEmbeddings:
                 f"The prompt embeddings were made with {self.model}{other} and the model is {model}; "
                 f"make them again with `zsar embed-prompts --model {model}`."
             )
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Of everything in a file of embeddings but itself: a flipped bit would be another answer, without a word."""
+    crc = 0
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode(), crc)
+        crc = zlib.crc32(tensor.float().contiguous().numpy().tobytes(), crc)
+    said = json.dumps(sorted((key, value) for key, value in metadata.items() if key != "checksum"))
+    return f"{zlib.crc32(said.encode(), crc):08x}"
 
 
 def embed_prompts(

@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from zsar_cli import yaml_nodes
 from zsar_cli.errors import UsageError
-from zsar_cli.files import read_text
 from zsar_cli.model.parts import Parts
 
 BUNDLED = Path(__file__).parent / "recipes"
@@ -157,10 +155,7 @@ def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
         raise UsageError(
             f"There is no recipe {name_or_path!r}; give a YAML file, or one of: {', '.join(known)}."
         )
-    try:
-        content = yaml.safe_load(read_text(path, limit=1_000_000))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())[:200]}") from error
+    content = yaml_nodes.load(path)
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise UsageError(f"{path} must be a map of field to value.")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from zsar_cli.errors import UsageError
+from zsar_cli.files import read_text
 
 YAML_LIMIT = 2_000_000  # characters; PyYAML reads about 0.2 MB a second
 
@@ -33,6 +34,26 @@ def compose(text: str, path: str | Path) -> yaml.Node | None:
         raise UsageError(f"{path} is not YAML: {str(error).splitlines()[0][:150]}") from error
     except (RecursionError, ValueError) as error:
         raise UsageError(f"{path} is not YAML of the form that is expected here.") from error
+
+
+def load(path: str | Path, limit: int = YAML_LIMIT) -> Any:
+    """A YAML file as plain data, never as objects of Python's; None for an empty one.
+
+    Raises:
+        UsageError: it cannot be read, is no YAML, or is too long or too deep; in one line.
+    """
+    text = read_text(path, limit=4 * limit)
+    if len(text) > limit:
+        raise UsageError(f"{path} is too long; is it the file you meant?")
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{path}{where}: this is not YAML ({error.problem or error.context}).") from error
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError, TypeError) as error:
+        brief = " ".join(str(error).split())[:150] or type(error).__name__
+        raise UsageError(f"{path} is not YAML of the form that is expected here ({brief}).") from error
 
 
 def line(node: yaml.Node) -> int:

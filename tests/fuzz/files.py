@@ -502,7 +502,6 @@ def targets() -> list[Target]:
         _model_directory(),
         _clip_directory("safetensors"),
         _clip_directory("pt"),
-        _checkpoint(),
         _records(),
         _text_cache(),
     ]

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from zsar_cli import yaml_nodes
 from zsar_cli.data.classes import ClassList, NameMatcher, class_list, list_names, normalise_name
 from zsar_cli.data.locate import VideoIndex
 from zsar_cli.data.numbering import UCF_NAME, read_numbers
@@ -122,10 +121,7 @@ def load_definition(spec: str | Path) -> Definition:
 
 
 def _parse(path: Path) -> Definition:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read as a data set definition: {error}") from error
+    raw = yaml_nodes.load(path)
     known = {"name", "classes", "splits", "subsets", "root", "page", "rendered", "format"}
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
         raise UsageError(f"{path} must be a YAML map with at least a name.")

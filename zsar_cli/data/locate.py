@@ -37,7 +37,13 @@ class VideoIndex:
         others: list[Path] = []
         videos: dict[str, list[Path]] = defaultdict(list)
         folders: dict[str, list[Path]] = defaultdict(list)
+        seen: set[tuple[int, int]] = set()  # folders: links may lead in circles
         for directory, names, files in os.walk(self.root, followlinks=True):
+            status = os.stat(directory)
+            if (status.st_dev, status.st_ino) in seen:
+                names.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
             names.sort()
             here = Path(directory)
             for name in names:
@@ -55,7 +61,7 @@ class VideoIndex:
     def find_list(self, pattern: str) -> Path | None:
         """The list of that name (``*`` allowed; ``folder/name`` too): the one nearest to the root."""
         direct = self.root / pattern
-        if direct.is_file():
+        if os.path.isfile(direct):
             return direct
         found = [
             p for p in self._tree[0] if fnmatch(p.name, pattern) or fnmatch(p.as_posix(), f"*/{pattern}")
@@ -65,8 +71,10 @@ class VideoIndex:
     def kind(self, listed: str) -> str | None:
         """Whether a list's path leads to a "file" or a "folder"; None where nothing has that name."""
         for start in (self.base, self.root):
-            if (start / listed).exists():
-                return "folder" if (start / listed).is_dir() else "file"
+            if os.path.exists(
+                start / listed
+            ):  # os.path, which takes names that cannot be for names of nothing
+                return "folder" if os.path.isdir(start / listed) else "file"
         name = PurePosixPath(listed.replace("\\", "/")).name
         _, videos, folders = self._tree
         if name in folders:
@@ -77,7 +85,7 @@ class VideoIndex:
         """The video (with ``frames``: or folder of frames) that a list's path means, or None."""
         for start in (self.base, self.root):
             direct = start / listed
-            if direct.is_file() or (frames and direct.is_dir()):
+            if os.path.isfile(direct) or (frames and os.path.isdir(direct)):
                 return direct
         wanted = PurePosixPath(listed.replace("\\", "/"))
         _, videos, folders = self._tree

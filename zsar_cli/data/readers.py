@@ -133,7 +133,7 @@ def _recognise(path: Path, text: str) -> str:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -142,7 +142,10 @@ def _read_text(
     path: Path, text: str, format: str, split: str, kind: Callable[[str], str | None]
 ) -> list[Row]:
     if format == "kinetics":
-        return _read_kinetics(text, split)
+        try:
+            return _read_kinetics(text, split)
+        except (csv.Error, ValueError, OverflowError) as error:
+            raise UsageError(f"{path} is not a CSV of the Kinetics form ({error}).") from error
     if format in ("ssv2", "json"):
         return _read_json(path, _load_json(path, text), format)
     if format == "hmdb51":
@@ -296,7 +299,7 @@ def _read_hmdb_file(text: str, name: str, split: str) -> list[Row]:
 def _load_json(path: Path, text: str) -> list:
     try:
         records = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid JSON ({error}).") from error
     if isinstance(records, dict):  # {"clip.mp4": "label"} or {"annotations": [...]}
         nested = next((value for value in records.values() if isinstance(value, list)), None)
@@ -325,7 +328,10 @@ def _read_json(path: Path, records: list, format: str) -> list[Row]:
         labels = label if isinstance(label, list) else [] if label is None else [label]
         labels = [entry if isinstance(entry, int) else str(entry) for entry in labels]
         frames = record.get("total_frames")
-        count = int(frames) if frames is not None else None
+        try:
+            count = int(frames) if frames is not None else None
+        except (ValueError, TypeError, OverflowError):
+            raise UsageError(f"Record {number} of {path} has {frames!r} as total_frames.") from None
         rows.append(Row(str(video), labels[0] if labels else None, count, tuple(labels[1:])))
     return rows
 
@@ -358,7 +364,7 @@ def read_class_map(path: Path) -> tuple[str, ...]:
         if isinstance(raw, dict):
             pairs = [(int(k), str(v)) if str(k).isdigit() else (int(v), str(k)) for k, v in raw.items()]
             return _in_order(pairs)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as a list of class names ({error}).") from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     header = bool(lines) and _CLASS_HEADER.fullmatch(lines[0]) is not None

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from zsar_cli.distributed import own_device
 from zsar_cli.errors import UsageError
 from zsar_cli.model.building import build, load_weights, preprocess_of, token_width, without_initialisation
+from zsar_cli.model.description import refuse_oversized
 from zsar_cli.model.sources import find_source, load_tokenizer
 from zsar_cli.video.transforms import Preprocess
 
@@ -281,6 +282,7 @@ def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") ->
             or no way to download.
     """
     source = find_source(spec)
+    refuse_oversized(source.weights.tensors, source.path, source.model_cfg)
     with without_initialisation():
         clip = build(source.model_cfg, source.spec)
     load_weights(clip, source)

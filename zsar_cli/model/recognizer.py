@@ -8,7 +8,7 @@ An untrained model is the frame-averaged CLIP, bit for bit: ``v = normalize(mean
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from zsar_cli import __version__
 from zsar_cli.errors import UsageError
-from zsar_cli.files import atomic_write
+from zsar_cli.files import atomic_write, checksum
 from zsar_cli.model.alignment import (
     NegativeAdapter,
     Scores,
@@ -29,6 +29,7 @@ from zsar_cli.model.alignment import (
     usable_bank,
 )
 from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
+from zsar_cli.model.description import read_description, refuse_oversized
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation
 from zsar_cli.model.parts import PLAIN, Parts
 from zsar_cli.video.transforms import Preprocess
@@ -220,6 +221,7 @@ class RecognizerModel(nn.Module):
         }
         with atomic_write(directory / "model.safetensors") as aside:
             save_file(tensors, aside)
+            config["weights_crc32"] = checksum(aside)
         with atomic_write(directory / "config.yaml") as aside:
             Path(aside).write_text(
                 yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
@@ -251,44 +253,29 @@ def _directory(spec: str) -> Path:
 
 
 def _load_directory(directory: Path, *, device: str, precision: str) -> RecognizerModel:
-    path = directory / "config.yaml"
+    said = read_description(directory / "config.yaml")
+    weights = directory / "model.safetensors"
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        parts = Parts(**config["parts"])
-        record = Record(
-            **{f.name: config[f.name] for f in fields(Record) if f.name in config and f.name != "name"}
-        )
-        beta = float(config["beta"])
-        spec, architecture = str(config["backbone"]), config.get("architecture")
-        preprocess = config.get("preprocess")
-    except (
-        OSError,
-        UnicodeDecodeError,
-        yaml.YAMLError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as error:
-        raise UsageError(f"{path} is no model description that zsar wrote: {_brief(error)}") from error
-    try:
-        tensors = load_file(directory / "model.safetensors")
+        damaged = said.checksum is not None and checksum(weights) != said.checksum
+        tensors = {} if damaged else load_file(weights)
     except Exception as error:  # safetensors raises its own, undocumented kinds
-        raise UsageError(f"{directory / 'model.safetensors'} cannot be read: {_brief(error)}") from error
-    if any(not torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()):
+        raise UsageError(f"{weights} cannot be read: {_brief(error)}") from error
+    if damaged:
         raise UsageError(
-            f"{directory / 'model.safetensors'} holds values that are not finite; train or copy it again."
+            f"{weights} is not the file that its config.yaml tells of; copy the directory again."
         )
+    if any(not torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()):
+        raise UsageError(f"{weights} holds values that are not finite; train or copy it again.")
 
-    if architecture is not None:
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in preprocess.items()}
-        backbone = Backbone.from_config(architecture, preprocess=Preprocess(**settings), spec=spec)
+    refuse_oversized(tensors, directory, said.architecture, said.parts)
+    if said.architecture is not None:
+        backbone = Backbone.from_config(said.architecture, preprocess=said.preprocess, spec=said.backbone)
         expected = None
     else:
-        backbone = load_backbone(spec, device=device, precision="fp32")
+        backbone = load_backbone(said.backbone, device=device, precision="fp32")
         expected = {f"backbone.{name}" for name in backbone.state_dict()}
-    model = RecognizerModel(backbone, parts, record)
-    model.beta = beta
+    model = RecognizerModel(backbone, said.parts, Record(**said.remembered))
+    model.beta = said.beta
     try:
         missing, unexpected = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     except RuntimeError as error:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+INTERPOLATIONS = ("bicubic", "bilinear")
+LARGEST = 4096  # pixels of a side that a model may want
 # A strip longer than this many model widths is cut down before it is resized: a 1 x 5000 frame would
 # otherwise become a million pixels wide.
 LONGEST_STRIP = 16
@@ -41,6 +43,17 @@ class Preprocess:
     def __post_init__(self) -> None:
         if self.resize_mode not in ("shortest", "squash", "longest"):
             raise ValueError(f"resize_mode must be shortest, squash or longest, not {self.resize_mode!r}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation must be {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}")
+        sizes = isinstance(self.size, tuple) and len(self.size) == 2
+        if not sizes or not all(type(side) is int and 1 <= side <= LARGEST for side in self.size):
+            raise ValueError(f"size must be two numbers from 1 to {LARGEST}, not {self.size!r}")
+        for name, least in (("mean", -math.inf), ("std", 0)):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(least < float(v) < math.inf for v in values):
+                raise ValueError(f"{name} must be three numbers, and std above 0, not {values!r}")
+        if type(self.fill_color) is not int or not 0 <= self.fill_color <= 255:
+            raise ValueError(f"fill_color must be a number from 0 to 255, not {self.fill_color!r}")
 
 
 @dataclass(frozen=True)
