@@ -153,7 +153,7 @@ ODD_WORDS = (
 )
 PAYLOAD_WORDS = (
     '!!python/object/apply:os.system ["touch {marker}"]',
-    "!!python/object/new:subprocess.Popen [[touch, {marker}]]",
+    "!!python/object/apply:subprocess.check_call [[touch, {marker}]]",
     "!!python/object/apply:builtins.exec [\"open('{marker}', 'w')\"]",
 )
 

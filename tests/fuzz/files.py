@@ -70,7 +70,7 @@ def damage_file(path: Path, rng: random.Random, marker: Path) -> str:
     if suffix == ".safetensors" and rng.random() < 0.5:
         return _damage_tensors(path, rng)
     if suffix == ".pt":
-        return _damage_pickle(path, rng, marker)
+        return damage_pickle(path, rng, marker)
     if suffix in (".json", ".yaml") and rng.random() < 0.5:
         tree = json.loads(data) if suffix == ".json" else yaml.safe_load(data)
         kind, tree = damage_tree(tree, rng)
@@ -134,7 +134,7 @@ def _damage_tensors(path: Path, rng: random.Random) -> str:
     return f"tensors {kind}"
 
 
-class _Payload:
+class Payload:
     """Runs code when it is unpickled."""
 
     def __init__(self, marker: Path, how: str) -> None:
@@ -152,13 +152,13 @@ class _Payload:
         return subprocess.call, (["touch", str(self.marker)],)
 
 
-def _damage_pickle(path: Path, rng: random.Random, marker: Path) -> str:
+def damage_pickle(path: Path, rng: random.Random, marker: Path) -> str:
     """A PyTorch file that is damaged, or that carries code in one of the forms that such files have."""
     if rng.random() < 0.4:
         kind, data = damage_bytes(path.read_bytes(), rng)
         path.write_bytes(data)
         return f"bytes {kind}"
-    payload = _Payload(marker, rng.choice(("system", "eval", "open", "call")))
+    payload = Payload(marker, rng.choice(("system", "eval", "open", "call")))
     tensors = torch.load(path, weights_only=True)
     form = rng.choice(
         ("plain pickle", "among tensors", "old form", "torchscript", "constants", "wrong", "nan")
