@@ -125,3 +125,19 @@ def read_text(path: str | Path, *, limit: int = 16_000_000) -> str:
     if "\0" in text:
         raise UsageError(f"{path} is not a text file.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+class OwnNames:
+    """A name for each video's own file in one folder: its stem, numbered where two videos share it."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, video: str) -> str:
+        """The name, without an ending; never the same twice."""
+        stem = name = Path(video).stem or "video"
+        number = 2
+        while name in self._taken:
+            name, number = f"{stem}-{number}", number + 1
+        self._taken.add(name)
+        return name

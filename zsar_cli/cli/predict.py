@@ -102,6 +102,13 @@ def predict(
             metavar="SECONDS",
         ),
     ] = None,
+    explain: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Write a picture about each video into this folder: frames, where the model saw motion, scores.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Add to --output, and skip the videos that it answers already.")
     ] = False,
@@ -157,11 +164,13 @@ def predict(
     from zsar_cli.prediction import ClipOptions, Recognizer, default_workers
     from zsar_cli.video.workers import DecodePool
 
+    if explain is not None:
+        _check_explain(explain, windows)
     listed = "-" in videos
     found = None if listed or distributed.rank() else list(find_videos(videos))
     if distributed.rank() == 0:
         _check_subtitles(output, format, several=found is None or len(found) > 1)
-    run = Run(ClipOptions(frames, views, crops, decoder, batch_size), top_k, threshold, windows)
+    run = Run(ClipOptions(frames, views, crops, decoder, batch_size), top_k, threshold, windows, explain)
     workers = default_workers() if workers is None else workers
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible(run))
@@ -234,6 +243,21 @@ def _windows(
     stride = window / 2 if stride is None else stride
     threshold = 0.5 if threshold is None else threshold
     return WindowOptions(window, stride, frames, top_k, threshold, decoder)
+
+
+def _check_explain(folder: Path, windows: WindowOptions | None) -> None:
+    from zsar_cli.pictures import new_figure
+
+    if windows is not None:
+        raise UsageError("--explain is about whole videos; leave --window out, or cut the part you mean.")
+    new_figure(1, 1)  # says what is missing before any work is done
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(
+            f"{folder} cannot be made: {reason}. Choose another folder for --explain."
+        ) from error
 
 
 def _check_subtitles(output: Path | None, format: Format | None, *, several: bool) -> None:
@@ -357,6 +381,7 @@ class Run:
     top_k: int
     threshold: float | None
     windows: WindowOptions | None = None
+    explain: Path | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     done: int = 0
@@ -421,6 +446,10 @@ class Run:
 
             model, stop = recognizer.model, self.stop
             return run_windows(model, paths, text, pool, self.windows, stop=stop, report=count_time)
+        if self.explain is not None:
+            from zsar_cli.cli.sheets import with_sheets
+
+            return with_sheets(recognizer.model, paths, text, pool, self)
         return recognizer.run(
             paths, text, pool, self.options, top_k=self.top_k, threshold=self.threshold, stop=self.stop
         )

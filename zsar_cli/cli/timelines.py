@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsar_cli.cli.formats import WIDEST, printable
 from zsar_cli.errors import UsageError
-from zsar_cli.files import atomic_write
+from zsar_cli.files import OwnNames, atomic_write
 from zsar_cli.records import NONE_OF_THESE
 
 if TYPE_CHECKING:
@@ -94,18 +94,13 @@ class SubtitleFolder:
 
     def __init__(self, folder: Path, format: str) -> None:
         self.folder, self.format = folder, format
-        self._taken: set[str] = set()
+        self._names = OwnNames()
 
     def write(self, record: dict[str, Any]) -> None:
         """Write one video's subtitles, whole or not at all; a failed video has none."""
         if "error" in record:
             return
-        stem = name = Path(record["video"]).stem
-        number = 2
-        while name in self._taken:  # two folders may each hold a clip.mp4
-            name, number = f"{stem}-{number}", number + 1
-        self._taken.add(name)
-        path = self.folder / f"{name}.{self.format}"
+        path = self.folder / f"{self._names.of(record['video'])}.{self.format}"
         try:
             with atomic_write(path) as aside:
                 Path(aside).write_text(
