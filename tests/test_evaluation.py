@@ -18,10 +18,11 @@ from zsar_cli import evaluation, results
 from zsar_cli.data.clips import render_request
 from zsar_cli.data.splits import few_shot
 from zsar_cli.errors import UsageError, VideoError
-from zsar_cli.evaluation import Options, RecordFile, TextSide, evaluate_embeddings, summarise
+from zsar_cli.evaluation import Options, TextSide, evaluate_embeddings, evaluate_parts, summarise
+from zsar_cli.evaluation_records import RecordFile
 from zsar_cli.model.alignment import Scores, score_with_bank, usable_bank
 from zsar_cli.protocols import Source, combine, make_plan
-from zsar_cli.results import run_plan
+from zsar_cli.results import Prompts, run_plan
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Preprocess
 from zsar_cli.video.workers import ClipRequest
@@ -38,12 +39,14 @@ class Sums(nn.Module):
 
     name = "sums"
     uses_negatives = False
+    trained_on = None
     preprocess = Preprocess(size=(16, 16))
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = nn.Identity()
         self.backbone.device, self.backbone.dtype = torch.device("cpu"), torch.float32
+        self.backbone.precision, self.backbone.fingerprint = "fp32", lambda: "sums"
         self.log_scale = nn.Parameter(torch.tensor(3.0))
         self.mix = nn.Parameter(torch.randn(12, 8, generator=torch.Generator().manual_seed(0)))
 
@@ -83,11 +86,11 @@ def shapes_plan(split: str = "seen", clips: int = 30):
 
 
 OPTIONS = Options(frames=4, batch_size=7, workers=0)
-TEMPLATES = {"name": "test", "hash": "0"}
+PROMPTS = Prompts({"name": "test", "hash": "0"})
 
 
 def run(plan, output: Path | None = None, options: Options = OPTIONS) -> dict:
-    return run_plan(Sums(), plan, encode, options, templates=TEMPLATES, output=output)
+    return run_plan(Sums(), plan, encode, options, prompts=PROMPTS, output=output)
 
 
 def test_no_video_is_dropped_and_numbers_come_from_the_records(tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_no_video_is_dropped_and_numbers_come_from_the_records(tmp_path: Path) -
     assert part["top1"] == np.mean([r["top"][0][0] == r["label"] for r in lines])
     assert part["top5"] == np.mean([r["label"] in [name for name, _ in r["top"]] for r in lines])
     again = summarise(lines, encode(shapes_plan().parts[0].labels).labels)
-    assert again == part
+    assert part == again | {"labels_in_training": 0}
     saved = json.loads((tmp_path / "results.json").read_text())
     assert saved["lists"][0]["hash"] == found["lists"][0]["hash"]
     assert saved["weights"] == found["weights"]
@@ -145,14 +148,41 @@ def test_a_last_record_without_its_line_end_is_not_counted_twice(tmp_path: Path)
 
 def test_batch_size_workers_and_shards_change_nothing() -> None:
     model, part = Sums(), shapes_plan(clips=20).parts[0]
-    text = encode(part.labels)
-    one = evaluation.evaluate_part(model, part, text, Options(frames=4, batch_size=1, workers=0))
-    many = evaluation.evaluate_part(model, part, text, Options(frames=4, batch_size=16, workers=0))
+    texts = [encode(part.labels)]
+    one = evaluate_parts(model, [part], texts, Options(frames=4, batch_size=1, workers=0))["seen"]
+    many = evaluate_parts(model, [part], texts, Options(frames=4, batch_size=16, workers=0))["seen"]
     for a, b in zip(one, many, strict=True):
         assert a["rank"] == b["rank"]
         assert a["unknown"] == pytest.approx(b["unknown"], abs=1e-4)
-    shards = [evaluation.evaluate_part(model, part, text, OPTIONS, rank=r, world=2) for r in range(2)]
+    shards = [evaluate_parts(model, [part], texts, OPTIONS, rank=r, world=2)["seen"] for r in range(2)]
     assert sorted(r["item"] for shard in shards for r in shard) == list(range(20))
+
+
+def test_a_video_in_several_parts_is_looked_at_once(tmp_path: Path, monkeypatch) -> None:
+    plan = make_plan(Source("motion-shapes"))
+    for part in plan.parts:
+        part.dataset.items, part.targets = part.dataset.items[:6], part.targets[:6]
+    asked = []
+    clips = evaluation.iter_clips
+    monkeypatch.setattr(evaluation, "iter_clips", lambda *a: asked.extend(a[0]) or clips(*a))
+    found = run(plan, tmp_path, Options(frames=2, batch_size=4, workers=0))
+    assert len(asked) == len(set(asked)) == 24  # seen, unseen, shifted, neither; not again among all labels
+    assert set(found["parts"]) == {"seen", "unseen", "shifted", "seen of all", "unseen of all"}
+    assert found["open_set"]["known"] == "unseen"
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 36
+    (tmp_path / "results.json").unlink()
+    lines = (tmp_path / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "predictions.jsonl").write_bytes(b"".join(lines[:17]))
+    assert run(plan, tmp_path, Options(frames=2, batch_size=4, workers=0)) == found
+    assert (tmp_path / "predictions.jsonl").read_bytes() == b"".join(lines)
+
+
+def test_small_scores_are_not_rounded_into_ties() -> None:
+    probability, rest = evaluation._softmax(np.array([[60.0, 0.0, -5.0], [0.0, 1.0, 2.0]]))
+    assert probability.sum(axis=1) == pytest.approx([1, 1])
+    assert rest[0] == pytest.approx(np.exp(-60) + np.exp(-65), rel=1e-12)
+    assert rest[1] == pytest.approx(1 - probability[1].max())
+    assert evaluation._digits(1.23456789012e-13) == 1.23456789e-13
 
 
 def test_motion_probe_knows_what_order_is_worth() -> None:
@@ -219,7 +249,7 @@ def test_training_and_evaluation_draw_the_same_few_shots(tmp_path: Path) -> None
 
 
 def test_harmonic_mean_and_spread() -> None:
-    plan = make_plan(Source("motion-shapes"))
+    plan = make_plan(Source("motion-shapes"), "base-to-novel")
     summary = combine(plan, {"seen": {"top1": 0.6}, "unseen": {"top1": 0.3}})
     assert summary == {"seen": 0.6, "unseen": 0.3, "harmonic_mean": pytest.approx(0.4)}
     plan.protocol = "zero-shot"
@@ -243,7 +273,9 @@ def test_a_failed_clip_error_survives_as_a_record() -> None:
             (requests[1], None, render_request(requests[1])),
         ]
     )
-    records = evaluation._evaluate_batch(Sums(), part, encode(part.labels), OPTIONS, range(2), clips, None)
+    places = [(0, 0, 0), (1, 0, 1)]
+    texts = [encode(part.labels)]
+    records = list(evaluation._evaluate_batch(Sums(), [part], texts, OPTIONS, range(2), clips, places))
     assert records[0]["error"] == {"kind": "crashed", "message": "it died"}
     assert "rank" in records[1]
     assert json.loads(results.to_json({"x": float("nan")})) == {"x": None}

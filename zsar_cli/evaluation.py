@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +19,8 @@ from torch import Tensor
 
 from zsar_cli import metrics
 from zsar_cli.data.clips import is_rendered, render_request
-from zsar_cli.data.definitions import Item
-from zsar_cli.errors import UsageError, VideoError
+from zsar_cli.errors import VideoError
+from zsar_cli.evaluation_records import Records
 from zsar_cli.feature_cache import FeatureCache, Loaded, load_cached, map_features
 from zsar_cli.model.alignment import score_with_bank, usable_bank
 from zsar_cli.model.backbone import FrameFeatures
@@ -84,17 +82,17 @@ def score_records(
     if bank is not None and not len(bank):
         bank = None  # every phrase of the bank is too close to a label: scores do without
     scores = model.score(embedding, text.positive, text.negative, None if bank is None else text.bank)
+    logits = scores.logits.double().cpu().numpy()
+    probability, rest = _softmax(logits)
     unknown = {
-        "yes": 1 - scores.yes.amax(-1),
-        "softmax": 1 - scores.score.amax(-1),
-        "energy": -scores.logits.logsumexp(-1),
+        "yes": (1 - scores.yes.double().amax(-1)).cpu().numpy(),
+        "softmax": rest,
+        "energy": -scores.logits.double().logsumexp(-1).cpu().numpy(),
     }
     if bank is not None:
         scale = model.log_scale.exp()
-        unknown["bank"] = score_with_bank(embedding.float(), text.positive.float(), bank, scale=scale).unknown
-    probability = scores.score.double().cpu().numpy()
-    logits = scores.logits.double().cpu().numpy()
-    kinds = {kind: value.double().cpu().numpy() for kind, value in unknown.items()}
+        against = score_with_bank(embedding.float(), text.positive.float(), bank, scale=scale)
+        unknown["bank"] = against.unknown.double().cpu().numpy()
     best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     records: list[dict[str, Any]] = []
     for row, target in enumerate(targets):
@@ -103,11 +101,24 @@ def score_records(
             {
                 "label": text.labels[target] if target >= 0 else None,
                 "rank": rank,
-                "top": [[text.labels[c], round(float(probability[row, c]), 6)] for c in best[row]],
-                "unknown": {kind: round(float(values[row]), 6) for kind, values in kinds.items()},
+                "top": [[text.labels[c], _digits(probability[row, c])] for c in best[row]],
+                "unknown": {kind: _digits(values[row]) for kind, values in unknown.items()},
             }
         )
     return records
+
+
+def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (B, C), and 1 minus the greatest (B,) without the loss of digits that the difference brings."""
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    total = weights.sum(axis=1)
+    others = np.sort(weights, axis=1)[:, :-1].sum(axis=1)
+    return weights / total[:, None], others / total
+
+
+def _digits(value: float) -> float:
+    """Nine significant digits: all that fp32 holds. Decimals instead would make ties of small numbers."""
+    return float(f"{value:.9g}")
 
 
 def evaluate_embeddings(
@@ -117,11 +128,13 @@ def evaluate_embeddings(
     return summarise(score_records(model, embeddings, targets, text), text.labels)
 
 
-def summarise(records: Iterable[dict[str, Any]], labels: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
+def summarise(
+    records: Sequence[dict[str, Any]], labels: Sequence[str], *, seed: int = 0, missing: int = 0
+) -> dict[str, Any]:
     """Numbers of one part of an evaluation, from its records alone.
 
-    ``top1`` is over the videos that could be read; ``top1_lower`` counts those that could not as wrong.
-    Unknown videos (no ``label``) take no part.
+    ``top1`` is over the videos that could be read; ``top1_lower`` counts those that could not, and the
+    ``missing`` ones of the list, as wrong. Unknown videos (no ``label``) take no part.
     """
     known = [r for r in records if "error" not in r and r["label"] is not None]
     failed = sum("error" in r for r in records)
@@ -136,11 +149,12 @@ def summarise(records: Iterable[dict[str, Any]], labels: Sequence[str], *, seed:
     result: dict[str, Any] = {
         "videos": len(known),
         "unreadable": failed,
+        "cut_short": sum("warning" in r for r in known),
         "classes": len(labels),
         "top1": metrics.top_k(ranks, 1),
         "top5": metrics.top_k(ranks, 5),
         "top1_interval95": list(metrics.bootstrap_interval(correct, seed=seed)),
-        "top1_lower": float(correct.sum()) / (len(known) + failed) if known else float("nan"),
+        "top1_lower": float(correct.sum()) / (len(known) + failed + missing) if known else float("nan"),
         "mean_class_accuracy": metrics.mean_class_accuracy(ranks, truth, len(labels)),
         "ece": metrics.expected_calibration_error(confidence, right),
         "reliability": {
@@ -194,171 +208,165 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 # --- videos to records --------------------------------------------------------------------------------------
 
 
-def evaluate_part(
+def evaluate_parts(
     model: RecognizerModel,
-    part: Part,
-    text: TextSide,
+    parts: Sequence[Part],
+    texts: Sequence[TextSide],
     options: Options,
     *,
-    done: dict[int, dict[str, Any]] | None = None,
+    done: Records | None = None,
     write: Callable[[dict[str, Any]], None] = lambda record: None,
     rank: int = 0,
     world: int = 1,
     cache: FeatureCache | None = None,
-) -> list[dict[str, Any]]:
-    """Evaluate one part; returns its records in the order of its items.
+) -> dict[str, list[dict[str, Any]]]:
+    """Evaluate parts, looking once at each video however many of them it is in.
 
-    ``done`` holds records of an earlier run by item number: they are not computed again. ``write`` is called
-    with each new record. With several processes, each takes every ``world``-th batch from ``rank``. What is in
-    ``cache`` is neither decoded nor put through the visual tower.
+    Args:
+        texts: the label embeddings of each part.
+        done: records of an earlier run, which are not computed again.
+        write: called with each new record.
+        rank, world: with several processes, each takes every ``world``-th batch from ``rank``.
+        cache: what is in it is neither decoded nor put through the visual tower.
+
+    Returns:
+        the records of each part by its name, in the order of its items.
     """
-    done = dict(done or {})
-    batches = [
-        range(s, min(s + options.batch_size, len(part.items)))
-        for s in range(0, len(part.items), options.batch_size)
-    ]
+    records: Records = {part.name: dict((done or {}).get(part.name, {})) for part in parts}
+    videos = _places(parts)
+    paths = list(videos)
+    size = options.batch_size
+    batches = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
+
+    def open_places(batch: range) -> list[tuple[int, int, int]]:
+        """(video, part, item) of the records that are still to come."""
+        places = [(video, *place) for video in batch for place in videos[paths[video]]]
+        return [(video, part, item) for video, part, item in places if item not in records[parts[part].name]]
+
     # A batch that was cut off is computed whole again, so that its numbers do not depend on where.
-    todo = [batch for batch in batches[rank::world] if any(i not in done for i in batch)]
-    numbers = [i for batch in todo for i in batch]
+    todo = [batch for batch in batches[rank::world] if open_places(batch)]
     with contextlib.ExitStack() as stack:
-        clips = iter_clips([part.items[i] for i in numbers], model, options, stack, cache)
+        clips = iter_clips([paths[video] for batch in todo for video in batch], model, options, stack, cache)
         for batch in todo:
-            for number, record in zip(
-                batch, _evaluate_batch(model, part, text, options, batch, clips, cache), strict=True
-            ):
-                if number not in done:
-                    done[number] = record
-                    write(record)
-    return [done[i] for i in sorted(done)]
+            loaded = list(islice(clips, len(batch)))
+            wanted = open_places(batch)
+            for record in _evaluate_batch(model, parts, texts, options, batch, loaded, wanted, cache):
+                records[record["part"]][record["item"]] = record
+                write(record)
+    return {name: [of_part[item] for item in sorted(of_part)] for name, of_part in records.items()}
+
+
+def _places(parts: Sequence[Part]) -> dict[str, list[tuple[int, int]]]:
+    """Where each video is asked for: path -> (part, item) numbers; videos in the order of their first place."""
+    videos: dict[str, list[tuple[int, int]]] = {}
+    for number, part in enumerate(parts):
+        for item, video in enumerate(part.items):
+            videos.setdefault(video.path, []).append((number, item))
+    return videos
 
 
 def iter_clips(
-    items: Sequence[Item],
+    paths: Sequence[str],
     model: RecognizerModel,
     options: Options,
     stack: contextlib.ExitStack,
     cache: FeatureCache | None = None,
 ) -> Iterator[Loaded]:
-    """Each item as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
+    """Each video as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
     sampling = Sampling(options.frames, options.views)
-    decoded = any(not is_rendered(item.path) for item in items)
-    pool = stack.enter_context(DecodePool(options.workers if decoded else 0, timeout=options.timeout))
-    requests = (
-        ClipRequest(item.path, sampling, model.preprocess, options.crops, options.decoder) for item in items
-    )
+    decoded = sum(not is_rendered(path) for path in paths)
+    pool = stack.enter_context(DecodePool(min(options.workers, decoded), timeout=options.timeout))
+    requests = (ClipRequest(p, sampling, model.preprocess, options.crops, options.decoder) for p in paths)
     return load_cached(pool, requests, cache, render_request)
 
 
-@torch.no_grad()
 def _evaluate_batch(
     model: RecognizerModel,
-    part: Part,
-    text: TextSide,
+    parts: Sequence[Part],
+    texts: Sequence[TextSide],
     options: Options,
     batch: range,
-    clips: Iterator[Loaded],
-    cache: FeatureCache | None,
-) -> list[dict[str, Any]]:
-    loaded = list(islice(clips, len(batch)))
-    records: list[dict[str, Any]] = [
-        {"part": part.name, "item": number, "video": part.items[number].listed} for number in batch
-    ]
-    for record, (_, _, clip) in zip(records, loaded, strict=True):
+    loaded: Sequence[Loaded],
+    places: Sequence[tuple[int, int, int]],
+    cache: FeatureCache | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The records of a batch's videos, one for each of ``places`` (video, part, item)."""
+    clips = {video: (key, clip) for video, (_, key, clip) in zip(batch, loaded, strict=True)}
+    good = {video: pair for video, pair in clips.items() if not isinstance(pair[1], VideoError)}
+    row = {video: number for number, video in enumerate(good)}
+    scored: dict[tuple[int, int], dict[str, Any]] = {}
+    if good:
+        embedding = _embed_videos(model, good, options, cache)
+        for number in sorted({part for _, part, _ in places}):
+            mine = [(row[video], item) for video, part, item in places if part == number and video in good]
+            targets = [parts[number].targets[item] for _, item in mine]
+            of_part = embedding[[video for video, _ in mine]]
+            found = _score_probed(model, of_part, targets, texts[number]) if mine else []
+            scored |= {(number, item): record for (_, item), record in zip(mine, found, strict=True)}
+    for video, number, item in places:
+        part, clip = parts[number], clips[video][1]
+        record: dict[str, Any] = {"part": part.name, "item": item, "video": part.items[item].listed}
         if isinstance(clip, VideoError):
-            record["error"] = {"kind": clip.kind, "message": clip.message}
-    videos = [(key, clip) for _, key, clip in loaded if not isinstance(clip, VideoError)]
-    good = [k for k, (_, _, clip) in enumerate(loaded) if not isinstance(clip, VideoError)]
-    if not good:
-        return records
+            yield record | {"error": {"kind": clip.kind, "message": clip.message}}
+        else:
+            yield record | scored[number, item] | ({"warning": clip.warning} if clip.warning else {})
+
+
+@torch.no_grad()
+def _embed_videos(
+    model: RecognizerModel,
+    videos: dict[int, tuple[str | None, Any]],
+    options: Options,
+    cache: FeatureCache | None,
+) -> Tensor:
+    """(B, 1 + probes, E): of each video as it is, then with its frames in each probe's order; means over views."""
+    numbers = list(videos)
     probes = PROBES if options.probe_motion else ()
 
     def embed(features: FrameFeatures, of_video: list[int]) -> Tensor:
-        """(n, 1 + probes, E): of the clips as they are, then with their frames in each probe's order."""
-        items = [batch[good[k]] for k in of_video]
         seen = [features]
         for probe in probes:
-            order = _orders(probe, items, options).to(features.embedding.device)
+            order = _orders(probe, [numbers[k] for k in of_video], options).to(features.embedding.device)
             rows = torch.arange(len(order), device=order.device)[:, None]
             seen.append(FrameFeatures(features.embedding[rows, order], features.tokens[rows, order]))
         return torch.stack([model.encode_video(x).embedding.float() for x in seen], dim=1)
 
-    embedding = map_features(model, videos, embed, cache).mean(dim=1)
-    targets = [part.targets[batch[k]] for k in good]
-    for k, scored in zip(good, score_records(model, embedding[:, 0], targets, text), strict=True):
-        records[k] |= scored
-    for number, probe in enumerate(probes, start=1):
-        for k, scored in zip(good, score_records(model, embedding[:, number], targets, text), strict=True):
-            records[k].setdefault("probes", {})[probe] = scored["rank"]
+    return map_features(model, list(videos.values()), embed, cache).mean(dim=1)
+
+
+def _score_probed(
+    model: RecognizerModel, embedding: Tensor, targets: Sequence[int], text: TextSide
+) -> list[dict[str, Any]]:
+    """Records of videos (B, 1 + probes, E), with the true label's rank under each probe."""
+    records = score_records(model, embedding[:, 0], targets, text)
+    for number, probe in enumerate(PROBES[: embedding.shape[1] - 1], start=1):
+        probed = score_records(model, embedding[:, number], targets, text)
+        for record, other in zip(records, probed, strict=True):
+            record.setdefault("probes", {})[probe] = other["rank"]
     return records
 
 
-def _orders(probe: str, items: Sequence[int], options: Options) -> Tensor:
-    """Which frame stands at each place (clips, T): shuffled (by item), reversed, or the middle one only."""
+def _orders(probe: str, videos: Sequence[int], options: Options) -> Tensor:
+    """Which frame stands at each place (clips, T): shuffled (by video), reversed, or the middle one only."""
     frames = np.arange(options.frames)
     rows = []
-    for item in items:
+    for video in videos:
         if probe == "shuffled":
-            row = np.random.default_rng([options.seed, item]).permutation(frames)
+            row = np.random.default_rng([options.seed, video]).permutation(frames)
         else:
             row = frames[::-1] if probe == "reversed" else np.full_like(frames, options.frames // 2)
         rows.append(row.copy())
     return torch.from_numpy(np.stack(rows))
 
 
-# --- the records' file --------------------------------------------------------------------------------------
-
-
-class RecordFile:
-    """``predictions.jsonl``: read what an earlier run left, then append.
-
-    A last line that was torn when a run was killed is cut off. ``settings`` lie beside it: records made with
-    others are not mixed with these (UsageError).
-    """
-
-    def __init__(self, directory: Path, settings: dict[str, Any]) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.path = directory / "predictions.jsonl"
-        marker = directory / "settings.json"
-        text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False)
-        if self.path.exists() and self.path.stat().st_size:
-            if not marker.exists() or marker.read_text(encoding="utf-8") != text:
-                raise UsageError(
-                    f"{directory} holds records of another evaluation. Give another --output, or remove it."
-                )
-        else:
-            marker.write_text(text, encoding="utf-8")
-        self.done: dict[str, dict[int, dict[str, Any]]] = {}
-        whole = 0
-        if self.path.exists():
-            with self.path.open("rb") as lines:
-                for line in lines:
-                    try:
-                        record = json.loads(line)
-                        self.done.setdefault(record["part"], {})[record["item"]] = record
-                    except (ValueError, KeyError, TypeError):
-                        break
-                    if not line.endswith(b"\n"):
-                        self.done[record["part"]].pop(record["item"])
-                        break
-                    whole += len(line)
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
-        self._file = self.path.open("a", encoding="utf-8")
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Append one record; it is on its way to the disk when this returns."""
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
 def weights_hash(model: RecognizerModel) -> str:
-    """First 16 hex digits of SHA-256 over all of the model's weights."""
-    digest = hashlib.sha256()
+    """16 hex digits that name a model's weights, whatever the precision it computes in.
+
+    SHA-256 over the backbone's fingerprint, taken before its weights are rounded, and all other weights whole.
+    """
+    digest = hashlib.sha256(model.backbone.fingerprint().encode())
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        if not name.startswith("backbone."):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

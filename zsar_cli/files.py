@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from zsar_cli.errors import UsageError
 
@@ -83,6 +84,20 @@ def _sync_directory(directory: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def lock_file(file: IO[bytes], path: Path) -> None:
+    """Hold an open file against other runs of this program. UsageError where one has it already."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"Another run is writing {path}; wait for it, or choose another --output.") from None
+    except OSError:  # a file system without locks
+        pass
 
 
 def existing(name: str | Path) -> Path | None:

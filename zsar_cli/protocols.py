@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,14 @@ import numpy as np
 import yaml
 
 from zsar_cli.data.classes import NameMatcher
-from zsar_cli.data.definitions import Dataset, Item, load_dataset, load_definition, load_motion_shapes
+from zsar_cli.data.definitions import (
+    Dataset,
+    Definition,
+    Item,
+    load_dataset,
+    load_definition,
+    load_motion_shapes,
+)
 from zsar_cli.data.splits import SYNONYMS, few_shot
 from zsar_cli.errors import UsageError
 from zsar_cli.metrics import harmonic_mean
@@ -47,7 +56,10 @@ class Plan:
     data: str
     parts: list[Part]
     notes: list[str] = field(default_factory=list)
-    few_shot_lists: dict[int, list[str]] = field(default_factory=dict)  # K -> "path,label" lines
+    few_shot_lists: dict[int, list[str]] = field(
+        default_factory=dict
+    )  # K -> lines of a path, a tab and a label
+    known: str = ""  # the part that unknown videos are told from, where there are any
 
 
 @dataclass(frozen=True)
@@ -63,19 +75,27 @@ class Source:
         """One of its lists, with one of its class splits."""
         return load_dataset(
             self.data,
-            _own_folder(self.root, self.data),
+            self.root,
             split=split,
             subset=subset,
             list_file=self.list_file,
             classes=self.classes,
         )
 
+    @property
+    def first(self) -> str:
+        """The test list that protocols with one list use."""
+        return "test1" if "test1" in load_definition(self.data).splits else "test"
 
-def _own_folder(root: str | None, data: str) -> str | None:
-    """A root that holds several data sets has a folder of each one's name."""
-    if root is not None and (Path(root) / data).is_dir():
-        return str(Path(root) / data)
-    return root
+    def named(self, split: str) -> Dataset:
+        """``--split``: one of its lists ("test2") or a class split ("base", "unseen", "all") of the first."""
+        own = load_definition(self.data).splits
+        return self.load(split) if split in own else self.load(self.first, split)
+
+    def training(self, subset: str | None = None) -> Dataset:
+        """Its (first) training list; a list given for testing is no part of it."""
+        split = "train1" if "train1" in load_definition(self.data).splits else "train"
+        return load_dataset(self.data, self.root, split=split, subset=subset, classes=self.classes)
 
 
 def make_plan(
@@ -84,100 +104,134 @@ def make_plan(
     split: str | None = None,
     *,
     unknown: Source | None = None,
-    shots: Sequence[int] = SHOTS,
+    shots: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Plan:
     """The parts of an evaluation. UsageError where the data set does not have what the protocol needs.
 
-    Without a protocol: ``split`` alone if given; else the usual one of the data set.
+    Without a protocol: ``split`` alone if given; else the usual one of the data set. ``shots`` asks for training
+    lists with so many videos a class.
     """
     if protocol is not None and protocol not in PROTOCOLS:
         raise UsageError(f"Unknown protocol {protocol!r}. Choose from: {', '.join(PROTOCOLS)}.")
     definition = load_definition(source.data)
     if definition.rendered:
         return _plan_rendered(protocol, split)
-    splits = definition.classes.splits if definition.classes else {}
-    lists: list[str] = [name for name in THIRDS if name in definition.splits] or ["test"]
+    if protocol is None and split is not None:
+        return Plan("split", definition.name, [_part(split, source.named(split))])
+    if protocol == "open-set":
+        return _plan_open_set(source, split, unknown)
+    if protocol in ("base-to-novel", "generalised"):
+        plan = _plan_halves(source, protocol, definition)
+    elif protocol == "few-shot":
+        # A draw from the first training list is tested on the first test list: the others hold its videos.
+        part = _part(split or source.first, source.named(split) if split else source.load(source.first))
+        plan = Plan(protocol, definition.name, [part])
+    else:
+        plan = _plan_zero_shot(source, split, definition)
+    _check_numbering(plan.parts)
+    if protocol == "few-shot" or shots:
+        _draw_shots(plan, source, shots, seed)
+    return plan
+
+
+def _plan_zero_shot(source: Source, split: str | None, definition: Definition) -> Plan:
+    """Each test list with each of Kinetics-600's thirds, or whichever of them are asked for."""
+    lists = [name for name in THIRDS if name in definition.splits] or ["test"]
     if source.list_file is not None:
         lists = lists[:1]
-    single = lists[0]
-    if protocol is None:
-        if split is not None:
-            name, parts = "split", [_part(split, *_named(source, split, definition.splits, single))]
-            return Plan(name, definition.name, parts)
-        protocol = "zero-shot"
-    if protocol in ("zero-shot", "few-shot"):
-        subsets: list[str] = [s for s in splits if s.startswith("split")] if split is None else [split]
-        if split is None and subsets and source.list_file is not None:
-            counted = source.load(single).counted  # a list of one split's own says which, or this asks for it
-            subsets = [counted] if counted in subsets else subsets
-        if split in definition.splits:
-            lists, subsets = [str(split)], []
-        own: list[str | None] = [*subsets] or [None]
-        pairs = [(name, subset) for name in lists for subset in own]
-        parts = [_part(subset or name, source.load(name, subset)) for name, subset in pairs]
-        _check_numbering(parts)
-        plan = Plan(protocol, definition.name, parts)
-        if protocol == "few-shot":
-            train = source.load("train1" if "train1" in definition.splits else "train")
-            for count in shots:
-                chosen = few_shot(train.items, [item.label for item in train.items], count, seed=seed)
-                plan.few_shot_lists[count] = [f"{item.listed},{train.classes[item.label]}" for item in chosen]
-        return plan
-    if protocol == "open-set":
-        if unknown is None:
-            raise UsageError(
-                "open-set needs videos of unknown classes: name a data set with --unknown (hmdb51 for ucf101)."
-            )
-        known = source.load(single, split)
-        others = load_definition(unknown.data)
-        stranger = unknown.load("test1" if "test1" in others.splits else "test")
-        plan = Plan(
-            protocol, definition.name, [_part("known", known), _unknown_part(stranger, known.classes)]
-        )
-        matcher = NameMatcher(known.classes)
-        shared = [name for name in stranger.classes if matcher.find(name) is not None]
-        if shared:
-            plan.notes.append(
-                f"{len(shared)} unknown classes have a known one's name ({', '.join(shared[:5])}) and stay in"
-            )
-        return plan
+    named = definition.classes.splits if definition.classes else {}
+    subsets: list[str | None] = [s for s in named if s.startswith("split")] if split is None else [split]
+    if split is None and subsets and source.list_file is not None:
+        counted = source.load(lists[0]).counted  # a list of one split's own says which, or this asks for it
+        subsets = [counted] if counted in subsets else subsets
+    if split in definition.splits:
+        lists, subsets = [str(split)], []
+    parts = []
+    for name in lists:
+        for subset in subsets or [None]:
+            title = f"{name} {subset}" if subset and len(lists) > 1 else subset or name
+            parts.append(_part(title, source.load(name, subset)))
+    return Plan("zero-shot", definition.name, parts)
+
+
+def _plan_halves(source: Source, protocol: str, definition: Definition) -> Plan:
+    splits = definition.classes.splits if definition.classes else {}
     halves = ("base", "novel")
     if not all(half in splits for half in halves):
         raise UsageError(f"{definition.name} has no base and novel classes, which {protocol} needs.")
-    sets = [source.load(single, half) for half in halves]
+    sets = [source.load(source.first, half) for half in halves]
     together = sets[0].classes + sets[1].classes if protocol == "generalised" else None
     parts = [_part(half, data, together) for half, data in zip(halves, sets, strict=True)]
-    _check_numbering(parts)
     return Plan(protocol, definition.name, parts)
 
 
-def _named(source: Source, split: str, lists: Any, single: str) -> tuple[Dataset]:
-    """``--split`` names a class split ("base", "unseen", "all") or one of the data set's lists ("test2")."""
-    return (source.load(split) if split in lists and split != "all" else source.load(single, split),)
+def _plan_open_set(source: Source, split: str | None, unknown: Source | None) -> Plan:
+    if unknown is None:
+        raise UsageError(
+            "open-set needs videos of unknown classes: name a data set with --unknown (hmdb51 for ucf101)."
+        )
+    known = source.named(split) if split else source.load(source.first)
+    stranger = unknown.load(unknown.first)
+    parts = [_part("known", known), _unknown_part(stranger, known.classes)]
+    plan = Plan("open-set", known.name, parts, known="known")
+    matcher = NameMatcher(known.classes)
+    shared = [name for name in stranger.classes if matcher.find(name) is not None]
+    if shared:
+        plan.notes.append(
+            f"{len(shared)} unknown classes have a known one's name ({', '.join(shared[:5])}) and stay in"
+        )
+    return plan
+
+
+def _draw_shots(plan: Plan, source: Source, shots: Sequence[int] | None, seed: int) -> None:
+    """Training lists of K videos a class, of the base classes where the protocol has them."""
+    try:
+        train = source.training(None if plan.protocol == "few-shot" else "base")
+    except UsageError as error:
+        if shots:
+            raise
+        plan.notes.append(f"no training lists are drawn: {error}")
+        return
+    labels = [item.label for item in train.items]
+    for count in shots or SHOTS:
+        chosen = few_shot(train.items, labels, count, seed=seed)
+        plan.few_shot_lists[count] = [
+            f"{os.path.abspath(item.path)}\t{train.classes[item.label]}" for item in chosen
+        ]
 
 
 def _plan_rendered(protocol: str | None, split: str | None) -> Plan:
+    """motion-shapes, whole where nothing is said: every number of its table from one look at each clip."""
     from zsar_cli.data import motion_shapes
 
-    back = {value: key for key, value in SYNONYMS.items()}
-    name = back.get(split or "", split)
-    everything = motion_shapes.class_labels("all")
-    if protocol == "open-set":
-        known = load_motion_shapes(name or "unseen")
-        parts = [_part("known", known), _unknown_part(load_motion_shapes("neither"), known.classes)]
-        return Plan(protocol, "motion-shapes", parts)
-    if protocol == "generalised" or (protocol is None and name == "all"):
-        parts = [_part(s, load_motion_shapes(s), everything) for s in ("seen", "unseen")]
-        return Plan("generalised", "motion-shapes", parts)
     if protocol == "few-shot":
         raise UsageError(
             "motion-shapes has no few-shot protocol: it renders as many training clips as are asked for."
         )
-    if name is None:
-        parts = [_part(s, load_motion_shapes(s)) for s in ("seen", "unseen")]
-        return Plan(protocol or "base-to-novel", "motion-shapes", parts)
-    return Plan("split", "motion-shapes", [_part(name, load_motion_shapes(name))])
+    back = {value: key for key, value in SYNONYMS.items()}
+    name = back.get(split or "", split)
+    if name is not None and protocol in (None, "zero-shot") and name != "all":
+        return Plan("split", "motion-shapes", [_part(name, load_motion_shapes(name))])
+    if protocol == "zero-shot":
+        return Plan(protocol, "motion-shapes", [_part("unseen", load_motion_shapes("unseen"))])
+    if protocol is None and name == "all":
+        protocol = "generalised"
+    halves = [_part(s, load_motion_shapes(s)) for s in ("seen", "unseen")]
+    everything = motion_shapes.class_labels("all")
+    together = [_part(f"{part.name} of all", part.dataset, everything) for part in halves]
+    if protocol == "base-to-novel":
+        return Plan(protocol, "motion-shapes", halves)
+    if protocol == "generalised":
+        return Plan(protocol, "motion-shapes", together)
+    strange = load_motion_shapes("neither")
+    if protocol == "open-set":
+        known = load_motion_shapes(name or "unseen")
+        parts = [_part("known", known), _unknown_part(strange, known.classes)]
+        return Plan(protocol, "motion-shapes", parts, known="known")
+    shifted = _part("shifted", load_motion_shapes("shifted"))
+    parts = [*halves, shifted, *together, _unknown_part(strange, halves[1].labels)]
+    return Plan("whole", "motion-shapes", parts, known="unseen")
 
 
 def _part(name: str, dataset: Dataset, labels: tuple[str, ...] | None = None) -> Part:
@@ -215,14 +269,21 @@ def describe_data(plan: Plan) -> list[dict[str, Any]]:
             "hash": part.dataset.list_hash,
             "videos": len(part.items),
             "missing": part.dataset.missing,
-            "first_missing": part.dataset.missing_paths[:5],
+            "missing_videos": part.dataset.missing_paths,
             "unmatched_labels": part.dataset.unmatched,
             "labels": len(part.labels),
-            "classes_without_videos": len(part.dataset.empty_classes),
+            "labels_hash": labels_hash(part.labels),
+            "classes": len(part.dataset.classes),
+            "classes_without_videos": part.dataset.empty_classes,
             "notes": part.dataset.notes,
         }
         for part in plan.parts
     ]
+
+
+def labels_hash(labels: Sequence[str]) -> str:
+    """16 hex digits of SHA-256 over the label names as prompts spell them: "yo yo" and "YoYo" give other numbers."""
+    return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
 
 
 # --- parts to one number ------------------------------------------------------------------------------------
@@ -232,17 +293,22 @@ def combine(plan: Plan, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The protocol's own numbers from those of its parts (shares, not percent).
 
     zero-shot, few-shot: mean and spread (population standard deviation) over the splits. base-to-novel and
-    generalised: the harmonic mean of the two parts' top-1.
+    generalised: the harmonic mean of the two parts' top-1. Of motion-shapes whole: each of its parts, and the
+    harmonic mean among all labels.
     """
-    top1 = [results[part.name]["top1"] for part in plan.parts if part.name in results]
-    if plan.protocol in ("base-to-novel", "generalised") and len(top1) == 2:
-        return {"seen": top1[0], "unseen": top1[1], "harmonic_mean": harmonic_mean(*top1)}
+    top1 = {part.name: results[part.name]["top1"] for part in plan.parts if part.name in results}
+    values = list(top1.values())
+    if plan.protocol == "whole":
+        among_all = harmonic_mean(top1["seen of all"], top1["unseen of all"])
+        return {**top1, "harmonic_mean": among_all}
+    if plan.protocol in ("base-to-novel", "generalised"):
+        return {"seen": values[0], "unseen": values[1], "harmonic_mean": harmonic_mean(*values)}
     if plan.protocol in ("zero-shot", "few-shot"):
-        return {"mean": float(np.mean(top1)), "spread": float(np.std(top1)), "splits": len(top1)}
-    return {"top1": top1[0]} if top1 else {}
+        return {"mean": float(np.mean(values)), "spread": float(np.std(values)), "splits": len(values)}
+    return {"top1": values[0]} if values else {}
 
 
 def published_numbers() -> dict[str, Any]:
-    """``columns`` (data sets) and ``rows`` (method, backbone, values in percent, source)."""
+    """``columns`` (data sets), ``rows`` (method, backbone, values in percent, source) and ``lists_note``."""
     path = Path(__file__).parent / "data" / "published.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8"))

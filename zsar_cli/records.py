@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zsar_cli.errors import UsageError
+from zsar_cli.files import lock_file
 from zsar_cli.inputs import same_input
 
 NONE_OF_THESE = "none of these"
@@ -114,28 +115,13 @@ class RecordFile:
             if path.exists() and path.is_file() and path.stat().st_size and not resume:
                 raise UsageError(f"{path} is there already; add to it with --resume, or remove it first.")
             self._file = open(path, "ab", buffering=0)
-            self._lock()
+            lock_file(self._file, path)  # two runs that add to one file would each do everything
             if resume and path.is_file():
                 self._read(frozenset(labels) if labels is not None else None)
         except OSError as error:
             raise UsageError(
                 f"{path} cannot be written: {(error.strerror or str(error)).lower()}. Choose another --output."
             ) from error
-
-    def _lock(self) -> None:
-        """Two runs that add to one file would each do everything."""
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"Another run is writing {self.path}; wait for it, or choose another --output."
-            ) from None
-        except OSError:  # a file system without locks
-            pass
 
     def _read(self, labels: frozenset[str] | None) -> None:
         end = 0

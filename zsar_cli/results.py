@@ -5,49 +5,64 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli import __version__
+from zsar_cli.data.classes import NameMatcher
 from zsar_cli.evaluation import (
     Options,
-    RecordFile,
     TextSide,
     class_table,
     detect_unknown,
-    evaluate_part,
+    evaluate_parts,
     summarise,
     weights_hash,
 )
-from zsar_cli.protocols import Plan, combine, describe_data
+from zsar_cli.evaluation_records import RecordFile
+from zsar_cli.files import atomic_write
+from zsar_cli.protocols import Part, Plan, combine, describe_data
 
 if TYPE_CHECKING:
     from zsar_cli.feature_cache import FeatureCache
     from zsar_cli.model.recognizer import RecognizerModel
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """What the labels are turned into text with, for the record."""
+
+    templates: dict[str, str]  # name and hash
+    bank: dict[str, Any] = field(default_factory=dict)  # number of phrases and their hash
+    descriptions: str | None = (
+        None  # hash of the phrases that stand for the labels, where it is not their names
+    )
+
+
 def settings_of(
-    model: RecognizerModel, plan: Plan, options: Options, templates: dict[str, str], bank: int
+    model: RecognizerModel, plan: Plan, options: Options, prompts: Prompts, *, cached: bool = False
 ) -> dict[str, Any]:
     """What must be equal for two evaluations to give the same records."""
     preprocess = asdict(model.preprocess)
-    shown = {k: v for k, v in asdict(options).items() if k not in ("workers", "timeout")}
+    moves_nothing = ("batch_size", "workers", "timeout")
     return {
-        "model": model.name,
         "weights": weights_hash(model),
-        "templates": templates,
-        "bank_phrases": bank,
+        "precision": model.backbone.precision,
+        "features": "kept in fp16" if cached else "as computed",
+        "templates": prompts.templates,
+        "bank": prompts.bank,
+        "descriptions": prompts.descriptions,
         "preprocess": {k: list(v) if isinstance(v, tuple) else v for k, v in preprocess.items()},
-        "options": shown,
+        "options": {k: v for k, v in asdict(options).items() if k not in moves_nothing},
         "protocol": plan.protocol,
         "data": [
             {
                 key: entry[key]
-                for key in ("part", "data", "list", "rows", "hash", "videos", "missing", "labels")
+                for key in ("part", "data", "list", "rows", "hash", "videos", "missing", "labels_hash")
             }
             for entry in describe_data(plan)
         ],
@@ -60,8 +75,7 @@ def run_plan(
     encode: Callable[[Sequence[str]], TextSide],
     options: Options,
     *,
-    templates: dict[str, str],
-    bank: int = 0,
+    prompts: Prompts,
     output: Path | None = None,
     progress: Callable[[int], None] = lambda count: None,
     max_missing: float = 0.1,
@@ -71,70 +85,134 @@ def run_plan(
 
     Args:
         encode: label names to their embeddings; called once for each different label set.
-        templates: name and hash of the prompt templates, for the record.
         output: where to write ``predictions.jsonl`` (resumed if there), ``results.json`` and the tables.
-        progress: told how many more videos are done.
+        progress: told how many more records are done.
         cache: where the visual tower's features are kept.
 
     Returns:
         the content of ``results.json``.
 
     Raises:
-        UsageError: ``output`` holds another evaluation, or more than ``max_missing`` of a list is missing.
+        UsageError: ``output`` holds another evaluation, or more than ``max_missing`` of a list is missing or
+            cannot be read.
     """
     for part in plan.parts:
         part.dataset.check_missing(max_missing)
-    settings = settings_of(model, plan, options, templates, bank)
+    settings = settings_of(model, plan, options, prompts, cached=cache is not None)
     file = RecordFile(output, settings) if output is not None else None
-    texts: dict[tuple[str, ...], TextSide] = {}
-    records: dict[str, list[dict[str, Any]]] = {}
+    parts = {part.name: part for part in plan.parts}
+    unreadable: dict[str, list[str]] = {name: [] for name in parts}
 
     def keep(record: dict[str, Any]) -> None:
         if file is not None:
             file.write(record)
+        if "error" in record:
+            unreadable[record["part"]].append(record["video"])
+            parts[record["part"]].dataset.check_missing(max_missing, unreadable[record["part"]])
         progress(1)
 
     try:
-        for part in plan.parts:
-            if part.labels not in texts:
-                texts[part.labels] = encode(part.labels)
-            done = file.done.get(part.name, {}) if file is not None else {}
-            progress(len(done))
-            records[part.name] = evaluate_part(
-                model, part, texts[part.labels], options, done=done, write=keep, cache=cache
-            )
+        texts = {labels: encode(labels) for labels in dict.fromkeys(part.labels for part in plan.parts)}
+        done = file.done if file is not None else {}
+        progress(sum(map(len, done.values())))
+        records = evaluate_parts(
+            model,
+            plan.parts,
+            [texts[part.labels] for part in plan.parts],
+            options,
+            done=done,
+            write=keep,
+            cache=cache,
+        )
     finally:
         if file is not None:
             file.close()
-    known = [part for part in plan.parts if part.name != "unknown"]
-    numbers = {part.name: summarise(records[part.name], part.labels, seed=options.seed) for part in known}
-    results: dict[str, Any] = {
+    device = str(next(model.parameters()).device)
+    results = {
+        "model": model.name,
+        "device": device,
         **settings,
+        **_numbers(model, plan, records, options),
+        "versions": _versions(),
+    }
+    if output is not None:
+        _write_results(output, plan, records, results)
+    return results
+
+
+def _numbers(
+    model: RecognizerModel, plan: Plan, records: dict[str, list[dict[str, Any]]], options: Options
+) -> dict[str, Any]:
+    numbers = {
+        part.name: summarise(records[part.name], part.labels, seed=options.seed, missing=part.dataset.missing)
+        for part in _labelled(plan)
+    }
+    trained = model.trained_on or {"data": None, "classes": []}
+    matcher = NameMatcher(trained["classes"])
+    for part in _labelled(plan):
+        numbers[part.name]["labels_in_training"] = sum(matcher.find(name) is not None for name in part.labels)
+    results: dict[str, Any] = {
+        "trained_on": trained["data"],
         "summary": combine(plan, numbers),
         "parts": numbers,
         "lists": describe_data(plan),
         "notes": plan.notes,
-        "versions": _versions(),
     }
-    if "unknown" in records:
+    if plan.known:
+        known, unknown = records[plan.known], records["unknown"]
         results["open_set"] = {
             "positive_class": "unknown",
             "fpr_at_tpr": 0.95,
-            "unknown_videos": sum("error" not in r for r in records["unknown"]),
-            "scores": detect_unknown(records["known"], records["unknown"]),
+            "known": plan.known,
+            "known_videos": sum("error" not in r for r in known),
+            "unknown_videos": sum("error" not in r for r in unknown),
+            "unknown_of_predict": "yes" if model.uses_negatives else "bank",
+            "scores": detect_unknown(known, unknown),
         }
-    if output is not None:
-        for part in known:
-            _write_classes(output, part.name, records[part.name], part.labels)
-        for shots, lines in plan.few_shot_lists.items():
-            _write(output / f"train_{shots}shot.csv", "\n".join(lines) + "\n")
-        _write(output / "results.json", to_json(results))
     return results
+
+
+def _labelled(plan: Plan) -> list[Part]:
+    """The parts whose videos have a label among those that are offered."""
+    return [part for part in plan.parts if part.name != "unknown"]
+
+
+def _write_results(
+    output: Path, plan: Plan, records: dict[str, list[dict[str, Any]]], results: dict[str, Any]
+) -> None:
+    for part in _labelled(plan):
+        name = part.name.replace(" ", "-")
+        counts, accuracy = class_table(records[part.name], part.labels)
+        rows = [["class", "videos", "top1"]]
+        for label, count, value in zip(part.labels, counts.sum(axis=1), accuracy, strict=True):
+            rows.append([label, str(int(count)), f"{value:.6f}" if math.isfinite(value) else ""])
+        _write_csv(output / f"per_class_{name}.csv", rows)
+        matrix = [["true \\ predicted", *part.labels]]
+        matrix += [[label, *map(str, row.tolist())] for label, row in zip(part.labels, counts, strict=True)]
+        _write_csv(output / f"confusion_{name}.csv", matrix)
+        curve = results["parts"][part.name]["reliability"]
+        bins = zip(
+            curve["edges"],
+            curve["edges"][1:],
+            curve["count"],
+            curve["confidence"],
+            curve["accuracy"],
+            strict=False,
+        )
+        _write_csv(
+            output / f"reliability_{name}.csv",
+            [["above", "up to", "videos", "confidence", "accuracy"]]
+            + [["" if value is None else f"{value:.6g}" for value in row] for row in bins],
+        )
+    for shots, lines in plan.few_shot_lists.items():
+        _write(output / f"train_{shots}shot.txt", "\n".join(lines) + "\n")
+    _write(output / "results.json", to_json(results))
 
 
 def to_json(results: dict[str, Any]) -> str:
     """Valid JSON: numbers that do not exist are null."""
-    return json.dumps(_finite(results), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(_finite(results), indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a file name's bytes that are not UTF-8
 
 
 def _finite(value: Any) -> Any:
@@ -145,37 +223,25 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_classes(output: Path, part: str, records: list[dict[str, Any]], labels: Sequence[str]) -> None:
-    counts, accuracy = class_table(records, labels)
-    rows = [["class", "videos", "top1"]]
-    for name, count, value in zip(labels, counts.sum(axis=1), accuracy, strict=True):
-        rows.append([name, str(int(count)), f"{value:.6f}" if math.isfinite(value) else ""])
-    _write_csv(output / f"per_class_{part}.csv", rows)
-    matrix = [["true \\ predicted", *labels]]
-    matrix += [[name, *map(str, row.tolist())] for name, row in zip(labels, counts, strict=True)]
-    _write_csv(output / f"confusion_{part}.csv", matrix)
-
-
 def _write_csv(path: Path, rows: list[list[str]]) -> None:
-    aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_write(path) as aside,
+        aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         csv.writer(file, lineterminator="\n").writerows(rows)
-    os.replace(aside, path)
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    with atomic_write(path) as aside:
+        aside.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _versions() -> dict[str, str]:
-    import numpy
-    import torch
-
-    return {
-        "zsar": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-    }
+    """What computes and decodes here; versions of it have moved numbers before."""
+    versions = {"zsar": __version__, "python": platform.python_version()}
+    for package in ("torch", "open_clip_torch", "numpy", "pillow", "av", "decord"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # decord has no wheel for some machines
+            continue
+    return versions

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ def find_data(environment: Environment) -> TrainingData:
 
 def describe_run(environment: Environment) -> list[str]:
     """What would run, line by line; reads lists but no video."""
-    data, recipe = find_data(environment), environment.recipe
+    data, recipe = find_data(replace(environment, max_missing=1.0)), environment.recipe
     dataset = data.dataset
     lines = [
         f"data       {dataset.name}: {len(dataset.items)} clips of {len(dataset.classes)} classes",
@@ -107,6 +107,8 @@ def describe_run(environment: Environment) -> list[str]:
         lines.append(f"no clips   {len(dataset.empty_classes)} classes, such as {dataset.empty_classes[0]!r}")
     for label, rows in list(dataset.unmatched.items())[:10]:
         lines.append(f"no class   {label!r} ({rows} rows)")
+    if dataset.missing_share > environment.max_missing:
+        lines.append(f"would stop {dataset.missing_share:.1%} of the list cannot be used; see --max-missing")
     return lines + [f"note       {note}" for note in dataset.notes]
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsar_cli.data.readers import Row, parse_lines, read_class_map, read_listing
@@ -75,6 +75,7 @@ paths = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), min
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(paths, st.integers(0, 999)), min_size=1, max_size=8),
     st.sampled_from([" ", "\t", ",", ";", ", "]),

@@ -19,6 +19,17 @@ from zsar_cli.errors import UsageError
 
 SETS = Path(__file__).parent / "sets"
 SEVERAL = "more than one label"
+# What people call the data sets, and the folders they keep them in, besides their names.
+ALIASES = {
+    "k400": "kinetics400",
+    "k600": "kinetics600",
+    "hmdb": "hmdb51",
+    "ucf": "ucf101",
+    "sthv2": "ssv2",
+    "somethingsomethingv2": "ssv2",
+    "20bnsomethingsomethingv2": "ssv2",
+}
+TRAIN_FOLDERS, TEST_FOLDERS = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 
 
 @dataclass(frozen=True)
@@ -61,15 +72,24 @@ class Dataset:
         lost = self.missing + sum(self.unmatched.values())
         return lost / max(1, lost + len(self.items))
 
-    def check_missing(self, limit: float) -> None:
-        """UsageError where more than ``limit`` (a share) of the listed videos cannot be used."""
-        if self.missing_share > limit or not self.items:
-            first = f" (such as {self.missing_paths[0]})" if self.missing_paths else ""
-            unknown = sum(self.unmatched.values())
-            raise UsageError(
-                f"{self.name}: of {self.list_rows} videos in {self.list_name}, {self.missing} are missing{first} "
-                f"and {unknown} have an unknown label. Check --data-root, or raise --max-missing."
-            )
+    def check_missing(self, limit: float, unreadable: Sequence[str] = ()) -> None:
+        """UsageError where more than ``limit`` (a share) of the listed videos cannot be used, or none can."""
+        unknown = sum(self.unmatched.values())
+        lost = self.missing + unknown + len(unreadable)
+        listed = self.missing + unknown + len(self.items)
+        if self.items and lost <= limit * listed:
+            return
+        parts = []
+        if self.missing:
+            parts.append(f"{self.missing} are missing (such as {self.missing_paths[0]})")
+        if unknown:
+            parts.append(f"{unknown} have an unknown label (such as {next(iter(self.unmatched))})")
+        if unreadable:
+            parts.append(f"{len(unreadable)} cannot be read (such as {unreadable[0]})")
+        found = " and ".join(parts) or "none shows one of these classes"
+        raise UsageError(
+            f"{self.name}: of {listed} videos in {self.list_name}, {found}. Check --data-root, or raise --max-missing."
+        )
 
 
 @dataclass(frozen=True)
@@ -102,15 +122,13 @@ def dataset_names() -> list[str]:
 
 def load_definition(spec: str | Path) -> Definition:
     """A built-in name, a YAML definition, an annotation file, or a folder with one folder a class."""
-    names = {normalise_name(name): name for name in dataset_names()}
     path = Path(spec)
-    if normalise_name(str(spec)) in names:
-        return _parse(SETS / f"{names[normalise_name(str(spec))]}.yaml")
+    if (known := _known_name(str(spec))) is not None:
+        return _parse(SETS / f"{known}.yaml")
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         return _parse(path)
     if path.is_dir():
-        only = Split(folders=(str(path.resolve()),))
-        return Definition(path.resolve().name, None, {"train": only, "test": only}, root=str(path))
+        return _folder_definition(path.resolve())
     if path.is_file():
         only = Split(lists=(str(path.resolve()),))
         return Definition(path.stem, None, {"train": only, "test": only}, root=str(path.parent))
@@ -118,6 +136,27 @@ def load_definition(spec: str | Path) -> Definition:
         f"{spec} is neither a data set that zsar knows ({', '.join(dataset_names())}) nor a file or folder. "
         "Check the name or path."
     )
+
+
+def _known_name(spec: str) -> str | None:
+    names = {normalise_name(name): name for name in dataset_names()}
+    return names.get(normalise_name(spec)) or ALIASES.get(normalise_name(spec))
+
+
+def _folder_definition(path: Path) -> Definition:
+    """Folders a class, or such folders in one for training and one for testing."""
+    inside = {
+        entry.name.lower(): entry for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."
+    }
+    if inside and set(inside) <= {*TRAIN_FOLDERS, *TEST_FOLDERS}:
+        splits = {name: Split(folders=(str(entry),)) for name, entry in inside.items()}
+        for purpose, names in (("train", TRAIN_FOLDERS), ("test", TEST_FOLDERS)):
+            own = next((name for name in names if name in inside), None)
+            if own is not None:
+                splits[purpose] = splits[own]
+    else:
+        splits = dict.fromkeys(("train", "test"), Split(folders=(str(path),)))
+    return Definition(path.name, None, splits, root=str(path))
 
 
 def _parse(path: Path) -> Definition:
@@ -131,22 +170,36 @@ def _parse(path: Path) -> Definition:
     root = raw.get("root")
     if root is not None:
         root = str((path.parent / Path(root).expanduser()).resolve())
-    splits = {}
-    for name, value in (raw.get("splits") or {}).items():
-        value = {"lists": [value]} if isinstance(value, str) else value
-        if not isinstance(value, dict) or set(value) - {"lists", "folders", "format", "fold"}:
-            raise UsageError(
-                f"{path}: split {name} must be a list's path, or lists, folders, format and fold."
-            )
-        splits[str(name)] = Split(
-            tuple(_local(path, entry) for entry in value.get("lists", ())),
-            tuple(map(str, value.get("folders", ()))),
-            str(value.get("format") or raw.get("format") or "auto"),
-            int(value.get("fold", 1)),
-        )
-    subsets = {str(k): tuple(map(str, v)) for k, v in (raw.get("subsets") or {}).items()}
+    for key in ("splits", "subsets"):
+        if not isinstance(raw.get(key) or {}, dict):
+            raise UsageError(f"{path}: {key} must be a map from a split's name to its lists.")
+    splits = {
+        str(name): _parse_split(path, name, value, raw.get("format"))
+        for name, value in (raw.get("splits") or {}).items()
+    }
+    subsets = {str(k): _texts(v) for k, v in (raw.get("subsets") or {}).items()}
     classes = _parse_classes(path, raw.get("classes"))
     return Definition(raw["name"], classes, splits, subsets, root, raw.get("page"), bool(raw.get("rendered")))
+
+
+def _parse_split(path: Path, name: Any, value: Any, format: Any) -> Split:
+    value = {"lists": value} if isinstance(value, (str, list)) else value
+    keys = {"lists", "folders", "format", "fold"}
+    if not isinstance(value, dict) or set(value) - keys or not isinstance(value.get("fold", 1), int):
+        raise UsageError(f"{path}: split {name} must be a list's path, or lists, folders, format and fold.")
+    return Split(
+        tuple(_local(path, entry) for entry in _texts(value.get("lists"))),
+        _texts(value.get("folders")),
+        str(value.get("format") or format or "auto"),
+        value.get("fold", 1),
+    )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """One text or several, as people write them."""
+    if value is None:
+        return ()
+    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
 
 
 def _local(definition: Path, entry: Any) -> str:
@@ -185,8 +238,9 @@ def load_dataset(
 
     Args:
         spec: what :func:`load_definition` takes.
-        root: the folder that holds the videos (and lists); not needed for motion-shapes.
-        split: which list: "test", "train", or one of a definition's own ("test1", "all", ...).
+        root: the folder that holds the videos (and lists), or several data sets in a folder each; not needed for
+            motion-shapes.
+        split: which list: "test", "train", or one of a definition's own ("test1", "full", ...).
             For motion-shapes one of its splits.
         subset: keep only the classes of a named split ("base", "novel", "seen", "unseen", "split1", ...).
         list_file: an annotation file to use instead of those of the definition.
@@ -206,9 +260,26 @@ def load_dataset(
         )
     if not folder.is_dir():
         raise UsageError(f"The data root {folder} is no folder. Check --data-root or ZSAR_DATA_ROOT.")
-    index = VideoIndex(folder)
-    listing, base = _find_listing(definition, index, split, subset, list_file)
-    return _resolve(definition.name, listing, index.within(base), known, _subset_name(known, subset), split)
+    subset = _subset_name(known, subset)
+    if list_file is None and split not in definition.splits:
+        raise UsageError(f"{definition.name} has no split {split!r}. It has: {', '.join(definition.splits)}.")
+    data = None
+    for place in (*_own_folders(folder, definition.name), folder):
+        index = VideoIndex(place)
+        found = _find_listing(definition, index, split, subset, list_file)
+        if found is not None:
+            listing, base = found
+            data = _resolve(definition.name, listing, index.within(base), known, subset, split)
+            if data.items:
+                return data
+    if data is None:
+        raise UsageError(_nothing_found(definition, folder, split, subset))
+    return data
+
+
+def _own_folders(root: Path, name: str) -> list[Path]:
+    """Folders of a root that holds several data sets which bear this one's name."""
+    return sorted(x for x in root.iterdir() if x.is_dir() and _known_name(x.name) == name)
 
 
 def load_motion_shapes(split: str) -> Dataset:
@@ -239,9 +310,9 @@ def load_motion_shapes(split: str) -> Dataset:
 
 def _find_listing(
     definition: Definition, index: VideoIndex, split: str, subset: str | None, list_file: str | Path | None
-) -> tuple[Listing, Path]:
-    """The list to use, and the folder its paths start from."""
-    purpose = "train" if split.startswith("train") else "all" if split == "all" else "test"
+) -> tuple[Listing, Path] | None:
+    """The list to use, and the folder its paths start from; None where there is none."""
+    purpose = "train" if split.startswith("train") else "all" if split == "full" else "test"
     chosen = definition.splits.get(split, Split())
 
     def read(path: str | Path) -> Listing:
@@ -250,10 +321,7 @@ def _find_listing(
 
     if list_file is not None:
         return read(list_file), index.root
-    if split not in definition.splits:
-        raise UsageError(f"{definition.name} has no split {split!r}. It has: {', '.join(definition.splits)}.")
-    own = definition.subsets.get(subset or "", ()) if purpose == "test" else ()
-    for pattern in (*own, *chosen.lists):
+    for pattern in _lists_of(definition, split, subset):
         found = Path(pattern) if Path(pattern).is_absolute() else index.find_list(pattern)
         if found is not None and found.exists():
             hmdb = re.search(r"_test_split[123]\.txt$", found.name)
@@ -263,11 +331,22 @@ def _find_listing(
         folder = index.root / name
         if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
             return read_listing(folder, format="folders"), folder
-    looked = [*own, *chosen.lists, *(f"{name}/CLASS/VIDEO" for name in chosen.folders)]
+    return None
+
+
+def _lists_of(definition: Definition, split: str, subset: str | None) -> tuple[str, ...]:
+    """Names of the lists that a split's videos may be in; a subset of the test videos may have its own."""
+    own = () if split.startswith("train") else definition.subsets.get(subset or "", ())
+    return (*own, *definition.splits[split].lists)
+
+
+def _nothing_found(definition: Definition, root: Path, split: str, subset: str | None) -> str:
+    folders = (f"{name}/CLASS/VIDEO" for name in definition.splits[split].folders)
+    looked = [*_lists_of(definition, split, subset), *folders]
     hint = f" (see {definition.page})" if definition.page else ""
-    raise UsageError(
-        f"{definition.name}: no list of its {split} videos below {index.root}. Looked for "
-        f"{', '.join(looked)}; put one there or name it with --list{hint}."
+    return (
+        f"{definition.name}: no list of its {split} videos below {root}. Looked there, and in a folder "
+        f"{definition.name}/, for {', '.join(looked)}; put one there, or name yours in a YAML definition{hint}."
     )
 
 
