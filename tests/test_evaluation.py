@@ -142,8 +142,42 @@ def test_a_last_record_without_its_line_end_is_not_counted_twice(tmp_path: Path)
     path.write_bytes(path.read_bytes()[:-1])
     again = RecordFile(tmp_path, {})
     again.close()
-    assert again.done["a"] == {}
+    assert again.done == {}
     assert path.read_bytes() == b""
+
+
+def test_two_runs_do_not_write_one_file_and_failures_are_tried_again(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path, {})
+    for item, more in enumerate(({}, {"error": {"kind": "timeout", "message": "slow"}}, {})):
+        file.write({"part": "a", "item": item} | more)
+    with pytest.raises(UsageError, match="Another run"):
+        RecordFile(tmp_path, {})
+    file.close()
+    again = RecordFile(tmp_path, {})
+    assert sorted(again.done["a"]) == [0, 2]
+    with pytest.raises(UsageError, match="Another run"):
+        RecordFile(tmp_path, {})
+    again.write({"part": "a", "item": 1})
+    again.close()
+    lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["item"] for line in lines] == [0, 2, 1]
+
+
+def test_numbers_that_overflow_are_an_error_of_their_video(tmp_path: Path, monkeypatch) -> None:
+    encode_video = Sums.encode_video
+
+    def overflowing(self, features):
+        video = encode_video(self, features)
+        video.embedding[0] = float("nan")
+        return video
+
+    monkeypatch.setattr(Sums, "encode_video", overflowing)
+    with pytest.raises(UsageError, match="cannot be read"):
+        run(shapes_plan(clips=14), tmp_path)
+    records = map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())
+    assert [r["error"]["kind"] for r in records if "error" in r] == [
+        "not_finite"
+    ] * 2  # the first of each batch
 
 
 def test_batch_size_workers_and_shards_change_nothing() -> None:
@@ -223,7 +257,8 @@ def test_videos_that_cannot_be_read_are_counted_not_replaced(tmp_path: Path) -> 
     broken = tmp_path / "UCF-101" / "YoYo" / "v_YoYo_g01_c01.avi"
     broken.write_bytes(b"this is no video")
     plan = make_plan(Source("ucf101", str(tmp_path)), split="test1")
-    found = run(plan, tmp_path / "out", Options(frames=4, workers=0))
+    options = Options(frames=4, workers=0)
+    found = run_plan(Sums(), plan, encode, options, prompts=PROMPTS, output=tmp_path / "out", max_missing=0.5)
     part = found["parts"]["test1"]
     assert (part["videos"], part["unreadable"]) == (2, 1)
     assert part["top1_lower"] == pytest.approx(part["top1"] * 2 / 3)

@@ -306,10 +306,14 @@ def _evaluate_batch(
     for video, number, item in places:
         part, clip = parts[number], clips[video][1]
         record: dict[str, Any] = {"part": part.name, "item": item, "video": part.items[item].listed}
+        scores: dict[str, Any] = scored.get((number, item), {})
         if isinstance(clip, VideoError):
             yield record | {"error": {"kind": clip.kind, "message": clip.message}}
+        elif any(value != value for value in scores["unknown"].values()):  # NaN
+            message = "the model's numbers overflowed on this video; use --precision fp32"
+            yield record | {"error": {"kind": "not_finite", "message": message}}
         else:
-            yield record | scored[number, item] | ({"warning": clip.warning} if clip.warning else {})
+            yield record | scores | ({"warning": clip.warning} if clip.warning else {})
 
 
 @torch.no_grad()

@@ -312,11 +312,12 @@ def test_lists_of_few_shots_are_what_training_takes(
     arguments = ("eval", "--model", tiny_clip_dir, "--data", "ucf101", "--data-root", root, *SHORT)
     done = zsar(*arguments, "--protocol", "base-to-novel", "--shots", 1, "--output", output)
     assert done.code == 0, done.err
-    (listed,) = (output / "train_1shot.txt").read_text().splitlines()
-    assert listed.endswith("\tapply eye makeup")  # the only base class of the three
+    listed = (output / "train_1shot.txt").read_text().splitlines()
+    # the two base classes of the three; a class without clips gives none
+    assert sorted(line.split("\t")[1] for line in listed) == ["apply eye makeup", "handstand push ups"]
     shown = zsar("train", "--data", output / "train_1shot.txt", "--dry-run")
     assert shown.code == 0, shown.err
-    assert "1 clips of 1 classes" in shown.out
+    assert "2 clips of 2 classes" in shown.out
 
 
 def test_views_crops_and_the_motion_probe(zsar, tmp_path: Path, root: Path, tiny_clip_dir: Path) -> None:
@@ -417,7 +418,7 @@ def test_killed_and_run_again_it_ends_in_the_same_results(
     process = zsar_process(*arguments, "--output", cut, "--workers", 1)
     try:
         records = cut / "predictions.jsonl"
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
             if records.exists() and records.read_bytes().count(b"\n") >= 5:
                 break

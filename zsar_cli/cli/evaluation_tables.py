@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli.cli.formats import printable
@@ -18,7 +18,7 @@ def percent(value: float | None) -> str:
     return "-" if value is None or value != value else f"{100 * value:.1f}"
 
 
-def plan_lines(plan: Plan, header: str, max_missing: float) -> Iterable[Any]:
+def plan_lines(plan: Plan, header: str, max_missing: float) -> Iterator[Any]:
     """What ``--dry-run`` says: a table of the parts, then what is odd about their lists."""
     yield f"Would evaluate {header}"
     rows = []
@@ -64,7 +64,7 @@ def _some(names: list[str], count: int = 5) -> str:
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
-def result_lines(results: dict[str, Any], header: str) -> Iterable[Any]:
+def result_lines(results: dict[str, Any], header: str) -> Iterator[Any]:
     """A finished evaluation: its conditions, parts and summary, motion probe, open set."""
     yield header
     yield conditions(results)
@@ -125,7 +125,7 @@ def conditions(results: dict[str, Any]) -> str:
     )
 
 
-def _summary(results: dict[str, Any]) -> Iterable[str]:
+def _summary(results: dict[str, Any]) -> Iterator[str]:
     summary, protocol = results["summary"], results["protocol"]
     if "harmonic_mean" in summary:
         among = " among all labels" if protocol in ("generalised", "whole") else ""
@@ -135,7 +135,7 @@ def _summary(results: dict[str, Any]) -> Iterable[str]:
         yield f"mean and standard deviation of top-1 over {summary['splits']} splits: {spread}"
 
 
-def _probes(results: dict[str, Any]) -> Iterable[Table]:
+def _probes(results: dict[str, Any]) -> Iterator[Table]:
     rows = []
     for part, numbers in results["parts"].items():
         if "probes" in numbers:
@@ -146,7 +146,7 @@ def _probes(results: dict[str, Any]) -> Iterable[Table]:
         yield _table(("part", "as filmed", "shuffled", "reversed", "one frame"), rows, title)
 
 
-def _open_set(results: dict[str, Any]) -> Iterable[Table]:
+def _open_set(results: dict[str, Any]) -> Iterator[Table]:
     if "open_set" not in results:
         return
     found = results["open_set"]
@@ -164,7 +164,7 @@ def _open_set(results: dict[str, Any]) -> Iterable[Table]:
     yield _table(("score", "AUROC", "AUPR", "FPR95"), rows, title)
 
 
-def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iterable[Any]:
+def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iterator[Any]:
     """Published zero-shot numbers with one's own as the last row, and what makes them differ."""
     columns = published["columns"]
     rows: list[tuple[str, ...]] = [
@@ -186,7 +186,7 @@ def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iter
 
 def _table(
     columns: tuple[str, ...],
-    rows: list[tuple[str, ...]],
+    rows: Sequence[tuple[str, ...]],
     title: str | None = None,
     *,
     last_bold: bool = False,
