@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
@@ -54,13 +54,15 @@ def start() -> RecognizerModel:
     return RecognizerModel(Backbone.from_config(VIT, preprocess=PREPROCESS), PARTS)
 
 
-def batches(recipe: Recipe, rank: int = 0, world: int = 1, lost: int | None = None):
-    """A stream of noise, the same for everybody; ``lost``: a place in every batch that could not be read."""
+def batches(
+    recipe: Recipe, rank: int = 0, world: int = 1, lost: Callable[[int], bool] = lambda position: False
+):
+    """A stream of noise, the same for everybody; ``lost``: which clips of the list cannot be read."""
     schedule = Schedule(20, recipe.batch_size, recipe.accumulate, recipe.steps or 6, recipe.seed, rank, world)
 
     def stream(first_step: int) -> Iterator[Batch]:
         for step, visits in schedule.batches(first_step):
-            kept = [visit for place, visit in enumerate(visits) if place != lost]
+            kept = [visit for visit in visits if not lost(visit.position)]
             pixels = np.zeros((0, recipe.frames, 32, 32, 3), np.uint8)
             if kept:
                 pixels = np.stack([noise(visit.seed, recipe.frames) for visit in kept])
@@ -533,7 +535,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(start, tmp_path
 
 def test_a_batch_without_any_clip_changes_nothing(start, tmp_path):
     recipe = replace(RECIPE, batch_size=1, accumulate=2)
-    run = trainer(start, tmp_path, recipe, stream=batches(recipe, lost=0))
+    run = trainer(start, tmp_path, recipe, stream=batches(recipe, lost=lambda position: True))
     rows: list[dict[str, float]] = []
     run.run(report=rows.append)
     assert [row["total"] for row in rows] == [0] * 6

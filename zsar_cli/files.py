@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -72,7 +73,9 @@ def _reason(error: BaseException) -> str | None:
     """Why a file could not be written, in words; None where the error is about something else."""
     number = error.errno if isinstance(error, OSError) else None
     # safetensors reports a full disk as an error of its own kind, with the system's number in its text
-    if number in _NO_ROOM or (number is None and "(os error 28)" in str(error)):
+    if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(told[1])
+    if number in _NO_ROOM:
         return "there is no room left on its disk"
     return "its directory does not allow it" if number in _NOT_ALLOWED else None
 
