@@ -185,3 +185,10 @@ def test_completion_can_be_shown() -> None:
         [sys.executable, "-m", "zsar_cli"], env=environment, capture_output=True, text=True, check=False
     )
     assert "complete" in result.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+def test_streams_that_the_caller_closed() -> None:
+    for closed in ("2>&-", "<&- 2>&-", "<&- >&- 2>&-"):
+        command = f"{shlex.quote(sys.executable)} -m zsar_cli predict a.mp4 --label x --resume {closed}"
+        assert subprocess.run(command, shell=True, check=False).returncode == 2

@@ -23,11 +23,11 @@ TWO = ["--label", "waving", "--label", "running"]
 PATIENCE = 200  # s; far more than a busy machine needs
 
 
-def _run(arguments: list[str], output: int | None = None) -> None:
+def _run(arguments: list[str], list_from: Path | None) -> None:
     from zsar_cli.cli.app import main
 
-    if output is not None:
-        os.dup2(output, 1)
+    if list_from is not None:
+        sys.stdin = list_from.open()
     main(arguments)
 
 
@@ -40,8 +40,8 @@ def start() -> Iterator[Any]:
     )
     started: list[BaseProcess] = []
 
-    def begin(*arguments: object) -> BaseProcess:
-        process = context.Process(target=_run, args=([str(argument) for argument in arguments],))
+    def begin(*arguments: object, list_from: Path | None = None) -> BaseProcess:
+        process = context.Process(target=_run, args=([str(argument) for argument in arguments], list_from))
         process.start()
         started.append(process)
         return process
@@ -110,17 +110,22 @@ def test_killed_at_any_moment_each_video_is_answered_once(
 def test_a_signal_ends_the_run_with_whole_records(
     start, many: list[str], tmp_path: Path, tiny_clip_dir: Path, number: signal.Signals
 ) -> None:
-    output = tmp_path / "answers.jsonl"
-    command = ["predict", *many, "--model", tiny_clip_dir, *TWO, "--output", output, "--views", 8, "--quiet"]
-    process = start(*command, "--batch-size", 1, "--workers", 1)
-    wait_for(output, 0, process)
-    os.kill(process.pid, number)
-    process.join(PATIENCE)
+    """The list stays open, so that the run cannot be at its end before the signal comes."""
+    output, names = tmp_path / "answers.jsonl", tmp_path / "names"
+    os.mkfifo(names)
+    options = ["--model", tiny_clip_dir, *TWO, "--output", output, "--views", 8, "--quiet"]
+    process = start("predict", "-", *options, "--batch-size", 1, "--workers", 1, list_from=names)
+    with names.open("w") as listing:
+        listing.write("\n".join(many) + "\n")
+        listing.flush()
+        wait_for(output, 0, process)
+        os.kill(process.pid, number)
+        process.join(PATIENCE)
     assert process.exitcode == 130
     found = videos_in(output)
+    assert found
     assert found == many[: len(found)]
-    assert len(found) < len(many)
-    process = start(*command, "--resume")
+    process = start("predict", *many, *options, "--resume")
     process.join(PATIENCE)
     assert process.exitcode == 1
     assert videos_in(output) == many
@@ -132,7 +137,9 @@ def test_a_table_is_there_whole_or_not_at_all(
     output = tmp_path / "answers.csv"
     command = ["predict", *many, "--model", tiny_clip_dir, *TWO, "--output", output, "--views", 8, "--quiet"]
     process = start(*command)
-    time.sleep(1)
+    deadline = time.monotonic() + PATIENCE
+    while not list(tmp_path.glob(".answers*")) and time.monotonic() < deadline:
+        time.sleep(0.002)
     process.kill()
     process.join()
     assert not output.exists()

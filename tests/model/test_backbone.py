@@ -18,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from tests.tiny_models import LAYOUTS, VIT, LettersTokenizer, make_tiny_clip
+from tests.video_files import write_video
+from zsar_cli.cli import app
 from zsar_cli.errors import UsageError
-from zsar_cli.model import sources
+from zsar_cli.model import recognizer, sources
 from zsar_cli.model.backbone import Backbone, load_backbone, resolve_device, resolve_precision
 
 TEXTS = ["riding a horse", "a person who opens a very large cardboard box with both hands", "x"]
@@ -85,7 +87,8 @@ def test_tiny_families(layout: str, tiny: dict[str, Path]) -> None:
     ("arch", "tokens"),
     [("ViT-B-32", 49), ("ViT-B-16-SigLIP2", 196), ("PE-Core-T-16-384", 576), ("MobileCLIP2-S0", 64)],
 )
-def test_real_families(arch: str, tokens: int) -> None:
+def test_real_families(arch: str, tokens: int, tmp_path: Path, monkeypatch, capsys) -> None:
+    """Every family of towers at its true size, with random weights, and through ``zsar predict``."""
     torch.manual_seed(0)
     cfg = open_clip.get_model_config(arch)
     cfg["text_cfg"]["vocab_size"] = min(cfg["text_cfg"]["vocab_size"], 49408)  # 256000 take 7 s to draw
@@ -95,6 +98,18 @@ def test_real_families(arch: str, tokens: int) -> None:
         backbone.tokenizer = words
     check_family(backbone, words)
     assert backbone.encode_frames(frames(backbone, 1)).tokens.shape[1] == tokens
+    video = write_video(tmp_path / "a.mp4", 12)
+    monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("zsar_cli.prompts.phrase_bank", lambda: ("standing still", "an empty room"))
+    monkeypatch.setattr(
+        recognizer, "load_model", lambda *_, **__: recognizer.RecognizerModel(backbone).eval()
+    )
+    options = ["--label", "waving", "--label", "running", "--frames", "2", "--workers", "1"]
+    with pytest.raises(SystemExit) as exit:
+        app.main(["predict", str(video), "--model", arch, *options])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert not exit.value.code
+    assert sum(found["score"] for found in json.loads(line)["predictions"]) == pytest.approx(1, abs=1e-5)
 
 
 def test_tokens_lie_in_rows_from_the_top_left(tiny: dict[str, Path]) -> None:

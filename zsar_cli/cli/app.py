@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,10 @@ COMMANDS = {
 }
 
 
+class ReaderLeft(Exception):
+    """Whoever read standard output, such as ``head``, has seen enough."""
+
+
 class LazyCommands(TyperGroup):
     """Knows its commands by name and imports one when it runs: help stays quick."""
 
@@ -74,6 +79,13 @@ class LazyCommands(TyperGroup):
         part = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=CONTEXT)
         part.command(cmd_name, help=_with_example(lazy.example, inspect.getdoc(function) or ""))(function)
         return typer.main.get_command(part)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a reader that left is told by an error of our own, as Click exits with 1 on the system's."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderLeft from error
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list at the end of ``zsar --help``."""
@@ -124,18 +136,26 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 all well, 1 some inputs failed, 2 wrong usage, 130 interrupted."""
+    _open_closed_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     arguments = _flags_first(given)
     try:
         sys.exit(app(arguments, prog_name="zsar", standalone_mode=False) or 0)
     except Exception as error:
-        if "--debug" in arguments and not isinstance(error, BrokenPipeError):
+        if "--debug" in arguments and not isinstance(error, ReaderLeft):
             raise
         sys.exit(_explain(error, arguments))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:
         console.reset()
+
+
+def _open_closed_streams() -> None:
+    """Where the caller closed a stream (``2>&-``), the null device takes its number before any file of ours does."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
 
 
 def _flags_first(arguments: list[str]) -> list[str]:
@@ -148,8 +168,8 @@ def _flags_first(arguments: list[str]) -> list[str]:
 
 def _explain(error: Exception, arguments: list[str]) -> int:
     """Say what went wrong in a line; the exit code."""
-    if isinstance(error, BrokenPipeError):  # the reader has seen enough
-        console.silence_broken_pipe()
+    if isinstance(error, ReaderLeft):
+        console.silence_stdout()
         return 0
     if isinstance(error, ZsarError):
         console.error(str(error))

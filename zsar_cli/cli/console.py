@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from zsar_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -81,15 +83,22 @@ def _say(line: str) -> None:
 
 
 def out(what: Any) -> None:
-    """Data on stdout: text as it is, anything of Rich's rendered; flushed at once."""
+    """Data on stdout: text as it is, anything of Rich's rendered; flushed at once. UsageError on a full disk."""
     with _bar_aside():
-        if isinstance(what, str):
-            sys.stdout.write(what if what.endswith("\n") else what + "\n")
-        else:
-            from rich.console import Console
+        try:
+            if isinstance(what, str):
+                sys.stdout.write(what if what.endswith("\n") else what + "\n")
+            else:
+                from rich.console import Console
 
-            Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(what)
-        sys.stdout.flush()
+                Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(what)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            silence_stdout()
+            reason = (error.strerror or str(error)).lower()
+            raise UsageError(f"Standard output cannot be written: {reason}.") from error
 
 
 @contextmanager
@@ -251,6 +260,6 @@ def train_summary(summary: Any, directory: Path) -> None:
     note(f"Next:  zsar predict VIDEO --model {directory} --label 'one thing' --label 'another'")
 
 
-def silence_broken_pipe() -> None:
-    """After the reader went away: keep Python from complaining when it flushes at exit."""
+def silence_stdout() -> None:
+    """After its reader went away or its disk was full: keep Python from complaining when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

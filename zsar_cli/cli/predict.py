@@ -167,6 +167,8 @@ def predict(
     if explain is not None:
         _check_explain(explain, windows)
     listed = "-" in videos
+    if listed and sys.stdin.isatty():
+        console.note("Reading names of videos from the terminal, one a line; end the list with Ctrl-D.")
     found = None if listed or distributed.rank() else list(find_videos(videos))
     if distributed.rank() == 0:
         _check_subtitles(output, format, several=found is None or len(found) > 1)

@@ -13,19 +13,19 @@ import dataclasses
 import os
 import pickle
 import queue
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from zsar_cli.errors import VideoError
 from zsar_cli.video.decode import DecodedVideo, VideoInfo, iter_frames, read_frames
 from zsar_cli.video.sampling import Sampling, view_indices
+from zsar_cli.video.serving import receive, send
 from zsar_cli.video.transforms import (
     Augmentation,
     Preprocess,
@@ -35,11 +35,10 @@ from zsar_cli.video.transforms import (
 )
 
 BUFFERED_CHUNKS = 2  # of a streamed video, beyond those in the pipe
-GRACE = 5.0  # s after which the kernel ends a worker that nobody killed in time
-HEADER = struct.Struct("<Q")
+START_LIMIT = 300.0  # s that a worker's imports may take, on a disk that sleeps or a machine that is busy
 BOOT = (
     "import sys, ast; sys.path[:] = ast.literal_eval(sys.argv[1]); "
-    "from zsar_cli.video import workers; workers.serve()"
+    "from zsar_cli.video import serving, workers; serving.serve()"
 )
 
 
@@ -291,6 +290,7 @@ class _Keeper:
         self.pool = pool
         self.lock = threading.Lock()  # starting and killing exclude each other
         self.process: subprocess.Popen[bytes] | None = None
+        self.ready: subprocess.Popen[bytes] | None = None  # the process that has said so
         self._start()
         self.thread = threading.Thread(target=self._run, daemon=True, name="zsar-decode")
         self.thread.start()
@@ -327,15 +327,46 @@ class _Keeper:
             self._put(job, ("error", error))
         self._end()
 
+    def _restart(self) -> int:
+        """A fresh worker in place of this one, at once if the system lets us; the old one's exit status."""
+        code = self._end()
+        with contextlib.suppress(OSError):
+            self._start()
+        return code
+
+    def _worker(self) -> subprocess.Popen[bytes]:
+        """The worker, once it is ready: however long starting takes, it is no fault of the video that waits.
+
+        Raises VideoError where none starts.
+        """
+        try:
+            if self.process is None or self.process.poll() is not None:
+                self._end()
+                self._start()
+            process = self.process
+            if process is None:
+                raise VideoError("crashed", "the run was ended")
+            if process is not self.ready:
+                timer = threading.Timer(START_LIMIT, process.kill)
+                timer.daemon = True
+                timer.start()
+                try:
+                    receive(process.stdout)  # type: ignore[arg-type]
+                finally:
+                    timer.cancel()
+                self.ready = process
+            return process
+        except (EOFError, OSError) as error:
+            reason = getattr(error, "strerror", None) or _reason(self._end())
+            message = f"no decoding process could be started ({reason.lower()}); --workers 0 does without"
+            raise VideoError("crashed", message) from None
+
     def _work(self, job: _Job, request: Any) -> tuple[VideoError, bool] | None:
         """Runs one job; None once its answer is out, else why the worker failed and if a chunk had come."""
-        process = self.process
-        if process is None or process.poll() is not None:
-            self._end()
-            self._start()
-            process = self.process
-        if process is None:
-            return VideoError("crashed", "the run was ended"), False
+        try:
+            process = self._worker()
+        except VideoError as error:
+            return error, False
         assert process.stdin is not None
         assert process.stdout is not None
         delivered = False
@@ -347,12 +378,11 @@ class _Keeper:
             try:
                 if not delivered:
                     task = (job.load, request, job.streamed, self.pool.timeout, self.pool.memory_limit)
-                    _send(process.stdin, task)
-                kind, value = _receive(process.stdout)
+                    send(process.stdin, task)
+                kind, value = receive(process.stdout)
             except (EOFError, OSError, pickle.UnpicklingError):
                 timer.cancel()
-                code = self._end()
-                self._start()
+                code = self._restart()
                 if overdue.is_set():
                     seconds = f"{self.pool.timeout:g} s"
                     message = (
@@ -372,14 +402,12 @@ class _Keeper:
             starved = isinstance(value, VideoError) and value.kind == "memory"
             late = overdue.is_set() and (kind != "item" or not job.streamed)  # killed just as it answered
             if starved or late:  # a heap in pieces is not used again either
-                self._end()
-                self._start()
+                self._restart()
             wanted = self._put(job, (kind, value))
             if kind != "item" or not job.streamed:
                 return None
             if not wanted:  # the rest of a long video is not worth decoding
-                self._end()
-                self._start()
+                self._restart()
                 return None
             delivered = True
 
@@ -408,106 +436,12 @@ class _Keeper:
         return code
 
 
-def serve() -> None:
-    """The worker's main loop: jobs from stdin, answers to stdout, until stdin closes."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    answers = os.fdopen(os.dup(1), "wb")
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)  # libraries that print must not spoil the answers
-    os.dup2(silent, 2)
-    jobs: queue.Queue[bytes] = queue.Queue()
-    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
-    limited = False
-    while True:
-        load, request, streamed, timeout, memory_limit = pickle.loads(jobs.get())
-        if not limited:
-            _limit_memory(memory_limit)
-            limited = True
-        _alarm(timeout + GRACE)
-        try:
-            if streamed:
-                for chunk in load(request):
-                    _alarm(0)  # waiting for the consumer is no fault of the video
-                    _send(answers, ("item", chunk))
-                    _alarm(timeout + GRACE)
-                reply: tuple[str, Any] = ("end", None)
-            else:
-                reply = ("item", load(request))
-        except MemoryError:
-            message = "decoding needed more memory than a worker may use; the frames may be very large"
-            reply = ("error", VideoError("memory", message))
-        except VideoError as error:
-            reply = ("error", error)
-        except Exception as error:
-            reply = ("error", VideoError("unreadable", f"decoding failed ({type(error).__name__}: {error})"))
-        _alarm(0)
-        _send(answers, reply)
-        del reply
-
-
-def _listen(jobs: queue.Queue[bytes]) -> None:
-    """Takes jobs off stdin; when it closes, the parent is gone or done, and so is this process."""
-    # The raw descriptor: a thread blocked in sys.stdin's lock would hang the interpreter's exit
-    with open(0, "rb", buffering=0, closefd=False) as pipe, contextlib.suppress(EOFError, OSError):
-        while True:
-            jobs.put(_receive_bytes(pipe))
-    os._exit(0)
-
-
-def _alarm(seconds: float) -> None:
-    """The kernel's own watchdog, in case the parent is killed while this process hangs in native code."""
-    import signal
-
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _limit_memory(limit: int) -> None:
-    try:
-        import resource
-
-        pages = int(open("/proc/self/statm").read().split()[0])
-        ceiling = pages * resource.getpagesize() + limit
-        resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (ImportError, OSError, ValueError):  # not Linux: the operating system's own limits hold
-        pass
-
-
 def _fair_share_mb(workers: int) -> int:
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         total = 8 * 2**30
     return max(1024, total // 2**20 // (2 * workers))
-
-
-def _send(pipe: IO[bytes], message: Any) -> None:
-    data = pickle.dumps(message, protocol=5)
-    pipe.write(HEADER.pack(len(data)))
-    pipe.write(data)
-    pipe.flush()
-
-
-def _receive(pipe: IO[bytes]) -> Any:
-    return pickle.loads(_receive_bytes(pipe))
-
-
-def _receive_bytes(pipe: IO[bytes]) -> bytes:
-    return bytes(_exactly(pipe, HEADER.unpack(bytes(_exactly(pipe, HEADER.size)))[0]))
-
-
-def _exactly(pipe: IO[bytes], size: int) -> bytearray:
-    data = bytearray(size)
-    view, done = memoryview(data), 0
-    while done < size:
-        count = pipe.readinto(view[done:])  # type: ignore[attr-defined]
-        if not count:
-            raise EOFError
-        done += count
-    return data
 
 
 def _overrun(process: subprocess.Popen[bytes], overdue: threading.Event) -> None:
