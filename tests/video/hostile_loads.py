@@ -31,7 +31,7 @@ def load(task: Task) -> tuple[int, int]:
     if task.deed == "hang":
         time.sleep(60)
     if task.deed == "balloon":
-        held = [np.ones(2**24) for _ in range(64)]  # 8 GB in steps of 128 MB
+        held = [np.empty(2**24) for _ in range(64)]  # 8 GB in steps of 128 MB
         return task.number, len(held)
     if task.deed == "fail":
         raise VideoError("unreadable", "as planned")
