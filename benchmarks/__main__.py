@@ -26,7 +26,11 @@ LABELS = ["arm wrestling", "shooting a basketball", "riding a bicycle", "doing t
 def main() -> None:
     """Measure what was asked for and write the report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two turns of few things: does it run?")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="does it run? Two turns of few things with tiny models; nothing is written",
+    )
     parser.add_argument("--only", nargs="*", choices=list(SECTIONS), help="some sections; nothing is written")
     parser.add_argument(
         "--work", type=Path, default=Path(tempfile.gettempdir()) / "zsar-bench", help="for videos and models"
@@ -56,13 +60,17 @@ class Setup:
         work.mkdir(parents=True, exist_ok=True)
         print(f"videos and models in {work} ...", file=sys.stderr, flush=True)
         self.turns = material.make_clips(work / "videos", 5)[:rounds]
-        self.clip = str(material.make_clip_model(work / "vit-b-16"))
-        self.motion = str(material.make_motion_model(work / "motion", work / "vit-b-16"))
         self.tiny = str(material.make_clip_model(work / "tiny", material.TINY))
+        if quick:
+            self.clip = self.tiny
+            self.motion = str(material.make_motion_model(work / "tiny-motion", work / "tiny"))
+        else:
+            self.clip = str(material.make_clip_model(work / "vit-b-16"))
+            self.motion = str(material.make_motion_model(work / "motion", work / "vit-b-16"))
         self.short = work / "videos" / "640x360.mp4"
         self.xclip: str | None = None
         with contextlib.suppress(ImportError):  # the extra "bench" is not installed
-            self.xclip = str(material.make_xclip(work / "xclip"))
+            self.xclip = str(material.make_xclip(work / ("tiny-xclip" if quick else "xclip"), tiny=quick))
 
     def fresh(self, name: str) -> dict[str, str]:
         """An environment whose text cache is empty."""
@@ -91,9 +99,6 @@ def predict(setup: Setup, results: Results) -> None:
     makers: dict[str, Callable[[], Contender]] = {
         "zsar": lambda: Contender("zsar", zsar(setup.clip), setup.fresh("texts")),
         "zsar, the whole method": lambda: Contender("zsar", zsar(setup.motion), setup.fresh("texts")),
-        "zsar, --precision fp32": lambda: Contender(
-            "zsar", zsar(setup.clip, "--precision", "fp32"), setup.fresh("texts")
-        ),
         "plain loop": lambda: Contender("plain", python("benchmarks.peers", "plain", setup.clip, *LABELS)),
     }
     if setup.xclip:
@@ -211,6 +216,7 @@ SECTIONS: dict[str, Callable[[Setup, Results], None]] = {
     "predict": predict,
     "first": first,
     "inside": inside.measure,
+    "levers": inside.measure_levers,
     "cache": inside.measure_caches,
     "training": training,
     "growth": growth.measure,

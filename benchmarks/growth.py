@@ -61,8 +61,11 @@ def labels(setup: Setup, results: Results) -> None:
     from zsar_cli.prediction import Recognizer
 
     model = Recognizer.load(setup.motion).model
-    embeddings = {count: F.normalize(torch.randn(2, count, 512), dim=-1) for count in (5, 400, 10_000)}
-    video = F.normalize(torch.randn(1, 512), dim=-1)
+    embeddings = {
+        count: F.normalize(torch.randn(2, count, model.backbone.embed_dim), dim=-1)
+        for count in (5, 400, 10_000)
+    }
+    video = F.normalize(torch.randn(1, model.backbone.embed_dim), dim=-1)
     figures = interleaved(
         {str(n): (lambda e=e: model.score(video, e[0], e[1])) for n, e in embeddings.items()},  # type: ignore[misc]
         setup.rounds,

@@ -71,6 +71,59 @@ def measure(setup: Setup, results: Results) -> None:
     results.ratio("MSM + MAB, % of the tower's time", share, at_most=8)
 
 
+def measure_levers(setup: Setup, results: Results) -> None:
+    """The visual tower in other ways: what each would bring, milliseconds a clip of 8 frames."""
+    import torch
+
+    from zsar_cli.model.backbone import load_backbone
+
+    small = torch.rand(8, 3, 224, 224) if not setup.quick else torch.rand(8, 3, 64, 64)
+    many = small.repeat(8, 1, 1, 1)
+    precisions = ("fp32", "bf16")
+    towers = {precision: load_backbone(setup.clip, precision=precision) for precision in precisions}
+    last = load_backbone(setup.clip, precision="bf16").to(memory_format=torch.channels_last)
+    compiled = torch.compile(towers["bf16"].encode_frames)
+    threads = torch.get_num_threads()
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        towers["bf16"].encode_frames(small)
+        torch.set_num_threads(threads)
+
+    def autocast() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            towers["fp32"].encode_frames(small)
+
+    ways = {
+        "fp32": lambda: towers["fp32"].encode_frames(small),
+        "fp32 under CPU autocast": autocast,
+        "bf16 weights": lambda: towers["bf16"].encode_frames(small),
+        "bf16 weights, batches of 8 clips": lambda: towers["bf16"].encode_frames(many),
+        "bf16 weights, channels_last": lambda: last.encode_frames(
+            small.contiguous(memory_format=torch.channels_last)
+        ),
+        "bf16 weights, one thread": alone,
+        "bf16 weights, torch.compile": lambda: compiled(small),
+    }
+    start = time.perf_counter()
+    with torch.inference_mode():
+        try:
+            compiled(small)
+            results.note(f"torch.compile takes {time.perf_counter() - start:.0f} s before its first clip.")
+        except Exception as error:  # no C++ compiler, most often
+            del ways["bf16 weights, torch.compile"]
+            results.note(f"torch.compile: not measured ({type(error).__name__}).")
+        figures = interleaved(ways, setup.rounds)
+    eight = figures["bf16 weights, batches of 8 clips"]
+    eight.values[:] = [value / 8 for value in eight.values]
+    results.table(
+        "the visual tower in other ways: ViT-B/16, milliseconds a clip of 8 frames",
+        ["", "ms"],
+        [[name, Figure([1000 * v for v in figure.values]).text(0)] for name, figure in figures.items()],
+        dict(figures),
+    )
+
+
 def measure_caches(setup: Setup, results: Results) -> None:
     """A second predict with the same labels, and with other labels on the same videos."""
     from zsar_cli.feature_cache import FeatureCache
@@ -82,8 +135,7 @@ def measure_caches(setup: Setup, results: Results) -> None:
 
     folder = tempfile.mkdtemp(prefix="features", dir=setup.work)
     recognizer = Recognizer.load(setup.motion)
-    cache = FeatureCache(folder, recognizer.model)
-    recognizer.cache = cache
+    recognizer.cache = FeatureCache(folder, recognizer.model)
     paths = [path for turn in setup.turns for path in turn][:: 8 if setup.quick else 1][:64]
 
     def names(start: int, count: int) -> Labels:
@@ -98,8 +150,9 @@ def measure_caches(setup: Setup, results: Results) -> None:
         assert len(found) == len(paths)
         return time.perf_counter() - start
 
-    ask(0)  # whatever the first time costs is not to count against the videos
-    cache._works = False
+    every, paths = paths, paths[:4]
+    ask(0)  # what only the first call of all costs is not to count against the videos
+    paths = every
     shutil.rmtree(folder)
     recognizer.cache = FeatureCache(folder, recognizer.model)
     first = Figure([ask(1)])

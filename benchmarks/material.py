@@ -116,13 +116,20 @@ def make_motion_model(folder: Path, backbone: Path) -> Path:
     return folder
 
 
-def make_xclip(folder: Path) -> Path:
-    """X-CLIP of transformers with random weights, at its 8-frame ViT-B/16 size."""
+def make_xclip(folder: Path, tiny: bool = False) -> Path:
+    """X-CLIP of transformers with random weights, at its 8-frame ViT-B/16 size or a tiny one."""
     from transformers import VideoMAEImageProcessor, XCLIPConfig, XCLIPModel
 
     if not (folder / "config.json").is_file():
-        config = XCLIPConfig(vision_config={"patch_size": 16, "num_frames": 8})
-        XCLIPModel(config).save_pretrained(folder)
+        vision: dict[str, Any] = {"patch_size": 16, "num_frames": 8}
+        if tiny:
+            vision |= {
+                "num_hidden_layers": 1,
+                "hidden_size": 64,
+                "intermediate_size": 64,
+                "num_attention_heads": 2,
+            }
+        XCLIPModel(XCLIPConfig(vision_config=vision)).save_pretrained(folder)
         VideoMAEImageProcessor().save_pretrained(folder)
     return folder
 

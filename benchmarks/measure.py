@@ -51,12 +51,11 @@ class Contender:
         self.name = name
         self.peak = 0
         self.started = time.perf_counter()
-        self.errors = open(os.devnull, "w")
         self.process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if os.environ.get("BENCH_DEBUG") is None else None,
+            stderr=subprocess.DEVNULL if os.environ.get("BENCH_DEBUG") is None else None,
             env={**os.environ, **(environment or {})},
             cwd=Path(__file__).resolve().parent.parent,
             text=True,
@@ -76,6 +75,7 @@ class Contender:
         answers = [self.process.stdout.readline() for _ in lines]
         seconds = time.perf_counter() - start
         self._watching.clear()
+        self.peak = max(self.peak, memory_of(self.process.pid))
         if not all(answers):
             raise RuntimeError(f"{self.name} ended early; run with BENCH_DEBUG=1 to see why")
         return seconds, answers
@@ -92,7 +92,7 @@ class Contender:
         return self.peak
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.1):
+        while not self._stop.wait(0.5):  # adding up a process's pages takes its time
             if self._watching.is_set() or not self.peak:
                 self.peak = max(self.peak, memory_of(self.process.pid))
 
@@ -148,7 +148,7 @@ class OtherLoad:
     def _watch(self) -> None:
         seen: dict[int, float] = {}
         before = time.perf_counter()
-        while not self._stop.wait(2.0):
+        while not self._stop.wait(5.0):
             own = {os.getpid()}
             with contextlib.suppress(psutil.Error):
                 own |= {child.pid for child in psutil.Process().children(recursive=True)}

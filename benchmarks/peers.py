@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 FRAMES = 8
 
@@ -26,11 +25,7 @@ def load_open_clip(folder: str):
     """open_clip's model, its transform and its tokenizer, in fp32."""
     import open_clip
 
-    config = json.loads((Path(folder) / "open_clip_config.json").read_text())
-    del config
-    model, _, transform = open_clip.create_model_and_transforms(
-        "ViT-B-16", pretrained=str(Path(folder) / "open_clip_model.safetensors")
-    )
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     return model.eval(), transform, open_clip.get_tokenizer("ViT-B-16")
 
 
