@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check audit format bench ablation fuzz soak wheel clean
+.PHONY: demo test test-fast check audit format bench ablation fuzz soak motion-tiny samples wheel clean
 
 # Installed once, and again whenever the dependencies change. hatchling's editable build needs no isolation,
 # which also works where a build environment cannot be downloaded.
@@ -45,6 +45,19 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# What each part of the method adds: 18 short trainings, some 75 minutes on two cores.
+ablation: $(VENV)/.installed
+	$(BIN)/python benchmarks/ablation.py
+
+# The bundled model from scratch (about 50 minutes on one core), and the videos of `make demo`.
+motion-tiny: $(VENV)/.installed
+	$(BIN)/zsar train --config motion-tiny --output runs/motion-tiny
+	mkdir -p zsar_cli/assets/motion-tiny
+	cp runs/motion-tiny/model.safetensors runs/motion-tiny/config.yaml zsar_cli/assets/motion-tiny/
+
+samples: $(VENV)/.installed
+	$(BIN)/python benchmarks/samples.py
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m hatchling build -t wheel
