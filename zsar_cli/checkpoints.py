@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zsar_cli.errors import UsageError
-from zsar_cli.files import atomic_write
+from zsar_cli.files import atomic_write, checksum
 
 if TYPE_CHECKING:
     from zsar_cli.model.recognizer import RecognizerModel
@@ -53,12 +53,17 @@ def found(run: Path) -> list[Path]:
 
 
 def newest_step(run: Path) -> int | None:
-    """The step of the last checkpoint that is whole; None without one."""
-    for path in reversed(found(run)):
+    """The step of the last checkpoint that is whole; None where there is none. UsageError if all are damaged."""
+    paths = found(run)
+    for path in reversed(paths):
         try:
             return int(json.loads((path / "state.json").read_text(encoding="utf-8"))["step"])
-        except (OSError, ValueError, KeyError, TypeError):
-            logger.warning("%s is damaged; continuing from the one before", path)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            logger.warning("%s is damaged", path)
+    if paths:
+        raise UsageError(
+            f"Every checkpoint in {run / FOLDER} is damaged; delete that folder to start afresh."
+        )
     return None
 
 
@@ -88,8 +93,9 @@ def save(
             if mean is not None:
                 with atomic_write(aside / "mean.safetensors") as path:
                     save_file({name: tensor.contiguous() for name, tensor in mean.items()}, path)
+            sums = {path.name: checksum(path) for path in aside.glob("*.safetensors")}
             with atomic_write(aside / "state.json") as path:
-                path.write_text(json.dumps(asdict(progress)), encoding="utf-8")
+                path.write_text(json.dumps({**asdict(progress), "crc32": sums}), encoding="utf-8")
             _drop(final)
             aside.rename(final)
             for old in found(run)[:-KEPT]:
@@ -119,7 +125,13 @@ def load(
     path = run / FOLDER / f"step-{step:08d}"
     device = str(model.backbone.device)
     try:
-        progress = Progress(**json.loads((path / "state.json").read_text(encoding="utf-8")))
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        for name, expected in state.pop("crc32", {}).items():
+            if checksum(path / name) != expected:
+                raise ValueError(f"{name} is damaged")
+        progress = Progress(**state)
+        if progress.step != step or not isinstance(progress.best, float):
+            raise ValueError("state.json is damaged")
         weights = load_file(path / "model.safetensors", device=device)
         moments = load_file(path / "optimizer.safetensors", device=device)
         kept = load_file(path / "mean.safetensors", device=device) if mean is not None else {}
@@ -128,8 +140,16 @@ def load(
         if unknown or (missing and whole) or any(not name.startswith("backbone.") for name in missing):
             raise ValueError("it is of another model")
         for name, value in moments.items():
-            parameter, key = name.rsplit("/", 1)
-            optimizer.state[parameters[parameter]][key] = value
+            owner, key = name.rsplit("/", 1)
+            if key != "step" and (value.shape, value.dtype) != (parameters[owner].shape, torch.float32):
+                raise ValueError(f"{name} is of another shape or kind")
+            optimizer.state[parameters[owner]][key] = value
+        for owner in {name.rsplit("/", 1)[0] for name in moments}:
+            if {"step", "exp_avg", "exp_avg_sq"} - set(optimizer.state[parameters[owner]]):
+                raise ValueError(f"the optimiser's state of {owner} is not complete")
+        tensors = [*weights.values(), *moments.values(), *kept.values()]
+        if not all(torch.isfinite(tensor).all() for tensor in tensors if tensor.is_floating_point()):
+            raise ValueError("it holds values that are not finite")
         if mean is not None:
             mean.update({name: kept[name] for name in mean})
     except Exception as error:  # safetensors raises kinds of its own

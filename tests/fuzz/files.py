@@ -392,7 +392,7 @@ def _checkpoint() -> Target:
         for parameter in running.model.parameters():
             parameter.grad = torch.ones_like(parameter)
         running.optimizer.step()
-        running.step = 1
+        running.progress.step = 1
         running.save_checkpoint()
 
     def use(folder: Path) -> Any:
@@ -502,6 +502,7 @@ def targets() -> list[Target]:
         _model_directory(),
         _clip_directory("safetensors"),
         _clip_directory("pt"),
+        _checkpoint(),
         _records(),
         _text_cache(),
     ]
