@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
@@ -112,10 +113,12 @@ CacheOption = Annotated[
 
 
 def refuse_directory(output: Path | None) -> None:
-    """UsageError where a file to write is a folder, or its folder is missing: said before hours of work."""
+    """UsageError where a file to write is a folder, or its folder is missing or locked: said before hours of work."""
     if output is None:
         return
     if output.is_dir():
         raise UsageError(f"{output} is a directory; name a file to write.")
     if not output.parent.is_dir():
         raise UsageError(f"{output} cannot be written: there is no directory {output.parent}.")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise UsageError(f"{output} cannot be written: access is denied. Choose another place.")

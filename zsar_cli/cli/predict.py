@@ -213,8 +213,14 @@ def _check(
         raise UsageError("--resume adds to a file; name it with --output.")
     if resume and _format_of(output, format) != "jsonl":
         raise UsageError("--resume needs jsonl, the format that tells what is done.")
-    if _format_of(output, format) not in SUBTITLES:
-        refuse_directory(output)
+    if output is None or _format_of(output, format) in SUBTITLES:
+        return
+    refuse_directory(output)
+    if not resume and output.is_file() and output.stat().st_size:
+        instead = (
+            "add to it with --resume" if _format_of(output, format) == "jsonl" else "choose another --output"
+        )
+        raise UsageError(f"{output} is there already; remove it first, or {instead}.")
 
 
 def _windows(
