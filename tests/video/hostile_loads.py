@@ -30,6 +30,8 @@ def load(task: Task) -> tuple[int, int]:
         os.abort()
     if task.deed == "hang":
         time.sleep(60)
+    if task.deed == "wait":
+        time.sleep(0.5)
     if task.deed == "balloon":
         held = [np.empty(2**24) for _ in range(64)]  # 8 GB in steps of 128 MB
         return task.number, len(held)

@@ -128,7 +128,7 @@ def test_closing_ends_workers_in_the_middle_of_a_video():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_workers_go_when_their_parent_does(how, tmp_path):
     script = textwrap.dedent(
         f"""
@@ -147,14 +147,25 @@ def test_workers_go_when_their_parent_does(how, tmp_path):
     assert parent.stdout.readline() == b"begun\n"
     workers = psutil.Process(parent.pid).children()
     assert len(workers) == 2
-    if how == signal.SIGINT:
-        os.killpg(parent.pid, how)  # as a terminal does: everybody gets it
-    else:
+    if how == signal.SIGKILL:
         parent.kill()
+    else:
+        os.killpg(parent.pid, how)  # as a terminal or a service manager does: everybody gets it
     _, errors = parent.communicate(timeout=20)
     assert errors.count(b"KeyboardInterrupt") <= 1  # none from the workers
     _, alive = psutil.wait_procs(workers, timeout=5)
     assert not alive
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_signals_to_all_do_not_end_the_work_in_hand():
+    with DecodePool(1, load=hostile_loads.load) as pool:
+        results = pool.imap([Task(0), Task(1, "wait"), Task(2)])
+        next(results)
+        (worker,) = children()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            worker.send_signal(number)
+        assert [result[1] for result in results] == [worker.pid] * 2
 
 
 def test_seeded_clips_do_not_depend_on_the_number_of_workers(video):

@@ -18,9 +18,6 @@ HEADER = struct.Struct("<Q")
 
 def serve() -> None:
     """The worker's main loop: jobs from stdin, answers to stdout, until stdin closes."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     answers = os.fdopen(os.dup(1), "wb")
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)  # libraries that print must not spoil the answers

@@ -36,8 +36,13 @@ from zsar_cli.video.transforms import (
 
 BUFFERED_CHUNKS = 2  # of a streamed video, beyond those in the pipe
 START_LIMIT = 300.0  # s that a worker's imports may take, on a disk that sleeps or a machine that is busy
+# Signals are the parent's business: a terminal or a service manager sends them to everybody, and what is in hand
+# is still to be finished. Workers end when their stdin closes.
 BOOT = (
-    "import sys, ast; sys.path[:] = ast.literal_eval(sys.argv[1]); "
+    "import ast, signal, sys\n"
+    "for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):\n"
+    "    if hasattr(signal, name): signal.signal(getattr(signal, name), signal.SIG_IGN)\n"
+    "sys.path[:] = ast.literal_eval(sys.argv[1])\n"
     "from zsar_cli.video import serving, workers; serving.serve()"
 )
 
