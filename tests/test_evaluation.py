@@ -238,6 +238,17 @@ def test_motion_probe_knows_what_order_is_worth() -> None:
     assert torch.allclose(turned.embedding, model.encode_video(model.encode_frames(pixels.flip(1))).embedding)
 
 
+def test_shuffling_does_not_depend_on_what_else_is_evaluated() -> None:
+    options = Options(frames=4, workers=0, batch_size=5, probe_motion=True)
+    whole = make_plan(Source("motion-shapes"))
+    alone = make_plan(Source("motion-shapes"), split="unseen")
+    for part in (*whole.parts, *alone.parts):
+        part.dataset.items, part.targets = part.dataset.items[:12], part.targets[:12]
+    found = [run(plan, options=options)["parts"]["unseen"] for plan in (whole, alone)]
+    assert found[0]["probes"] == found[1]["probes"]
+    assert set(found[0]["probes_of_ordered"]) == {"videos", "top1", "probes"}
+
+
 def test_open_set_numbers_agree_with_scikit_learn(tmp_path: Path) -> None:
     plan = make_plan(Source("motion-shapes"), "open-set")
     for part in plan.parts:
@@ -310,7 +321,9 @@ def test_a_failed_clip_error_survives_as_a_record() -> None:
     )
     places = [(0, 0, 0), (1, 0, 1)]
     texts = [encode(part.labels)]
-    records = list(evaluation._evaluate_batch(Sums(), [part], texts, OPTIONS, range(2), clips, places))
+    records = list(
+        evaluation._evaluate_batch(Sums(), [part], texts, OPTIONS, range(2), clips, places, [0, 1])
+    )
     assert records[0]["error"] == {"kind": "crashed", "message": "it died"}
     assert "rank" in records[1]
     assert json.loads(results.to_json({"x": float("nan")})) == {"x": None}

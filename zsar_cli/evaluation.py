@@ -250,7 +250,9 @@ def evaluate_parts(
         for batch in todo:
             loaded = list(islice(clips, len(batch)))
             wanted = open_places(batch)
-            for record in _evaluate_batch(model, parts, texts, options, batch, loaded, wanted, cache):
+            # its place in its own list, so that the draw is the same whatever else is evaluated in the same run
+            draws = [videos[paths[video]][0][1] for video in batch]
+            for record in _evaluate_batch(model, parts, texts, options, batch, loaded, wanted, draws, cache):
                 records[record["part"]][record["item"]] = record
                 write(record)
     return {name: [of_part[item] for item in sorted(of_part)] for name, of_part in records.items()}
@@ -288,15 +290,20 @@ def _evaluate_batch(
     batch: range,
     loaded: Sequence[Loaded],
     places: Sequence[tuple[int, int, int]],
+    draws: Sequence[int],
     cache: FeatureCache | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The records of a batch's videos, one for each of ``places`` (video, part, item)."""
+    """The records of a batch's videos, one for each of ``places`` (video, part, item).
+
+    ``draws``: for each video of the batch the number that the shuffling of its frames is drawn from.
+    """
     clips = {video: (key, clip) for video, (_, key, clip) in zip(batch, loaded, strict=True)}
     good = {video: pair for video, pair in clips.items() if not isinstance(pair[1], VideoError)}
     row = {video: number for number, video in enumerate(good)}
     scored: dict[tuple[int, int], dict[str, Any]] = {}
     if good:
-        embedding = _embed_videos(model, good, options, cache)
+        numbers = dict(zip(batch, draws, strict=True))
+        embedding = _embed_videos(model, [(numbers[v], *pair) for v, pair in good.items()], options, cache)
         for number in sorted({part for _, part, _ in places}):
             mine = [(row[video], item) for video, part, item in places if part == number and video in good]
             targets = [parts[number].targets[item] for _, item in mine]
@@ -319,12 +326,15 @@ def _evaluate_batch(
 @torch.no_grad()
 def _embed_videos(
     model: RecognizerModel,
-    videos: dict[int, tuple[str | None, Any]],
+    videos: Sequence[tuple[int, str | None, Any]],
     options: Options,
     cache: FeatureCache | None,
 ) -> Tensor:
-    """(B, 1 + probes, E): of each video as it is, then with its frames in each probe's order; means over views."""
-    numbers = list(videos)
+    """(B, 1 + probes, E): of each video as it is, then with its frames in each probe's order; means over views.
+
+    ``videos`` holds a number that its shuffling is drawn from, its key in the cache and its clip.
+    """
+    numbers = [number for number, _, _ in videos]
     probes = PROBES if options.probe_motion else ()
 
     def embed(features: FrameFeatures, of_video: list[int]) -> Tensor:
@@ -335,7 +345,7 @@ def _embed_videos(
             seen.append(FrameFeatures(features.embedding[rows, order], features.tokens[rows, order]))
         return torch.stack([model.encode_video(x).embedding.float() for x in seen], dim=1)
 
-    return map_features(model, list(videos.values()), embed, cache).mean(dim=1)
+    return map_features(model, [pair for _, *pair in videos], embed, cache).mean(dim=1)
 
 
 def _score_probed(

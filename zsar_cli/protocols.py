@@ -150,7 +150,8 @@ def _plan_zero_shot(source: Source, split: str | None, definition: Definition) -
     parts = []
     for name in lists:
         for subset in subsets or [None]:
-            title = f"{name} {subset}" if subset and len(lists) > 1 else subset or name
+            own = "test" if source.list_file is not None else name
+            title = f"{name} {subset}" if subset and len(lists) > 1 else subset or own
             parts.append(_part(title, source.load(name, subset)))
     return Plan("zero-shot", definition.name, parts)
 

@@ -147,6 +147,9 @@ def _numbers(
         part.name: summarise(records[part.name], part.labels, seed=options.seed, missing=part.dataset.missing)
         for part in _labelled(plan)
     }
+    if plan.data == "motion-shapes":
+        for name, of_part in numbers.items():
+            of_part |= _ordered(records[name], of_part)
     trained = model.trained_on or {"data": None, "classes": []}
     matcher = NameMatcher(trained["classes"])
     for part in _labelled(plan):
@@ -170,6 +173,19 @@ def _numbers(
             "scores": detect_unknown(known, unknown),
         }
     return results
+
+
+def _ordered(records: list[dict[str, Any]], numbers: dict[str, Any]) -> dict[str, Any]:
+    """Of the classes of motion-shapes that only the frames' order tells apart: what the motion probe costs them."""
+    if "probes" not in numbers:
+        return {}
+    from zsar_cli.data.motion_shapes import find_class
+
+    ordered = [r for r in records if "error" not in r and find_class(r["label"]).needs_order]
+    found = summarise(
+        ordered, sorted({r["label"] for r in records} | {x for r in records for x, _ in r["top"]})
+    )
+    return {"probes_of_ordered": {key: found[key] for key in ("videos", "top1", "probes")}} if ordered else {}
 
 
 def _labelled(plan: Plan) -> list[Part]:

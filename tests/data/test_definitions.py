@@ -130,6 +130,47 @@ def test_own_folder_own_list_and_own_definition(tmp_path: Path) -> None:
     assert data.empty_classes == ["never shown"]
 
 
+def test_folders_for_training_and_testing(tmp_path: Path) -> None:
+    for name in ("train/jump/a.mp4", "train/run/b.mp4", "val/jump/c.mp4", "test/run/d.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert shown(load_dataset(tmp_path, split="train")) == {"a.mp4": "jump", "b.mp4": "run"}
+    assert shown(load_dataset(tmp_path)) == {"d.mp4": "run"}
+    assert shown(load_dataset(tmp_path, split="val")) == {"c.mp4": "jump"}
+    (part,) = make_plan(Source(str(tmp_path)), split="val").parts
+    assert [Path(item.path).name for item in part.items] == ["c.mp4"]
+    (tmp_path / "walk").mkdir()  # then train and val are classes, odd as they are
+    assert set(load_dataset(tmp_path).classes) == {"train", "val", "test"}
+
+
+def test_a_root_of_several_data_sets_and_one_whose_videos_bear_its_name(tmp_path: Path) -> None:
+    make_ucf101(tmp_path / "ucf")  # UCF-101/ and ucfTrainTestlist/ beside each other
+    assert len(load_dataset("ucf101", tmp_path / "ucf").items) == 3
+    make_kinetics(tmp_path / "all" / "k400")
+    make_hmdb51(tmp_path / "all" / "HMDB51")
+    assert len(load_dataset("K400", tmp_path / "all").items) == 5
+    assert len(load_dataset("hmdb51", tmp_path / "all", split="full").items) == 6
+    with pytest.raises(UsageError, match=r"Looked there, and in a folder ssv2/, for .*validation\.json"):
+        load_dataset("ssv2", tmp_path / "all")
+
+
+@pytest.mark.parametrize("splits", ["test: one.txt", "test: [none.txt, one.txt]", "test: {lists: one.txt}"])
+def test_a_definition_may_name_one_list_or_several(tmp_path: Path, splits: str) -> None:
+    (tmp_path / "one.txt").write_text("a.mp4 jump\n")
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "mine.yaml").write_text(f"name: mine\nroot: .\nsplits: {{{splits}}}\n")
+    assert shown(load_dataset(tmp_path / "mine.yaml")) == {"a.mp4": "jump"}
+
+
+@pytest.mark.parametrize(
+    "text", ["splits: [a]", "splits: {test: 3}", "splits: {test: {fold: x}}", "subsets: a"]
+)
+def test_damaged_definitions_are_errors_that_name_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.yaml").write_text(f"name: bad\nroot: .\n{text}\n")
+    with pytest.raises(UsageError, match=r"bad\.yaml"):
+        load_dataset(tmp_path / "bad.yaml")
+
+
 def test_frame_folders(tmp_path: Path) -> None:
     from PIL import Image
 

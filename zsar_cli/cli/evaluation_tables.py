@@ -138,9 +138,13 @@ def _summary(results: dict[str, Any]) -> Iterator[str]:
 def _probes(results: dict[str, Any]) -> Iterator[Table]:
     rows = []
     for part, numbers in results["parts"].items():
-        if "probes" in numbers:
-            cells = [f"{percent(p['top1'])} ({-100 * p['cost']:+.1f})" for p in numbers["probes"].values()]
-            rows.append((part, percent(numbers["top1"]), *cells))
+        for name, found in (
+            (part, numbers),
+            (f"{part}, where order matters", numbers.get("probes_of_ordered", {})),
+        ):
+            if "probes" in found:
+                cells = (f"{percent(p['top1'])} ({-100 * p['cost']:+.1f})" for p in found["probes"].values())
+                rows.append((name, percent(found["top1"]), *cells))
     if rows:
         title = "Does it use motion? Top-1, and the difference that the frames' order makes"
         yield _table(("part", "as filmed", "shuffled", "reversed", "one frame"), rows, title)
