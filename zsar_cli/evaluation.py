@@ -345,7 +345,7 @@ def _embed_videos(
             seen.append(FrameFeatures(features.embedding[rows, order], features.tokens[rows, order]))
         return torch.stack([model.encode_video(x).embedding.float() for x in seen], dim=1)
 
-    return map_features(model, [pair for _, *pair in videos], embed, cache).mean(dim=1)
+    return map_features(model, [(key, clip) for _, key, clip in videos], embed, cache).mean(dim=1)
 
 
 def _score_probed(
