@@ -271,7 +271,7 @@ def start(
 
 
 def wait_for_step(process: subprocess.Popen[bytes], run: Path, step: int) -> None:
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 500
     while not any(row["step"] >= step for row in whole_rows(run)):
         assert process.poll() is None, process.stderr and process.stderr.read()
         assert time.monotonic() < deadline
@@ -285,11 +285,11 @@ def whole_rows(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(zsar_process, recipe, tmp_path):
     options = ("--config", recipe, "--steps", 40, "--checkpoint-every", 3)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(zsar_process, *options, "--output", whole).wait(300) == 0
+    assert start(zsar_process, *options, "--output", whole).wait(600) == 0
     chance = random.Random(0)
     step = 0
     for turn in range(4):
@@ -300,7 +300,7 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(zsar_proc
         time.sleep(chance.random() * 0.05)
         process.kill()
         assert process.wait(60) == -signal.SIGKILL
-    assert start(zsar_process, *options, "--output", killed, "--resume").wait(300) == 0
+    assert start(zsar_process, *options, "--output", killed, "--resume").wait(600) == 0
     assert same_weights(whole, killed)
     assert same_weights(whole / "best", killed / "best")
 
@@ -310,14 +310,14 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(zsar_proc
     assert without_time(whole) == without_time(killed)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3000)
 def test_videos_and_signals(zsar_process, videos, tiny_clip_dir, tmp_path):
     """SIGTERM ends a run that the command it prints continues; killed after that, it still ends in the same weights."""
     options = ("--data", videos, "--model", tiny_clip_dir, "--config", "kinetics", *SMALL, "--workers", 1)
     options += ("--steps", 24, "--batch-size", 3, "--accumulate", 2, "--frames", 2, "--checkpoint-every", 2)
     options += ("--precision", "fp32", "--lr", "1e-3", "--swa", 3, "--validate-every", 7)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert start(zsar_process, *options, "--output", whole).wait(300) == 0
+    assert start(zsar_process, *options, "--output", whole).wait(600) == 0
     process = start(zsar_process, *options, "--output", stopped)
     wait_for_step(process, stopped, 3)
     process.send_signal(signal.SIGTERM)
@@ -329,7 +329,7 @@ def test_videos_and_signals(zsar_process, videos, tiny_clip_dir, tmp_path):
     process.kill()
     process.wait(60)
     done = start(zsar_process, *command[2:])
-    said = done.communicate(timeout=300)[1].decode()
+    said = done.communicate(timeout=600)[1].decode()
     assert done.returncode == 0, said
     assert same_weights(whole, stopped)
     assert [row["step"] for row in rows(stopped) if "total" in row] == list(range(1, 25))
@@ -393,7 +393,7 @@ main(sys.argv[1:])
 def test_no_room_for_a_checkpoint_leaves_none_half_written(recipe, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-c", LIMITED, "train", "-c", str(recipe), "-o", str(run), "--holdout", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 2, done.stderr
     assert "cannot be written: there is no room left on its disk" in done.stderr.splitlines()[-1]
     assert list((run / "checkpoints").iterdir()) == []

@@ -27,7 +27,7 @@ def train(
             "--config",
             "-c",
             help="Recipe: a YAML file, or a bundled one by name: kinetics (if none is given), modules, "
-            "motion-tiny. The flags below that are named for a field replace its value.",
+            "motion-tiny, quick. The flags below that are named for a field replace its value.",
         ),
     ] = None,
     data_root: Annotated[
