@@ -114,6 +114,8 @@ def make_plan(
     """
     if protocol is not None and protocol not in PROTOCOLS:
         raise UsageError(f"Unknown protocol {protocol!r}. Choose from: {', '.join(PROTOCOLS)}.")
+    if protocol in ("base-to-novel", "generalised") and split is not None:
+        raise UsageError(f"{protocol} evaluates base and novel classes both; leave --split out.")
     definition = load_definition(source.data)
     if definition.rendered:
         return _plan_rendered(protocol, split)

@@ -152,6 +152,7 @@ def evaluate(
 
     With no option at all: the bundled model on motion-shapes, which renders itself.
     """
+    from zsar_cli.data.definitions import known_name
     from zsar_cli.protocols import Source, make_plan
 
     chosen = choose(data, model)
@@ -160,7 +161,9 @@ def evaluate(
     if crops not in (1, 3):
         raise UsageError("--crops must be 1 or 3.")
     source = Source(chosen.data, _text(data_root), _text(list_file), _class_names(labels))
-    if protocol == "open-set" and unknown is None and chosen.data == "ucf101":
+    if unknown is not None and protocol != "open-set":
+        raise UsageError("--unknown is for --protocol open-set.")
+    if protocol == "open-set" and unknown is None and known_name(chosen.data) == "ucf101":
         unknown = "hmdb51"
     stranger = _unknown_source(unknown, _text(unknown_root), _text(data_root))
     plan = make_plan(source, protocol, split, unknown=stranger, shots=shots, seed=seed)
@@ -191,12 +194,12 @@ def evaluate(
 
 def _unknown_source(unknown: str | None, own_root: str | None, root: str | None) -> Any:
     """Where unknown videos come from. A folder or a definition of the user's own knows where it lies."""
-    from zsar_cli.data.definitions import dataset_names
+    from zsar_cli.data.definitions import known_name
     from zsar_cli.protocols import Source
 
     if unknown is None:
         return None
-    return Source(unknown, own_root or (root if unknown in dataset_names() else None))
+    return Source(unknown, own_root or (root if known_name(unknown) else None))
 
 
 # --- what to evaluate ---------------------------------------------------------------------------------------

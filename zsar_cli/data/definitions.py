@@ -123,7 +123,7 @@ def dataset_names() -> list[str]:
 def load_definition(spec: str | Path) -> Definition:
     """A built-in name, a YAML definition, an annotation file, or a folder with one folder a class."""
     path = Path(spec)
-    if (known := _known_name(str(spec))) is not None:
+    if (known := known_name(str(spec))) is not None:
         return _parse(SETS / f"{known}.yaml")
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         return _parse(path)
@@ -138,7 +138,8 @@ def load_definition(spec: str | Path) -> Definition:
     )
 
 
-def _known_name(spec: str) -> str | None:
+def known_name(spec: str) -> str | None:
+    """The built-in data set that a name means ("UCF-101" and "ucf" are ucf101), or None."""
     names = {normalise_name(name): name for name in dataset_names()}
     return names.get(normalise_name(spec)) or ALIASES.get(normalise_name(spec))
 
@@ -279,7 +280,7 @@ def load_dataset(
 
 def _own_folders(root: Path, name: str) -> list[Path]:
     """Folders of a root that holds several data sets which bear this one's name."""
-    return sorted(x for x in root.iterdir() if x.is_dir() and _known_name(x.name) == name)
+    return sorted(x for x in root.iterdir() if x.is_dir() and known_name(x.name) == name)
 
 
 def load_motion_shapes(split: str) -> Dataset:
