@@ -46,7 +46,7 @@ def run(*arguments: object, stdin: str | bytes | None = None):
 def zsar(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
     """The command as a process of its own."""
     command = [sys.executable, "-m", "zsar_cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=230, check=False, **options)
 
 
 def records(text: str) -> list[dict]:
