@@ -224,6 +224,12 @@ def training_curves(history: Sequence[dict[str, float]], title: str = "") -> Fig
         values = [row.get(name, math.nan) for row in history]
         if any(math.isfinite(v) for v in values):
             rates.plot(steps, values, color=colour, linestyle=line, label=name.replace("_", " "))
+    scored = [(row["step"], row[key]) for row in history for key in row if "top1" in key]
+    if scored:
+        accuracy = losses.twinx()
+        accuracy.plot(*zip(*scored, strict=True), color=VERMILION, marker="o", linewidth=1)
+        accuracy.set_ylabel("top-1 on held-out clips", color=VERMILION)
+        accuracy.set_ylim(0, 1)
     rates.set_xlabel("step")
     rates.set_ylabel("learning rate")
     rates.legend(fontsize=9, frameon=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -250,14 +251,32 @@ def _training_line(row: dict[str, float], steps: int) -> None:
 
 def train_summary(summary: Any, directory: Path) -> None:
     """What a finished run says: where it is, how good, and what to do next."""
-    note(f"{summary.steps} steps in {summary.seconds:.0f} s, loss {summary.loss:.3f}; written to {directory}")
+    from rich.console import Console
+    from rich.table import Table
+
+    if _settings["quiet"]:
+        return
+    table = Table(
+        title=f"{summary.steps} steps in {summary.seconds:.0f} s", title_justify="left", show_edge=False
+    )
+    cells = {"final loss": f"{summary.loss:.3f}"}
     if summary.best is not None:
+        cells["best step"] = str(summary.best_step)
+        cells["best on held-out clips"] = f"{summary.best:.1%}"
+    cells |= {f"{name} classes": f"{value:.1%}" for name, value in summary.validation.items()}
+    for name in cells:
+        table.add_column(name, justify="right")
+    table.add_row(*cells.values())
+    with _bar_aside():
+        Console(stderr=True, highlight=False, markup=False).print(table)
+    best = f"; the best checkpoint in {directory / 'best'}" if summary.best is not None else ""
+    note(f"Written to {directory}{best}.")
+    if summary.validation:
+        note(f"Next:  zsar eval --model {shlex.quote(str(directory))}")
+    else:
         note(
-            f"  best top-1 on held-out clips: {summary.best:.1%} at step {summary.best_step}, in {directory}/best"
+            f"Next:  zsar predict VIDEO --model {shlex.quote(str(directory))} --label 'one thing' --label 'another'"
         )
-    for name, value in summary.validation.items():
-        note(f"  top-1 on {name} classes: {value:.1%}")
-    note(f"Next:  zsar predict VIDEO --model {directory} --label 'one thing' --label 'another'")
 
 
 def silence_stdout() -> None:

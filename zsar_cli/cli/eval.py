@@ -132,6 +132,14 @@ def evaluate(
             metavar="DIR",
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write report.html into this folder, to be looked at in a browser: numbers, confusions, curves, "
+            "the worst mistakes as pictures. It is --output, too, unless that is given.",
+            metavar="DIR",
+        ),
+    ] = None,
     format: Annotated[Literal["table", "json"], typer.Option(help="How results are shown.")] = "table",
     compare: Annotated[bool, typer.Option("--compare", help="Show published numbers beside these.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run; read no video.")] = False,
@@ -188,7 +196,10 @@ def evaluate(
         seed=seed,
     )
     text = Text(templates, _phrases(descriptions, plan))
-    results = _run(plan, chosen, options, text, device, precision, output, max_missing, cache)
+    if report is not None:
+        _check_report(report)
+        output = output or report
+    results = _run(plan, chosen, options, text, device, precision, output, max_missing, cache, report)
     _show_results(results, header, format, compare)
 
 
@@ -314,6 +325,7 @@ def _run(
     output: Path | None,
     max_missing: float,
     cache: Path | None,
+    report: Path | None = None,
 ) -> dict[str, Any]:
     from zsar_cli.cli import console
     from zsar_cli.evaluation import TextSide
@@ -364,7 +376,58 @@ def _run(
         )
     if features is not None:
         console.note(f"Cache {features.summary()}.")
+    if report is not None:
+        assert output is not None
+        with console.status("Drawing the report ..."):
+            _report(report, output, plan, network, encode, options, results)
+        console.note(f"Report: {report / 'report.html'}")
     return results
+
+
+def _check_report(folder: Path) -> None:
+    from zsar_cli.pictures import new_figure
+
+    new_figure(1, 1)  # says what is missing before hours of work
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {(error.strerror or str(error)).lower()}.") from error
+
+
+def _report(
+    folder: Path,
+    output: Path,
+    plan: Plan,
+    network: Any,
+    encode: Any,
+    options: Options,
+    results: dict[str, Any],
+) -> None:
+    """``report.html``: what the run wrote, and the worst mistakes looked at once more."""
+    import contextlib
+    import shlex
+    import sys
+
+    from zsar_cli.evaluation import iter_clips
+    from zsar_cli.explain import examine
+    from zsar_cli.protocols import published_numbers
+    from zsar_cli.report import Report, mistake_sheets, read_records, worst_mistakes, write_report
+
+    parts = {part.name: part for part in plan.parts}
+    records = read_records(output)
+
+    def load(record: dict[str, Any]) -> Any:
+        path = parts[record["part"]].items[record["item"]].path
+        with contextlib.ExitStack() as stack:
+            _, _, clip = next(iter(iter_clips([path], network, options, stack)))
+            return getattr(clip, "pixels", None)  # None where the video cannot be read any more
+
+    def look(record: dict[str, Any], pixels: Any) -> Any:
+        return examine(network, pixels, encode(parts[record["part"]].labels), crops=options.crops)
+
+    sheets = mistake_sheets(worst_mistakes(records), load, look)
+    command = shlex.join(["zsar", *sys.argv[1:]])
+    write_report(Report(results, records, command, published_numbers(), sheets), folder / "report.html")
 
 
 # --- what is shown ------------------------------------------------------------------------------------------

@@ -115,7 +115,21 @@ def train(
             )
         raise typer.Exit(130)
     if first:
+        _draw_curves(summary.history, output)
         console.train_summary(summary, output)
+
+
+def _draw_curves(history: list[dict[str, float]], output: Path) -> None:
+    """``curves.png``; a finished run does not fail for want of a picture."""
+    from zsar_cli.cli import console
+    from zsar_cli.pictures import save, training_curves
+
+    if not history:
+        return
+    try:
+        save(training_curves(history, str(output)), output / "curves.png")
+    except UsageError as error:
+        console.note(f"No curves.png: {error}")
 
 
 def _find_recipe(config: str | None, output: Path, resume: bool, overrides: dict[str, Any]) -> Recipe:
