@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check audit format bench ablation fuzz soak motion-tiny samples wheel clean
+.PHONY: demo test test-fast check audit format bench ablation fuzz soak motion-tiny samples pictures wheel clean
 
 # Installed once, and again whenever the dependencies change. hatchling's editable build needs no isolation,
 # which also works where a build environment cannot be downloaded.
@@ -55,6 +55,10 @@ motion-tiny: $(VENV)/.installed
 	$(BIN)/zsar train --config motion-tiny --output runs/motion-tiny
 	mkdir -p zsar_cli/assets/motion-tiny
 	cp runs/motion-tiny/model.safetensors runs/motion-tiny/config.yaml zsar_cli/assets/motion-tiny/
+
+# The pictures of the README, of what the bundled model answers.
+pictures: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.pictures
 
 samples: $(VENV)/.installed
 	$(BIN)/python benchmarks/samples.py

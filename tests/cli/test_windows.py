@@ -143,3 +143,13 @@ def test_timeline_of_nothing_and_of_many_labels():
     lines = [line.plain for line in timeline_lines(many, 80)]
     assert any(f"and {37 - timelines.MOST_ROWS} more" in line for line in lines)
     assert sum(" to " in line for line in lines) == 37
+
+
+def test_labels_unlike_the_training_are_named():
+    from zsar_cli.cli.predict import _unlike_training
+
+    trained = {"data": "x", "classes": ["a shape moving left", "riding a bike"]}
+    assert _unlike_training(["Riding, slowly", "the opening of a door", "moving up"], trained) == [
+        "the opening of a door"
+    ]
+    assert _unlike_training(["anything"], None) == []

@@ -38,7 +38,9 @@ COMMANDS = {
         "predict",
         "Name the action in videos.",
         'zsar predict video.mp4 --label "arm wrestling" --label "playing chess"\n'
-        "  find . -name '*.mp4' | zsar predict - --labels ucf101 --output answers.jsonl",
+        "  find . -name '*.mp4' | zsar predict - --labels ucf101 --output answers.jsonl\n"
+        "  zsar predict video.mp4 --labels ucf101 --window 4 --stride 2      when it happens\n"
+        "  zsar predict video.mp4 --labels ucf101 --explain sheets           where the model saw it",
     ),
     "train": Lazy(
         "train",
@@ -47,7 +49,10 @@ COMMANDS = {
         "zsar train --config motion-tiny --output runs/first",
     ),
     "eval": Lazy(
-        "eval", "evaluate", "Measure a model by the field's protocols.", "zsar eval --model motion-tiny"
+        "eval",
+        "evaluate",
+        "Measure a model by the field's protocols.",
+        "zsar eval --model motion-tiny --report reports/first",
     ),
     "embed-prompts": Lazy(
         "embed_prompts",

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
@@ -182,6 +182,12 @@ def predict(
             stack.enter_context(distributed.processes())
             recognizer = Recognizer.load(model, device=device, precision=precision, cache=cache)
             text = _text_side(recognizer, wanted, prompts, templates)
+        strange = _unlike_training(text.labels, recognizer.model.trained_on)
+        if strange and distributed.rank() == 0:
+            console.note(
+                f"{len(strange)} of {len(text.labels)} labels, such as {strange[0]!r}, share no word with what {model} "
+                "was trained on: they are judged by its general knowledge of language; do not rely on unknown alone."
+            )
         sink = Sink(lambda record: None)
         if distributed.rank() == 0:
             sink = stack.enter_context(_sink(output, format, resume, text, windows is not None))
@@ -309,6 +315,35 @@ def _text_side(
         return recognizer.text_side(recognizer.embed_labels(wanted, templates))
     assert prompts is not None
     return recognizer.text_side(PromptEmbeddings.load(prompts))
+
+
+def _unlike_training(labels: Sequence[str], trained_on: dict[str, Any] | None) -> list[str]:
+    """The labels that share no word with any class of the training, where there was one."""
+    if not trained_on or not trained_on["classes"]:
+        return []
+    filler = {
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "to",
+        "with",
+        "and",
+        "or",
+        "while",
+        "at",
+        "from",
+        "up",
+        "down",
+    }
+
+    def words(text: str) -> set[str]:
+        return set("".join(c if c.isalnum() else " " for c in text.lower()).split()) - filler
+
+    known = {word for name in trained_on["classes"] for word in words(name)}
+    return [label for label in labels if not words(label) & known]
 
 
 # --- where records go -----------------------------------------------------------------------------------------
