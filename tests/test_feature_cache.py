@@ -34,7 +34,7 @@ def own_text_cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    return [str(write_video(folder / f"{n}.mp4", 12 + n)) for n in range(5)]
+    return [str(write_video(folder / f"{n}.mp4", 12 + n)) for n in range(7)]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_hits_and_misses_keep_their_order(videos, tiny_clip_dir, tmp_path):
     ask(videos[1::2])
     found, cache = ask(videos)
     assert [r["video"] for r in found] == videos
-    assert (cache.read, cache.added) == (2, 3)
+    assert (cache.read, cache.added) == (3, 4)
     alone, _ = ask(videos[3:4])
     assert alone == found[3:4]
 
@@ -227,7 +227,7 @@ def test_many_views_go_through_in_portions(videos, tiny_clip_dir, tmp_path, monk
     torch.manual_seed(0)
     model = RecognizerModel(load_backbone(str(tiny_clip_dir)), Parts(width=16, queries=2, layers=1, heads=2))
     torch.nn.init.normal_(model.project.weight)
-    requests = [ClipRequest(v, Sampling(4, views=3), model.preprocess) for v in videos]
+    requests = [ClipRequest(v, Sampling(4, views=3), model.preprocess) for v in videos[:5]]
     cache = FeatureCache(tmp_path, model)
     clips = [(cache.key(r), load_clip(r)) for r in requests]
     seen = []
@@ -265,12 +265,12 @@ def test_eval_reads_what_predict_stored_and_says_what_it_costs(
     plain = CliRunner().invoke(app, evaluate[:-2])
     assert plain.exit_code == 0, plain.output
     first = CliRunner().invoke(app, ["predict", *videos, "--label", "clap", "--label", "run", *common])
-    assert "5 added" in first.stderr
+    assert "7 added" in first.stderr
     assert "a video" in first.stderr
     forbid_work(monkeypatch)
     cached = CliRunner().invoke(app, evaluate)
     assert cached.exit_code == 0, cached.output
-    assert "5 videos read" in cached.stderr
+    assert "7 videos read" in cached.stderr
     found, expected = (json.loads(result.stdout)["parts"]["test"] for result in (cached, plain))
     for name in ("top1", "top5", "probes"):
         assert found[name] == expected[name]
@@ -289,7 +289,7 @@ def data(videos, tmp_path_factory):
     """The videos as a data set of two classes."""
     root = tmp_path_factory.mktemp("data")
     for number, video in enumerate(videos):
-        folder = root / ("clap" if number % 2 else "run")
+        folder = root / ("clap" if number < 2 else "run")  # of five clips one is held out
         folder.mkdir(exist_ok=True)
         (folder / Path(video).name).symlink_to(video)
     return root
@@ -310,7 +310,19 @@ def train(data, model, output, *more: object):
         "--steps",
         6,
     ]
-    command += ["--batch-size", 2, "--workers", 0, "--frames", 4, "--precision", "fp32", *parts, *more]
+    command += [
+        "--batch-size",
+        2,
+        "--workers",
+        0,
+        "--frames",
+        4,
+        "--precision",
+        "fp32",
+        "--validate-every",
+        3,
+    ]
+    command += [*parts, *more]
     return CliRunner().invoke(app, [str(part) for part in command])
 
 
@@ -325,6 +337,7 @@ def test_training_from_the_cache_is_training_without_augmentation(data, tiny_cli
     forbid_work(monkeypatch)  # all that follows reads what the first run stored
     again = train(data, tiny_clip_dir, tmp_path / "again", "--cache", tmp_path / "cache")
     assert again.exit_code == 0, again.output
+    assert "held_out_top1" in (tmp_path / "again" / "metrics.jsonl").read_text()  # validation reads it too
     weights = [load_file(tmp_path / run / "model.safetensors") for run in ("plain", "first", "again")]
     start = [
         json.loads((tmp_path / run / "metrics.jsonl").read_text().split("\n")[0])

@@ -7,16 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from zsar_cli import distributed
 from zsar_cli.data.clips import render_request
 from zsar_cli.data.definitions import Item
-from zsar_cli.feature_cache import load_cached
+from zsar_cli.errors import VideoError
+from zsar_cli.feature_cache import EncodedClip, FeatureCache, load_cached, map_features
 from zsar_cli.video.sampling import Sampling
-from zsar_cli.video.transforms import Preprocess, normalise
+from zsar_cli.video.transforms import Preprocess
 from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
 
 if TYPE_CHECKING:
@@ -55,33 +55,39 @@ def top1(
     *,
     frames: int,
     pool: DecodePool,
-    device: str,
     batch_size: int,
+    cache: FeatureCache | None = None,
 ) -> float:
     """Share of the clips whose own class is the nearest text (C, E); each process of a job looks at some of them.
 
-    One centre view a clip. Videos that cannot be read do not count.
+    One centre view a clip. Videos that cannot be read do not count; those in ``cache`` are not read again.
     """
     own = items[distributed.rank() :: distributed.world()]
     counts = torch.zeros(2, dtype=torch.float64)  # right, all
     with torch.no_grad():
-        for pixels, target in _batches(own, frames, model.preprocess, pool, batch_size):
-            embedding = model(normalise(pixels.to(device), model.preprocess)).embedding
-            best = (embedding.float() @ text.T).argmax(dim=-1).cpu()
+        for clips, target in _batches(own, frames, model.preprocess, pool, batch_size, cache):
+            embedding = map_features(model, clips, lambda part, _: model.encode_video(part).embedding, cache)
+            best = (embedding[:, 0].float() @ text.T).argmax(dim=-1).cpu()
             counts += torch.tensor([(best == target).sum(), len(target)])
     distributed.add_up([counts])
     return float(counts[0] / counts[1].clamp(min=1))
 
 
 def _batches(
-    items: Sequence[Item], frames: int, preprocess: Preprocess, pool: DecodePool, size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(pixels (B, T, h, w, 3), targets (B,))."""
+    items: Sequence[Item],
+    frames: int,
+    preprocess: Preprocess,
+    pool: DecodePool,
+    size: int,
+    cache: FeatureCache | None,
+) -> Iterator[tuple[list[tuple[str | None, Clip | EncodedClip]], Tensor]]:
+    """(B readable clips with their keys, targets (B,))."""
     for start in range(0, len(items), size):
         part = items[start : start + size]
         requests = (ClipRequest(item.path, Sampling(frames), preprocess) for item in part)
-        loaded = zip(part, load_cached(pool, requests, None, render_request), strict=True)
-        good = [(item.label, clip.pixels[0]) for item, (_, _, clip) in loaded if isinstance(clip, Clip)]
+        loaded = zip(part, load_cached(pool, requests, cache, render_request), strict=True)
+        good = [
+            (item.label, (key, clip)) for item, (_, key, clip) in loaded if not isinstance(clip, VideoError)
+        ]
         if good:
-            pixels = torch.from_numpy(np.stack([clip for _, clip in good]))
-            yield pixels, torch.tensor([label for label, _ in good])
+            yield [clip for _, clip in good], torch.tensor([label for label, _ in good])

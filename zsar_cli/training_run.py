@@ -219,8 +219,8 @@ def _run(
                 label_embeddings(model, dataset.classes, templates),
                 frames=recipe.frames,
                 pool=pool,
-                device=device,
                 batch_size=min(recipe.batch_size, 32),
+                cache=cache,
             )
 
         trainer.run(

@@ -156,6 +156,10 @@ def predict(
 
     _check(crops, threshold, timeout, output, resume, format)
     windows = _windows(window, stride, frames, views, crops, top_k, threshold, decoder, format, output)
+    if cache is not None and windows is not None and cache != _from_environment("ZSAR_FEATURES"):
+        raise UsageError(
+            "--cache keeps clips of whole videos and nothing of windows; leave one of the two out."
+        )
     wanted, templates = _labels(labels, label, prompts, templates)
     if wanted is not None and len(wanted) == 1:
         console.note("With one label, score is always 1: read yes (does the video show it?) and unknown.")
@@ -180,7 +184,9 @@ def predict(
         pool = stack.enter_context(DecodePool(workers, timeout=timeout))
         with console.status(f"Loading {model} ..."):
             stack.enter_context(distributed.processes())
-            recognizer = Recognizer.load(model, device=device, precision=precision, cache=cache)
+            recognizer = Recognizer.load(
+                model, device=device, precision=precision, cache=None if windows else cache
+            )
             text = _text_side(recognizer, wanted, prompts, templates)
         strange = _unlike_training(text.labels, recognizer.model.trained_on)
         if strange and distributed.rank() == 0:
@@ -272,6 +278,11 @@ def _check_explain(folder: Path, windows: WindowOptions | None) -> None:
         raise UsageError(
             f"{folder} cannot be made: {reason}. Choose another folder for --explain."
         ) from error
+
+
+def _from_environment(name: str) -> Path | None:
+    # What the environment says always may be overruled; what was typed is meant
+    return Path(value) if (value := os.environ.get(name)) else None
 
 
 def _check_subtitles(output: Path | None, format: Format | None, *, several: bool) -> None:
