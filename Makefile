@@ -37,6 +37,10 @@ SEED ?= 0
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.fuzz --seed $(SEED)
 
+# Memory over 5,000 opens of short videos, printed as it goes.
+soak: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.soak
+
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsar_cli import metrics
+from zsar_cli import distributed, metrics
 from zsar_cli.data.clips import is_rendered, render_request
 from zsar_cli.errors import VideoError
 from zsar_cli.evaluation_records import Records
@@ -216,17 +216,19 @@ def evaluate_parts(
     *,
     done: Records | None = None,
     write: Callable[[dict[str, Any]], None] = lambda record: None,
-    rank: int = 0,
-    world: int = 1,
+    rank: int | None = None,
+    world: int | None = None,
     cache: FeatureCache | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Evaluate parts, looking once at each video however many of them it is in.
+
+    Of several processes, each takes every ``world``-th batch that is left, and the first one has all records.
 
     Args:
         texts: the label embeddings of each part.
         done: records of an earlier run, which are not computed again.
         write: called with each new record.
-        rank, world: with several processes, each takes every ``world``-th batch from ``rank``.
+        rank, world: this process's number and how many there are; by default as torchrun says.
         cache: what is in it is neither decoded nor put through the visual tower.
 
     Returns:
@@ -244,17 +246,24 @@ def evaluate_parts(
         return [(video, part, item) for video, part, item in places if item not in records[parts[part].name]]
 
     # A batch that was cut off is computed whole again, so that its numbers do not depend on where.
-    todo = [batch for batch in batches[rank::world] if open_places(batch)]
-    with contextlib.ExitStack() as stack:
-        clips = iter_clips([paths[video] for batch in todo for video in batch], model, options, stack, cache)
-        for batch in todo:
-            loaded = list(islice(clips, len(batch)))
-            wanted = open_places(batch)
-            # its place in its own list, so that the draw is the same whatever else is evaluated in the same run
-            draws = [videos[paths[video]][0][1] for video in batch]
-            for record in _evaluate_batch(model, parts, texts, options, batch, loaded, wanted, draws, cache):
-                records[record["part"]][record["item"]] = record
-                write(record)
+    todo = [batch for batch in batches if open_places(batch)]
+    todo = todo[distributed.rank() if rank is None else rank :: world or distributed.world()]
+
+    def own() -> Generator[dict[str, Any], None, None]:
+        with contextlib.ExitStack() as stack:
+            wanted = [paths[video] for batch in todo for video in batch]
+            clips = iter_clips(wanted, model, options, stack, cache)
+            for batch in todo:
+                loaded = list(islice(clips, len(batch)))
+                places = open_places(batch)
+                # its place in its own list, so that the draw is the same whatever else is evaluated in the same run
+                draws = [videos[paths[video]][0][1] for video in batch]
+                yield from _evaluate_batch(model, parts, texts, options, batch, loaded, places, draws, cache)
+
+    with contextlib.closing(own()) as found:
+        for _, record in distributed.to_first(found):
+            records[record["part"]][record["item"]] = record
+            write(record)
     return {name: [of_part[item] for item in sorted(of_part)] for name, of_part in records.items()}
 
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli import __version__
+from zsar_cli import __version__, distributed
 from zsar_cli.data.classes import NameMatcher
 from zsar_cli.evaluation import (
     Options,
@@ -90,7 +90,7 @@ def run_plan(
         cache: where the visual tower's features are kept.
 
     Returns:
-        the content of ``results.json``.
+        the content of ``results.json``; of several processes, for the first one alone.
 
     Raises:
         UsageError: ``output`` holds another evaluation, or more than ``max_missing`` of a list is missing or
@@ -99,7 +99,8 @@ def run_plan(
     for part in plan.parts:
         part.dataset.check_missing(max_missing)
     settings = settings_of(model, plan, options, prompts, cached=cache is not None)
-    file = RecordFile(output, settings) if output is not None else None
+    # Of several processes, the first one reads and writes
+    file = RecordFile(output, settings) if output is not None and distributed.rank() == 0 else None
     parts = {part.name: part for part in plan.parts}
     unreadable: dict[str, list[str]] = {name: [] for name in parts}
 
@@ -114,6 +115,9 @@ def run_plan(
     try:
         texts = {labels: encode(labels) for labels in dict.fromkeys(part.labels for part in plan.parts)}
         done = file.done if file is not None else {}
+        if distributed.world() > 1:
+            items = distributed.from_first({part: list(records) for part, records in done.items()})
+            done = done or {part: {item: {} for item in of_part} for part, of_part in items.items()}
         progress(sum(map(len, done.values())))
         records = evaluate_parts(
             model,
@@ -127,6 +131,8 @@ def run_plan(
     finally:
         if file is not None:
             file.close()
+    if distributed.rank() != 0:
+        return {}
     device = str(next(model.parameters()).device)
     results = {
         "model": model.name,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
+from zsar_cli import distributed
 from zsar_cli.cli.choices import (
     CacheOption,
     DeviceOption,
@@ -199,8 +200,10 @@ def evaluate(
     if report is not None:
         _check_report(report)
         output = output or report
-    results = _run(plan, chosen, options, text, device, precision, output, max_missing, cache, report)
-    _show_results(results, header, format, compare)
+    with distributed.processes():
+        results = _run(plan, chosen, options, text, device, precision, output, max_missing, cache, report)
+    if distributed.rank() == 0:
+        _show_results(results, header, format, compare)
 
 
 def _unknown_source(unknown: str | None, own_root: str | None, root: str | None) -> Any:
@@ -376,7 +379,7 @@ def _run(
         )
     if features is not None:
         console.note(f"Cache {features.summary()}.")
-    if report is not None:
+    if report is not None and distributed.rank() == 0:
         assert output is not None
         with console.status("Drawing the report ..."):
             _report(report, output, plan, network, encode, options, results)
