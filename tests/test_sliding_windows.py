@@ -210,3 +210,30 @@ def test_workers_give_the_same_and_stop_ends_it(tmp_path):
         assert (
             list(run_windows(ColourModel(), [str(path)], text_side(), pool, WindowOptions(), stop=stop)) == []
         )
+
+
+@pytest.mark.slow
+def test_five_clips_end_to_end_with_the_bundled_model(tmp_path):
+    from benchmarks.pictures import join
+    from zsar_cli import Recognizer
+    from zsar_cli.model.recognizer import ASSETS
+
+    if not (ASSETS / "motion-tiny" / "model.safetensors").is_file():
+        pytest.skip("the bundled model is not here")
+    clips = sorted((ASSETS / "samples").glob("unseen-*.mp4"))[:5]
+    join(clips, tmp_path / "long.mp4")
+    found = Recognizer.load("motion-tiny", device="cpu", precision="fp32").segments(
+        tmp_path / "long.mp4", str(ASSETS / "samples" / "labels.txt"), window=2, stride=1, threshold=1
+    )
+    truth = [clip.stem.removeprefix("unseen-").replace("-", " ") for clip in clips]
+    length = found.duration / 5
+
+    def answer(time: float) -> str:
+        return next(s.answer for s in found.segments if s.start <= time < s.end)
+
+    right = [answer((n + 0.5) * length) == label for n, label in enumerate(truth)]
+    assert sum(right) >= 4
+    starts = [s.start for s in found.segments]
+    for number in range(1, 5):
+        if right[number - 1] and right[number]:
+            assert min(abs(start - number * length) for start in starts) <= 0.5

@@ -1,0 +1,54 @@
+"""What a finished training run leaves to look at."""
+
+from __future__ import annotations
+
+import builtins
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from zsar_cli.cli import console
+from zsar_cli.cli.train import _draw_curves
+
+HISTORY = [
+    *({"step": s, "total": 2 / s, "pos": 1 / s, "lr": 1e-4, "module_lr": 1e-3} for s in range(1, 9)),
+    {"step": 8, "held_out_top1": 0.5},
+]
+
+
+def test_curves_are_drawn(tmp_path):
+    _draw_curves(HISTORY, tmp_path)
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.width == 1200
+    _draw_curves([], tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_run_does_not_fail_for_want_of_matplotlib(tmp_path, monkeypatch, capsys):
+    real = builtins.__import__
+
+    def without(name, *arguments, **options):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    _draw_curves(HISTORY, tmp_path)
+    assert "matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("validation", "command"), [({"seen": 0.9, "unseen": 0.6}, "zsar eval"), ({}, "zsar predict")]
+)
+def test_the_end_says_how_good_it_is_and_what_to_do_next(tmp_path, capsys, validation, command):
+    summary = SimpleNamespace(steps=8, seconds=3.0, loss=0.25, best=0.5, best_step=8, validation=validation)
+    console.train_summary(summary, tmp_path / "my run")
+    said = capsys.readouterr()
+    assert not said.out
+    assert "0.250" in said.err
+    assert "50.0%" in said.err
+    assert all(f"{value:.1%}" in said.err for value in validation.values())
+    assert f"{command} " in said.err.split("Next:")[1]
+    assert f"'{tmp_path / 'my run'}'" in said.err  # can be pasted
