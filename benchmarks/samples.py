@@ -12,6 +12,7 @@ from pathlib import Path
 
 from zsar_cli.data import motion_shapes
 
+FILLERS = {"a", "the", "while", "each", "other"}  # file names stay short
 SAMPLES = Path(__file__).parent.parent / "zsar_cli" / "assets" / "samples"
 
 
@@ -23,7 +24,8 @@ def main() -> None:
     unseen = motion_shapes.class_labels("unseen")
     for split, labels in (("unseen", unseen[::5]), ("neither", motion_shapes.class_labels("neither")[:1])):
         for label in labels:
-            path = SAMPLES / f"{split}-{label.replace(' ', '-')}.mp4"
+            words = [word for word in label.split() if word not in FILLERS]
+            path = SAMPLES / f"{'-'.join(words if split == 'unseen' else ['neither', *words])}.mp4"
             motion_shapes.write_video(path, label, motion_shapes.CLIPS_PER_CLASS[split], split=split)
             print(path.name, path.stat().st_size)
     heading = "# Pairs of motions that motion-tiny never saw together in training.\n"
