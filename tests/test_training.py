@@ -23,17 +23,16 @@ from zsar_cli.batches import Batch, Schedule, decoded_stream, one_ahead
 from zsar_cli.data.definitions import Item
 from zsar_cli.errors import UsageError
 from zsar_cli.holdout import hold_out
+from zsar_cli.losses import Prompts, losses
 from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.recognizer import Parts, RecognizerModel
 from zsar_cli.prompts import Templates
 from zsar_cli.recipe import Recipe, load_recipe, make_recipe, override, recipe_content
 from zsar_cli.training import (
     NonFiniteLoss,
-    Prompts,
     Trainer,
     interpolate,
     learning_rate,
-    losses,
     make_optimizer,
     total_steps,
 )

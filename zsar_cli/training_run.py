@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,10 +113,10 @@ def describe_run(environment: Environment) -> list[str]:
 
 
 def start_model(recipe: Recipe, device: str) -> RecognizerModel:
-    """The recipe's backbone with fresh modules, the same for the same seed; or a model of zsar's with its own.
+    """The recipe's backbone with fresh modules, the same for the same seed; or a model of zsar's, with its own parts.
 
     Raises:
-        UsageError: it cannot be had, or it has other parts than the recipe says.
+        UsageError: it cannot be had.
     """
     import torch
 
@@ -127,16 +127,7 @@ def start_model(recipe: Recipe, device: str) -> RecognizerModel:
     if recipe.architecture is not None:
         backbone = Backbone.from_config(dict(recipe.architecture), spec=recipe.model)
     elif is_recognizer(recipe.model):
-        model = load_model(recipe.model, device=device)
-        if model.parts != recipe.parts:
-            flags = " ".join(
-                f"--parts-{k} {v}" for k, v in asdict(model.parts).items() if not isinstance(v, bool)
-            )
-            raise UsageError(
-                f"{recipe.model} has other parts than the recipe. To train it further, give the recipe its parts: "
-                f"{flags}"
-            )
-        return model
+        return load_model(recipe.model, device=device)
     else:
         backbone = load_backbone(recipe.model, device=device, precision="fp32")
     return RecognizerModel(backbone, recipe.parts).to(device)
@@ -185,6 +176,7 @@ def _run(
     if first:
         _check_same_run(output, recipe, resume)
     model = start_model(recipe, device)
+    recipe = replace(recipe, parts=model.parts)
     steps = total_steps(len(dataset.items), recipe)
     cache = _open_cache(environment, model, len(dataset.items))
     started = time.perf_counter()
@@ -257,7 +249,7 @@ def label_embeddings(model: RecognizerModel, labels: Sequence[str], templates: T
     """(C, E) embeddings of labels in the first of the positive templates: enough to compare checkpoints by."""
     import torch
 
-    from zsar_cli.training import fill_template
+    from zsar_cli.losses import fill_template
 
     with torch.no_grad():
         return model.backbone.encode_text(fill_template(templates.positive[0], labels))

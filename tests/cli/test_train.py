@@ -247,12 +247,7 @@ def test_a_model_of_zsars_own_is_trained_further(zsar, recipe, videos, tmp_path)
     assert zsar("train", "-c", recipe, "-o", first).code == 0
     options = ("train", "-c", "modules", "--data", videos, "--model", first, "-o", second, "--workers", 0)
     options += ("--steps", 2, "--batch-size", 2, "--frames", 2, "--precision", "fp32")
-    wrong = zsar(*options)
-    assert wrong.code == 2
-    assert "--parts-width 16 --parts-queries 2" in " ".join(
-        wrong.err.replace("--parts-negatives learned ", "").split()
-    )
-    done = zsar(*options, *SMALL)
+    done = zsar(*options)  # it has parts of its own, whatever the recipe's
     assert done.code == 0, done.err
     before, after = (load_file(run / "model.safetensors") for run in (first, second))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
