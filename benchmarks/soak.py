@@ -22,10 +22,14 @@ MARKS = 10
 
 
 def memory() -> tuple[float, float]:
-    """MB of this process, and of all those below it."""
+    """MB of this process, and of all those below it: what they hold, in memory or swapped out."""
+
+    def held(process: psutil.Process) -> float:
+        info = process.memory_full_info()
+        return (info.uss + getattr(info, "swap", 0)) / 2**20
+
     own = psutil.Process()
-    below = sum(child.memory_info().rss for child in own.children(recursive=True))
-    return own.memory_info().rss / 2**20, below / 2**20
+    return held(own), sum(held(child) for child in own.children(recursive=True))
 
 
 def soak(opens: int, folder: Path) -> Iterator[tuple[int, float, float]]:

@@ -56,7 +56,8 @@ class TextCache:
                         f"SELECT key, crc, vector FROM texts WHERE key IN ({marks})", part
                     )
                     for key, crc, vector in rows:
-                        if isinstance(vector, bytes) and zlib.crc32(vector) == crc and len(vector) % 4 == 0:
+                        whole = isinstance(vector, bytes) and len(vector) % 4 == 0 and key in keys
+                        if whole and zlib.crc32(key + vector) == crc:
                             found[keys[key]] = np.frombuffer(vector, dtype="<f4").astype(np.float32)
         except sqlite3.Error as error:
             self._give_up(path, error)
@@ -70,7 +71,7 @@ class TextCache:
         rows = []
         for text, vector in vectors.items():
             content = np.ascontiguousarray(vector, dtype="<f4").tobytes()
-            rows.append((_key(text), zlib.crc32(content), content))
+            rows.append((_key(text), zlib.crc32(_key(text) + content), content))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_file() and path.stat().st_size > LIMIT:

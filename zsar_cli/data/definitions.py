@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -170,7 +171,10 @@ def _parse(path: Path) -> Definition:
         raise UsageError(f"{path} has unknown keys: {odd}. Known: {', '.join(sorted(known))}.")
     root = raw.get("root")
     if root is not None:
-        root = str((path.parent / Path(root).expanduser()).resolve())
+        try:
+            root = str((path.parent / Path(root).expanduser()).resolve())
+        except (TypeError, ValueError, OSError, RuntimeError):  # RuntimeError: ~nobody
+            raise UsageError(f"{path}: root must be the path of a folder, not {str(root)[:100]!r}.") from None
     for key in ("splits", "subsets"):
         if not isinstance(raw.get(key) or {}, dict):
             raise UsageError(f"{path}: {key} must be a map from a split's name to its lists.")
@@ -206,7 +210,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 def _local(definition: Path, entry: Any) -> str:
     """A list that lies beside its definition is taken from there, else it is looked for below the root."""
     beside = definition.parent / str(entry)
-    return str(beside.resolve()) if beside.exists() and definition.parent != SETS else str(entry)
+    return str(beside.resolve()) if os.path.exists(beside) and definition.parent != SETS else str(entry)
 
 
 def _parse_classes(path: Path, raw: Any) -> ClassList | None:
@@ -214,12 +218,12 @@ def _parse_classes(path: Path, raw: Any) -> ClassList | None:
         return None
     if isinstance(raw, list):
         return ClassList(path.stem, tuple(map(str, raw)))
-    if (path.parent / str(raw)).is_file():
+    if os.path.isfile(path.parent / str(raw)):
         return ClassList(path.stem, read_class_map(path.parent / str(raw)))
     if normalise_name(str(raw)) in map(normalise_name, list_names()):
         return class_list(str(raw))
     raise UsageError(
-        f"{path}: classes {raw!r} is neither a list, a file beside it, nor a built-in class list."
+        f"{path}: classes {str(raw)[:100]!r} is neither a list, a file beside it, nor a built-in class list."
     )
 
 

@@ -121,7 +121,7 @@ def preprocess_of(settings: dict[str, Any], clip: Any) -> Preprocess:
             fill_color=merged["fill_color"],
         )
     except (TypeError, ValueError) as error:
-        raise UsageError(f"The model's preprocessing settings are not right: {error}.") from error
+        raise UsageError(f"The model's preprocessing settings are not right: {str(error)[:200]}.") from error
 
 
 def token_width(visual: Any) -> int:

@@ -270,6 +270,11 @@ def _load_directory(directory: Path, *, device: str, precision: str) -> Recogniz
     refuse_oversized(tensors, directory, said.architecture, said.parts)
     if said.architecture is not None:
         backbone = Backbone.from_config(said.architecture, preprocess=said.preprocess, spec=said.backbone)
+        size = getattr(backbone.clip.visual, "image_size", backbone.preprocess.size)
+        if backbone.preprocess.size != ((size, size) if isinstance(size, int) else tuple(size)):
+            raise UsageError(
+                f"{directory / 'config.yaml'} names two sizes of pictures; copy the directory again."
+            )
         expected = None
     else:
         backbone = load_backbone(said.backbone, device=device, precision="fp32")
