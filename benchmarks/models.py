@@ -22,7 +22,9 @@ FRAMES = 8
 
 def main() -> None:
     """Print a Markdown table."""
-    print("| default model | parameters | of the text tower | weights in fp32 | 8 frames, fp32 | 8 frames, bf16 |")
+    print(
+        "| default model | parameters | of the text tower | weights in fp32 | 8 frames, fp32 | 8 frames, bf16 |"
+    )
     print("|---|---:|---:|---:|---:|---:|")
     for name, use in MODELS.items():
         with without_initialisation():

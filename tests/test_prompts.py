@@ -620,6 +620,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+    with atomic_write(path) as aside:
+        save_file({"x": torch.zeros(1)}, aside)  # which makes a private file in its place
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield aside
         with open(aside, "rb+") as handle:
             os.fsync(handle.fileno())
+        _open_to_others(aside)
         os.replace(aside, target)
     except BaseException as error:
         with suppress(OSError):
@@ -59,14 +60,15 @@ def _reserve(target: Path, path: str | Path) -> Path:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
             raise UsageError(f"{path} cannot be written: there is no directory {target.parent}.") from error
         raise UsageError(f"{path} cannot be written: {_reason(error) or error.strerror or error}.") from error
-    try:
-        # mkstemp gives a file that only its owner may read; what is written here is an ordinary file
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-    finally:
-        os.close(handle)
+    os.close(handle)
     return Path(name)
+
+
+def _open_to_others(path: Path) -> None:
+    """The rights of any new file: mkstemp and safetensors make files that only their owner may read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def _reason(error: BaseException) -> str | None:
