@@ -84,7 +84,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         long = Path(folder) / "long.mp4"
-        join([clip for clip in clips if clip.name.startswith("unseen")][:5], long)
+        join([clip for clip in clips if not clip.name.startswith("neither")][:5], long)
         (record,) = answers(str(long), *labels, "--model", model, "--window", "2", "--stride", "1")
         record["video"] = long.name
         command = f"zsar predict long.mp4 --labels {SAMPLES}/labels.txt --model {model} \\\n    --window 2 --stride 1"

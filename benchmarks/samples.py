@@ -16,6 +16,11 @@ FILLERS = {"a", "the", "while", "each", "other"}  # file names stay short
 SAMPLES = Path(__file__).parent.parent / "zsar_cli" / "assets" / "samples"
 
 
+def file_name(label: str) -> str:
+    """The label less its small words."""
+    return "-".join(word for word in label.split() if word not in FILLERS) + ".mp4"
+
+
 def main() -> None:
     """Write them."""
     SAMPLES.mkdir(parents=True, exist_ok=True)
@@ -24,8 +29,7 @@ def main() -> None:
     unseen = motion_shapes.class_labels("unseen")
     for split, labels in (("unseen", unseen[::5]), ("neither", motion_shapes.class_labels("neither")[:1])):
         for label in labels:
-            words = [word for word in label.split() if word not in FILLERS]
-            path = SAMPLES / f"{'-'.join(words if split == 'unseen' else ['neither', *words])}.mp4"
+            path = SAMPLES / (file_name(label) if split == "unseen" else f"neither-{file_name(label)}")
             motion_shapes.write_video(path, label, motion_shapes.CLIPS_PER_CLASS[split], split=split)
             print(path.name, path.stat().st_size)
     heading = "# Pairs of motions that motion-tiny never saw together in training.\n"

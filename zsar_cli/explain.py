@@ -52,7 +52,7 @@ class Evidence:
 
     frames: np.ndarray  # (T, h, w, 3) uint8, as the model sees them
     heat: np.ndarray | None  # (T, rows, columns)
-    learned: bool  # heat is the model's own saliency, 0..1; if not, how much patch tokens change
+    learned: bool  # heat is the length of MSM's motion tokens; if not, how much patch tokens change
     labels: list[LabelEvidence]  # best first
     unknown: float
 
@@ -77,7 +77,7 @@ def examine(
         video = F.normalize(encoding.embedding.mean(dim=0, keepdim=True), dim=-1)
         scores = model.score(video, text.positive, text.negative, text.bank)
         shown = crops // 2  # the centre
-        heat = _token_change(features, shown) if encoding.saliency is None else encoding.saliency[shown]
+        heat = _token_change(features, shown) if encoding.motion_map is None else encoding.motion_map[shown]
     best = scores.score[0].topk(min(top_k, len(text.labels))).indices.tolist()
     labels = [
         LabelEvidence(
@@ -92,7 +92,7 @@ def examine(
     return Evidence(
         frames=np.asarray(pixels[shown]),
         heat=_as_grid(heat.float().cpu().numpy(), model.preprocess.size),
-        learned=encoding.saliency is not None,
+        learned=encoding.motion_map is not None,
         labels=labels,
         unknown=float(scores.unknown[0]),
     )

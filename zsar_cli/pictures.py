@@ -132,7 +132,7 @@ def _heat_scale(figure: Figure, axes: Any, image: Any, learned: bool) -> None:
     bar = figure.colorbar(ScalarMappable(image.norm, image.cmap), cax=axes, orientation="horizontal")
     bar.ax.tick_params(labelsize=8, length=2)
     bar.ax.locator_params(nbins=4)
-    name = "motion saliency (MSM)" if learned else "change of patch tokens (this model has no MSM)"
+    name = "strength of motion (MSM)" if learned else "change of patch tokens (this model has no MSM)"
     axes.set_title(name, fontsize=9, pad=3, loc="right")
 
 

@@ -1,8 +1,10 @@
 """When it happens: sliding windows over long video, the engine behind ``zsar predict --window``.
 
 A video is decoded once and each of its frames goes through the visual tower once; windows share them. Every
-moment is described by the mean embedding of the windows that cover it, as several views of one clip would be,
-and neighbouring stretches with the same answer become one segment.
+moment is answered by the surest of the windows that cover it, the one with the lowest ``unknown``: a window that
+straddles two actions is rarely that, so segments end where actions do (the mean of the windows' embeddings blurred
+every boundary by half a window). Whether anything happens there at all is said by the mean of their ``unknown``.
+Neighbouring stretches with the same answer become one segment.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from zsar_cli.prediction import TextSide
 
 WINDOWS_AT_ONCE = 16  # through the motion modules together
-CELLS_AT_ONCE = 1024  # scored together
+SCORED_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -241,22 +243,22 @@ def _timeline(
     path: str, slider: _Slider, text: TextSide, options: WindowOptions, warning: str | None
 ) -> Timeline | Failure:
     import torch
-    from torch.nn import functional as F
 
-    parts = cells(slider.starts, options.frames)
-    embeddings = torch.stack(slider.embeddings)
-    means = torch.stack([embeddings[covering.start : covering.stop].mean(dim=0) for _, _, covering in parts])
     score, yes, unknown = [], [], []
-    for some in F.normalize(means, dim=-1).split(CELLS_AT_ONCE):
+    for some in torch.stack(slider.embeddings).split(SCORED_AT_ONCE):
         found = slider.model.score(some, text.positive, text.negative, text.bank)
         score.append(found.score.cpu())
         yes.append(found.yes.cpu())
         unknown.append(found.unknown.cpu())
-    table = _Scores(torch.cat(score), torch.cat(yes), torch.cat(unknown))
-    if not torch.isfinite(table.unknown).all():
+    windows = _Scores(torch.cat(score), torch.cat(yes), torch.cat(unknown))
+    if not torch.isfinite(windows.unknown).all():
         return Failure(
             path, "not_finite", "the model's numbers overflowed on this video; use --precision fp32"
         )
+    parts, doubt = cells(slider.starts, options.frames), windows.unknown.tolist()
+    surest = [min(covering, key=lambda window: doubt[window]) for _, _, covering in parts]
+    unknown_at = torch.stack([windows.unknown[c.start : c.stop].mean() for _, _, c in parts])
+    table = _Scores(windows.score[surest], windows.yes[surest], unknown_at)
     times = [min(first * slider.step, slider.duration) for first, _, _ in parts] + [slider.duration]
     segments = _merge(table, times, text.labels, options)
     return Timeline(path, segments, slider.duration, slider.frames, warning or slider.warning)

@@ -78,8 +78,8 @@ def test_any_number_of_frames(tower, frames):
         encoding = model(torch.randn(1, frames, 3, 32, 32))
     patches = 16 if tower == "vit" else 4
     assert encoding.embedding.shape == (1, model.backbone.embed_dim)
-    assert encoding.saliency.shape == (1, frames, patches)
-    assert 0 <= encoding.saliency.min() <= encoding.saliency.max() <= 1
+    assert encoding.motion_map.shape == (1, frames, patches)
+    assert encoding.motion_map.min() >= 0
     torch.testing.assert_close(encoding.embedding.norm(dim=-1), torch.ones(1))
 
 

@@ -39,7 +39,16 @@ class Separation:
 
     motion: Tensor  # (B, T, N, M) motion-sensitive tokens
     static: Tensor  # (B, N, M) global-static tokens
-    saliency: Tensor  # (B, T, N) in 0..1: how much each patch moves; the heat map people look at
+    saliency: Tensor  # (B, T, N) in 0..1: a_t, how much of each patch's motion is let through
+
+    @property
+    def strength(self) -> Tensor:
+        """Length of the motion-sensitive tokens, (B, T, N): what moves where; the heat map people look at.
+
+        ``a_t`` alone is none: it scales cues that are already small where nothing moves, and a trained model uses
+        it to weigh kinds of motion, not to find it.
+        """
+        return self.motion.float().square().mean(dim=-1).sqrt()
 
 
 class MotionSeparation(nn.Module):

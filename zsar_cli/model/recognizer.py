@@ -43,7 +43,7 @@ class VideoEncoding:
     """A batch of clips as the model sees them."""
 
     embedding: Tensor  # (B, E) of unit length
-    saliency: Tensor | None = None  # (B, T, N) in 0..1
+    motion_map: Tensor | None = None  # (B, T, N) how strongly each patch moves
     motion: Tensor | None = None  # (B, M) pooled motion, before and
     refined: Tensor | None = None  # (B, M) after aggregation
     static: Tensor | None = None  # (B, M) pooled static context
@@ -146,7 +146,7 @@ class RecognizerModel(nn.Module):
         refined = self.mab(separation).mean(dim=1) if self.mab is not None else motion
         return VideoEncoding(
             embedding=F.normalize(pooled + self.project(refined).float(), dim=-1),
-            saliency=separation.saliency,
+            motion_map=separation.strength,
             motion=motion,
             refined=refined,
             static=separation.static.mean(dim=1),
