@@ -76,7 +76,7 @@ def main() -> None:
     labels = ("--labels", f"{SAMPLES}/labels.txt")
     shown = [str(clip.relative_to(ROOT)) for clip in clips[:3]]
     records = answers(*shown, *labels, "--model", model, "--top-k", "3", "--threshold", "0.5")
-    command = f"zsar predict {SAMPLES} \\\n    --labels {SAMPLES}/labels.txt --model {model} --top-k 3 --threshold 0.5"
+    command = f"zsar predict {SAMPLES} --model {model} --top-k 3 \\\n    --labels {SAMPLES}/labels.txt --threshold 0.5"
     screen(
         command,
         [line for record in records for line in _answer_lines(record, WIDTH)],

@@ -102,7 +102,7 @@ def test_boundaries_and_answers(tmp_path, stride):
     assert found.segments[-1].end == found.duration == pytest.approx(20)
     ends = [segment.end for segment in found.segments]
     assert ends[:2] == pytest.approx([4, 10], abs=stride / 2 + 1e-6)
-    assert ends[2] == pytest.approx(16, abs=1)  # a little colour outweighs grey: half a window
+    assert 16 <= ends[2] < 18  # a little colour outweighs grey: less than a window
     for one, other in zip(found.segments, found.segments[1:], strict=False):
         assert one.end == other.start
     assert model.seen == found.frames == 80  # 8 frames each 2 s, whatever the stride

@@ -3,7 +3,7 @@
 A video is decoded once and each of its frames goes through the visual tower once; windows share them. Every
 moment is answered by the surest of the windows that cover it, the one with the lowest ``unknown``: a window that
 straddles two actions is rarely that, so segments end where actions do (the mean of the windows' embeddings blurred
-every boundary by half a window). Whether anything happens there at all is said by the mean of their ``unknown``.
+every boundary by half a window). The price: an action before nothing may seem to last up to a window longer.
 Neighbouring stretches with the same answer become one segment.
 """
 
@@ -257,8 +257,7 @@ def _timeline(
         )
     parts, doubt = cells(slider.starts, options.frames), windows.unknown.tolist()
     surest = [min(covering, key=lambda window: doubt[window]) for _, _, covering in parts]
-    unknown_at = torch.stack([windows.unknown[c.start : c.stop].mean() for _, _, c in parts])
-    table = _Scores(windows.score[surest], windows.yes[surest], unknown_at)
+    table = _Scores(windows.score[surest], windows.yes[surest], windows.unknown[surest])
     times = [min(first * slider.step, slider.duration) for first, _, _ in parts] + [slider.duration]
     segments = _merge(table, times, text.labels, options)
     return Timeline(path, segments, slider.duration, slider.frames, warning or slider.warning)
