@@ -139,8 +139,8 @@ def test_recipe_files_and_flags(tmp_path):
     assert override(recipe, epochs=3, steps=7).steps == 7
     for content, said in (
         ("- a\n", "must be a map"),
-        ("a: [", "is no YAML"),
-        ("!!python/name:os.x", "is no YAML"),
+        ("a: [", "is not YAML"),
+        ("!!python/name:os.x", "is not YAML"),
     ):
         path.write_text(content)
         with pytest.raises(UsageError, match=said):

@@ -39,8 +39,8 @@ COMMANDS = {
         "Name the action in videos.",
         'zsar predict video.mp4 --label "arm wrestling" --label "playing chess"\n'
         "  find . -name '*.mp4' | zsar predict - --labels ucf101 --output answers.jsonl\n"
-        "  zsar predict video.mp4 --labels ucf101 --window 4 --stride 2      when it happens\n"
-        "  zsar predict video.mp4 --labels ucf101 --explain sheets           where the model saw it",
+        "  zsar predict video.mp4 --labels ucf101 --window 4 --stride 2\n"
+        "  zsar predict video.mp4 --labels ucf101 --explain sheets",
     ),
     "train": Lazy(
         "train",
