@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check audit format bench ablation fuzz soak motion-tiny samples pictures wheel clean
+.PHONY: demo test test-fast check audit format bench ablation fuzz soak motion-tiny samples pictures readme wheel clean
 
 # Installed once, and again whenever the dependencies change. hatchling's editable build needs no isolation,
 # which also works where a build environment cannot be downloaded.
@@ -63,6 +63,9 @@ motion-tiny: $(VENV)/.installed
 # The pictures of the README, of what the bundled model answers.
 pictures: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.pictures
+
+readme: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.readme
 
 samples: $(VENV)/.installed
 	$(BIN)/python benchmarks/samples.py

@@ -1,0 +1,63 @@
+"""Put what the commands print into the README: motion-tiny's evaluation, and the ablation where it is complete.
+
+    python -m benchmarks.readme
+
+Runs ``zsar eval --precision fp32`` (some two minutes) and reads ``benchmarks/results/ablation``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ablation import VARIANTS, result_name, tables
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+ABLATION = ROOT / "benchmarks" / "results" / "ablation"
+SEEDS = (0, 1, 2)
+
+
+def main() -> None:
+    """Rewrite the blocks between the README's marks."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "zsar_cli", "eval", "--precision", "fp32", "--output", folder]
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        results = json.loads((Path(folder) / "results.json").read_text())
+    replace_block("motion-tiny", evaluation_table(results))
+    if all((ABLATION / f"{result_name(v, s)}.json").exists() for v in VARIANTS for s in SEEDS):
+        replace_block("ablation", tables(ABLATION))
+
+
+def evaluation_table(results: dict[str, Any]) -> str:
+    """What ``zsar eval`` printed, as Markdown."""
+    lines = ["| clips of | among | clips | top-1 | 95% of it |", "|---|---|---:|---:|---:|"]
+    for name, part in results["parts"].items():
+        low, high = part["top1_interval95"]
+        lines.append(
+            f"| {name.removesuffix(' of all')} classes | {part['classes']} labels | {part['videos']} "
+            f"| {100 * part['top1']:.1f} | {100 * low:.1f}-{100 * high:.1f} |"
+        )
+    yes = results["open_set"]["scores"]["yes"]
+    lines += [
+        "",
+        f"Harmonic mean of seen and unseen among all labels: {100 * results['summary']['harmonic_mean']:.1f}. "
+        f"`unknown` of clips whose label is in no list, against unseen ones: AUROC {100 * yes['auroc']:.1f}, "
+        f"FPR at TPR 0.95 {100 * yes['fpr95']:.1f}.",
+    ]
+    return "\n".join(lines)
+
+
+def replace_block(name: str, text: str) -> None:
+    """Put ``text`` between ``<!-- name -->`` and ``<!-- /name -->``."""
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, rest = README.read_text(encoding="utf-8").split(start)
+    README.write_text(f"{before}{start}{text}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
