@@ -96,7 +96,7 @@ DeviceOption = Annotated[
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(help="auto: bf16 where the hardware computes in it, else fp32.", envvar="ZSAR_PRECISION"),
+    typer.Option(help="auto: bf16 where this machine is faster in it, else fp32.", envvar="ZSAR_PRECISION"),
 ]
 
 
