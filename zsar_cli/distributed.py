@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import queue
+import secrets
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -19,7 +21,6 @@ from typing import Any
 from zsar_cli.errors import UsageError
 
 PATIENCE = timedelta(days=30)  # that one rank may be ahead of another; a rank that dies is noticed at once
-_patient: Any = None  # gloo group for waiting on others while they work, however long that takes
 
 
 def rank() -> int:
@@ -70,15 +71,21 @@ def processes(device: str = "cpu") -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
-    global _patient
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
-        _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        store, number, count = next(dist.rendezvous("env://"))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            store=dist.PrefixStore(_agree(store), store),
+            rank=number,
+            world_size=count,
+        )
         yield
-        dist.barrier(_patient)  # the others' last messages may still be on their way
+        for _ in to_first(()):  # nobody leaves while a message is on its way
+            pass
+        from_first()
     except (RuntimeError, ValueError) as error:
         if not _about_peers(error):
             raise
@@ -87,9 +94,30 @@ def processes(device: str = "cpu") -> Iterator[None]:
             "why. Start the job again with --resume."
         ) from error
     finally:
-        _patient = None
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _agree(store: Any) -> str:
+    """A word that all the processes of this start share, and no earlier start had.
+
+    Torchrun's store outlives a restart, and the addresses that dead processes left in it would be called in vain.
+    What rank 0 says may be left over, too; so the others say a word of their own, which only a living rank 0 answers.
+    """
+    own = secrets.token_hex(8)
+    if rank() == 0:
+        store.set("zsar/start", own)
+        for other in range(1, world()):
+            theirs = store.get(f"zsar/{own}/{other}").decode()
+            store.set(f"zsar/{own}/{other}/{theirs}", "seen")
+        return own
+    while True:
+        start = store.get("zsar/start").decode()
+        store.set(f"zsar/{start}/{rank()}", own)
+        for _ in range(20):
+            if store.check([f"zsar/{start}/{rank()}/{own}"]):
+                return start
+            time.sleep(0.05)
 
 
 def _about_peers(error: Exception) -> bool:
@@ -106,10 +134,12 @@ def from_first(value: Any = None) -> Any:
     """Rank 0's ``value`` (anything JSON holds) in every process; the others may wait long for it."""
     if world() == 1:
         return value
-    import torch.distributed as dist
-
-    data = _to_tensor(value) if rank() == 0 else None
-    return _to_value(_pass_on(data, lambda tensor: dist.broadcast(tensor, 0, group=_patient)))
+    if rank() != 0:
+        return _receive(0)
+    data = _to_tensor(value)
+    for other in range(1, world()):
+        _send(data, other)
+    return value
 
 
 def own_share(items: Iterable[Any]) -> Iterable[Any]:
@@ -130,12 +160,10 @@ def to_first(own: Iterable[Any]) -> Iterator[tuple[int, Any]]:
     if world() == 1:
         yield from ((0, item) for item in own)
         return
-    import torch.distributed as dist
-
     if rank() != 0:
         for item in own:
-            _pass_on(_to_tensor([item]), lambda tensor: dist.send(tensor, 0, group=_patient))
-        _pass_on(_to_tensor([]), lambda tensor: dist.send(tensor, 0, group=_patient))
+            _send(_to_tensor([item]), 0)
+        _send(_to_tensor([]), 0)
         return
     arrived: queue.Queue[tuple[int, Any]] = queue.Queue()
     for source in range(1, world()):
@@ -172,36 +200,46 @@ def in_turn(arrivals: Iterable[tuple[int, Any]], count: int | None = None) -> It
 
 
 def _receive_all(source: int, arrived: queue.Queue[tuple[int, Any]]) -> None:
-    import torch.distributed as dist
-
     message: Any = True
     try:
         while message:
-            message = _to_value(_pass_on(None, lambda tensor: dist.recv(tensor, source, group=_patient)))
+            message = _receive(source)
             arrived.put((source, message))
     except Exception as error:
         arrived.put((source, error))
 
 
-def _pass_on(data: Any, move: Callable[[Any], Any]) -> Any:
-    """Send ``data`` with ``move``, or receive it where there is none: its size goes ahead of it."""
+def _send(data: Any, to: int) -> None:
+    """Bytes in a tensor to another rank, their number ahead of them."""
     import torch
+    import torch.distributed as dist
 
-    size = torch.tensor([0 if data is None else len(data)])
-    move(size)
-    data = torch.empty(int(size), dtype=torch.uint8) if data is None else data
-    move(data)
-    return data
+    for tensor in (torch.tensor([len(data)]), data):
+        _wait(dist.isend(tensor, to))
+
+
+def _receive(source: int) -> Any:
+    """What another rank sent, read."""
+    import torch
+    import torch.distributed as dist
+
+    size = torch.tensor([0])
+    _wait(dist.irecv(size, source))
+    data = torch.empty(int(size), dtype=torch.uint8)
+    _wait(dist.irecv(data, source))
+    return json.loads(data.numpy().tobytes())
+
+
+def _wait(work: Any) -> None:
+    work.wait(
+        PATIENCE
+    )  # the group's own limit is for steps of a training run, not for hours of another's work
 
 
 def _to_tensor(value: Any) -> Any:
     import torch
 
     return torch.frombuffer(bytearray(json.dumps(value).encode("ascii")), dtype=torch.uint8)
-
-
-def _to_value(data: Any) -> Any:
-    return json.loads(data.numpy().tobytes())
 
 
 CHUNK = 2**24  # numbers that are sent in one message
