@@ -44,6 +44,7 @@ def rest_of(value: object) -> object:
     return "a number" if isinstance(value, (int, float)) else value
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_have_the_results_of_one(tiny_clip_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path / "cache"))
