@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ from zsar_cli.cli.choices import (
     refuse_directory,
 )
 from zsar_cli.cli.formats import Format
+from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -549,14 +549,5 @@ def _interruptible(run: Run) -> Iterator[None]:
             raise KeyboardInterrupt
         run.stop.set()
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before: dict[int, Any] = {}
-    for number in (getattr(signal, name) for name in names):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup: asked not to listen
-            with contextlib.suppress(ValueError):  # not the main thread
-                before[number] = signal.signal(number, handle)
-    try:
+    with listening(handle):
         yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
+from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
 from zsar_cli.recipe import Recipe, load_recipe, override
 
@@ -152,14 +152,5 @@ def _stoppable() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before: dict[int, Any] = {}
-    for number in (getattr(signal, name) for name in names):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup: asked not to listen
-            with contextlib.suppress(ValueError):  # not the main thread
-                before[number] = signal.signal(number, handle)
-    try:
+    with listening(handle):
         yield stop
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
