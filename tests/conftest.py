@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.forked import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -35,3 +38,10 @@ def tiny_clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_models import make_tiny_clip
 
     return make_tiny_clip(tmp_path_factory.mktemp("models") / "tiny-clip")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Starts ``zsar`` as processes that need not import torch."""
+    with Server(tmp_path_factory.mktemp("server") / "socket") as server:
+        yield server

@@ -55,7 +55,7 @@ def parameters() -> list:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory, tiny_clip_dir) -> tuple[Path, dict[str, str]]:
+def desk(tmp_path_factory, tiny_clip_dir, server) -> tuple[Path, dict[str, str]]:
     """A folder with the files that the pages speak of, and an environment in which ``zsar`` is this code."""
     folder = tmp_path_factory.mktemp("desk")
     write_video(folder / "video.mp4", 60)
@@ -69,7 +69,8 @@ def desk(tmp_path_factory, tiny_clip_dir) -> tuple[Path, dict[str, str]]:
     )
     (folder / "bin").mkdir()
     shim = folder / "bin" / "zsar"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m zsar_cli "$@"\n')
+    client = REPOSITORY / "tests" / "forked.py"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{client}" "{server.place}" "$@"\n')
     shim.chmod(0o755)
     environment = {
         **os.environ,
@@ -89,7 +90,7 @@ def test_what_the_pages_say_works(block: Block, desk):
     if block.kind == "python":
         script = folder / "script.py"
         script.write_text(block.text)
-        commands = [f'"{sys.executable}" script.py']
+        commands = ["zsar script.py"]  # as python script.py
     else:
         joined = block.text.replace("\\\n", " ")
         commands = [line[2:] for line in joined.splitlines() if line.startswith("$ ")]

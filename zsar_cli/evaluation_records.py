@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write, lock_file
 from zsar_cli.records import to_json
+
+if TYPE_CHECKING:
+    from zsar_cli.protocols import Part
 
 Records = dict[str, dict[int, dict[str, Any]]]  # part -> item number -> record
 
@@ -55,9 +60,9 @@ class RecordFile:
                 try:
                     record = json.loads(line)
                     part, item, failed = record["part"], record["item"], "error" in record
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     break
-                if not line.endswith(b"\n"):
+                if not (line.endswith(b"\n") and isinstance(part, str) and isinstance(item, int)):
                     break
                 whole += len(line)
                 failures += failed
@@ -86,3 +91,41 @@ class RecordFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def usable(done: Records, parts: Sequence[Part], probes: Sequence[str] = ()) -> Records:
+    """The records of an earlier run that can be this evaluation's; what a disk or an editor spoilt is done again."""
+    return {
+        part.name: {
+            item: record
+            for item, record in done.get(part.name, {}).items()
+            if _can_be_of(part, item, record, probes)
+        }
+        for part in parts
+    }
+
+
+def _can_be_of(part: Part, item: Any, record: dict[str, Any], probes: Sequence[str]) -> bool:
+    if type(item) is not int or not 0 <= item < len(part.items):
+        return False
+    known = part.targets[item] >= 0
+    ranks = [record.get("rank")]
+    top, unknown = record.get("top"), record.get("unknown")
+    if probes:
+        probed = record.get("probes")
+        ranks += [probed.get(probe) for probe in probes] if isinstance(probed, dict) else [-1]
+    return (
+        record.get("video") == part.items[item].listed
+        and record.get("label") == (part.labels[part.targets[item]] if known else None)
+        and all(type(r) is int and 0 <= r < len(part.labels) if known else r is None for r in ranks)
+        and isinstance(top, list)
+        and len(top) > 0
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in top)
+        and all(label in part.labels and _finite(score) for label, score in top)
+        and isinstance(unknown, dict)
+        and all(map(_finite, unknown.values()))
+    )
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

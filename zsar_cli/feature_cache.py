@@ -14,6 +14,7 @@ import os
 import queue
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ Loaded: TypeAlias = "tuple[ClipRequest, str | None, Clip | EncodedClip | VideoEr
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 FRAMES_AT_ONCE = 512  # that go through the visual tower together, however many views a video has
 LEFT_BEHIND = 86400  # s after which a file aside is taken for what a killed run left
 
@@ -115,6 +116,10 @@ class FeatureCache:
                     tokens = file.get_tensor("tokens")
                 else:
                     return None
+            wanted = {"embedding": embedding, **({"tokens": tokens} if self.needs_tokens else {})}
+            for name, tensor in wanted.items():
+                if about["checksums"][name] != _checksum(tensor):
+                    raise ValueError("they are not what was written")
             clip = EncodedClip(
                 FrameFeatures(embedding, tokens),
                 np.asarray(about["indices"], np.int64),
@@ -145,6 +150,7 @@ class FeatureCache:
             "times": clip.times.tolist(),
             "info": asdict(clip.info),
             "warning": clip.warning,
+            "checksums": {name: _checksum(tensor) for name, tensor in tensors.items()},
         }
         path, aside = self._path(key), self._aside / uuid.uuid4().hex
         try:
@@ -181,6 +187,12 @@ class FeatureCache:
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.safetensors"
+
+
+def _checksum(tensor: Tensor) -> int:
+    """CRC-32 of the shape and the bytes: a disk that loses a bit must not change an answer."""
+    shape = zlib.crc32(str(tuple(tensor.shape)).encode())
+    return zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, shape)
 
 
 def load_cached(

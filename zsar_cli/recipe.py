@@ -43,6 +43,9 @@ class Recipe:
     accumulate: int = _about(1, "Batches a step.")
     lr: float = _about(8e-6, "Peak learning rate of the backbone.")
     module_lr: float = _about(1e-4, "Peak learning rate of everything else.")
+    negative_lr: float | None = _about(
+        None, "Peak learning rate of the negatives' adapter, scale and offset; module_lr if not given."
+    )
     weight_decay: float = _about(1e-3, "AdamW's weight decay; gains, biases and scalars have none.")
     warmup: float = _about(0.1, "Part of the run over which the rate rises; half a cosine follows.")
     final_lr: float = _about(0.01, "Where the cosine ends, as part of the peak.")
@@ -128,7 +131,8 @@ RULES: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("precision", "fp32 or bf16", lambda value: value in ("fp32", "bf16")),
     *((name, "at least 1", _positive) for name in ("frames", "steps", "epochs", "batch_size", "accumulate")),
     *((name, "at least 1", _positive) for name in ("shots", "validate_every")),
-    *((name, "at least 0", _not_negative) for name in ("lr", "module_lr", "weight_decay", "final_lr", "swa")),
+    *((name, "at least 0", _not_negative) for name in ("lr", "module_lr", "negative_lr")),
+    *((name, "at least 0", _not_negative) for name in ("weight_decay", "final_lr", "swa")),
     *((name, "at least 0", _not_negative) for name in ("w_neg", "w_dis", "w_opp", "w_keep", "beta", "seed")),
     *((name, "from 0 to 1", _share) for name in ("pretrained_weight", "warmup", "colour_jitter", "grey")),
     ("smoothing", "at least 0 and less than 1", lambda value: 0 <= value < 1),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zsar_cli import __version__, distributed
 from zsar_cli.data.classes import NameMatcher
 from zsar_cli.evaluation import (
+    PROBES,
     Options,
     TextSide,
     class_table,
@@ -23,7 +24,7 @@ from zsar_cli.evaluation import (
     summarise,
     weights_hash,
 )
-from zsar_cli.evaluation_records import RecordFile
+from zsar_cli.evaluation_records import RecordFile, usable
 from zsar_cli.files import atomic_write
 from zsar_cli.protocols import Part, Plan, combine, describe_data
 
@@ -114,7 +115,8 @@ def run_plan(
 
     try:
         texts = {labels: encode(labels) for labels in dict.fromkeys(part.labels for part in plan.parts)}
-        done = file.done if file is not None else {}
+        probes = PROBES if options.probe_motion else ()
+        done = usable(file.done, plan.parts, probes) if file is not None else {}
         if distributed.world() > 1:
             items = distributed.from_first({part: list(records) for part, records in done.items()})
             done = done or {part: {item: {} for item in of_part} for part, of_part in items.items()}

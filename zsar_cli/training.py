@@ -60,13 +60,12 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def make_optimizer(model: RecognizerModel, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with separate rates for the backbone and for everything else; no decay on gains, biases and scalars."""
+    """AdamW with separate rates for backbone, modules and negatives; no decay on gains, biases and scalars."""
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        in_backbone = name.startswith("backbone.")
         parameter.requires_grad_(trainable(name, recipe))
         if parameter.requires_grad:
-            rate = recipe.lr if in_backbone else recipe.module_lr
+            rate = peak_rate(name, recipe)
             decay = recipe.weight_decay if parameter.ndim >= 2 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
@@ -77,6 +76,15 @@ def make_optimizer(model: RecognizerModel, recipe: Recipe) -> torch.optim.AdamW:
         betas=(0.9, 0.98),
         fused=model.backbone.device.type in ("cpu", "cuda"),  # one pass over the weights instead of ten
     )
+
+
+def peak_rate(name: str, recipe: Recipe) -> float:
+    """The highest learning rate of a parameter of the model."""
+    if name.startswith("backbone."):
+        return recipe.lr
+    if recipe.negative_lr is not None and name.split(".")[0] in ("adapter", "log_negative_scale", "offset"):
+        return recipe.negative_lr
+    return recipe.module_lr
 
 
 def trainable(name: str, recipe: Recipe) -> bool:

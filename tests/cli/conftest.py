@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.forked import Process, Server
 from tests.video_files import write_video
 from zsar_cli.cli import app
 
@@ -60,17 +60,39 @@ def zsar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     return run
 
 
+@dataclass
+class Running:
+    """``zsar`` as a process of its own, which writes to files."""
+
+    process: Process
+    folder: Path
+
+    def read(self, stream: str) -> str:
+        return (self.folder / stream).read_text()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.process, name)
+
+
 @pytest.fixture
-def zsar_process() -> Callable[..., subprocess.Popen[bytes]]:
-    """Start ``zsar`` as a process with pipes."""
+def zsar_process(
+    server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Running]]:
+    """Start ``zsar`` as a process of its own."""
+    started: list[Running] = []
 
-    def start(*arguments: object, **settings: Any) -> subprocess.Popen[bytes]:
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
-        return subprocess.Popen(
-            [sys.executable, "-m", "zsar_cli", *map(os.fspath, map(_plain, arguments))], **pipes
-        )
+    def start(*arguments: object, **streams: Any) -> Running:
+        folder = tmp_path_factory.mktemp("process")
+        with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+            process = server.start(
+                *map(os.fsdecode, map(_plain, arguments)), **{"stdout": out, "stderr": err} | streams
+            )
+        started.append(Running(process, folder))
+        return started[-1]
 
-    return start
+    yield start
+    for running in started:
+        running.kill()
 
 
 def _plain(argument: object) -> Any:

@@ -125,9 +125,8 @@ def test_wrong_usage_is_one_line(zsar, arguments: list[str], part: str) -> None:
 
 def test_debug_shows_the_traceback(zsar_process) -> None:
     process = zsar_process("predict", "a.mp4", "--labels", "/no/such/file.txt", "--debug")
-    _, err = process.communicate()
-    assert process.returncode != 0
-    assert b"Traceback" in err
+    assert process.wait(100) != 0
+    assert "Traceback" in process.read("stderr")
 
 
 def test_what_nobody_foresaw_is_one_line_too(zsar, monkeypatch) -> None:

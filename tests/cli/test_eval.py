@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -413,8 +412,8 @@ def test_killed_and_run_again_it_ends_in_the_same_results(
                 break
             time.sleep(0.002)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.wait(60)
     with records.open("ab") as file:
         file.write(b'{"part": "test", "it')
     assert zsar(*arguments, "--output", cut, "--workers", 0).code == 0

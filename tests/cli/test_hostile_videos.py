@@ -117,12 +117,10 @@ def test_a_full_disk_is_told_in_a_line(
     assert result.err.splitlines()[-1].startswith("zsar: /dev/full cannot be written: no space left")
     with open("/dev/full", "wb") as full:
         process = zsar_process("predict", name, "--model", tiny_clip_dir, *THREE, stdout=full)
-        _, err = process.communicate()
-    assert process.returncode == 2
-    assert (
-        err.decode().splitlines()[-1] == "zsar: Standard output cannot be written: no space left on device."
-    )
-    assert b"Traceback" not in err
+    assert process.wait(100) == 2
+    err = process.read("stderr")
+    assert err.splitlines()[-1] == "zsar: Standard output cannot be written: no space left on device."
+    assert "Traceback" not in err
 
 
 def test_a_place_that_may_not_be_written(predict, video: bytes, tmp_path: Path) -> None:

@@ -448,6 +448,82 @@ def _text_cache() -> Target:
     return Target("text cache", make, use, ("text-m.sqlite",))
 
 
+def _evaluation_records() -> Target:
+    """What an earlier run of eval left: a record that is used is one that this evaluation could have written."""
+    labels = ("waving", "tai chi")
+    lines = [
+        {
+            **{
+                "part": "test",
+                "item": number,
+                "video": f"{number}.mp4",
+                "label": labels[number % 2],
+                "rank": 0,
+            },
+            **{"top": [[labels[number % 2], 0.75], [labels[1 - number % 2], 0.25]], "unknown": {"yes": 0.5}},
+        }
+        for number in range(4)
+    ]
+
+    def use(folder: Path) -> Any:
+        from zsar_cli.data.definitions import Dataset, Item
+        from zsar_cli.evaluation import class_table, detect_unknown, summarise
+        from zsar_cli.evaluation_records import RecordFile, usable
+        from zsar_cli.protocols import Part
+
+        items = [Item(f"/{number}.mp4", number % 2, f"{number}.mp4") for number in range(4)]
+        part = Part("test", Dataset("d", labels, items, "l", 4, "h"), labels, [0, 1, 0, 1])
+        file = RecordFile(folder, {"weights": "w"})
+        file.close()
+        found = list(usable(file.done, [part])["test"].values())
+        detect_unknown(found, found)
+        return summarise(found, labels)["top1"], class_table(found, labels)[0].tolist()
+
+    def make(folder: Path) -> None:
+        from zsar_cli.evaluation_records import RecordFile
+
+        file = RecordFile(folder, {"weights": "w"})
+        for line in lines:
+            file.write(line)
+        file.close()
+
+    return Target("evaluation records", make, use, ("predictions.jsonl", "settings.json"))
+
+
+def _feature_cache() -> Target:
+    """Features come out of the cache as they went in, or not at all."""
+    import numpy as np
+
+    key = "ab" * 16
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(shape, generator=generator).half() for shape in ((1, 2, 16), (1, 2, 4, 16))]
+
+    def cache(folder: Path) -> Any:
+        from zsar_cli.feature_cache import FeatureCache
+
+        model = _tiny_model()
+        model.backbone.fingerprint = lambda: "f"
+        return FeatureCache(folder, model)
+
+    def make(folder: Path) -> None:
+        from zsar_cli.feature_cache import EncodedClip
+        from zsar_cli.model.backbone import FrameFeatures
+        from zsar_cli.video.decode import VideoInfo
+
+        info = VideoInfo(1.0, 8, 8, 2, 2.0)
+        clip = EncodedClip(FrameFeatures(*tensors), np.array([[0, 1]]), np.array([[0.0, 0.5]]), info)
+        cache(folder).put(key, clip)
+
+    def use(folder: Path) -> Any:
+        found = cache(folder).get(key)
+        if found is not None:
+            same = map(torch.equal, (found.features.embedding, found.features.tokens), tensors)
+            assert all(same), "damaged features were taken for sound ones"
+        return None
+
+    return Target("feature cache", make, use, (f"features-f-fp32/ab/{key}.safetensors",))
+
+
 def targets() -> list[Target]:
     """Everything that reads files."""
     kinetics = "label,youtube_id,time_start,time_end,split\n"
@@ -505,6 +581,8 @@ def targets() -> list[Target]:
         _checkpoint(),
         _records(),
         _text_cache(),
+        _feature_cache(),
+        _evaluation_records(),
     ]
 
 

@@ -179,7 +179,7 @@ def make_oddities(folder: Path) -> dict[str, str | None]:
     put("no ending")
     put("concat:a|b.mp4")
     put("playlist.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://localhost:1/a.ts\n#EXT-X-ENDLIST\n", "unreadable")
-    put("concat.mp4", b"ffconcat version 1.0\nfile /etc/passwd\n", "permission")
+    put("concat.mp4", b"ffconcat version 1.0\nfile /etc/passwd\n", "no_video")
     (folder / "folder.mp4").mkdir()
     found[str(folder / "folder.mp4")] = "not_a_file"
     os.mkfifo(folder / "pipe.mp4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ CUTTABLE = {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "libaom-av1", "mpeg
 ORDERED_IN_AVI = {"mpeg4", "mjpeg"}
 PACKED = 8  # bytes: an MPEG-4 packet this short stands for a frame that was packed into the one before
 PLAYLISTS = {"hls", "concat", "dash", "imf", "webm_dash_manifest", "rtsp", "sdp", "sap"}
+PLAYLIST = "this is a playlist, not a video; name the files that it lists"
 TEXTS = {"tty", "bin", "xbin", "idf", "adf"}  # FFmpeg draws these as pictures of their letters
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 MOST_PIXELS = 16384 * 8192  # a frame beyond this is a forged header
@@ -124,7 +126,11 @@ def file_errors() -> Iterator[None]:
         yield
     except VideoError:
         raise
-    except PermissionError:
+    except PermissionError as error:
+        if (
+            error.errno == errno.EPERM
+        ):  # FFmpeg's own word, of what a list of files names; a file's rights are EACCES
+            raise VideoError("no_video", PLAYLIST) from None
         raise VideoError("permission", "no permission to read this file; check its access rights") from None
     except FileNotFoundError:
         raise VideoError("not_found", "the file vanished while it was being read") from None
@@ -227,7 +233,7 @@ def _number_then_name(name: str) -> tuple[int, str]:
 def _video_stream(container: Any, threads: int) -> Any:
     formats = set(container.format.name.split(","))
     if formats & PLAYLISTS:
-        raise VideoError("no_video", "this is a playlist, not a video; name the files that it lists")
+        raise VideoError("no_video", PLAYLIST)
     if formats & TEXTS:
         raise VideoError("no_video", "this is a text file, not a video")
     for stream in container.streams.video:

@@ -309,7 +309,8 @@ class _Keeper:
         with self.lock:
             if self.pool._closed.is_set():
                 return
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            # One heap: with one for each thread of a decoder, memory grows for thousands of videos
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
             self.process = subprocess.Popen(
                 [sys.executable, "-c", BOOT, repr([os.path.abspath(entry) for entry in sys.path])],
                 stdin=subprocess.PIPE,
