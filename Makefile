@@ -50,7 +50,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
 
-# What each part of the method adds: 18 short trainings, some 75 minutes on two cores.
+# What each part of the method adds: 18 short trainings, some 100 minutes on two cores.
 ablation: $(VENV)/.installed
 	$(BIN)/python benchmarks/ablation.py
 

@@ -148,12 +148,15 @@ def embed_split(model: Any, split: str) -> dict[str, Any]:
 # --- tables ---------------------------------------------------------------------------------------------------
 
 
-def tables(output: Path) -> str:
-    """Markdown: the variants, ways to say "unknown" of the whole model, and what the order of the frames is worth."""
+def tables(output: Path, seeds: list[int]) -> str:
+    """Markdown, over the runs of these seeds that are there.
+
+    The variants, ways to say "unknown" of the whole method, and what the order of the frames is worth.
+    """
     done: dict[str, list[dict[str, Any]]] = {}
     for variant in VARIANTS:
-        files = sorted(output.glob(f"{list(VARIANTS).index(variant)}-seed*.json"))
-        done[variant] = [json.loads(file.read_text()) for file in files]
+        files = [output / f"{result_name(variant, seed)}.json" for seed in seeds]
+        done[variant] = [json.loads(file.read_text()) for file in files if file.exists()]
     lines = [
         "| | " + " | ".join(COLUMNS) + " |",
         "|---|" + "---:|" * len(COLUMNS),
@@ -182,9 +185,10 @@ def tables(output: Path) -> str:
         for variant in (BASELINE, WHOLE):
             cells = [cell([run["order"][order] for run in done[variant]]) for order in whole[0]["order"]]
             lines.append(f"| {variant} | " + " | ".join(cells) + " |")
-    seeds = max((len(runs) for runs in done.values()), default=0)
+    count = max((len(runs) for runs in done.values()), default=0)
     steps = next((runs[0]["steps"] for runs in done.values() if runs), 0)
-    lines += ["", f"Percent, mean ± standard deviation over {seeds} seeds, {steps} steps each."]
+    spread = f"mean ± standard deviation over {count} seeds" if count > 1 else "of one seed only"
+    lines += ["", f"Percent, {spread}, {steps} steps each."]
     return "\n".join(lines)
 
 
@@ -192,7 +196,8 @@ def cell(values: list[float]) -> str:
     """Mean and spread in percent."""
     if not values:
         return "–"
-    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values):.1f}"
+    spread = f" ± {100 * np.std(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):.1f}{spread}"
 
 
 def main() -> None:
@@ -217,7 +222,7 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
             for job in [pool.apply_async(run, task) for task in missing]:
                 job.get()
-    text = tables(options.output)
+    text = tables(options.output, options.seeds)
     (options.output / "ablation.md").write_text(text + "\n")
     print(text)
 

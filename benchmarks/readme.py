@@ -1,4 +1,4 @@
-"""Put what the commands print into the README: motion-tiny's evaluation, and the ablation where it is complete.
+"""Put what the commands print into the README: motion-tiny's evaluation, and the ablation's complete seeds.
 
     python -m benchmarks.readme
 
@@ -29,8 +29,9 @@ def main() -> None:
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         results = json.loads((Path(folder) / "results.json").read_text())
     replace_block("motion-tiny", evaluation_table(results))
-    if all((ABLATION / f"{result_name(v, s)}.json").exists() for v in VARIANTS for s in SEEDS):
-        replace_block("ablation", tables(ABLATION))
+    whole = [s for s in SEEDS if all((ABLATION / f"{result_name(v, s)}.json").exists() for v in VARIANTS)]
+    if whole:
+        replace_block("ablation", tables(ABLATION, whole))
 
 
 def evaluation_table(results: dict[str, Any]) -> str:
