@@ -31,6 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "whole, negatives fixed": {"negatives": "fixed"},
 }
 BASELINE, WHOLE = (list(VARIANTS)[k] for k in (0, 3))
+SEEDS = [0, 1, 2]
 COLUMNS = ("seen", "unseen", "generalised", "shifted", "AUROC", "FPR95")
 
 
@@ -206,7 +207,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=HERE / "results" / "ablation")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--steps", type=int, help="Other than the recipe's, to try things out.")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", action="store_true", help="Only print the tables of what is there.")

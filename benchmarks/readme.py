@@ -14,12 +14,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablation import VARIANTS, result_name, tables
+from benchmarks.ablation import SEEDS, VARIANTS, result_name, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 ABLATION = ROOT / "benchmarks" / "results" / "ablation"
-SEEDS = (0, 1, 2)
 
 
 def main() -> None:

@@ -36,10 +36,10 @@ PRELOAD = (
 class Process:
     """A command that was started: what of ``subprocess.Popen`` tests use."""
 
-    def __init__(self, place: str, arguments: list[str], streams: list[int], env: dict[str, str]) -> None:
+    def __init__(self, place: str, arguments: list[str], streams: list[int]) -> None:
         self.connection = socket.socket(socket.AF_UNIX)
         self.connection.connect(place)
-        request = json.dumps([arguments, os.getcwd(), env]).encode()
+        request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
         socket.send_fds(self.connection, [len(request).to_bytes(4, "big")], streams)
         self.connection.sendall(request)
         self.pid = int.from_bytes(_receive(self.connection, 4), "big")
@@ -56,7 +56,7 @@ class Process:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end. TimeoutError after that many seconds."""
         if self.returncode is None:
-            self.connection.settimeout(timeout if timeout else None if timeout is None else 1e-6)
+            self.connection.settimeout(timeout if timeout is None else max(timeout, 1e-6))  # 0 would not wait
             self.returncode = int.from_bytes(_receive(self.connection, 4), "big", signed=True)
         return self.returncode
 
@@ -89,11 +89,11 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def start(self, *arguments: str, stdin=None, stdout=None, stderr=None, env=None) -> Process:
+    def start(self, *arguments: str, stdin=None, stdout=None, stderr=None) -> Process:
         """Start ``zsar`` with these arguments; streams are open files, and nothing where none is given."""
         with open(os.devnull, "r+b") as nothing:
             streams = [(stream or nothing).fileno() for stream in (stdin, stdout, stderr)]
-            return Process(self.place, list(arguments), streams, dict(os.environ if env is None else env))
+            return Process(self.place, list(arguments), streams)
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
@@ -168,7 +168,7 @@ def become(arguments: list[str], folder: str, env: dict[str, str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "--serve":
         serve(sys.argv[2])
-    running = Process(sys.argv[1], sys.argv[2:], [0, 1, 2], dict(os.environ))
+    running = Process(sys.argv[1], sys.argv[2:], [0, 1, 2])
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, lambda number, _: running.send_signal(number))
     status = running.wait()

@@ -453,14 +453,13 @@ def _evaluation_records() -> Target:
     labels = ("waving", "tai chi")
     lines = [
         {
-            **{
-                "part": "test",
-                "item": number,
-                "video": f"{number}.mp4",
-                "label": labels[number % 2],
-                "rank": 0,
-            },
-            **{"top": [[labels[number % 2], 0.75], [labels[1 - number % 2], 0.25]], "unknown": {"yes": 0.5}},
+            "part": "test",
+            "item": number,
+            "video": f"{number}.mp4",
+            "label": labels[number % 2],
+            "rank": 0,
+            "top": [[labels[number % 2], 0.75], [labels[1 - number % 2], 0.25]],
+            "unknown": {"yes": 0.5},
         }
         for number in range(4)
     ]

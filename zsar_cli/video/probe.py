@@ -127,9 +127,7 @@ def file_errors() -> Iterator[None]:
     except VideoError:
         raise
     except PermissionError as error:
-        if (
-            error.errno == errno.EPERM
-        ):  # FFmpeg's own word, of what a list of files names; a file's rights are EACCES
+        if error.errno == errno.EPERM:  # FFmpeg says so of what a playlist names; a file's rights are EACCES
             raise VideoError("no_video", PLAYLIST) from None
         raise VideoError("permission", "no permission to read this file; check its access rights") from None
     except FileNotFoundError:
