@@ -77,7 +77,8 @@ def examine(
         video = F.normalize(encoding.embedding.mean(dim=0, keepdim=True), dim=-1)
         scores = model.score(video, text.positive, text.negative, text.bank)
         shown = crops // 2  # the centre
-        heat = _token_change(features, shown) if encoding.motion_map is None else encoding.motion_map[shown]
+        motion_map = encoding.motion_map
+        heat = _token_change(features, shown) if motion_map is None else motion_map[shown]
     best = scores.score[0].topk(min(top_k, len(text.labels))).indices.tolist()
     labels = [
         LabelEvidence(
@@ -92,7 +93,7 @@ def examine(
     return Evidence(
         frames=np.asarray(pixels[shown]),
         heat=_as_grid(heat.float().cpu().numpy(), model.preprocess.size),
-        learned=encoding.motion_map is not None,
+        learned=motion_map is not None,
         labels=labels,
         unknown=float(scores.unknown[0]),
     )

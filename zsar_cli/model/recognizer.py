@@ -30,7 +30,7 @@ from zsar_cli.model.alignment import (
 )
 from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
 from zsar_cli.model.description import read_description, refuse_oversized
-from zsar_cli.model.motion import MotionAggregation, MotionSeparation
+from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separation
 from zsar_cli.model.parts import PLAIN, Parts
 from zsar_cli.video.transforms import Preprocess
 
@@ -43,10 +43,15 @@ class VideoEncoding:
     """A batch of clips as the model sees them."""
 
     embedding: Tensor  # (B, E) of unit length
-    motion_map: Tensor | None = None  # (B, T, N) how strongly each patch moves
+    separation: Separation | None = None  # what MSM made of the clips
     motion: Tensor | None = None  # (B, M) pooled motion, before and
     refined: Tensor | None = None  # (B, M) after aggregation
     static: Tensor | None = None  # (B, M) pooled static context
+
+    @property
+    def motion_map(self) -> Tensor | None:
+        """(B, T, N) how strongly each patch moves; None where the model has no MSM."""
+        return None if self.separation is None else self.separation.strength
 
 
 @dataclass
@@ -146,7 +151,7 @@ class RecognizerModel(nn.Module):
         refined = self.mab(separation).mean(dim=1) if self.mab is not None else motion
         return VideoEncoding(
             embedding=F.normalize(pooled + self.project(refined).float(), dim=-1),
-            motion_map=separation.strength,
+            separation=separation,
             motion=motion,
             refined=refined,
             static=separation.static.mean(dim=1),
