@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch.distributed.run
 
-from tests.forked import Server
+from tests import forked
+from tests.forked import Process, Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -45,3 +50,57 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Starts ``zsar`` as processes that need not import torch."""
     with Server(tmp_path_factory.mktemp("server") / "socket") as server:
         yield server
+
+
+@dataclass
+class Running:
+    """``zsar`` as a process of its own, which writes to files."""
+
+    process: Process
+    folder: Path
+
+    def read(self, stream: str) -> str:
+        return (self.folder / stream).read_text()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.process, name)
+
+
+@pytest.fixture
+def zsar_process(
+    server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Running]]:
+    """Start ``zsar`` as a process of its own."""
+    started: list[Running] = []
+
+    def start(*arguments: object, **streams: Any) -> Running:
+        folder = tmp_path_factory.mktemp("process")
+        with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+            process = server.start(
+                *map(os.fsdecode, map(_plain, arguments)), **{"stdout": out, "stderr": err} | streams
+            )
+        started.append(Running(process, folder))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.kill()
+
+
+def _plain(argument: object) -> Any:
+    return argument if isinstance(argument, (str, bytes, os.PathLike)) else str(argument)
+
+
+@pytest.fixture
+def torchrun(server: Server, zsar_process: Callable[..., Running]) -> Callable[..., Running]:
+    """Start ``torchrun`` on ``zsar``, or on a script; its processes are forked as well, and end as they do."""
+
+    def start(*arguments: object, count: int = 2, restarts: int = 0, **streams: Any) -> Running:
+        return zsar_process(
+            *(torch.distributed.run.__file__, "--standalone", "--nproc-per-node", count),
+            *("--max-restarts", restarts, "--no-python"),
+            *(sys.executable, "-S", forked.__file__, server.place, *arguments),
+            **streams,
+        )
+
+    return start

@@ -4,6 +4,7 @@ A server imports everything once and forks for each command. :class:`Server` sta
 script, this file is the ``zsar`` (or, with ``.py`` first, the ``python``) of a shell: ``forked.py SOCKET ARGUMENTS``.
 """
 
+import contextlib
 import json
 import os
 import runpy
@@ -11,26 +12,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-PRELOAD = (
-    *(
-        "open_clip",
-        "yaml",
-        "rich.progress",
-        "safetensors.torch",
-        "zsar_cli.cli.predict",
-        "zsar_cli.cli.train",
-    ),
-    *("zsar_cli.cli.eval", "zsar_cli.cli.embed_prompts", "zsar_cli.prediction", "zsar_cli.training_run"),
-    *(
-        "zsar_cli.evaluation",
-        "zsar_cli.video.decode",
-        "zsar_cli.data.motion_shapes",
-        "zsar_cli.model.recognizer",
-    ),
-)
+PRELOAD = [
+    *("torch.distributed.run", "open_clip", "yaml", "rich.progress", "safetensors.torch"),
+    *(f"zsar_cli.cli.{command}" for command in ("predict", "train", "eval", "embed_prompts")),
+    *(f"zsar_cli.{module}" for module in ("prediction", "training_run", "evaluation", "video.decode")),
+    *("zsar_cli.data.motion_shapes", "zsar_cli.model.recognizer"),
+]
 
 
 class Process:
@@ -142,9 +133,17 @@ def look_after(connection: socket.socket) -> None:
     for stream in streams:
         os.close(stream)
     connection.sendall(pid.to_bytes(4, "big"))
+    threading.Thread(target=outlive_nobody, args=(connection, pid), daemon=True).start()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     connection.sendall(code.to_bytes(4, "big", signed=True))
     os._exit(0)
+
+
+def outlive_nobody(connection: socket.socket, pid: int) -> None:
+    """Kill the command where who asked for it was killed."""
+    with contextlib.suppress(OSError):
+        if not connection.recv(1):
+            os.kill(pid, signal.SIGKILL)
 
 
 def become(arguments: list[str], folder: str, env: dict[str, str]) -> None:
@@ -172,4 +171,7 @@ if __name__ == "__main__":
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, lambda number, _: running.send_signal(number))
     status = running.wait()
-    sys.exit(status if status >= 0 else 128 - status)
+    if status < 0:  # a signal ended it: this process too
+        signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
+        os.kill(os.getpid(), -status)
+    sys.exit(status)

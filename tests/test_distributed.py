@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.processes import torchrun
 from zsar_cli import distributed
 from zsar_cli.errors import UsageError
 
@@ -39,23 +40,25 @@ with open(f"{folder}/{distributed.rank()}.json", "w") as file:
 """
 
 
-def run(tmp_path: Path, deed: str, processes: int) -> list:
+def run(torchrun: Callable[..., Any], tmp_path: Path, deed: str, processes: int) -> list:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    torchrun(script, deed, tmp_path, count=processes)
+    torchrun(script, deed, tmp_path, count=processes).wait(200)
     paths = [tmp_path / f"{rank}.json" for rank in range(processes)]
     return [json.loads(path.read_text()) if path.exists() else None for path in paths]
 
 
-def test_all_items_come_to_the_first_in_their_order(tmp_path: Path) -> None:
-    said = run(tmp_path, "work", 3)
+def test_all_items_come_to_the_first_in_their_order(torchrun: Callable[..., Any], tmp_path: Path) -> None:
+    said = run(torchrun, tmp_path, "work", 3)
     assert [told for told, _ in said] == [["\udcff", None]] * 3
     assert said[0][1] == [[{"number": n, "name": "\udcffé"} for n in range(count)] for count in (11, 2)]
     assert all(found == [[], []] for _, found in said[1:])
 
 
-def test_a_process_that_dies_ends_the_others_with_a_message(tmp_path: Path) -> None:
-    first, second = run(tmp_path, "die", 2)
+def test_a_process_that_dies_ends_the_others_with_a_message(
+    torchrun: Callable[..., Any], tmp_path: Path
+) -> None:
+    first, second = run(torchrun, tmp_path, "die", 2)
     assert second is None
     assert first[1] is None
     assert "lost the other processes" in first[0]

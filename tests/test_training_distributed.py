@@ -9,8 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import REPOSITORY
-from tests.processes import torchrun
 from tests.test_training import PARTS, PREPROCESS, RECIPE, assert_close, batches, trainer
 from tests.tiny_models import VIT
 from zsar_cli import distributed
@@ -67,27 +65,30 @@ with processes():
 """
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("two")
+@pytest.fixture
+def two(tmp_path, torchrun) -> Path:
+    folder = tmp_path / "two"
     for name in RECIPES:
-        (folder / name).mkdir()
-    script = folder / "script.py"
+        (folder / name).mkdir(parents=True)
+    script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(REPOSITORY))
-        done = torchrun(script, folder)
-    assert done.returncode == 0, done.stderr
+    job = torchrun(script, folder)
+    assert job.wait(200) == 0, job.read("stderr")
     return folder
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_two_processes_give_the_loss_and_the_gradient_of_one(two, tmp_path, name):
-    train(name, tmp_path)
-    one, both = (load_file(folder / "gradients.safetensors") for folder in (tmp_path, two / name))
+def test_two_processes_give_the_loss_and_the_gradient_of_one(two, tmp_path):
+    for name in RECIPES:
+        compare(two / name, name, tmp_path / name)
+
+
+def compare(both_folder: Path, name: str, folder: Path) -> None:
+    folder.mkdir()
+    train(name, folder)
+    one, both = (load_file(path / "gradients.safetensors") for path in (folder, both_folder))
     assert_close(one, {key: both[key] for key in one})
     assert not any(both[key].any() for key in both.keys() - one.keys())  # what one process leaves without any
-    rows = [json.loads((folder / "rows.json").read_text()) for folder in (tmp_path, two / name)]
+    rows = [json.loads((path / "rows.json").read_text()) for path in (folder, both_folder)]
     for alone, together in zip(*rows, strict=True):
         for term in ("total", "pos", "neg", "dis", "opp", "keep"):
             assert together[term] == pytest.approx(alone[term], rel=1e-4, abs=1e-6)

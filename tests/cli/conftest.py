@@ -6,14 +6,13 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.forked import Process, Server
 from tests.video_files import write_video
 from zsar_cli.cli import app
 
@@ -58,45 +57,6 @@ def zsar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return Result(int(exit.value.code or 0), captured.out, captured.err)
 
     return run
-
-
-@dataclass
-class Running:
-    """``zsar`` as a process of its own, which writes to files."""
-
-    process: Process
-    folder: Path
-
-    def read(self, stream: str) -> str:
-        return (self.folder / stream).read_text()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.process, name)
-
-
-@pytest.fixture
-def zsar_process(
-    server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Running]]:
-    """Start ``zsar`` as a process of its own."""
-    started: list[Running] = []
-
-    def start(*arguments: object, **streams: Any) -> Running:
-        folder = tmp_path_factory.mktemp("process")
-        with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
-            process = server.start(
-                *map(os.fsdecode, map(_plain, arguments)), **{"stdout": out, "stderr": err} | streams
-            )
-        started.append(Running(process, folder))
-        return started[-1]
-
-    yield start
-    for running in started:
-        running.kill()
-
-
-def _plain(argument: object) -> Any:
-    return argument if isinstance(argument, (str, bytes, os.PathLike)) else str(argument)
 
 
 @pytest.fixture(scope="session")

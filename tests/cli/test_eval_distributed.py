@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.data.make import write_video
-from tests.processes import torchrun
+
+PATIENCE = 200  # s
 
 
 def make_data(folder: Path) -> Path:
@@ -45,33 +43,25 @@ def rest_of(value: object) -> object:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_two_processes_have_the_results_of_one(tiny_clip_dir, tmp_path, monkeypatch):
+def test_two_processes_have_the_results_of_one(tiny_clip_dir, tmp_path, monkeypatch, zsar_process, torchrun):
     monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path / "cache"))
     data = make_data(tmp_path / "data")
-    command = ["-m", "zsar_cli", "eval", "--data", data, "--model", tiny_clip_dir, "--workers", 1]
+    command = ["eval", "--data", data, "--model", tiny_clip_dir, "--workers", 1]
     command += ["--batch-size", 2, "--max-missing", 0.5, "--precision", "fp32", "--probe", "motion"]
     command += ["--format", "json", "--output"]
-    command = [str(word) for word in command]
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run(
-        [sys.executable, *command, str(one)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    assert zsar_process(*command, one).wait(PATIENCE) == 0
     # Part of it done before, as after a kill: the rest is shared out
     two.mkdir()
     (two / "settings.json").write_text((one / "settings.json").read_text())
     started = (one / "predictions.jsonl").read_text().splitlines(keepends=True)[:3]
     (two / "predictions.jsonl").write_text("".join(started) + '{"part": "torn')
-    together = torchrun(*command, two, timeout=600)
-    assert together.returncode == 0, together.stderr
+    together = torchrun(*command, two)
+    assert together.wait(PATIENCE) == 0, together.read("stderr")
     said = [json.loads((folder / "results.json").read_text()) for folder in (one, two)]
     assert numbers_of(said[1]) == pytest.approx(numbers_of(said[0]), abs=1e-6)
     assert rest_of(said[1]) == rest_of(said[0])
-    assert json.loads(together.stdout) == said[1]
+    assert json.loads(together.read("stdout")) == said[1]
     assert [(r["video"], r.get("rank"), r.get("probes")) for r in records(two)] == [
         (r["video"], r.get("rank"), r.get("probes")) for r in records(one)
     ]
