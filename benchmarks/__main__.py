@@ -217,6 +217,7 @@ SECTIONS: dict[str, Callable[[Setup, Results], None]] = {
     "first": first,
     "inside": inside.measure,
     "levers": inside.measure_levers,
+    "precision": inside.measure_precision,
     "cache": inside.measure_caches,
     "training": training,
     "growth": growth.measure,

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 def measure(setup: Setup, results: Results) -> None:
-    """The four growths, a table each."""
+    """The four growths, a table each, and what windows cost."""
     videos(setup, results)
     labels(setup, results)
     frames(setup, results)
     length(setup, results)
+    windows(setup, results)
 
 
 def videos(setup: Setup, results: Results) -> None:
@@ -135,3 +136,29 @@ def length(setup: Setup, results: Results) -> None:
     results.ratio(
         f"decoding alone, {minutes} min : 10 s", decoded[far].median / decoded[short].median, at_most=3
     )
+
+
+def windows(setup: Setup, results: Results) -> None:
+    """Windows of 4 s, 2 s apart, over two minutes of 720p; and one prediction over as many of its frames."""
+    from zsar_cli.prediction import Recognizer
+
+    source = setup.work / "videos" / "1280x720.mp4"
+    minutes = material.make_long(source, setup.work / "videos" / "2min.mp4", 12)
+    recognizer = Recognizer.load(setup.motion)
+    labels = ["one thing", "another"]
+    count = recognizer.segments(minutes, labels).frames
+    figures = interleaved(
+        {
+            f"one prediction over {count} frames": lambda: recognizer.predict(minutes, labels, frames=count),
+            "windows of 4 s, 2 s apart": lambda: recognizer.segments(minutes, labels),
+        },
+        min(setup.rounds, 3),
+    )
+    results.table(
+        f"windows: 2 minutes of 1280x720, ViT-B/16, {count} frames, seconds",
+        ["", "seconds"],
+        [[name, figure.text()] for name, figure in figures.items()],
+        dict(figures),
+    )
+    once, slid = figures.values()
+    results.ratio("windows : one pass over as many frames", slid.median / once.median, at_most=1.3)

@@ -34,7 +34,7 @@ def measure(setup: Setup, results: Results) -> None:
         return read_frames(path, lambda count: segment_indices(count, 8).tolist())
 
     frames = {path: decode(path).frames for path in (small, large)}
-    pixels = torch.from_numpy(load_clip(ClipRequest(small)).pixels)
+    pixels = torch.from_numpy(load_clip(ClipRequest(small, preprocess=model.preprocess)).pixels)
     with torch.inference_mode():
         features = encode_pixels(model, pixels)
         figures = interleaved(
@@ -122,6 +122,46 @@ def measure_levers(setup: Setup, results: Results) -> None:
         [[name, Figure([1000 * v for v in figure.values]).text(0)] for name, figure in figures.items()],
         dict(figures),
     )
+
+
+def measure_precision(setup: Setup, results: Results) -> None:
+    """Whether motion-tiny answers the same in bf16 as in fp32, on the unseen classes of motion-shapes."""
+    import numpy as np
+    import torch
+
+    from zsar_cli.batches import rendered_clip
+    from zsar_cli.data import motion_shapes
+    from zsar_cli.feature_cache import encode_pixels
+    from zsar_cli.labels import load_labels
+    from zsar_cli.model.backbone import resolve_precision
+    from zsar_cli.prediction import Recognizer
+
+    labels = list(motion_shapes.class_labels("unseen"))
+    ids = motion_shapes.clip_ids("unseen")[:: 8 if setup.quick else 1]
+    scores = {}
+    for precision in ("fp32", "bf16"):
+        recognizer = Recognizer.load("motion-tiny", device="cpu", precision=precision)
+        model, side = (
+            recognizer.model,
+            recognizer.text_side(recognizer.embed_labels(load_labels(None, labels))),
+        )
+        found = []
+        with torch.inference_mode():
+            for start in range(0, len(ids), 32):
+                clips = [
+                    rendered_clip(*one, "unseen", model.record.frames) for one in ids[start : start + 32]
+                ]
+                video = model.encode_video(encode_pixels(model, torch.from_numpy(np.stack(clips))))
+                found.append(model.score(video.embedding, side.positive, side.negative).logits.float())
+        scores[precision] = torch.cat(found).softmax(-1)
+    same = 100 * (scores["fp32"].argmax(-1) == scores["bf16"].argmax(-1)).float().mean().item()
+    apart = (scores["fp32"] - scores["bf16"]).abs()
+    results.note(
+        f"On this machine --precision auto is {resolve_precision('auto', 'cpu')}. motion-tiny on {len(ids)} clips of "
+        f"unseen classes, bf16 against fp32: scores differ by {apart.mean():.5f} on average."
+    )
+    results.ratio("motion-tiny in bf16: same top-1 as in fp32, %", same, at_least=99)
+    results.ratio("motion-tiny in bf16: largest difference of a score", apart.max().item(), at_most=0.01)
 
 
 def measure_caches(setup: Setup, results: Results) -> None:

@@ -1,8 +1,9 @@
-"""Put what the commands print into the README: motion-tiny's evaluation, and the ablation's complete seeds.
+"""Put what the commands print into README and docs.
 
     python -m benchmarks.readme
 
-Runs ``zsar eval --precision fp32`` (some two minutes) and reads ``benchmarks/results/ablation``.
+That is motion-tiny's evaluation (``zsar eval --precision fp32``, some two minutes), the ablation's complete seeds
+(from ``benchmarks/results/ablation``), and the table of ``python -m benchmarks.prompts``.
 """
 
 from __future__ import annotations
@@ -14,23 +15,26 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import prompts
 from benchmarks.ablation import SEEDS, VARIANTS, result_name, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+PROMPTS = ROOT / "docs" / "prompts.md"
 ABLATION = ROOT / "benchmarks" / "results" / "ablation"
 
 
 def main() -> None:
-    """Rewrite the blocks between the README's marks."""
+    """Rewrite the blocks between the pages' marks."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "zsar_cli", "eval", "--precision", "fp32", "--output", folder]
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         results = json.loads((Path(folder) / "results.json").read_text())
-    replace_block("motion-tiny", evaluation_table(results))
+    replace_block(README, "motion-tiny", evaluation_table(results))
     whole = [s for s in SEEDS if all((ABLATION / f"{result_name(v, s)}.json").exists() for v in VARIANTS)]
     if whole:
-        replace_block("ablation", tables(ABLATION, whole))
+        replace_block(README, "ablation", tables(ABLATION, whole))
+    replace_block(PROMPTS, "templates", prompts.table())
 
 
 def evaluation_table(results: dict[str, Any]) -> str:
@@ -52,11 +56,11 @@ def evaluation_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def replace_block(name: str, text: str) -> None:
+def replace_block(page: Path, name: str, text: str) -> None:
     """Put ``text`` between ``<!-- name -->`` and ``<!-- /name -->``."""
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-    before, rest = README.read_text(encoding="utf-8").split(start)
-    README.write_text(f"{before}{start}{text}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
+    before, rest = page.read_text(encoding="utf-8").split(start)
+    page.write_text(f"{before}{start}{text}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,14 @@ import time
 from pathlib import Path
 
 PRELOAD = [
-    *("torch.distributed.run", "open_clip", "yaml", "rich.progress", "safetensors.torch"),
+    *(
+        "torch.distributed.run",
+        "open_clip",
+        "yaml",
+        "rich.progress",
+        "safetensors.torch",
+        "matplotlib.figure",
+    ),
     *(f"zsar_cli.cli.{command}" for command in ("predict", "train", "eval", "embed_prompts")),
     *(f"zsar_cli.{module}" for module in ("prediction", "training_run", "evaluation", "video.decode")),
     *("zsar_cli.data.motion_shapes", "zsar_cli.model.recognizer"),

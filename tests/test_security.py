@@ -141,12 +141,32 @@ def test_commands_write_what_was_named_and_connect_nowhere(tmp_path: Path, tiny_
     places = {name: tmp_path / name for name in ("home", "here", "scratch", "named", "videos")}
     for place in places.values():
         place.mkdir()
-    video = write_video(places["videos"] / "a.mp4", 8)
+    (places["videos"] / "waving").mkdir()
+    (places["videos"] / "running").mkdir()
+    write_video(places["videos"] / "running" / "b.mp4", 8)
+    video = write_video(places["videos"] / "waving" / "a.mp4", 8)
     named, model = places["named"], ["--model", str(tiny_clip_dir), "--label", "a", "--label", "b"]
     commands = [
         ["predict", str(video), *model, "--output", str(named / "out.jsonl")],
         ["embed-prompts", *model, "--output", str(named / "p.safetensors")],
         ["predict", str(video), "--model", str(tiny_clip_dir), "--prompts", str(named / "p.safetensors")],
+        *(
+            [*command, "--data", str(places["videos"]), "--workers", "0", "--frames", "2"]
+            for command in (
+                [
+                    "train",
+                    "--config",
+                    "modules",
+                    "--model",
+                    str(tiny_clip_dir),
+                    "--output",
+                    str(named / "run"),
+                    "--steps",
+                    "2",
+                ],
+                ["eval", "--model", str(named / "run"), "--output", str(named / "eval")],
+            )
+        ),
     ]
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("ZSAR", "XDG", "HF"))
@@ -165,11 +185,11 @@ def test_commands_write_what_was_named_and_connect_nowhere(tmp_path: Path, tiny_
     written = {
         name: sorted(p.name for p in place.rglob("*") if p.is_file()) for name, place in places.items()
     }
-    assert written["named"] == ["out.jsonl", "p.safetensors"]
-    assert written["videos"] == ["a.mp4"]
+    assert sorted(p.name for p in named.iterdir()) == ["eval", "out.jsonl", "p.safetensors", "run"]
+    assert written["videos"] == ["a.mp4", "b.mp4"]
     assert written["here"] == []
     assert written["scratch"] == []
-    assert all(name.startswith("text-") for name in written["home"])
-    assert {p.relative_to(places["home"]).parts[:2] for p in places["home"].rglob("*") if p.is_file()} == {
-        (".cache", "zsar")
-    }
+    home = [p.relative_to(places["home"]) for p in places["home"].rglob("*") if p.is_file()]
+    own = [path for path in home if path.parts[1] != "matplotlib"]
+    assert {path.parts[:2] for path in own} == {(".cache", "zsar")}
+    assert all(path.name.startswith("text-") for path in own)

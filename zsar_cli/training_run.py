@@ -81,6 +81,8 @@ def find_data(environment: Environment) -> TrainingData:
     recipe = environment.recipe
     dataset = load_dataset(recipe.data, environment.data_root, split="train")
     dataset.check_missing(environment.max_missing)
+    if len(dataset.classes) < 2:
+        raise UsageError(f"{dataset.name} has one class only; a model learns from at least two.")
     drawn = dataset.items
     if recipe.shots is not None:
         drawn = few_shot(drawn, [item.label for item in drawn], recipe.shots, seed=recipe.seed)
@@ -404,12 +406,10 @@ def motion_shapes_top1(
     import torch
 
     from zsar_cli.data import motion_shapes
-    from zsar_cli.prompts import load_templates
+    from zsar_cli.prompts import fill, load_templates
 
     labels = [kind.label for kind in motion_shapes.split_classes(split)]
-    text = model.backbone.encode_text(
-        [load_templates(recipe.templates).positive[0].replace("{}", x) for x in labels]
-    )
+    text = model.backbone.encode_text(fill(load_templates(recipe.templates).positive[:1], labels))
     ids = motion_shapes.clip_ids(split, per_class)
     video = embed_rendered(model, ids, split, recipe.frames, device)
     best = (video @ text.detach().to(video).T).argmax(dim=-1).cpu()
