@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 import tempfile
@@ -31,7 +32,9 @@ def main() -> None:
         action="store_true",
         help="does it run? Two turns of few things with tiny models; nothing is written",
     )
-    parser.add_argument("--only", nargs="*", choices=list(SECTIONS), help="some sections; nothing is written")
+    parser.add_argument(
+        "--only", nargs="*", choices=list(SECTIONS), help="some sections; the others stay as they are"
+    )
     parser.add_argument(
         "--work", type=Path, default=Path(tempfile.gettempdir()) / "zsar-bench", help="for videos and models"
     )
@@ -46,9 +49,12 @@ def main() -> None:
         section(setup, results)
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     results.other_load = load.share()
-    if options.only or options.quick:
+    if options.quick:
         print(results.markdown())
     else:
+        earlier = HERE / "results" / "performance.json"
+        if options.only and earlier.is_file():
+            results.put_into(json.loads(earlier.read_text(encoding="utf-8")))
         write(results, HERE / "results", HERE.parent / "docs" / "performance.md")
 
 

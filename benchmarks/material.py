@@ -108,11 +108,10 @@ def make_motion_model(folder: Path, backbone: Path) -> Path:
     from zsar_cli.model.backbone import load_backbone
     from zsar_cli.model.recognizer import Parts, RecognizerModel
 
-    if not (folder / "config.yaml").is_file():
-        model = RecognizerModel(load_backbone(str(backbone)), Parts())
-        assert model.project is not None
-        torch.nn.init.normal_(model.project.weight, std=0.02)
-        model.save(folder, backbone=False)
+    model = RecognizerModel(load_backbone(str(backbone)), Parts())
+    assert model.project is not None
+    torch.nn.init.normal_(model.project.weight, std=0.02)
+    model.save(folder, backbone=False)  # anew each time: an older version's may not fit
     return folder
 
 

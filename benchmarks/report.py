@@ -51,6 +51,18 @@ class Results:
             "notes": self.notes,
         }
 
+    def put_into(self, earlier: dict[str, Any]) -> None:
+        """Keep of an earlier run (its JSON) what was not measured again, in its place."""
+
+        def merged(old: list[Any], new: list[Any], key: str) -> list[Any]:
+            fresh = {entry[key]: entry for entry in new}
+            return [fresh.pop(entry[key], entry) for entry in old] + list(fresh.values())
+
+        self.ratios = merged(earlier["ratios"], self.ratios, "what")
+        self.tables = merged(earlier["tables"], self.tables, "title")
+        self.notes = list(dict.fromkeys(earlier["notes"] + self.notes))
+        self.other_load = max(self.other_load, earlier["other_load"])
+
     def markdown(self) -> str:
         """What people read."""
         about = machine()

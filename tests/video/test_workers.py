@@ -19,6 +19,7 @@ from hostile_loads import Task
 
 from tests.video_files import frame_number, write_video
 from zsar_cli.errors import VideoError
+from zsar_cli.video import workers
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Augmentation, Preprocess
 from zsar_cli.video.workers import Clip, ClipRequest, DecodePool, StreamRequest, load_clip
@@ -55,6 +56,17 @@ def test_a_worker_that_dies_hangs_or_balloons_costs_only_its_own_video(deed, kin
         results = list(pool.imap(tasks))
     assert [getattr(result, "kind", "") for result in results] == [kind, "", kind, "", kind]
     assert [results[1][0], results[3][0]] == [1, 3]
+    assert not children()
+
+
+def test_a_worker_makes_way_for_a_fresh_one(monkeypatch):
+    monkeypatch.setattr(workers, "LIFETIME", 2)
+    with DecodePool(1, load=hostile_loads.load) as pool:
+        results = list(pool.imap(Task(number) for number in range(5)))
+    assert [number for number, _ in results] == list(range(5))
+    first, second, third = (results[k][1] for k in (0, 2, 4))
+    assert [process for _, process in results] == [first, first, second, second, third]
+    assert len({first, second, third}) == 3
     assert not children()
 
 

@@ -334,6 +334,7 @@ def _run(
     from zsar_cli.evaluation import TextSide
     from zsar_cli.feature_cache import FeatureCache
     from zsar_cli.model.backbone import resolve_device, resolve_precision
+    from zsar_cli.cli.memory import keep_freed_memory
     from zsar_cli.model.recognizer import load_model
     from zsar_cli.prompts import Labels, TextCache, embed_prompts, load_templates, phrase_bank
     from zsar_cli.protocols import labels_hash

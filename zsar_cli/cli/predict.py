@@ -27,12 +27,13 @@ from zsar_cli.cli.choices import (
 )
 from zsar_cli.cli.formats import Format
 from zsar_cli.cli.signals import listening
+from zsar_cli.cli.sink import Sink, format_of, open_sink
 from zsar_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from zsar_cli.labels import Labels
     from zsar_cli.prediction import ClipOptions, Recognizer, TextSide
-    from zsar_cli.records import Failure, Prediction, RecordFile
+    from zsar_cli.records import Failure, Prediction
     from zsar_cli.windows import Timeline, WindowOptions
 
 SHORT = 1.0  # s
@@ -164,6 +165,7 @@ def predict(
     if wanted is not None and len(wanted) == 1:
         console.note("With one label, score is always 1: read yes (does the video show it?) and unknown.")
 
+    from zsar_cli.cli.memory import keep_freed_memory
     from zsar_cli.inputs import find_videos
     from zsar_cli.prediction import ClipOptions, Recognizer, default_workers
     from zsar_cli.video.workers import DecodePool
@@ -178,6 +180,7 @@ def predict(
         _check_subtitles(output, format, several=found is None or len(found) > 1)
     run = Run(ClipOptions(frames, views, crops, decoder, batch_size), top_k, threshold, windows, explain)
     workers = default_workers() if workers is None else workers
+    keep_freed_memory()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible(run))
         # The processes start while this one imports torch and reads the weights
@@ -196,10 +199,10 @@ def predict(
             )
         sink = Sink(lambda record: None)
         if distributed.rank() == 0:
-            sink = stack.enter_context(_sink(output, format, resume, text, windows is not None))
+            sink = stack.enter_context(open_sink(output, format, resume, text, windows is not None))
         paths = find_videos(videos, sys.stdin.buffer, null=null) if listed else iter(found or ())
         run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
-    run.report(output, _format_of(output, format))
+    run.report(output, format_of(output, format))
     if recognizer.cache is not None:
         console.note(f"Cache {recognizer.cache.summary()}.")
     if run.stop.is_set():
@@ -223,14 +226,14 @@ def _check(
         raise UsageError("--timeout and --threshold must be numbers.")
     if resume and output is None:
         raise UsageError("--resume adds to a file; name it with --output.")
-    if resume and _format_of(output, format) != "jsonl":
+    if resume and format_of(output, format) != "jsonl":
         raise UsageError("--resume needs jsonl, the format that tells what is done.")
-    if output is None or _format_of(output, format) in SUBTITLES:
+    if output is None or format_of(output, format) in SUBTITLES:
         return
     refuse_directory(output)
     if not resume and output.is_file() and output.stat().st_size:
         instead = (
-            "add to it with --resume" if _format_of(output, format) == "jsonl" else "choose another --output"
+            "add to it with --resume" if format_of(output, format) == "jsonl" else "choose another --output"
         )
         raise UsageError(f"{output} is there already; remove it first, or {instead}.")
 
@@ -251,7 +254,7 @@ def _windows(
     if window is None:
         if stride is not None:
             raise UsageError("--stride is the step of sliding windows; give their length with --window.")
-        if _format_of(output, format) in SUBTITLES:
+        if format_of(output, format) in SUBTITLES:
             raise UsageError(
                 "Subtitles say when something happens; add --window SECONDS, such as --window 4."
             )
@@ -287,7 +290,7 @@ def _from_environment(name: str) -> Path | None:
 
 def _check_subtitles(output: Path | None, format: Format | None, *, several: bool) -> None:
     """One subtitle file is one video's."""
-    chosen = _format_of(output, format)
+    chosen = format_of(output, format)
     if chosen not in SUBTITLES:
         return
     if several and (output is None or not output.is_dir()):
@@ -332,96 +335,15 @@ def _unlike_training(labels: Sequence[str], trained_on: dict[str, Any] | None) -
     """The labels that share no word with any class of the training, where there was one."""
     if not trained_on or not trained_on["classes"]:
         return []
-    filler = {
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "to",
-        "with",
-        "and",
-        "or",
-        "while",
-        "at",
-        "from",
-        "up",
-        "down",
-    }
+    # fmt: off
+    filler = {"a", "an", "the", "of", "in", "on", "to", "with", "and", "or", "while", "at", "from", "up", "down"}
+    # fmt: on
 
     def words(text: str) -> set[str]:
         return set("".join(c if c.isalnum() else " " for c in text.lower()).split()) - filler
 
     known = {word for name in trained_on["classes"] for word in words(name)}
     return [label for label in labels if not words(label) & known]
-
-
-# --- where records go -----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Sink:
-    """Where records go."""
-
-    write: Callable[[dict[str, Any]], object]
-    shows: bool = False  # people see the records themselves: errors need no second line
-    file: RecordFile | None = None
-
-
-def _format_of(output: Path | None, format: Format | None) -> Format:
-    from zsar_cli.cli import console
-
-    if output is None:
-        return console.choose_format(format, sys.stdout)
-    by_ending: dict[str, Format] = {".csv": "csv", ".txt": "table", ".srt": "srt", ".vtt": "vtt"}
-    return format or by_ending.get(output.suffix.lower(), "jsonl")
-
-
-@contextlib.contextmanager
-def _sink(
-    output: Path | None,
-    format: Format | None,
-    resume: bool,
-    text: TextSide,
-    windows: bool = False,
-) -> Iterator[Sink]:
-    from zsar_cli.cli import console
-    from zsar_cli.cli.formats import csv_header, render
-
-    chosen = _format_of(output, format)
-    if output is not None and chosen == "jsonl":
-        from zsar_cli.records import RecordFile
-
-        file = RecordFile(output, resume=resume, labels=text.labels)
-        with contextlib.closing(file):
-            yield Sink(file.write, file=file)
-    elif output is not None and output.is_dir():
-        from zsar_cli.cli.timelines import SubtitleFolder
-
-        yield Sink(SubtitleFolder(output, chosen).write)
-    elif output is not None:
-        yield from _whole_file(output, chosen, windows)
-    else:
-        if chosen == "csv":
-            console.out(csv_header(windows=windows))
-        yield Sink(
-            lambda record: console.out(render(record, chosen, sys.stdout, windows=windows)),
-            shows=chosen == "table" or sys.stdout.isatty(),
-        )
-
-
-def _whole_file(output: Path, chosen: Format, windows: bool) -> Iterator[Sink]:
-    """Tables and CSV say nowhere what is done: the file is there when the run has ended, and then whole."""
-    from zsar_cli.cli.formats import csv_header, render
-    from zsar_cli.files import atomic_write
-
-    if output.is_file() and output.stat().st_size:
-        raise UsageError(f"{output} is there already; remove it first, or choose another --output.")
-    with atomic_write(output) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
-        if chosen == "csv":
-            stream.write(csv_header(windows=windows))
-        yield Sink(lambda record: stream.write(render(record, chosen, stream, windows=windows)))
 
 
 # --- the run --------------------------------------------------------------------------------------------------

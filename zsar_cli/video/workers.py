@@ -35,6 +35,9 @@ from zsar_cli.video.transforms import (
 )
 
 BUFFERED_CHUNKS = 2  # of a streamed video, beyond those in the pipe
+LIFETIME = (
+    1000  # videos that one worker decodes before a fresh one takes over: what decoders leak stays small
+)
 START_LIMIT = 300.0  # s that a worker's imports may take, on a disk that sleeps or a machine that is busy
 # Signals are the parent's business: a terminal or a service manager sends them to everybody, and what is in hand
 # is still to be finished. Workers end when their stdin closes.
@@ -296,6 +299,7 @@ class _Keeper:
         self.lock = threading.Lock()  # starting and killing exclude each other
         self.process: subprocess.Popen[bytes] | None = None
         self.ready: subprocess.Popen[bytes] | None = None  # the process that has said so
+        self.served = 0  # videos, by the process there is
         self._start()
         self.thread = threading.Thread(target=self._run, daemon=True, name="zsar-decode")
         self.thread.start()
@@ -311,6 +315,7 @@ class _Keeper:
                 return
             # One heap: with one for each thread of a decoder, memory grows for thousands of videos
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+            self.served = 0
             self.process = subprocess.Popen(
                 [sys.executable, "-c", BOOT, repr([os.path.abspath(entry) for entry in sys.path])],
                 stdin=subprocess.PIPE,
@@ -323,6 +328,9 @@ class _Keeper:
         while (job := self.pool._jobs.get()) is not None and not self.pool._closed.is_set():
             if job.cancelled.is_set():
                 continue
+            if self.served >= LIFETIME:
+                self._restart()
+            self.served += 1
             failed = self._work(job, job.request)
             if failed is None:
                 continue
@@ -431,6 +439,8 @@ class _Keeper:
             process, self.process = self.process, None
         if process is None:
             return 0
+        with contextlib.suppress(OSError):
+            process.stdin.close()  # type: ignore[union-attr]  # a sound worker ends at that
         # A crash report is worth having: a worker that closed its pipe is given a moment to be gone by itself
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.0 if self.pool._closed.is_set() else 0.5)
