@@ -45,7 +45,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-# Some 20 minutes on two cores, and no other work beside it. BENCH=--quick only tries everything.
+# Some 30 minutes on two cores, and no other work beside it. BENCH=--quick only tries everything.
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
