@@ -46,7 +46,9 @@ def soak(opens: int, folder: Path) -> Iterator[tuple[int, float, float]]:
         requests = (ClipRequest(str(paths[number % len(paths)])) for number in range(opens))
         for number, result in enumerate(pool.imap(requests), start=1):
             assert isinstance(result, Clip) or number % len(paths) == 0, result
-            if number % (opens // MARKS) == 0:
+            if (
+                number % (opens // MARKS) == opens // MARKS // 2
+            ):  # never while one worker makes way for the next
                 yield number, *memory()
 
 
