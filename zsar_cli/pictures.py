@@ -209,21 +209,26 @@ def _wrap(text: str, width: int) -> str:
 def training_curves(history: Sequence[dict[str, float]], title: str = "") -> Figure:
     """The losses and the learning rate of a run, step by step; what training reports of accuracy where it does."""
     figure = new_figure(WIDTH, 4.6)
-    steps = [row["step"] for row in history]
+
+    def points(name: str) -> tuple[list[float], list[float]]:
+        """Steps and values; rows about held-out clips alone have no losses."""
+        rows = [row for row in history if math.isfinite(row.get(name, math.nan))]
+        return [row["step"] for row in rows], [row[name] for row in rows]
+
     losses, rates = figure.subplots(1, 2, width_ratios=[2, 1])
     styles = {"total": ("black", "-"), "pos": (BLUE, "-"), "neg": (ORANGE, "--"), "dis": (GREEN, ":")}
     styles |= {"opp": (VERMILION, "-."), "keep": (GREY, "-.")}
     for name, (colour, line) in styles.items():
-        values = [row.get(name, math.nan) for row in history]
-        if any(math.isfinite(v) for v in values):
+        steps, values = points(name)
+        if values:
             losses.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
             losses.plot(steps, _smooth(values), color=colour, linestyle=line, label=name)
     losses.set_xlabel("step")
     losses.set_ylabel("loss")
     losses.legend(fontsize=9, frameon=False)
     for name, colour, line in (("lr", BLUE, "-"), ("module_lr", ORANGE, "--")):
-        values = [row.get(name, math.nan) for row in history]
-        if any(math.isfinite(v) for v in values):
+        steps, values = points(name)
+        if values:
             rates.plot(steps, values, color=colour, linestyle=line, label=name.replace("_", " "))
     scored = [(row["step"], row[key]) for row in history for key in row if "top1" in key]
     if scored:
@@ -245,8 +250,5 @@ def training_curves(history: Sequence[dict[str, float]], title: str = "") -> Fig
 
 def _smooth(values: Sequence[float]) -> np.ndarray:
     """A running mean over a fiftieth of the run."""
-    wide = max(1, len(values) // 50)
-    array = np.asarray(values, float)
-    kernel = np.ones(wide)
-    weight = np.convolve(np.isfinite(array), kernel, "same")
-    return np.convolve(np.nan_to_num(array), kernel, "same") / np.maximum(weight, 1e-9)
+    kernel = np.ones(max(1, len(values) // 50))
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
