@@ -135,7 +135,9 @@ def test_curves_show_every_loss_and_both_rates():
 
 
 def test_curves_have_no_loss_where_only_held_out_clips_were_looked_at():
-    history = [{"step": s, "total": 3.0} for s in range(1, 60)] + [{"step": 59, "held_out_top1": 0.5}]
+    history = [{"step": s, "total": 3.0, "lr": 1e-3} for s in range(1, 60)] + [
+        {"step": 59, "held_out_top1": 0.5}
+    ]
     losses, _, accuracy = training_curves(history).axes
     assert all(line.get_ydata() == pytest.approx([3.0] * 59) for line in losses.get_lines())
     assert accuracy.get_lines()[0].get_ydata() == pytest.approx([0.5])
