@@ -226,7 +226,11 @@ SECTIONS: dict[str, Callable[[Setup, Results], None]] = {
     "precision": inside.measure_precision,
     "cache": inside.measure_caches,
     "training": training,
-    "growth": growth.measure,
+    "videos": growth.videos,
+    "labels": growth.labels,
+    "frames": growth.frames,
+    "length": growth.length,
+    "windows": growth.windows,
 }
 
 if __name__ == "__main__":

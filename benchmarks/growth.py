@@ -1,4 +1,4 @@
-"""How cost grows with videos, labels, frames and length."""
+"""How cost grows with videos, labels, frames and length, and what sliding windows cost."""
 
 from __future__ import annotations
 
@@ -11,15 +11,6 @@ from benchmarks.measure import Contender, Figure, interleaved, python
 if TYPE_CHECKING:
     from benchmarks.__main__ import Setup
     from benchmarks.report import Results
-
-
-def measure(setup: Setup, results: Results) -> None:
-    """The four growths, a table each, and what windows cost."""
-    videos(setup, results)
-    labels(setup, results)
-    frames(setup, results)
-    length(setup, results)
-    windows(setup, results)
 
 
 def videos(setup: Setup, results: Results) -> None:

@@ -126,34 +126,20 @@ def measure_levers(setup: Setup, results: Results) -> None:
 
 def measure_precision(setup: Setup, results: Results) -> None:
     """Whether motion-tiny answers the same in bf16 as in fp32, on the unseen classes of motion-shapes."""
-    import numpy as np
-    import torch
-
-    from zsar_cli.batches import rendered_clip
     from zsar_cli.data import motion_shapes
-    from zsar_cli.feature_cache import encode_pixels
     from zsar_cli.labels import load_labels
     from zsar_cli.model.backbone import resolve_precision
     from zsar_cli.prediction import Recognizer
+    from zsar_cli.training_run import embed_rendered
 
-    labels = list(motion_shapes.class_labels("unseen"))
+    labels = load_labels(None, motion_shapes.class_labels("unseen"))
     ids = motion_shapes.clip_ids("unseen")[:: 8 if setup.quick else 1]
     scores = {}
     for precision in ("fp32", "bf16"):
         recognizer = Recognizer.load("motion-tiny", device="cpu", precision=precision)
-        model, side = (
-            recognizer.model,
-            recognizer.text_side(recognizer.embed_labels(load_labels(None, labels))),
-        )
-        found = []
-        with torch.inference_mode():
-            for start in range(0, len(ids), 32):
-                clips = [
-                    rendered_clip(*one, "unseen", model.record.frames) for one in ids[start : start + 32]
-                ]
-                video = model.encode_video(encode_pixels(model, torch.from_numpy(np.stack(clips))))
-                found.append(model.score(video.embedding, side.positive, side.negative).logits.float())
-        scores[precision] = torch.cat(found).softmax(-1)
+        model, side = recognizer.model, recognizer.text_side(recognizer.embed_labels(labels))
+        video = embed_rendered(model, ids, "unseen", model.record.frames, "cpu")
+        scores[precision] = model.score(video, side.positive, side.negative).logits.float().softmax(-1)
     same = 100 * (scores["fp32"].argmax(-1) == scores["bf16"].argmax(-1)).float().mean().item()
     apart = (scores["fp32"] - scores["bf16"]).abs()
     results.note(

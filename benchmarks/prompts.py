@@ -28,19 +28,23 @@ def main() -> None:
 
 def table() -> str:
     """Markdown: a row for each choice of templates."""
-    from benchmarks.ablation import embed_split
     from zsar_cli.data import motion_shapes
     from zsar_cli.evaluation import TextSide, detect_unknown, score_records, summarise
+    from zsar_cli.labels import load_labels
     from zsar_cli.model.recognizer import load_model
-    from zsar_cli.prompts import Labels, Templates, embed_prompts, load_templates
+    from zsar_cli.prompts import Templates, embed_prompts, load_templates
+    from zsar_cli.training_run import embed_rendered
 
     model = load_model("motion-tiny")
-    clips = {split: embed_split(model, split)["as they are"] for split in ("unseen", "neither")}
+    clips = {
+        split: embed_rendered(model, motion_shapes.clip_ids(split), split, model.record.frames, "cpu")
+        for split in ("unseen", "neither")
+    }
     labels = motion_shapes.class_labels("unseen")
+    phrases = load_labels(None, labels)
     targets = [labels.index(label) for label, _ in motion_shapes.clip_ids("unseen")]
 
     def row(name: str, templates: Templates) -> str:
-        phrases = Labels(labels, tuple((label,) for label in labels))
         prompts = embed_prompts(model.backbone.encode_text, phrases, templates, negatives=True)
         text = TextSide(labels, prompts.positive, prompts.negative)
         known = score_records(model, clips["unseen"], targets, text)

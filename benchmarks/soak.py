@@ -46,9 +46,8 @@ def soak(opens: int, folder: Path) -> Iterator[tuple[int, float, float]]:
         requests = (ClipRequest(str(paths[number % len(paths)])) for number in range(opens))
         for number, result in enumerate(pool.imap(requests), start=1):
             assert isinstance(result, Clip) or number % len(paths) == 0, result
-            if (
-                number % (opens // MARKS) == opens // MARKS // 2
-            ):  # never while one worker makes way for the next
+            # Half-way between the rounds, so never while one worker makes way for the next
+            if number % (opens // MARKS) == opens // MARKS // 2:
                 yield number, *memory()
 
 

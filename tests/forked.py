@@ -179,6 +179,7 @@ if __name__ == "__main__":
         signal.signal(one, lambda number, _: running.send_signal(number))
     status = running.wait()
     if status < 0:  # a signal ended it: this process too
-        signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
+        if status != -signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)

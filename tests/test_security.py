@@ -146,27 +146,14 @@ def test_commands_write_what_was_named_and_connect_nowhere(tmp_path: Path, tiny_
     write_video(places["videos"] / "running" / "b.mp4", 8)
     video = write_video(places["videos"] / "waving" / "a.mp4", 8)
     named, model = places["named"], ["--model", str(tiny_clip_dir), "--label", "a", "--label", "b"]
+    data = ["--data", str(places["videos"]), "--workers", "0", "--frames", "2"]
+    train = ["train", "--config", "modules", "--steps", "2", *data]
     commands = [
         ["predict", str(video), *model, "--output", str(named / "out.jsonl")],
         ["embed-prompts", *model, "--output", str(named / "p.safetensors")],
         ["predict", str(video), "--model", str(tiny_clip_dir), "--prompts", str(named / "p.safetensors")],
-        *(
-            [*command, "--data", str(places["videos"]), "--workers", "0", "--frames", "2"]
-            for command in (
-                [
-                    "train",
-                    "--config",
-                    "modules",
-                    "--model",
-                    str(tiny_clip_dir),
-                    "--output",
-                    str(named / "run"),
-                    "--steps",
-                    "2",
-                ],
-                ["eval", "--model", str(named / "run"), "--output", str(named / "eval")],
-            )
-        ),
+        [*train, "--model", str(tiny_clip_dir), "--output", str(named / "run")],
+        ["eval", *data, "--model", str(named / "run"), "--output", str(named / "eval")],
     ]
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("ZSAR", "XDG", "HF"))

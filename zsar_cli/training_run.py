@@ -433,5 +433,5 @@ def embed_rendered(
                 motion_shapes.render(x, i, split=split, frames=frames) for x, i in ids[start : start + 32]
             ]
             pixels = torch.from_numpy(resize_and_crop(np.stack(clips), model.preprocess)).to(device)
-            embeddings.append(model(normalise(pixels, model.preprocess)).embedding)
+            embeddings.append(model(normalise(pixels, model.preprocess, model.backbone.dtype)).embedding)
     return torch.cat(embeddings)

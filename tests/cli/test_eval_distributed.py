@@ -43,6 +43,7 @@ def rest_of(value: object) -> object:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_have_the_results_of_one(tiny_clip_dir, tmp_path, monkeypatch, zsar_process, torchrun):
     monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path / "cache"))
     data = make_data(tmp_path / "data")

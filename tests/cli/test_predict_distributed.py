@@ -47,6 +47,7 @@ def test_two_processes_answer_as_one_does(videos, tiny_clip_dir, tmp_path, zsar_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_rank_that_is_killed_costs_a_restart_and_no_record(videos, tiny_clip_dir, tmp_path, torchrun):
     many = [tmp_path / f"{number:03d}.mp4" for number in range(40)]
     for path in many:

@@ -35,9 +35,7 @@ from zsar_cli.video.transforms import (
 )
 
 BUFFERED_CHUNKS = 2  # of a streamed video, beyond those in the pipe
-LIFETIME = (
-    1000  # videos that one worker decodes before a fresh one takes over: what decoders leak stays small
-)
+LIFETIME = 1000  # videos of one worker before a fresh one takes over: what decoders leak stays small
 START_LIMIT = 300.0  # s that a worker's imports may take, on a disk that sleeps or a machine that is busy
 # Signals are the parent's business: a terminal or a service manager sends them to everybody, and what is in hand
 # is still to be finished. Workers end when their stdin closes.
@@ -446,9 +444,8 @@ class _Keeper:
             process.wait(timeout=0.0 if self.pool._closed.is_set() else 0.5)
         process.kill()
         code = process.wait()
-        for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
+        with contextlib.suppress(OSError):
+            process.stdout.close()  # type: ignore[union-attr]
         return code
 
 
