@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,28 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores; read when torch is imported
 
-import torch.distributed.run
-
 from tests import forked
 from tests.forked import Process, Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+SERVER = "ZSAR_TESTS_SERVER"  # where its socket is: the workers have it from the process that started them
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if SERVER not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="zsar-tests-")
+        os.environ[SERVER] = str(Path(folder.name) / "socket")
+        process = forked.start_server(os.environ[SERVER])
+
+        def stop() -> None:
+            process.kill()
+            process.wait()
+            folder.cleanup()
+            del os.environ[SERVER]
+
+        config.add_cleanup(stop)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,10 +68,9 @@ def tiny_clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Starts ``zsar`` as processes that need not import torch."""
-    with Server(tmp_path_factory.mktemp("server") / "socket") as server:
-        yield server
+def server() -> Server:
+    """Starts ``zsar`` as processes that need not import torch; one for all workers."""
+    return Server(os.environ[SERVER])
 
 
 @dataclass
@@ -101,7 +118,7 @@ def torchrun(server: Server, zsar_process: Callable[..., Running]) -> Callable[.
 
     def start(*arguments: object, count: int = 2, restarts: int = 0, **streams: Any) -> Running:
         return zsar_process(
-            *(torch.distributed.run.__file__, "--standalone", "--nproc-per-node", count),
+            *(find_spec("torch.distributed.run").origin, "--standalone", "--nproc-per-node", count),
             *("--max-restarts", restarts, "--no-python"),
             *(sys.executable, "-S", forked.__file__, server.place, *arguments),
             **streams,

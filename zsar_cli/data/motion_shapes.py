@@ -169,7 +169,7 @@ def _draw(kind: MotionClass, t: np.ndarray, size: int, style: Style, rng: np.ran
     x = screen_x[None] * zoom[:, None, None] + pan_x[:, None, None]
     y = screen_y[None] * zoom[:, None, None] + pan_y[:, None, None]
 
-    image = _background(x, y, style, rng)
+    image = _background(x[:, 0], y[:, :, 0], style, rng)
     pixel = 2.0 / size * zoom[:, None, None]
     for body in _bodies(kind, t, speed, style, rng):
         cover, colour = body(x, y, pixel)
@@ -201,17 +201,20 @@ def _camera(move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generato
 
 
 def _background(x: np.ndarray, y: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:
-    """A random patchwork, smoothly interpolated, fixed to the world: (T,H,W,3) in 0..1."""
+    """A random patchwork, smoothly interpolated, fixed to the world: (T,H,W,3) in 0..1.
+
+    The camera does not turn, so a column of the screen has one x (T,W) and a row one y (T,H).
+    """
     cells = int(rng.integers(*style.texture_cells, endpoint=True))
     contrast = rng.uniform(*style.contrast)
     grid = rng.uniform(0.5 - contrast, 0.5 + contrast, (cells, cells, 3)).astype(np.float32)
     u, v = (x + 2) * (cells / 4), (y + 2) * (cells / 4)
     column, row = np.floor(u).astype(np.int32), np.floor(v).astype(np.int32)
-    du, dv = (u - column)[..., None], (v - row)[..., None]
-    left, right, top, bottom = column % cells, (column + 1) % cells, row % cells, (row + 1) % cells
-    upper = grid[top, left] * (1 - du) + grid[top, right] * du
-    lower = grid[bottom, left] * (1 - du) + grid[bottom, right] * du
-    return upper * (1 - dv) + lower * dv
+    du, dv = (u - column)[:, None, :, None], (v - row)[..., None, None]
+    across = grid[:, column % cells].swapaxes(0, 1) * (1 - du)  # (T, cells, W, 3)
+    across += grid[:, (column + 1) % cells].swapaxes(0, 1) * du
+    moment = np.arange(len(u))[:, None]
+    return across[moment, row % cells] * (1 - dv) + across[moment, (row + 1) % cells] * dv
 
 
 def _bodies(kind: MotionClass, t: np.ndarray, speed: np.float32, style: Style, rng: np.random.Generator):

@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXTS_AT_ONCE = 128
-CPU_FRAMES = 8  # at a time: a CPU is slower where the activations of many frames do not fit its caches
+CPU_PIXELS = (
+    8 * 224 * 224
+)  # at a time: a CPU is slower where the activations of many frames do not fit its caches
 SAMPLE = 512  # values of each tensor that the fingerprint looks at
 
 
@@ -136,8 +138,9 @@ class Backbone(nn.Module):
         """
         if not len(pixels):
             raise ValueError("there are no frames to encode")
-        if self.device.type == "cpu" and len(pixels) > CPU_FRAMES and not torch.is_grad_enabled():
-            parts = [self.encode_frames(part) for part in pixels.split(CPU_FRAMES)]
+        at_once = max(1, CPU_PIXELS // (pixels.shape[-2] * pixels.shape[-1]))
+        if self.device.type == "cpu" and len(pixels) > at_once and not torch.is_grad_enabled():
+            parts = [self.encode_frames(part) for part in pixels.split(at_once)]
             return FrameFeatures(
                 torch.cat([part.embedding for part in parts]), torch.cat([part.tokens for part in parts])
             )
