@@ -65,9 +65,9 @@ def forbid_work(monkeypatch) -> None:
 def test_the_same_records_without_decoder_or_tower(videos, motion_dir, tmp_path, monkeypatch, precision):
     names = [*videos, str(tmp_path / "missing.mp4")]
 
-    def ask(labels, cache):
+    def ask(labels, cache, batch_size=1):
         recognizer = Recognizer.load(str(motion_dir), device="cpu", precision=precision, cache=cache)
-        results = recognizer.predict_many(names, labels, workers=0, views=2, crops=3, batch_size=4)
+        results = recognizer.predict_many(names, labels, workers=0, views=2, crops=3, batch_size=batch_size)
         return [result.to_record() for result in results]
 
     plain, other = ask(LABELS, None), ask(["a", "b"], None)
@@ -75,6 +75,9 @@ def test_the_same_records_without_decoder_or_tower(videos, motion_dir, tmp_path,
     forbid_work(monkeypatch)
     names.pop()
     assert ask(LABELS, tmp_path / "cache") == first[:-1]  # to the bit
+    for found, record in zip(ask(LABELS, tmp_path / "cache", batch_size=4), first[:-1], strict=True):
+        for ours, theirs in zip(found["predictions"], record["predictions"], strict=True):
+            assert ours == pytest.approx(theirs, abs=2e-6)  # a product of more rows may round otherwise
     for labels, expected in ((LABELS, plain), (["a", "b"], other)):
         for found, record in zip(ask(labels, tmp_path / "cache"), expected[:-1], strict=True):
             assert {**found, "predictions": 0, "unknown": 0} == {**record, "predictions": 0, "unknown": 0}

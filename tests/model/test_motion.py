@@ -84,12 +84,21 @@ def test_any_number_of_frames(tower, frames):
 
 
 def test_saliency_scales_the_motion_tokens():
+    """The equations as they are written: the code moves the scales of the cues past the maps."""
     torch.manual_seed(0)
     msm = MotionSeparation(token_dim=8, width=16)
     tokens = torch.randn(2, 4, 5, 8)
-    out = msm(tokens)
+
+    def norm(cue, of):
+        with torch.no_grad():
+            of.gain.normal_()
+            of.log_floor.fill_(-1)
+        return of.gain * cue / (cue.square().mean(dim=-1, keepdim=True) + torch.e**-1).sqrt()
+
     _, difference, residual = motion_cues(tokens)
-    cues = torch.cat([msm.norm_difference(difference), msm.norm_residual(residual)], dim=-1)
+    cues = torch.cat([norm(difference, msm.norm_difference), norm(residual, msm.norm_residual)], dim=-1)
+    out = msm(tokens)
+    torch.testing.assert_close(out.saliency, msm.to_saliency(cues).sigmoid().squeeze(-1))
     torch.testing.assert_close(out.motion, out.saliency[..., None] * msm.to_motion(cues))
 
 

@@ -151,9 +151,8 @@ class Backbone(nn.Module):
             normalize_intermediates=True,
             image_output_fmt="NCHW",  # the one form that transformers and convolutional towers all give
         )
-        return FrameFeatures(
-            found["image_features"], found["image_intermediates"][-1].flatten(2).transpose(1, 2)
-        )
+        tokens = found["image_intermediates"][-1].flatten(2).transpose(1, 2)
+        return FrameFeatures(found["image_features"], tokens.contiguous())  # as they lie in a feature cache
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Texts to embeddings (P, E), float32 of unit length; gradients flow.

@@ -10,6 +10,7 @@ Shapes: B clips, T frames, N patch tokens a frame, D the width of the visual tow
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,15 +75,20 @@ class MotionSeparation(nn.Module):
         self.to_saliency = nn.Sequential(
             nn.Linear(2 * token_dim, width // 4), nn.GELU(), nn.Linear(width // 4, 1)
         )
+        self.widths = (width, width // 4)
 
     def forward(self, tokens: Tensor) -> Separation:
         """tokens (B, T, N, D) -> :class:`Separation`."""
         static, difference, residual = motion_cues(tokens)
-        cues = torch.cat([self.norm_difference(difference), self.norm_residual(residual)], dim=-1)
-        saliency = self.to_saliency(cues).sigmoid()
+        first: Any = self.to_saliency[0]
+        for_both = torch.cat([self.to_motion.weight, first.weight])  # W_m and the MLP read the same cues
+        for_difference, for_residual = for_both.chunk(2, dim=1)
+        mapped = self.norm_difference(difference, for_difference) + self.norm_residual(residual, for_residual)
+        motion, hidden = mapped.split(self.widths, dim=-1)
+        saliency = self.to_saliency[1:](hidden + first.bias).sigmoid()
         kept = 1 - saliency.mean(dim=1)
         return Separation(
-            motion=saliency * self.to_motion(cues),
+            motion=saliency * motion,
             static=kept * self.to_static(self.norm_static(static)),
             saliency=saliency.squeeze(-1),
         )
@@ -99,9 +105,14 @@ class CueNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(dim))
         self.log_floor = nn.Parameter(torch.tensor(floor).log())
 
-    def forward(self, cue: Tensor) -> Tensor:
+    def forward(self, cue: Tensor, weight: Tensor) -> Tensor:
+        """Map a scaled cue (..., D) with a weight (W, D): (..., W).
+
+        The gain goes to the weight and the square root past the product, which changes nothing, but nothing else as
+        large as the patch tokens is written, and those of a frozen tower need no gradient.
+        """
         power = cue.float().square().mean(dim=-1, keepdim=True) + self.log_floor.float().exp()
-        return cue * power.rsqrt().to(cue.dtype) * self.gain
+        return F.linear(cue, weight * self.gain) * power.rsqrt().to(cue.dtype)
 
 
 class CrossAttention(nn.Module):
