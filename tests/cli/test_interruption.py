@@ -76,7 +76,7 @@ def test_killed_at_any_moment_each_video_is_answered_once(
             wait_for(output, output.stat().st_size if output.exists() else 0, process)
             time.sleep(chance.random() * 0.03)
         else:
-            time.sleep(chance.random())
+            time.sleep(chance.random() * 0.4)
         process.kill()
         process.wait(60)
         reached.append(output.read_bytes().count(b"\n") if output.exists() else 0)

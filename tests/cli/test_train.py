@@ -286,7 +286,7 @@ def whole_rows(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(zsar_process, recipe, tmp_path):
-    options = ("train", "--config", recipe, "--steps", 50, "--checkpoint-every", 2)
+    options = ("train", "--config", recipe, "--steps", 50, "--checkpoint-every", 2, "--validate-every", 20)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert zsar_process(*options, "--output", whole).wait(600) == 0
     chance = random.Random(0)
