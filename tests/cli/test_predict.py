@@ -276,13 +276,13 @@ def test_scores_equal_the_plain_loop_over_open_clip(shared, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_reference_video_has_its_record(shared, tiny_clip_dir):
+def test_every_reference_video_has_its_record(shared, tiny_clip_dir, zsar_process):
     folder = shared / "videos"
     names = sorted(str(path) for path in folder.rglob("*") if path.is_file())
-    done = zsar("predict", *names, "--model", tiny_clip_dir, *LABELS, "--format", "jsonl")
-    found = {Path(r["video"]).name: r for r in records(done.stdout)}
-    assert done.returncode == 1
-    assert [r["video"] for r in records(done.stdout)] == names
+    done = zsar_process("predict", *names, "--model", tiny_clip_dir, *LABELS, "--format", "jsonl")
+    assert done.wait(200) == 1
+    found = {Path(r["video"]).name: r for r in records(done.read("stdout"))}
+    assert [r["video"] for r in records(done.read("stdout"))] == names
     failed = {name for name, record in found.items() if "error" in record}
     assert {"truncated_no_moov.mp4", "audio_only.m4a"} <= failed
     assert failed <= {"truncated_no_moov.mp4", "audio_only.m4a", "frame_exceeds_screen.gif"}

@@ -94,8 +94,8 @@ def test_ten_hours_claimed(tmp_path: Path) -> None:
 def test_memory_is_flat_over_thousands_of_videos(tmp_path: Path) -> None:
     path = write_video(tmp_path / "short.mp4", 3, size=(32, 32))
     process = psutil.Process()
-    for number in range(5000):
+    for number in range(2500):
         read_frames(path, lambda count: [0, count - 1])
         if number == 500:
             before = process.memory_info().rss
-    assert process.memory_info().rss - before < 5e6
+    assert process.memory_info().rss - before < 2.2e6  # `make soak` opens 5,000
