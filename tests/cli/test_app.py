@@ -28,7 +28,7 @@ def seconds(*command: str) -> float:
 def test_help_is_quick() -> None:
     """Less than twice what importing Typer and Rich takes; pairs in turn, as a busy machine slows both."""
     ratios = []
-    for _ in range(7):
+    for _ in range(5):
         imports = seconds(sys.executable, "-c", "import typer, rich")
         ratios.append(seconds(sys.executable, "-m", "zsar_cli", "--help") / imports)
     assert statistics.median(ratios) < 2

@@ -284,6 +284,7 @@ def whole_rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(zsar_process, recipe, tmp_path):
     options = ("train", "--config", recipe, "--steps", 50, "--checkpoint-every", 2, "--validate-every", 20)
