@@ -31,9 +31,8 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXTS_AT_ONCE = 128
-CPU_PIXELS = (
-    8 * 224 * 224
-)  # at a time: a CPU is slower where the activations of many frames do not fit its caches
+# At a time: a CPU is slower where the activations of many frames do not fit its caches
+CPU_PIXELS = 8 * 224 * 224
 SAMPLE = 512  # values of each tensor that the fingerprint looks at
 
 

@@ -75,7 +75,6 @@ class MotionSeparation(nn.Module):
         self.to_saliency = nn.Sequential(
             nn.Linear(2 * token_dim, width // 4), nn.GELU(), nn.Linear(width // 4, 1)
         )
-        self.widths = (width, width // 4)
 
     def forward(self, tokens: Tensor) -> Separation:
         """tokens (B, T, N, D) -> :class:`Separation`."""
@@ -84,7 +83,7 @@ class MotionSeparation(nn.Module):
         for_both = torch.cat([self.to_motion.weight, first.weight])  # W_m and the MLP read the same cues
         for_difference, for_residual = for_both.chunk(2, dim=1)
         mapped = self.norm_difference(difference, for_difference) + self.norm_residual(residual, for_residual)
-        motion, hidden = mapped.split(self.widths, dim=-1)
+        motion, hidden = mapped.tensor_split([self.to_motion.out_features], dim=-1)
         saliency = self.to_saliency[1:](hidden + first.bias).sigmoid()
         kept = 1 - saliency.mean(dim=1)
         return Separation(
