@@ -27,6 +27,9 @@ SERVER = "ZSAR_TESTS_SERVER"  # where its socket is: the workers have it from th
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and processes inherit that
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if SERVER not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="zsar-tests-")
         os.environ[SERVER] = str(Path(folder.name) / "socket")
@@ -44,13 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slow ones first, so that the workers end together."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def interruptible() -> None:
-    """A shell that starts the tests in the background has them ignore Ctrl-C, and processes inherit that."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

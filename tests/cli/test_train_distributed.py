@@ -17,17 +17,8 @@ PATIENCE = 200  # s
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_a_process_that_dies_costs_a_restart_and_no_weight(recipe, tmp_path, torchrun):  # noqa: F811
-    options = [
-        "train",
-        "--config",
-        recipe,
-        "--steps",
-        "18",
-        "--checkpoint-every",
-        "3",
-        "--validate-every",
-        "8",
-    ]
+    options = ["train", "--config", recipe, "--steps", "18"]
+    options += ["--checkpoint-every", "3", "--validate-every", "8"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = torchrun(*options, "--output", whole)
     assert done.wait(PATIENCE) == 0, done.read("stderr")
