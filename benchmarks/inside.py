@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.measure import Figure, interleaved
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from benchmarks.__main__ import Setup
     from benchmarks.report import Results
 
@@ -76,11 +78,14 @@ def measure_levers(setup: Setup, results: Results) -> None:
     import torch
 
     from zsar_cli.model.backbone import load_backbone
+    from zsar_cli.model.int8 import cpu_has_int8
 
     small = torch.rand(8, 3, 224, 224) if not setup.quick else torch.rand(8, 3, 64, 64)
     many = small.repeat(8, 1, 1, 1)
-    precisions = ("fp32", "bf16")
-    towers = {precision: load_backbone(setup.clip, precision=precision) for precision in precisions}
+    towers = {precision: load_backbone(setup.clip, precision=precision) for precision in ("fp32", "bf16")}
+    if cpu_has_int8():
+        towers["int8"] = load_backbone(setup.clip, precision="int8")
+        towers["int8, fine"] = load_backbone(setup.clip).set_precision("int8", fine=True)
     last = load_backbone(setup.clip, precision="bf16").to(memory_format=torch.channels_last)
     compiled = torch.compile(towers["bf16"].encode_frames)
     threads = torch.get_num_threads()
@@ -97,6 +102,11 @@ def measure_levers(setup: Setup, results: Results) -> None:
     ways = {
         "fp32": lambda: towers["fp32"].encode_frames(small),
         "fp32 under CPU autocast": autocast,
+        **{
+            name: lambda tower=tower: tower.encode_frames(small)  # type: ignore[misc]
+            for name, tower in towers.items()
+            if name.startswith("int8")
+        },
         "bf16 weights": lambda: towers["bf16"].encode_frames(small),
         "bf16 weights, batches of 8 clips": lambda: towers["bf16"].encode_frames(many),
         "bf16 weights, channels_last": lambda: last.encode_frames(
@@ -125,29 +135,57 @@ def measure_levers(setup: Setup, results: Results) -> None:
 
 
 def measure_precision(setup: Setup, results: Results) -> None:
-    """Whether motion-tiny answers the same in bf16 as in fp32, on the unseen classes of motion-shapes."""
+    """Whether motion-tiny, and its backbone as plain CLIP, answer as in fp32 on the unseen classes of motion-shapes."""
     from zsar_cli.data import motion_shapes
     from zsar_cli.labels import load_labels
-    from zsar_cli.model.backbone import resolve_precision
+    from zsar_cli.model.backbone import load_backbone, resolve_precision
+    from zsar_cli.model.int8 import cpu_has_int8
+    from zsar_cli.model.recognizer import RecognizerModel, load_model
     from zsar_cli.prediction import Recognizer
     from zsar_cli.training_run import embed_rendered
 
     labels = load_labels(None, motion_shapes.class_labels("unseen"))
     ids = motion_shapes.clip_ids("unseen")[:: 8 if setup.quick else 1]
-    scores = {}
-    for precision in ("fp32", "bf16"):
-        recognizer = Recognizer.load("motion-tiny", device="cpu", precision=precision)
-        model, side = recognizer.model, recognizer.text_side(recognizer.embed_labels(labels))
-        video = embed_rendered(model, ids, "unseen", model.record.frames, "cpu")
-        scores[precision] = model.score(video, side.positive, side.negative).logits.float().softmax(-1)
-    same = 100 * (scores["fp32"].argmax(-1) == scores["bf16"].argmax(-1)).float().mean().item()
-    apart = (scores["fp32"] - scores["bf16"]).abs()
-    results.note(
-        f"On this machine --precision auto is {resolve_precision('auto', 'cpu')}. motion-tiny on {len(ids)} clips of "
-        f"unseen classes, bf16 against fp32: scores differ by {apart.mean():.5f} on average."
+
+    def scores(model: RecognizerModel) -> Tensor:
+        recognizer = Recognizer(model.eval())
+        side = recognizer.text_side(recognizer.embed_labels(labels))
+        video = embed_rendered(model, ids, "unseen", 8, "cpu")
+        return model.score(video, side.positive, side.negative).logits.float().softmax(-1)
+
+    def plain(precision: str) -> RecognizerModel:
+        return RecognizerModel(load_model("motion-tiny").backbone.set_precision(precision))
+
+    kinds = {
+        "motion-tiny": lambda precision: load_model("motion-tiny", precision=precision),
+        "motion-tiny without motion": plain,
+    }
+    precisions = ["int8", "bf16", "fp16"] if cpu_has_int8() else ["bf16", "fp16"]
+    rows, apart = [], {}
+    for kind, load in kinds.items():
+        exact = scores(load("fp32"))
+        for precision in precisions:
+            found = scores(load(precision))
+            same = 100 * (found.argmax(-1) == exact.argmax(-1)).float().mean().item()
+            difference = (found - exact).abs()
+            apart[kind, precision] = same, difference.max().item()
+            rows.append(
+                [kind, precision, f"{same:.2f}", f"{difference.max():.4f}", f"{difference.mean():.5f}"]
+            )
+    results.table(
+        f"lower precisions against fp32: {len(ids)} clips of the unseen classes of motion-shapes",
+        ["model", "precision", "same top-1, %", "largest difference of a score", "on average"],
+        rows,
+        {"rows": rows},
     )
-    results.ratio("motion-tiny in bf16: same top-1 as in fp32, %", same, at_least=99)
-    results.ratio("motion-tiny in bf16: largest difference of a score", apart.max().item(), at_most=0.01)
+    chosen = resolve_precision("auto", "cpu", load_model("motion-tiny").backbone)
+    wide = resolve_precision("auto", "cpu", load_backbone(setup.clip))
+    results.note(f"On this machine --precision auto is {wide} for ViT-B/16 and {chosen} for motion-tiny.")
+    if "int8" in precisions:
+        for kind in kinds:
+            same, difference = apart[kind, "int8"]
+            results.ratio(f"{kind} in int8: same top-1 as in fp32, %", same, at_least=99)
+            results.ratio(f"{kind} in int8: largest difference of a score", difference, at_most=0.01)
 
 
 def measure_caches(setup: Setup, results: Results) -> None:

@@ -80,9 +80,9 @@ class Results:
                     if ratio["at_least"] is not None
                     else f"at most {ratio['at_most']:g}"
                 )
-                lines.append(
-                    f"| {ratio['what']} | {ratio['value']:.2f} | {aim} | {'met' if ratio['met'] else '**missed**'} |"
-                )
+                value = f"{ratio['value']:.{4 if ratio['value'] < 0.1 else 2}f}"
+                met = "met" if ratio["met"] else "**missed**"
+                lines.append(f"| {ratio['what']} | {value} | {aim} | {met} |")
             lines.append("")
         for table in self.tables:
             lines += [

@@ -135,9 +135,6 @@ def prepare() -> None:
     """Do once what every command would do anew."""
     for module in PRELOAD:
         importlib.import_module(module)
-    from zsar_cli.model.backbone import resolve_precision
-
-    resolve_precision("auto")  # it measures the CPU, and remembers
     gc.freeze()  # collections in the commands need not look at all this
 
 

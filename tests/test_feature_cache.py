@@ -16,7 +16,7 @@ from tests.tiny_models import make_tiny_clip
 from tests.video_files import write_video
 from zsar_cli.cli.app import app
 from zsar_cli.errors import UsageError
-from zsar_cli.feature_cache import EncodedClip, FeatureCache, load_cached, map_features
+from zsar_cli.feature_cache import EncodedClip, FeatureCache, _path, load_cached, map_features
 from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
 from zsar_cli.model.recognizer import Parts, RecognizerModel
 from zsar_cli.prediction import Recognizer
@@ -148,7 +148,7 @@ def test_other_weights_and_precisions_do_not_meet(videos, tiny_clip_dir, tmp_pat
         RecognizerModel(load_backbone(str(other))),
     ]
     caches = [FeatureCache(tmp_path / "cache", model) for model in loaded]
-    assert len({cache._path("0" * 32) for cache in caches}) == 3
+    assert len({cache._folder for cache in caches}) == 3
 
 
 def stored(model: RecognizerModel, cache: FeatureCache, path: str) -> str:
@@ -176,10 +176,11 @@ def test_what_is_not_whole_is_computed_again(videos, tiny_clip_dir, tmp_path):
     model = RecognizerModel(load_backbone(str(tiny_clip_dir)), Parts())
     cache = FeatureCache(tmp_path, model)
     key = stored(model, cache, videos[0])
-    whole = cache._path(key).read_bytes()
+    path = _path(cache._folder, key)
+    whole = path.read_bytes()
     good = cache.get(key).features.tokens.clone()
     for damaged in (whole[: len(whole) // 2], b"", b"\xff" * 100, whole + b"x"):
-        cache._path(key).write_bytes(damaged)
+        path.write_bytes(damaged)
         assert cache.get(key) is None
         stored(model, cache, videos[0])
         assert torch.equal(cache.get(key).features.tokens, good)

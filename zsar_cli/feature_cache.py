@@ -73,7 +73,8 @@ class FeatureCache:
         self.read = self.added = self.added_bytes = 0
         self._works = True
         backbone = model.backbone
-        self._folder = self.directory / f"features-{backbone.fingerprint()}-{backbone.precision}"
+        self._folders = [self.directory / f"features-{key}" for key in backbone.frame_keys]
+        self._folder = self._folders[0]
         self._aside = self._folder / "aside"
         try:
             self._aside.mkdir(parents=True, exist_ok=True)
@@ -101,9 +102,14 @@ class FeatureCache:
 
     def get(self, key: str) -> EncodedClip | None:
         """The features under ``key``, memory-mapped; None if they are not there or not whole."""
+        found = (self._load(_path(folder, key)) for folder in self._folders)
+        clip = next((clip for clip in found if clip is not None), None)
+        self.read += clip is not None
+        return clip
+
+    def _load(self, path: Path) -> EncodedClip | None:
         from safetensors import safe_open
 
-        path = self._path(key)
         if not path.is_file():
             return None
         try:
@@ -130,7 +136,6 @@ class FeatureCache:
         except Exception as error:  # safetensors raises kinds of its own
             logger.info("the cached features %s are damaged (%s) and are computed again", path, error)
             return None
-        self.read += 1
         return clip
 
     def put(self, key: str, clip: EncodedClip) -> None:
@@ -152,7 +157,7 @@ class FeatureCache:
             "warning": clip.warning,
             "checksums": {name: _checksum(tensor) for name, tensor in tensors.items()},
         }
-        path, aside = self._path(key), self._aside / uuid.uuid4().hex
+        path, aside = _path(self._folder, key), self._aside / uuid.uuid4().hex
         try:
             path.parent.mkdir(exist_ok=True)
             save_file(tensors, aside, {"clip": json.dumps(about)})
@@ -185,8 +190,9 @@ class FeatureCache:
             text += f"; {_megabytes(_free(self.directory))} are left on its disk)"
         return text
 
-    def _path(self, key: str) -> Path:
-        return self._folder / key[:2] / f"{key}.safetensors"
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f"{key}.safetensors"
 
 
 def _checksum(tensor: Tensor) -> int:

@@ -101,18 +101,18 @@ class Recognizer:
             model: ``motion-tiny`` (bundled), ``ARCH/TAG`` as open_clip names them, ``ARCH/path/to/weights``, or a
                 directory that ``zsar train`` wrote.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-            precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+            precision: ``auto``, ``fp32``, ``bf16``, ``fp16``, ``int8``.
             cache: a folder for what the visual tower says of each video, so that asking again with other labels
                 neither decodes it nor runs the tower.
 
         Raises:
             UsageError: there is no such model or device, the weights cannot be had, or the cache cannot be written.
         """
-        from zsar_cli.model.backbone import resolve_device, resolve_precision
+        from zsar_cli.model.backbone import resolve_device
         from zsar_cli.model.recognizer import load_model
 
         device = resolve_device(device)
-        loaded = load_model(model, device=device, precision=resolve_precision(precision, device))
+        loaded = load_model(model, device=device, precision=precision)
         if cache is None:
             return cls(loaded)
         from zsar_cli.feature_cache import FeatureCache

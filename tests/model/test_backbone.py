@@ -572,8 +572,25 @@ def test_devices_and_precisions() -> None:
     for name in ("gpu", "cuda:99", "", "meta"):
         with pytest.raises(UsageError):
             resolve_device(name)
-    assert resolve_precision("fp32", "cpu") == "fp32"
-    assert resolve_precision("auto", "cpu") in ("fp32", "bf16")
-    assert resolve_precision("auto", "mps") == "fp32"
-    with pytest.raises(UsageError):
-        resolve_precision("int8", "cpu")
+
+
+def test_precision_of_auto(tiny: dict[str, Path], monkeypatch) -> None:
+    """int8 where a CPU has it for this tower, bf16 where a product shows a gain, fp32 for what is narrow anyway."""
+    vit, convolutional = (load_backbone(str(tiny[layout])) for layout in ("vit", "convolutional"))
+
+    def auto(has_int8: bool, gains: bool, width: int, tower: Backbone = vit, device: str = "cpu") -> str:
+        monkeypatch.setattr("zsar_cli.model.backbone.cpu_has_int8", lambda: has_int8)
+        monkeypatch.setattr("zsar_cli.model.backbone._cpu_gains_from_bf16", lambda: gains)
+        tower.token_dim = width
+        return resolve_precision("auto", device, tower)
+
+    assert resolve_precision("bf16", "cpu", vit) == "bf16"
+    assert auto(True, True, 768) == "int8"
+    assert auto(True, True, 768, convolutional) == "bf16"
+    assert auto(False, True, 768) == "bf16"
+    assert auto(False, False, 768) == "fp32"
+    assert auto(True, True, 64) == "fp32"
+    assert auto(True, True, 768, device="mps") == "fp32"
+    for load in (load_backbone, recognizer.load_model):
+        with pytest.raises(UsageError, match="int8"):
+            load("ViT-B-32/no-such-weights", precision="fp8")

@@ -93,10 +93,12 @@ DeviceOption = Annotated[
         metavar="DEVICE",
     ),
 ]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(help="auto: bf16 where this machine is faster in it, else fp32.", envvar="ZSAR_PRECISION"),
+    typer.Option(
+        help="auto: int8 or bf16 where this machine is faster in it, else fp32.", envvar="ZSAR_PRECISION"
+    ),
 ]
 
 

@@ -334,16 +334,16 @@ def _run(
     from zsar_cli.cli.memory import keep_freed_memory
     from zsar_cli.evaluation import TextSide
     from zsar_cli.feature_cache import FeatureCache
-    from zsar_cli.model.backbone import resolve_device, resolve_precision
+    from zsar_cli.model.backbone import resolve_device
     from zsar_cli.model.recognizer import load_model
     from zsar_cli.prompts import Labels, TextCache, embed_prompts, load_templates, phrase_bank
     from zsar_cli.protocols import labels_hash
     from zsar_cli.results import Prompts, run_plan
 
-    keep_freed_memory()
     device = str(resolve_device(device))
     with console.status(f"Loading {chosen.model} ..."):
-        network = load_model(chosen.model, device=device, precision=resolve_precision(precision, device))
+        network = load_model(chosen.model, device=device, precision=precision)
+    keep_freed_memory()  # not before: weights that were cast give theirs back
     templates = load_templates(text.templates or network.templates or "video")
     features = FeatureCache(cache, network) if cache is not None else None
     texts, bank = TextCache(), phrase_bank()

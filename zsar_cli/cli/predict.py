@@ -180,7 +180,6 @@ def predict(
         _check_subtitles(output, format, several=found is None or len(found) > 1)
     run = Run(ClipOptions(frames, views, crops, decoder, batch_size), top_k, threshold, windows, explain)
     workers = default_workers() if workers is None else workers
-    keep_freed_memory()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible(run))
         # The processes start while this one imports torch and reads the weights
@@ -191,6 +190,7 @@ def predict(
                 model, device=device, precision=precision, cache=None if windows else cache
             )
             text = _text_side(recognizer, wanted, prompts, templates)
+        keep_freed_memory()  # not before: weights that were cast give theirs back
         strange = _unlike_training(text.labels, recognizer.model.trained_on)
         if strange and distributed.rank() == 0:
             console.note(

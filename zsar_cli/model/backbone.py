@@ -24,12 +24,14 @@ from zsar_cli.distributed import own_device
 from zsar_cli.errors import UsageError
 from zsar_cli.model.building import build, load_weights, preprocess_of, token_width, without_initialisation
 from zsar_cli.model.description import refuse_oversized
+from zsar_cli.model.int8 import LEAST_WIDTH, cpu_has_int8, each_on_a_core, int8_blocks, to_int8
 from zsar_cli.model.sources import find_source, load_tokenizer
 from zsar_cli.video.transforms import Preprocess
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# What goes into the towers; in int8, products of the visual tower's blocks alone are of bytes
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 TEXTS_AT_ONCE = 128
 # At a time: a CPU is slower where the activations of many frames do not fit its caches
 CPU_PIXELS = 8 * 224 * 224
@@ -54,6 +56,7 @@ class Backbone(nn.Module):
         self.preprocess = preprocess
         self.spec = spec
         self.precision = "fp32"
+        self.fine = False
         self.embed_dim = int(model_cfg["embed_dim"])
         self.token_dim = token_width(self.clip.visual)
         self.context_length = int(model_cfg["text_cfg"].get("context_length", 77))
@@ -121,7 +124,19 @@ class Backbone(nn.Module):
     @property
     def text_key(self) -> str:
         """Names what a text's embedding depends on besides the text; the text cache is kept by it."""
-        return f"{self.fingerprint()}-{self.precision}"
+        return f"{self.fingerprint()}-{'fp32' if self.precision == 'int8' else self.precision}"
+
+    @property
+    def frame_keys(self) -> tuple[str, ...]:
+        """Name what a frame's features depend on besides its pixels; the feature cache is kept by the first.
+
+        What is found under the others is at least as exact, and serves too: training stores what fp32 says.
+        """
+        precisions = {"int8": ("int8-fine", "fp32") if self.fine else ("int8", "int8-fine", "fp32")}
+        return tuple(
+            f"{self.fingerprint()}-{precision}"
+            for precision in precisions.get(self.precision, (self.precision,))
+        )
 
     # --- frames and texts
 
@@ -137,12 +152,14 @@ class Backbone(nn.Module):
         """
         if not len(pixels):
             raise ValueError("there are no frames to encode")
+        if self.precision == "int8":
+            return _join(each_on_a_core(self._encode_frames, pixels.split(1)))
         at_once = max(1, CPU_PIXELS // (pixels.shape[-2] * pixels.shape[-1]))
         if self.device.type == "cpu" and len(pixels) > at_once and not torch.is_grad_enabled():
-            parts = [self.encode_frames(part) for part in pixels.split(at_once)]
-            return FrameFeatures(
-                torch.cat([part.embedding for part in parts]), torch.cat([part.tokens for part in parts])
-            )
+            return _join([self._encode_frames(part) for part in pixels.split(at_once)])
+        return self._encode_frames(pixels)
+
+    def _encode_frames(self, pixels: Tensor) -> FrameFeatures:
         found = self.clip.forward_intermediates(
             image=pixels.to(device=self.device, dtype=self.dtype),
             image_indices=1,  # the last block only
@@ -227,19 +244,37 @@ class Backbone(nn.Module):
 
     # --- how it runs
 
-    def set_precision(self, precision: str) -> Backbone:
-        """Cast the weights to ``fp32``, ``bf16`` or ``fp16`` (no autocast), as open_clip does.
+    def set_precision(self, precision: str, *, fine: bool = False) -> Backbone:
+        """Cast the weights to ``fp32``, ``bf16`` or ``fp16`` (no autocast), as open_clip does, or to ``int8``.
 
         Layer norms keep float32 weights and compute in float32 except in timm's towers; so does the temperature.
+        In int8 it is the blocks of the visual tower that change, see :mod:`zsar_cli.model.int8`, and there is no way
+        back: the weights are gone.
+
+        Args:
+            fine: whether int8 takes sixteen bits of all activations, as models need that look at patch tokens.
+
+        Raises:
+            UsageError: an unknown precision, or int8 where the tower or the processor does not have it.
         """
-        if precision not in DTYPES:
-            raise UsageError(f"Unknown precision {precision!r}; there are auto, {', '.join(DTYPES)}.")
+        check_precision(precision)
         if precision == self.precision:
             return self
+        if self.precision == "int8":
+            raise UsageError(f"The weights of {self.spec} are in int8; load them again for {precision}.")
+        fingerprint = self.fingerprint()  # of the weights as they are before they are rounded
+        if precision == "int8":
+            self._round_to_int8(fine)
+        else:
+            self._cast(precision)
+        self.precision = precision
+        self._fingerprint = (tuple(p._version for p in self.clip.parameters()), fingerprint)
+        return self
+
+    def _cast(self, precision: str) -> None:
         from open_clip.model import convert_weights_to_lp
         from open_clip.transformer import LayerNorm, LayerNormFp32
 
-        fingerprint = self.fingerprint()  # of the weights as they are before they are rounded
         scales = {
             name: p.data.float() for name, p in self.clip.named_parameters() if name.startswith("logit_")
         }
@@ -256,13 +291,26 @@ class Backbone(nn.Module):
                 module.__class__ = LayerNorm if precision == "fp32" else LayerNormFp32
         for name, value in scales.items():
             getattr(self.clip, name).data = value
-        self.precision = precision
-        self._fingerprint = (tuple(p._version for p in self.clip.parameters()), fingerprint)
-        return self
+
+    def _round_to_int8(self, fine: bool) -> None:
+        if self.device.type != "cpu" or not cpu_has_int8():
+            raise UsageError("int8 needs a processor with VNNI; use --precision auto.")
+        if not int8_blocks(self.clip.visual):
+            raise UsageError(f"The visual tower of {self.spec} cannot run in int8; use --precision auto.")
+        if self.precision != "fp32":
+            self._cast("fp32")
+        to_int8(self.clip.visual, fine)
+        self.fine = fine
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: activations inside the towers are computed again when needed."""
         self.clip.set_grad_checkpointing(enable)
+
+
+def _join(parts: Sequence[FrameFeatures]) -> FrameFeatures:
+    return FrameFeatures(
+        torch.cat([part.embedding for part in parts]), torch.cat([part.tokens for part in parts])
+    )
 
 
 class _TextTower(nn.Module):
@@ -282,6 +330,7 @@ def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") ->
     Args:
         spec: ``ARCH/TAG`` (open_clip's tags; downloaded once), ``ARCH/path/to/weights``, or a directory with
             ``open_clip_config.json`` and weights.
+        precision: as :func:`resolve_precision` takes it.
 
     QuickGELU is used where the tag, the weights file or a configuration beside it says that the weights were
     trained with it; ``ARCH-quickgelu/path`` forces it.
@@ -290,6 +339,7 @@ def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") ->
         UsageError: an unknown architecture or tag, no such file, a damaged one, weights of another architecture,
             or no way to download.
     """
+    check_precision(precision)
     source = find_source(spec)
     refuse_oversized(source.weights.tensors, source.path, source.model_cfg)
     with without_initialisation():
@@ -300,7 +350,7 @@ def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") ->
     ).eval()
     backbone._tokenizer_source = source.tokenizer
     backbone.fingerprint()
-    return backbone.set_precision(precision).to(device)
+    return backbone.set_precision(resolve_precision(precision, device, backbone)).to(device)
 
 
 def resolve_device(name: str = "auto") -> str:
@@ -323,15 +373,27 @@ def resolve_device(name: str = "auto") -> str:
     return name
 
 
-def resolve_precision(name: str = "auto", device: str = "cpu") -> str:
-    """``auto`` is bf16 where the device is faster in it (CUDA since Ampere; a CPU that shows it), else fp32."""
+def check_precision(name: str) -> None:
+    """UsageError for a precision that does not exist: said before weights are read."""
+    if name not in ("auto", *DTYPES):
+        raise UsageError(f"Unknown precision {name!r}; there are auto, {', '.join(DTYPES)}.")
+
+
+def resolve_precision(name: str, device: str, backbone: Backbone) -> str:
+    """``auto`` is what the device is fastest in, without another answer; ``docs/performance.md`` has the figures.
+
+    A narrow tower gains nothing and stays in fp32. Else it is bf16 on CUDA since Ampere; on a CPU int8 where it has
+    VNNI and the tower is a transformer, or bf16 where a product shows that it is faster; and fp32 for the rest.
+    """
     if name != "auto":
-        if name not in DTYPES:
-            raise UsageError(f"Unknown precision {name!r}; there are auto, {', '.join(DTYPES)}.")
         return name
-    if device.startswith("cuda"):
+    if backbone.token_dim < LEAST_WIDTH or not (device == "cpu" or device.startswith("cuda")):
+        return "fp32"
+    if device != "cpu":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if device == "cpu" and _cpu_gains_from_bf16() else "fp32"
+    if cpu_has_int8() and int8_blocks(backbone.clip.visual):
+        return "int8"
+    return "bf16" if _cpu_gains_from_bf16() else "fp32"
 
 
 @cache

@@ -28,7 +28,13 @@ from zsar_cli.model.alignment import (
     score_with_negatives,
     usable_bank,
 )
-from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
+from zsar_cli.model.backbone import (
+    Backbone,
+    FrameFeatures,
+    check_precision,
+    load_backbone,
+    resolve_precision,
+)
 from zsar_cli.model.description import read_description, refuse_oversized
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separation
 from zsar_cli.model.parts import PLAIN, Parts
@@ -204,6 +210,8 @@ class RecognizerModel(nn.Module):
         ``backbone=False`` leaves the backbone's weights out: they are then found by its name when loading.
         ``half`` stores fp16.
         """
+        if backbone and self.backbone.precision == "int8":
+            raise UsageError("A model in int8 has no weights to save; load it with precision='fp32'.")
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         tensors = {
@@ -239,6 +247,7 @@ def load_model(spec: str, *, device: str = "cpu", precision: str = "fp32") -> Re
     Raises:
         UsageError: nothing is found under ``spec``, or what is found is damaged or does not fit together.
     """
+    check_precision(precision)
     if is_recognizer(spec):
         directory = _directory(spec)
         model = _load_directory(directory, device=device, precision=precision)
@@ -296,7 +305,7 @@ def _load_directory(directory: Path, *, device: str, precision: str) -> Recogniz
         raise UsageError(
             f"The weights in {directory} do not fit its config.yaml: {odd} is {'missing' if missing else 'unknown'}."
         )
-    backbone.set_precision(precision)
+    backbone.set_precision(resolve_precision(precision, device, backbone), fine=said.parts.separation)
     return model
 
 

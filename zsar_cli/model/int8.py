@@ -1,0 +1,185 @@
+"""A vision transformer whose products are of 8-bit integers: on x86 with VNNI at four times the rate of floats.
+
+Weights keep a byte each, with a scale for every output. The activations of a frame are rounded, as they come, to the
+steps of a byte between their least and their greatest. Where such a step is too coarse, what the rounding left is
+rounded in its turn and multiplied too: sixteen bits, for a second product. Sums are exact, and no frame depends on
+another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SPAN = 253  # steps between the least and the greatest: two of a byte's to spare, so that rounding never leaves it
+# What rounding may take of the activations' norm before it gets the second product: a normal distribution loses 0.01,
+# a few channels far above the rest, as large models have them, more.
+TOLERANCE = 0.02
+LEAST_WIDTH = 384  # of tokens: with narrower ones rounding costs what the products gain
+
+
+class Int8Linear(nn.Module):
+    """``y = x W^T + b`` with W (M, K) in int8; ``fine`` takes the second product always."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, fine: bool) -> None:
+        super().__init__()
+        self.scale = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(weight.dtype).tiny)
+        rounded = (weight / self.scale[:, None]).round_().to(torch.int8)
+        self.weight = torch.ops.onednn.qlinear_prepack(rounded, None)
+        self.zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self.bias = bias.detach().clone()
+        self.fine = fine
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The tokens of one frame (1, N, K) -> (1, N, M), float32."""
+        x = x[0]
+        least, greatest = min(float(x.amin()), 0.0), max(float(x.amax()), 0.0)
+        if not math.isfinite(greatest - least):  # as floats would have it; whoever reads the scores says so
+            return torch.full((1, len(x), len(self.bias)), math.nan)
+        step = max(greatest - least, 1e-30) / SPAN
+        zero = round(-least / step) - 127  # what stands for 0 among -128 to 127
+        steps = torch.add(torch.tensor(float(zero)), x, alpha=1 / step)
+        high = steps.round()
+        y = self._product(high, step, zero, self.bias)
+        if self.fine or is_coarse(x, step):
+            y += self._product(steps.sub_(high).mul_(254).round_(), step / 254, 0, None)
+        return y[None]
+
+    def _product(self, x: Tensor, step: float, zero: int, bias: Tensor | None) -> Tensor:
+        """``step (x - zero) W^T + bias`` of whole numbers x (N, K) from -128 to 127."""
+        unsigned = (
+            x.to(torch.int8).view(torch.uint8).bitwise_xor_(128)
+        )  # x + 128, faster than x.to(torch.uint8)
+        return torch.ops.onednn.qlinear_pointwise(
+            unsigned, step, zero + 128, self.weight, self.scale, self.zeros, bias,
+            1.0, 0, torch.float32, "none", [], "",  # the output as it is
+        )  # fmt: skip
+
+
+def is_coarse(x: Tensor, step: float) -> bool:
+    """Whether rounding to whole steps takes more than the tolerance: it leaves an error of ``step^2 / 12``."""
+    return step**2 / 12 > TOLERANCE**2 * float(x.flatten().dot(x.flatten())) / x.numel()
+
+
+class Int8Attention(nn.Module):
+    """In the place of an ``nn.MultiheadAttention`` that a vision transformer calls on its tokens, without a mask."""
+
+    def __init__(self, attention: nn.MultiheadAttention, fine: bool) -> None:
+        super().__init__()
+        self.heads = attention.num_heads
+        self.qkv = Int8Linear(attention.in_proj_weight, attention.in_proj_bias, fine)
+        self.out = Int8Linear(attention.out_proj.weight, attention.out_proj.bias, fine)
+
+    def forward(self, x: Tensor, *_same: Tensor, **_unused: Any) -> tuple[Tensor, None]:
+        """The tokens of one frame (1, N, D) -> (1, N, D), and no weights."""
+        q, k, v = self.qkv(x)[0].unflatten(-1, (3, self.heads, -1)).permute(1, 2, 0, 3)  # (H, N, D / H)
+        # For one frame faster than scaled_dot_product_attention
+        weights = torch.baddbmm(q.new_empty(1), q, k.mT, beta=0, alpha=q.shape[-1] ** -0.5).softmax(dim=-1)
+        return self.out((weights @ v).transpose(0, 1).flatten(1)[None]), None
+
+
+# --- towers
+
+
+@torch.no_grad()
+def to_int8(visual: nn.Module, fine: bool) -> None:
+    """Make a visual tower with :func:`int8_blocks` compute in int8: on the CPU, without gradients, a frame at a time.
+
+    Args:
+        fine: sixteen bits of activations everywhere, for a model that looks at single patch tokens: what rounding
+            does to them averages out of the pooled embedding, but not of their differences in time.
+    """
+    for block in int8_blocks(visual):
+        for norm, weight, bias in _readers(block):
+            _merge(norm, weight, bias)
+        for module in list(block.modules()):
+            for name, child in module.named_children():
+                if type(child) is nn.Linear:
+                    setattr(module, name, Int8Linear(child.weight, child.bias, fine))
+                elif isinstance(child, nn.MultiheadAttention):
+                    setattr(module, name, Int8Attention(child, fine))
+
+
+def int8_blocks(visual: Any) -> list[nn.Module]:
+    """The blocks of a tower that :func:`to_int8` knows: open_clip's own, timm's ViT and PE. Others give none."""
+    if hasattr(visual, "trunk"):
+        from timm.layers import Mlp
+        from timm.models.eva import EvaBlock
+        from timm.models.vision_transformer import Block
+
+        blocks = list(getattr(visual.trunk, "blocks", []))
+        known = all(
+            type(block) in (Block, EvaBlock)
+            and type(block.mlp) is Mlp
+            and isinstance(block.attn.qkv, nn.Linear)
+            and block.attn.qkv.bias is not None
+            for block in blocks
+        )
+    else:
+        from open_clip.transformer import ResidualAttentionBlock
+
+        blocks = list(getattr(getattr(visual, "transformer", None), "resblocks", []))
+        known = all(type(block) is ResidualAttentionBlock and block.attn.batch_first for block in blocks)
+    return blocks if known else []
+
+
+def _readers(block: Any) -> Iterator[tuple[nn.LayerNorm, Tensor, Tensor]]:
+    """A block's norms, each with the weights and the bias of the layer that reads it."""
+    if hasattr(block, "ln_1"):
+        yield block.ln_1, block.attn.in_proj_weight, block.attn.in_proj_bias
+        yield block.ln_2, block.mlp.c_fc.weight, block.mlp.c_fc.bias
+    else:
+        yield block.norm1, block.attn.qkv.weight, block.attn.qkv.bias
+        yield block.norm2, block.mlp.fc1.weight, block.mlp.fc1.bias
+
+
+def _merge(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> None:
+    """``W (g x + c) + b = (W g) x + (W c + b)``: what is rounded then has one variance in all its channels."""
+    bias += weight @ norm.bias
+    weight *= norm.weight
+    nn.init.ones_(norm.weight)
+    nn.init.zeros_(norm.bias)
+
+
+# --- the processor
+
+
+@cache
+def cpu_has_int8() -> bool:
+    """Whether this processor multiplies bytes faster than floats, and this torch can make it do so."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return False
+    if "avx512_vnni" not in flags and "avx_vnni" not in flags:
+        return False
+    x = torch.linspace(-1, 1, 256).view(1, 8, 32)
+    try:  # the operator is one that torch's compiler uses; nobody promises that it stays as it is
+        return torch.allclose(Int8Linear(torch.eye(32), torch.zeros(32), fine=True)(x), x, atol=1e-4)
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def each_on_a_core(encode: Callable[[Tensor], Any], frames: Sequence[Tensor]) -> list[Any]:
+    """``encode`` of each frame (1, 3, H, W), without gradients.
+
+    Frames beside each other leave the cores busier than the many small steps of one frame, shared among all of them.
+    """
+
+    def alone(frame: Tensor) -> Any:
+        with torch.no_grad():
+            return encode(frame)
+
+    return list(_cores().map(alone, frames))
+
+
+@cache
+def _cores() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
