@@ -12,6 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.tiny_models import large_clip
 from tests.video_files import write_video
 from zsar_cli.cli import formats
 from zsar_cli.cli.app import app
@@ -250,8 +251,8 @@ def test_scores_equal_the_plain_loop_over_open_clip(shared, tmp_path):
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    clip, _, transform = open_clip.create_model_and_transforms("ViT-B-32")
-    clip.eval()
+    clip = large_clip(open_clip.get_model_config("ViT-B-32"))
+    transform = open_clip.image_transform(224, is_train=False)
     weights = tmp_path / "w.safetensors"
     save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, weights)
     names = sorted((shared / "videos").glob("*.mp4"))

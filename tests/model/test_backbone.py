@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from tests.tiny_models import LAYOUTS, VIT, LettersTokenizer, make_tiny_clip
+from tests.tiny_models import LAYOUTS, VIT, LettersTokenizer, large_clip, make_tiny_clip
 from tests.video_files import write_video
 from zsar_cli.cli import app
 from zsar_cli.errors import UsageError
 from zsar_cli.model import recognizer, sources
 from zsar_cli.model.backbone import Backbone, load_backbone, resolve_device, resolve_precision
+from zsar_cli.model.building import preprocess_of
 
 TEXTS = ["riding a horse", "a person who opens a very large cardboard box with both hands", "x"]
 
@@ -91,8 +92,11 @@ def test_real_families(arch: str, tokens: int, tmp_path: Path, monkeypatch, caps
     """Every family of towers at its true size, with random weights, and through ``zsar predict``."""
     torch.manual_seed(0)
     cfg = open_clip.get_model_config(arch)
-    cfg["text_cfg"]["vocab_size"] = min(cfg["text_cfg"]["vocab_size"], 49408)  # 256000 take 7 s to draw
-    backbone = Backbone.from_config(cfg)
+    cfg["text_cfg"]["vocab_size"] = min(
+        cfg["text_cfg"]["vocab_size"], 49408
+    )  # 256000 take their time to draw
+    clip = large_clip(cfg)
+    backbone = Backbone(clip, cfg, preprocess_of({}, clip), arch).eval()
     words = LettersTokenizer(backbone.context_length) if "SigLIP" in arch else None
     if words:
         backbone.tokenizer = words

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.nn import functional as F
 
 from tests.tiny_models import VIT, make_tiny_clip
@@ -22,7 +21,7 @@ from zsar_cli.labels import load_labels
 from zsar_cli.model import int8
 from zsar_cli.model.backbone import Backbone, load_backbone
 from zsar_cli.model.int8 import Int8Linear, cpu_has_int8, int8_blocks, to_int8
-from zsar_cli.model.recognizer import RecognizerModel, load_model
+from zsar_cli.model.recognizer import Parts, RecognizerModel, load_model
 from zsar_cli.prediction import Recognizer
 from zsar_cli.training_run import embed_rendered
 
@@ -124,12 +123,6 @@ def eva() -> SimpleNamespace:
 def test_towers(layout: str, fine: bool, tmp_path) -> None:
     folder = make_tiny_clip(tmp_path / layout, layout)
     exact, rounded = load_backbone(str(folder)), load_backbone(str(folder))
-    for module in (*exact.clip.visual.modules(), *rounded.clip.visual.modules()):
-        if isinstance(module, nn.LayerNorm):  # as training leaves them, not as they start
-            torch.manual_seed(len(module.weight))
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-    rounded._fingerprint = exact._fingerprint = None
     pixels = torch.randn(5, 3, *exact.preprocess.size)
     rounded.set_precision("int8", fine=fine)
     assert rounded.fingerprint() == exact.fingerprint(), "prompt embeddings stay usable"
@@ -189,6 +182,26 @@ def test_processors_without_it_are_told(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("zsar_cli.model.backbone.cpu_has_int8", lambda: False)
     with pytest.raises(UsageError, match="VNNI"):
         backbone.set_precision("int8")
+    with pytest.raises(UsageError, match="--device cpu"):
+        load_backbone(str(tmp_path), precision="int8", device="cuda")
+
+
+@needs_int8
+def test_other_threads_keep_their_cores(tmp_path) -> None:
+    """A thread that starts after an encoding has as many as one that started before it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    backbone = load_backbone(str(make_tiny_clip(tmp_path))).set_precision("int8")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with torch.inference_mode():
+            backbone.encode_frames(torch.zeros(7, 3, 32, 32))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 3
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @needs_int8
@@ -198,16 +211,24 @@ def test_a_torch_without_the_operator_counts_as_a_processor_without_it(monkeypat
 
     monkeypatch.setattr(Int8Linear, "forward", gone)
     assert not cpu_has_int8.__wrapped__()
-    monkeypatch.setattr(Int8Linear, "forward", lambda _, x: x + 0.1)
-    assert not cpu_has_int8.__wrapped__(), "nor does one that computes something else"
+    overflowing = lambda _, x: x.clamp(max=0.5).sum(dim=-1, keepdim=True)  # noqa: E731
+    monkeypatch.setattr(Int8Linear, "forward", overflowing)
+    assert not cpu_has_int8.__wrapped__(), "nor does one whose sums overflow"
 
 
 @needs_int8
 def test_there_is_no_way_back(tmp_path) -> None:
     backbone = load_backbone(str(make_tiny_clip(tmp_path))).set_precision("int8")
     assert backbone.set_precision("int8") is backbone
+    for precision, fine in (("fp32", False), ("int8", True)):
+        with pytest.raises(UsageError, match="load them again"):
+            backbone.set_precision(precision, fine=fine)
+    with pytest.raises(UsageError, match="fine"):
+        RecognizerModel(backbone, Parts(width=16))
+    with pytest.raises(ValueError, match="a frame at a time"):
+        backbone.clip.encode_image(torch.zeros(2, 3, 32, 32))
     with pytest.raises(UsageError, match="load them again"):
-        backbone.set_precision("fp32")
+        load_backbone(str(tmp_path), precision="bf16").set_precision("int8")
     with pytest.raises(UsageError, match="fp32"):
         RecognizerModel(backbone).save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()

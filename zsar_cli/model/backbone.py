@@ -258,7 +258,7 @@ class Backbone(nn.Module):
             UsageError: an unknown precision, or int8 where the tower or the processor does not have it.
         """
         check_precision(precision)
-        if precision == self.precision:
+        if precision == self.precision and (precision != "int8" or fine == self.fine):
             return self
         if self.precision == "int8":
             raise UsageError(f"The weights of {self.spec} are in int8; load them again for {precision}.")
@@ -294,11 +294,11 @@ class Backbone(nn.Module):
 
     def _round_to_int8(self, fine: bool) -> None:
         if self.device.type != "cpu" or not cpu_has_int8():
-            raise UsageError("int8 needs a processor with VNNI; use --precision auto.")
+            raise UsageError("int8 needs a CPU with VNNI, on Linux; use --precision auto.")
+        if self.precision != "fp32":
+            raise UsageError(f"The weights of {self.spec} are in {self.precision}; load them again for int8.")
         if not int8_blocks(self.clip.visual):
             raise UsageError(f"The visual tower of {self.spec} cannot run in int8; use --precision auto.")
-        if self.precision != "fp32":
-            self._cast("fp32")
         to_int8(self.clip.visual, fine)
         self.fine = fine
 
@@ -384,7 +384,12 @@ def resolve_precision(name: str, device: str, backbone: Backbone) -> str:
 
     A narrow tower gains nothing and stays in fp32. Else it is bf16 on CUDA since Ampere; on a CPU int8 where it has
     VNNI and the tower is a transformer, or bf16 where a product shows that it is faster; and fp32 for the rest.
+    UsageError for int8 elsewhere.
     """
+    if name == "int8" and device != "cpu":
+        raise UsageError(
+            f"int8 runs on the CPU and not on {device}; add --device cpu, or use --precision auto."
+        )
     if name != "auto":
         return name
     if backbone.token_dim < LEAST_WIDTH or not (device == "cpu" or device.startswith("cuda")):

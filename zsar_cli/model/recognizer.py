@@ -82,6 +82,8 @@ class RecognizerModel(nn.Module):
         self.parts = parts
         self.record = record or Record()
         self.beta = 0.0
+        if parts.separation and backbone.precision == "int8" and not backbone.fine:
+            raise UsageError("Motion needs patch tokens in fine int8: set_precision('int8', fine=True).")
         width = parts.width
         self.msm = MotionSeparation(backbone.token_dim, width) if parts.separation else None
         self.mab = (
