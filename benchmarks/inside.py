@@ -64,8 +64,8 @@ def measure(setup: Setup, results: Results) -> None:
             setup.rounds,
         )
     results.table(
-        f"where the time of a video goes: ViT-B/16 in {model.backbone.precision}, 8 frames, milliseconds",
-        ["", "ms"],
+        "where the time of a video goes: the whole method on ViT-B/16, 8 frames, milliseconds",
+        ["", f"ms, in {model.backbone.precision}"],
         [[name, Figure([1000 * v for v in figure.values]).text(1)] for name, figure in figures.items()],
         dict(figures),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ class Results:
 
         self.ratios = merged(earlier["ratios"], self.ratios, "what")
         self.tables = merged(earlier["tables"], self.tables, "title")
-        self.notes = list(dict.fromkeys(earlier["notes"] + self.notes))
+        notes = {re.split(r"\d", note)[0]: note for note in earlier["notes"] + self.notes}
+        self.notes = list(notes.values())  # the same sentence with other figures is the newer one
         self.other_load = max(self.other_load, earlier["other_load"])
 
     def markdown(self) -> str:
