@@ -20,16 +20,22 @@ from zsar_cli.feature_cache import FeatureCache
 from zsar_cli.labels import load_labels
 from zsar_cli.model import int8
 from zsar_cli.model.backbone import Backbone, load_backbone
-from zsar_cli.model.int8 import Int8Linear, cpu_has_int8, int8_blocks, to_int8
+from zsar_cli.model.int8 import Int8Linear, cpu_has_int8, has_vnni, int8_blocks, to_int8
 from zsar_cli.model.recognizer import Parts, RecognizerModel, load_model
 from zsar_cli.prediction import Recognizer
 from zsar_cli.training_run import embed_rendered
 
-needs_int8 = pytest.mark.skipif(not cpu_has_int8(), reason="this processor has no VNNI")
+needs_int8 = pytest.mark.skipif(not has_vnni(), reason="this processor has no VNNI")
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm().clamp(min=1e-30))
+
+
+@needs_int8
+def test_a_processor_that_has_it_is_used() -> None:
+    """Else a defect in a product would pass for a processor without it, and nothing would be computed in int8."""
+    assert cpu_has_int8()
 
 
 # --- one layer

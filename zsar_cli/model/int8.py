@@ -132,14 +132,22 @@ def int8_blocks(visual: Any) -> list[nn.Module]:
 @cache
 def cpu_has_int8() -> bool:
     """Whether this processor multiplies bytes faster than floats, and this torch can make it do so."""
+    return has_vnni() and _sums_are_right()
+
+
+def has_vnni() -> bool:
+    """Whether the processor has instructions for products of bytes, as far as Linux tells."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         return False
-    if "avx512_vnni" not in flags and "avx_vnni" not in flags:
-        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags
+
+
+def _sums_are_right() -> bool:
+    """The operator is one that torch's compiler uses: nobody promises that it stays, or that sums do not overflow."""
     x = torch.cat([torch.linspace(-1, 1, 128), torch.ones(128)]).view(1, 8, 32)
-    try:  # the operator is one that torch's compiler uses: nobody promises that it stays, or that sums do not overflow
+    try:
         found = Int8Linear(torch.ones(32, 32), torch.zeros(32), fine=True)(x)
     except (AttributeError, RuntimeError):
         return False
