@@ -275,9 +275,7 @@ def _open_cache(environment: Environment, model: RecognizerModel, clips: int) ->
         raise UsageError(
             "A cache serves only a backbone that stays as it is and clips that do: --tune modules, augment false."
         )
-    if (
-        recipe.precision == "bf16"
-    ):  # the tower as predict and eval run it in bf16, so that they read what is stored
+    if recipe.precision == "bf16":  # then predict and eval in bf16 read what is stored
         model.backbone.set_precision("bf16")
     return FeatureCache(environment.cache, model, expected=clips)
 

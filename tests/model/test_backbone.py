@@ -600,3 +600,5 @@ def test_precision_of_auto(tiny: dict[str, Path], monkeypatch) -> None:
     for load in (load_backbone, recognizer.load_model):
         with pytest.raises(UsageError, match="int8"):
             load("ViT-B-32/no-such-weights", precision="fp8")
+    with pytest.raises(UsageError, match="auto"):
+        vit.set_precision("auto")  # a choice for who loads, not a form of weights

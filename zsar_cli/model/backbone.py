@@ -132,11 +132,10 @@ class Backbone(nn.Module):
 
         What is found under the others is at least as exact, and serves too: training stores what fp32 says.
         """
-        precisions = {"int8": ("int8-fine", "fp32") if self.fine else ("int8", "int8-fine", "fp32")}
-        return tuple(
-            f"{self.fingerprint()}-{precision}"
-            for precision in precisions.get(self.precision, (self.precision,))
-        )
+        serving: tuple[str, ...] = (self.precision,)
+        if self.precision == "int8":
+            serving = ("int8-fine", "fp32") if self.fine else ("int8", "int8-fine", "fp32")
+        return tuple(f"{self.fingerprint()}-{precision}" for precision in serving)
 
     # --- frames and texts
 
@@ -257,7 +256,7 @@ class Backbone(nn.Module):
         Raises:
             UsageError: an unknown precision, or int8 where the tower or the processor does not have it.
         """
-        check_precision(precision)
+        check_precision(precision, tuple(DTYPES))
         if precision == self.precision and (precision != "int8" or fine == self.fine):
             return self
         if self.precision == "int8":
@@ -373,10 +372,10 @@ def resolve_device(name: str = "auto") -> str:
     return name
 
 
-def check_precision(name: str) -> None:
+def check_precision(name: str, known: tuple[str, ...] = ("auto", *DTYPES)) -> None:
     """UsageError for a precision that does not exist: said before weights are read."""
-    if name not in ("auto", *DTYPES):
-        raise UsageError(f"Unknown precision {name!r}; there are auto, {', '.join(DTYPES)}.")
+    if name not in known:
+        raise UsageError(f"Unknown precision {name!r}; there are {', '.join(known)}.")
 
 
 def resolve_precision(name: str, device: str, backbone: Backbone) -> str:
