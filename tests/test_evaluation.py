@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.close import assert_close, assert_same_file, assert_same_lines
 from tests.data.make import make_ucf101
 from zsar_cli import evaluation, results
 from zsar_cli.data.clips import render_request
@@ -99,10 +100,12 @@ def test_no_video_is_dropped_and_numbers_come_from_the_records(tmp_path: Path) -
     assert sorted(record["item"] for record in lines) == list(range(30))
     part = found["parts"]["seen"]
     assert part["videos"] == 30
-    assert part["top1"] == np.mean([r["top"][0][0] == r["label"] for r in lines])
-    assert part["top5"] == np.mean([r["label"] in [name for name, _ in r["top"]] for r in lines])
+    assert part["top1"] == pytest.approx(np.mean([r["top"][0][0] == r["label"] for r in lines]))
+    assert part["top5"] == pytest.approx(
+        np.mean([r["label"] in [name for name, _ in r["top"]] for r in lines])
+    )
     again = summarise(lines, encode(shapes_plan().parts[0].labels).labels)
-    assert part == again | {"labels_in_training": 0}
+    assert_close(part, again | {"labels_in_training": 0})
     saved = json.loads((tmp_path / "results.json").read_text())
     assert saved["lists"][0]["hash"] == found["lists"][0]["hash"]
     assert saved["weights"] == found["weights"]
@@ -125,7 +128,7 @@ def test_a_stopped_run_goes_on_to_the_same_results(tmp_path: Path, monkeypatch, 
     run(shapes_plan(), cut)
     assert computed == [range(14, 21), range(21, 28), range(28, 30)]
     for name in ("results.json", "predictions.jsonl", "confusion_seen.csv", "per_class_seen.csv"):
-        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+        assert_same_file(cut / name, whole / name)
 
 
 def test_records_of_another_evaluation_are_not_mixed_in(tmp_path: Path) -> None:
@@ -186,8 +189,7 @@ def test_batch_size_workers_and_shards_change_nothing() -> None:
     one = evaluate_parts(model, [part], texts, Options(frames=4, batch_size=1, workers=0))["seen"]
     many = evaluate_parts(model, [part], texts, Options(frames=4, batch_size=16, workers=0))["seen"]
     for a, b in zip(one, many, strict=True):
-        assert a["rank"] == b["rank"]
-        assert a["unknown"] == pytest.approx(b["unknown"], abs=1e-4)
+        assert_close(a, b)
     shards = [evaluate_parts(model, [part], texts, OPTIONS, rank=r, world=2)["seen"] for r in range(2)]
     assert sorted(r["item"] for shard in shards for r in shard) == list(range(20))
 
@@ -205,10 +207,11 @@ def test_a_video_in_several_parts_is_looked_at_once(tmp_path: Path, monkeypatch)
     assert found["open_set"]["known"] == "unseen"
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 36
     (tmp_path / "results.json").unlink()
-    lines = (tmp_path / "predictions.jsonl").read_bytes().splitlines(keepends=True)
-    (tmp_path / "predictions.jsonl").write_bytes(b"".join(lines[:17]))
-    assert run(plan, tmp_path, Options(frames=2, batch_size=4, workers=0)) == found
-    assert (tmp_path / "predictions.jsonl").read_bytes() == b"".join(lines)
+    lines = (tmp_path / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "predictions.jsonl").write_text("".join(lines[:17]))
+    # What is left of a batch goes through the products in other shapes, which round otherwise on some processors
+    assert_close(run(plan, tmp_path, Options(frames=2, batch_size=4, workers=0)), found)
+    assert_same_lines((tmp_path / "predictions.jsonl").read_text(), "".join(lines))
 
 
 def test_small_scores_are_not_rounded_into_ties() -> None:
@@ -235,7 +238,8 @@ def test_motion_probe_knows_what_order_is_worth() -> None:
     order = evaluation._orders("reversed", [0, 1], Options(frames=4))
     rows = torch.arange(2)[:, None]
     turned = model.encode_video(Features(features.embedding[rows, order], features.tokens[rows, order]))
-    assert torch.allclose(turned.embedding, model.encode_video(model.encode_frames(pixels.flip(1))).embedding)
+    expected = model.encode_video(model.encode_frames(pixels.flip(1)))
+    assert_close(turned.embedding, expected.embedding)
 
 
 def test_shuffling_does_not_depend_on_what_else_is_evaluated() -> None:

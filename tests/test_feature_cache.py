@@ -12,6 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.close import assert_close
 from tests.tiny_models import make_tiny_clip
 from tests.video_files import write_video
 from zsar_cli.cli.app import app
@@ -74,10 +75,8 @@ def test_the_same_records_without_decoder_or_tower(videos, motion_dir, tmp_path,
     first = ask(LABELS, tmp_path / "cache")
     forbid_work(monkeypatch)
     names.pop()
-    assert ask(LABELS, tmp_path / "cache") == first[:-1]  # to the bit
-    for found, record in zip(ask(LABELS, tmp_path / "cache", batch_size=4), first[:-1], strict=True):
-        for ours, theirs in zip(found["predictions"], record["predictions"], strict=True):
-            assert ours == pytest.approx(theirs, abs=2e-6)  # a product of more rows may round otherwise
+    assert_close(ask(LABELS, tmp_path / "cache"), first[:-1])
+    assert_close(ask(LABELS, tmp_path / "cache", batch_size=4), first[:-1])
     for labels, expected in ((LABELS, plain), (["a", "b"], other)):
         for found, record in zip(ask(labels, tmp_path / "cache"), expected[:-1], strict=True):
             assert {**found, "predictions": 0, "unknown": 0} == {**record, "predictions": 0, "unknown": 0}
@@ -96,7 +95,7 @@ def test_hits_and_misses_keep_their_order(videos, tiny_clip_dir, tmp_path):
     assert [r["video"] for r in found] == videos
     assert (cache.read, cache.added) == (3, 4)
     alone, _ = ask(videos[3:4])
-    assert alone == found[3:4]
+    assert_close(alone, found[3:4])
 
 
 def test_what_is_asked_for_decides_the_key(videos, tiny_clip_dir, tmp_path):

@@ -16,6 +16,7 @@ import torch
 import yaml
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from tests.close import assert_close, assert_same_file
 from tests.data.make import make_hmdb51, make_kinetics, make_ssv2, make_ucf101, write_video
 from tests.tiny_models import VIT
 from zsar_cli.cli import eval as command
@@ -341,9 +342,7 @@ def test_batch_size_and_workers_change_nothing(zsar, tmp_path: Path, root: Path,
         assert done.code == 0, done.err
         found.append(sorted(records_of(output), key=lambda r: (r["part"], r["item"])))
     for one, other in zip(*found, strict=True):
-        assert (one["video"], one["rank"]) == (other["video"], other["rank"])
-        assert [s for _, s in one["top"]] == pytest.approx([s for _, s in other["top"]], abs=1e-4)
-        assert one["unknown"] == pytest.approx(other["unknown"], abs=1e-4)
+        assert_close(one, other)
 
 
 def test_descriptions_stand_for_labels(zsar, tmp_path: Path, root: Path, tiny_clip_dir: Path) -> None:
@@ -433,7 +432,7 @@ def test_killed_again_and_again_it_ends_in_the_same_results(
     assert len(set(reached) - {0, 80}) > 5, "hardly a kill came while records were being written"
     assert zsar(*arguments, cut, "--workers", 0).code == 0
     for name in ("results.json", "predictions.jsonl", "confusion_test.csv", "per_class_test.csv"):
-        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+        assert_same_file(cut / name, whole / name)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from rich.cells import cell_len
 
 from tests.cli.test_predict import LABELS, own_cache, run  # noqa: F401 - a fixture
+from tests.close import assert_close
 from tests.video_files import write_video
 from zsar_cli.cli import formats, timelines
 from zsar_cli.cli.timelines import SubtitleFolder, subtitles, timeline_lines
@@ -57,7 +58,7 @@ def test_segments_as_json_and_from_python(video, tiny_clip_dir):
     assert first["start"] == 0
     assert record["segments"][-1]["end"] == record["duration"] == 6
     found = Recognizer.load(str(tiny_clip_dir)).segments(video, LABELS[1::2], window=2)
-    assert found.to_record() == record
+    assert_close(found.to_record(), record)
 
 
 def test_csv_has_a_row_a_segment_and_one_for_a_failure(video, tiny_clip_dir, tmp_path):
