@@ -29,7 +29,7 @@ def load(task: Task) -> tuple[int, int]:
     if task.deed == "die unless pyav" and task.decoder != "pyav":
         os.abort()
     if task.deed == "hang":
-        time.sleep(60)
+        time.sleep(3600)
     if task.deed == "wait":
         time.sleep(0.5)
     if task.deed == "balloon":

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_clips_come_in_order_with_errors_in_their_place(video, tmp_path):
 def test_a_worker_that_dies_hangs_or_balloons_costs_only_its_own_video(deed, kind):
     bad = (0, 2, 4)  # the first, the middle and the last
     tasks = [Task(number, deed if number in bad else "fine") for number in range(5)]
-    timeout = 1.5 if deed == "hang" else 60
+    timeout = 5 if deed == "hang" else 60
     with DecodePool(2, timeout=timeout, memory_limit_mb=400, load=hostile_loads.load) as pool:
         results = list(pool.imap(tasks))
     assert [getattr(result, "kind", "") for result in results] == [kind, "", kind, "", kind]
@@ -109,14 +110,19 @@ def test_requests_are_read_lazily_and_results_do_not_wait_for_the_next_request()
         assert len(read) <= 5 + 3 + 1
         results.close()
 
+    answered = threading.Event()
+    waited = []
+
     def slow():
         yield Task(0)
-        time.sleep(3)
+        waited.append(answered.wait(60))
 
     with DecodePool(1, load=hostile_loads.load) as pool:
-        begun = time.monotonic()
-        assert next(pool.imap(slow()))[0] == 0
-        assert time.monotonic() - begun < 2.5
+        results = pool.imap(slow())
+        assert next(results)[0] == 0
+        answered.set()
+        assert not list(results)
+    assert waited == [True]
 
 
 def test_an_error_in_the_requests_reaches_the_caller():
@@ -132,11 +138,9 @@ def test_closing_ends_workers_in_the_middle_of_a_video():
     pool = DecodePool(2, load=hostile_loads.load)
     results = pool.imap([Task(0), Task(1, "hang"), Task(2, "hang")])
     next(results)
-    begun = time.monotonic()
     pool.close()
     pool.close()
-    assert time.monotonic() - begun < 3
-    assert not children()
+    assert not children()  # which hang for longer than this test may take
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -163,9 +167,9 @@ def test_workers_go_when_their_parent_does(how, tmp_path):
         parent.kill()
     else:
         os.killpg(parent.pid, how)  # as a terminal or a service manager does: everybody gets it
-    _, errors = parent.communicate(timeout=20)
+    _, errors = parent.communicate(timeout=200)
     assert errors.count(b"KeyboardInterrupt") <= 1  # none from the workers
-    _, alive = psutil.wait_procs(workers, timeout=5)
+    _, alive = psutil.wait_procs(workers, timeout=100)
     assert not alive
 
 
