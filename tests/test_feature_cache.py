@@ -9,15 +9,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from typer.testing import CliRunner
 
 from tests.close import assert_close
 from tests.tiny_models import make_tiny_clip
 from tests.video_files import write_video
+from zsar_cli.cache_files import lock
 from zsar_cli.cli.app import app
 from zsar_cli.errors import UsageError
-from zsar_cli.feature_cache import EncodedClip, FeatureCache, _path, load_cached, map_features
+from zsar_cli.feature_cache import (
+    EncodedClip,
+    FeatureCache,
+    _checksum,
+    _checksum_of,
+    _path,
+    load_cached,
+    map_features,
+)
 from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
 from zsar_cli.model.recognizer import Parts, RecognizerModel
 from zsar_cli.prediction import Recognizer
@@ -185,24 +195,159 @@ def test_what_is_not_whole_is_computed_again(videos, tiny_clip_dir, tmp_path):
         assert torch.equal(cache.get(key).features.tokens, good)
 
 
-def test_a_killed_run_leaves_nothing_that_counts(videos, tiny_clip_dir, tmp_path, monkeypatch):
+def test_the_next_run_removes_what_a_killed_run_left_and_nothing_else(tiny_clip_dir, tmp_path):
     model = RecognizerModel(load_backbone(str(tiny_clip_dir)))
-    cache = FeatureCache(tmp_path, model)
+    aside = FeatureCache(tmp_path, model)._aside
+    left, written, other = aside / ("0" * 32), aside / ("1" * 32), aside / "notes.txt"
+    for path in (left, written, other):
+        path.write_text("x")
+    (aside / ("2" * 32)).symlink_to(other)
+    with written.open("rb+") as file:
+        lock(file.fileno())  # as the run that is writing it does
+        FeatureCache(tmp_path, model)
+        assert sorted(path.name for path in aside.iterdir()) == ["1" * 32, "2" * 32, "notes.txt"]
 
-    def killed(*_: object) -> None:
+
+def test_a_run_that_is_stopped_leaves_nothing_aside(videos, tiny_clip_dir, tmp_path, monkeypatch):
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", killed)
-        with pytest.raises(KeyboardInterrupt):
-            stored(model, cache, videos[0])
-    (left,) = cache._aside.iterdir()
+    model = RecognizerModel(load_backbone(str(tiny_clip_dir)))
+    cache = FeatureCache(tmp_path, model)
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        stored(model, cache, videos[0])
+    assert not list(cache._aside.iterdir())
     assert cache.get(cache.key(request(videos[0], preprocess=model.preprocess))) is None
-    FeatureCache(tmp_path, model)
-    assert left.exists()  # another run may be writing it
-    os.utime(left, (0, 0))
-    FeatureCache(tmp_path, model)
-    assert not left.exists()
+
+
+@pytest.mark.parametrize("level", ["aside", "prefix", "features", "file"])
+def test_no_link_inside_the_folder_is_followed(videos, tiny_clip_dir, tmp_path, caplog, level):
+    model = RecognizerModel(load_backbone(str(tiny_clip_dir)))
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "cache"
+    key = stored(model, cache := FeatureCache(tmp_path / "sound", model), videos[0])
+    elsewhere.mkdir()
+    for name in ("precious.txt", "0" * 32, f"{key}.safetensors"):
+        (elsewhere / name).write_bytes(_path(cache._folder, key).read_bytes())
+        os.utime(elsewhere / name, (0, 0))
+    before = {path: path.read_bytes() for path in elsewhere.iterdir()}
+    own = folder / cache._folder.name
+    place = {"features": own, "aside": own / "aside", "prefix": own / key[:2]}.get(level, _path(own, key))
+    place.parent.mkdir(parents=True)
+    place.symlink_to(elsewhere / f"{key}.safetensors" if level == "file" else elsewhere)
+    linked = FeatureCache(folder, model)
+    assert linked.get(key) is None
+    for video in videos[:2]:
+        stored(model, linked, video)
+    assert {path: path.read_bytes() for path in elsewhere.iterdir()} == before
+    assert len(caplog.records) == 1, "one line says that the cache is not used"
+    assert (linked.get(key) is None) == (level != "file")  # a link in a file's place is replaced
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "folder"])
+def test_what_is_no_file_is_not_opened(videos, tiny_clip_dir, tmp_path, kind):
+    model = RecognizerModel(load_backbone(str(tiny_clip_dir)))
+    cache = FeatureCache(tmp_path, model)
+    path = _path(cache._folder, key := "ab" * 16)
+    path.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    assert cache.get(key) is None
+
+
+def forged(path: Path, change) -> None:
+    """The file changed as ``change(tensors, about)`` does, with checksums that fit."""
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    tensors, about = safetensors.torch.load(content), json.loads(header["__metadata__"]["clip"])
+    change(tensors, about)
+    about["checksums"] = {name: _checksum(tensor) for name, tensor in tensors.items()}
+    text = json.dumps(about)
+    safetensors.torch.save_file(tensors, path, {"clip": text, "checksum": _checksum_of(text)})
+
+
+def put(tensor: str, change):
+    return lambda tensors, about: tensors.update({tensor: change(tensors[tensor]).contiguous()})
+
+
+def say(key: str, value):
+    return lambda tensors, about: about.update({key: value})
+
+
+def inform(key: str, value):
+    return lambda tensors, about: about["info"].update({key: value})
+
+
+FORGERIES = {
+    "more frames": put("embedding", lambda x: x.repeat(1, 2, 1)),
+    "more clips": put("embedding", lambda x: x.repeat(2, 1, 1)),
+    "wider": put("embedding", lambda x: x.repeat(1, 1, 2)),
+    "no clips": put("embedding", lambda x: x[:0]),
+    "flat": put("embedding", lambda x: x.flatten()),
+    "fp32": put("embedding", lambda x: x.float()),
+    "integers": put("embedding", lambda x: x.view(torch.int16)),
+    "NaN": put("embedding", lambda x: x * float("nan")),
+    "infinite": put("embedding", lambda x: x / 0),
+    "wider tokens": put("tokens", lambda x: x.repeat(1, 1, 1, 2)),
+    "fewer tokens": put("tokens", lambda x: x[:, :, :9]),
+    "tokens of no clip": put("tokens", lambda x: x[:0]),
+    "other tensors": lambda tensors, about: tensors.pop("embedding"),
+    "ragged indices": say("indices", [[0], [1, 2]]),
+    "no indices": say("indices", []),
+    "negative indices": say("indices", [[-1, 2, 3, 4]]),
+    "texts as indices": say("indices", [["a", "b", "c", "d"]]),
+    "huge indices": say("indices", [[10**400] * 4]),
+    "flat times": say("times", [0.0, 1.0, 2.0, 3.0]),
+    "times without end": say("times", [[0.0, 1.0, 2.0, float("inf")]]),
+    "nested times": say("times", [[[0.0]] * 4]),
+    "duration NaN": inform("duration", float("nan")),
+    "duration as text": inform("duration", "1"),
+    "duration of ages": inform("duration", 1e300),
+    "negative width": inform("width", -1),
+    "unknown fact": inform("colour", 1),
+    "no facts": say("info", None),
+    "odd warning": say("warning", {"a": 1}),
+    "warning with escapes": say("warning", "\x1b[2Jgone"),
+    "long warning": say("warning", "a" * 100_000),
+}
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_features_of_another_shape_are_computed_again_whatever_their_checksum(
+    videos, motion_dir, tmp_path, caplog, kind
+):
+    recognizer = Recognizer.load(str(motion_dir), device="cpu", precision="fp32", cache=tmp_path)
+
+    def ask():
+        return [r.to_record() for r in recognizer.predict_many(videos[:2], LABELS, workers=0, frames=4)]
+
+    sound = ask()
+    path = next(tmp_path.rglob("*.safetensors"))
+    forged(path, lambda tensors, about: None)
+    recognizer.cache.read = 0
+    assert ask() == sound
+    assert recognizer.cache.read == 2, "what is only written again is read"
+    forged(path, FORGERIES[kind])
+    assert ask() == sound
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "one line"
+    caplog.clear()
+    assert ask() == sound
+    assert not caplog.records, "it was stored again"
+
+
+def test_what_is_said_of_a_video_is_not_trusted_once_a_bit_of_it_is_lost(videos, tiny_clip_dir, tmp_path):
+    model = RecognizerModel(load_backbone(str(tiny_clip_dir)))
+    cache = FeatureCache(tmp_path, model)
+    path = _path(cache._folder, key := stored(model, cache, videos[0]))
+    content = path.read_bytes()
+    place = content.index(b"duration") + 12
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    assert cache.get(key) is None
 
 
 def test_a_full_disk_costs_a_warning(videos, tiny_clip_dir, tmp_path, monkeypatch, caplog):

@@ -6,7 +6,6 @@ import json
 import logging
 import multiprocessing
 import os
-import sqlite3
 import subprocess
 import sys
 from contextlib import suppress
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from zsar_cli.cache_files import lock
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write, read_text
 from zsar_cli.prompts import (
@@ -29,10 +29,12 @@ from zsar_cli.prompts import (
     TextCache,
     builtin_templates,
     embed_prompts,
+    fill,
     load_labels,
     load_templates,
     phrase_bank,
 )
+from zsar_cli.text_cache import _key
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 as_root = pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
@@ -426,19 +428,108 @@ def test_a_damaged_cache_is_a_miss(tmp_path: Path) -> None:
         )
 
     expected = run()
-    (file,) = tmp_path.glob("*.sqlite")
-    with sqlite3.connect(file) as database:  # a value rots
-        database.execute("UPDATE texts SET vector = zeroblob(64) WHERE rowid = 1")
-    database.close()
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # a value rots
     assert torch.equal(run().positive, expected.positive)
     assert len(encode.asked) == 1
-    whole = file.read_bytes()
-    for content in (b"", b"not a database at all" * 100, whole[: len(whole) // 2], b"\0" * len(whole)):
+    lost = whole[: len(whole) // 2]
+    for content in (b"", b"not a cache at all" * 100, lost, b"\0" * len(whole), whole[:50] + whole[51:]):
         file.write_bytes(content)
         assert torch.equal(run().positive, expected.positive)
         run()
         assert torch.equal(run().positive, expected.positive)
         assert not encode.asked, "and it works again"
+
+
+def test_what_is_no_cache_is_set_aside_and_not_deleted(tmp_path: Path, caplog) -> None:
+    (tmp_path / "text-m.vectors").write_text("somebody's")
+    for _ in range(2):
+        TextCache(tmp_path).put("m", {"a": np.ones(4)})
+    assert (tmp_path / "text-m.vectors.old").read_text() == "somebody's"
+    assert list(TextCache(tmp_path).get("m", ["a"])) == ["a"]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("place", ["a file", "nowhere", "a pipe", "a folder"])
+def test_a_link_or_pipe_in_the_place_of_a_text_cache_is_left_alone(
+    tmp_path: Path, caplog, place: str
+) -> None:
+    cache, target = tmp_path / "cache" / "text-m.vectors", tmp_path / "target"
+    cache.parent.mkdir()
+    TextCache(tmp_path).put("m", {"a": np.ones(4)})
+    (tmp_path / "text-m.vectors").rename(tmp_path / "sound")
+    if place == "a pipe":
+        os.mkfifo(cache)
+    elif place == "a folder":
+        cache.mkdir()
+    else:
+        cache.symlink_to(tmp_path / "sound" if place == "a file" else target)
+    before = (tmp_path / "sound").read_bytes()
+    for _ in range(2):  # every set of labels has its own
+        cache = TextCache(tmp_path / "cache")
+        assert cache.get("m", ["a"]) == {}
+        cache.put("m", {"b": np.zeros(4)})
+    assert (tmp_path / "sound").read_bytes() == before
+    assert not target.exists()
+    assert len(caplog.records) == 1
+    assert "ZSAR_CACHE_DIR" in caplog.text
+
+
+@pytest.mark.parametrize("forged", ["wider", "nan", "endless", "many", "no rows"])
+def test_what_is_read_from_a_text_cache_is_bounded_and_checked(tmp_path: Path, tiny_clip_dir, forged) -> None:
+    from zsar_cli.model.backbone import load_backbone
+
+    encode = load_backbone(str(tiny_clip_dir)).encode_text
+    expected = embed_prompts(encode, LABELS, TEMPLATES, negatives=False)
+    texts = [text for phrases in LABELS.phrases for text in fill(TEMPLATES.positive, phrases)]
+    width = expected.positive.shape[1] + (forged == "wider")
+    values = np.full(width, np.nan if forged == "nan" else 0.5)
+    key = encode.__self__.text_key
+    if forged in ("wider", "nan"):
+        TextCache(tmp_path).put(key, dict.fromkeys(texts, values))
+    else:
+        TextCache(tmp_path).put(key, {"another": values})
+    (file,) = tmp_path.iterdir()
+    if forged == "no rows":
+        file.write_bytes(file.read_bytes()[:17])
+    elif forged != "many":
+        with file.open("rb+") as handle:
+            handle.truncate(1 << 40)  # takes no room
+    else:
+        with file.open("ab") as handle:
+            handle.write(_key(texts[0]) * 50_000)
+    for _ in range(2):
+        found = embed_prompts(encode, LABELS, TEMPLATES, negatives=False, cache=TextCache(tmp_path))
+        assert torch.equal(found.positive, expected.positive)
+    assert file.stat().st_size < 5_000_000
+
+
+def test_a_text_cache_that_another_process_holds_is_done_without(tmp_path: Path, caplog, monkeypatch) -> None:
+    monkeypatch.setattr("zsar_cli.text_cache.WAIT", 0.0)
+    TextCache(tmp_path).put("m", {"a": np.ones(4)})
+    with (tmp_path / "text-m.vectors").open("rb+") as file:
+        assert lock(file.fileno())
+        cache = TextCache(tmp_path)
+        cache.put("m", {"b": np.ones(4)})
+        assert list(cache.get("m", ["a", "b"])) == []  # it is not asked again
+        assert list(TextCache(tmp_path).get("m", ["a", "b"])) == ["a"]  # reading needs no lock
+    assert "another process holds it" in caplog.text
+
+
+def test_a_text_cache_that_has_grown_too_long_starts_afresh(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("zsar_cli.text_cache.MOST_ROWS", 2)
+    for text in "abcd":
+        TextCache(tmp_path).put("m", {text: np.ones(4)})
+    assert set(TextCache(tmp_path).get("m", list("abcd"))) == {"d"}
+
+
+def test_a_name_of_any_model_and_any_length_names_a_file(tmp_path: Path) -> None:
+    names = ["\u884c" * 82, "a" * 5000, "a/b", "..", "\udcff", "", "A" * 80]
+    for number, name in enumerate(names):
+        TextCache(tmp_path).put(name, {"a": np.full(4, number)})
+    assert [float(TextCache(tmp_path).get(name, ["a"])["a"][0]) for name in names] == list(range(7))
+    assert all(path.parent == tmp_path for path in tmp_path.rglob("*"))
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(
@@ -460,8 +551,22 @@ def test_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path / "own"))
     assert TextCache().directory == tmp_path / "own"
     monkeypatch.delenv("ZSAR_CACHE_DIR")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert TextCache().directory == Path.home() / ".cache" / "zsar"
+    for ignored in ("", "relative"):  # as the XDG specification says
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert TextCache().directory == Path.home() / ".cache" / "zsar"
+
+
+def test_a_user_without_a_home_goes_without_a_cache(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    for name in ("HOME", "ZSAR_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("zsar_cli.text_cache._said", set())
+    monkeypatch.setattr("pwd.getpwuid", nobody)  # as in a container that runs under a number without a name
+    for _ in range(2):
+        embed_prompts(CountingEncoder(), LABELS, TEMPLATES, negatives=False, cache=TextCache(), model_id="m")
+    assert caplog.text.count("ZSAR_CACHE_DIR") == 1
 
 
 def _write_many(directory: str, start: int) -> None:
@@ -515,7 +620,7 @@ def test_a_backbone_brings_its_own_key_and_names_what_it_cuts(
         )
         assert "very very" in caplog.text, "cached or not"
     assert found.model_fingerprint == backbone.fingerprint()
-    assert [file.name for file in tmp_path.iterdir()] == [f"text-{backbone.text_key}.sqlite"]
+    assert [file.name for file in tmp_path.iterdir()] == [f"text-{backbone.text_key}.vectors"]
     half = load_backbone(str(tiny_clip_dir), precision="bf16")
     again = embed_prompts(half.encode_text, labels, TEMPLATES, negatives=False, cache=cache, model_id="same")
     assert not torch.equal(again.positive, found.positive), "one precision's values are not another's"

@@ -1,19 +1,17 @@
 """A cache of frame features on disk: what the visual tower says of a video does not change with the labels.
 
-One safetensors file a video, memory-mapped when it is read. A file is written aside and renamed, so a run may be
-stopped at any moment and several processes may share a folder: at worst two of them compute the same thing.
+One safetensors file a video. A file is written aside and renamed, so a run may be stopped at any moment and several
+processes may share a folder: at worst two of them compute the same thing. What is read may be anybody's: it is used
+only where it has the checksums, shapes and ranges of what this model would store.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import queue
-import time
-import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,9 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zsar_cli.cache_files import is_folder, make_folder, read_file, sweep, write_file
 from zsar_cli.data.clips import is_rendered
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.model.building import token_count
 from zsar_cli.video.decode import VideoInfo
 from zsar_cli.video.probe import IMAGES
 from zsar_cli.video.transforms import normalise
@@ -39,9 +39,10 @@ Loaded: TypeAlias = "tuple[ClipRequest, str | None, Clip | EncodedClip | VideoEr
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 FRAMES_AT_ONCE = 512  # that go through the visual tower together, however many views a video has
-LEFT_BEHIND = 86400  # s after which a file aside is taken for what a killed run left
+MOST_CLIPS, MOST_FRAMES = 192, 1024  # of a video, where nothing says how many it has
+LONGEST = 1e9  # s, pixels or frames: nothing that a video says of itself is beyond
 
 
 @dataclass
@@ -68,23 +69,35 @@ class FeatureCache:
     def __init__(self, directory: str | Path, model: RecognizerModel, expected: int = 0) -> None:
         """``expected`` videos will be stored, if that is known. UsageError if ``directory`` cannot be written."""
         self.expected = expected
-        self.directory = Path(directory).expanduser()
+        self.directory = Path(os.path.expanduser(directory))
         self.needs_tokens = model.msm is not None
         self.read = self.added = self.added_bytes = 0
-        self._works = True
+        self._works, self._damaged = True, 0
         backbone = model.backbone
+        self._widths = (
+            backbone.embed_dim,
+            token_count(backbone.clip.visual, model.preprocess.size),
+            backbone.token_dim,
+        )
         self._folders = [self.directory / f"features-{key}" for key in backbone.frame_keys]
         self._folder = self._folders[0]
         self._aside = self._folder / "aside"
         try:
-            self._aside.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            reason = getattr(error, "strerror", None) or error
             raise UsageError(
-                f"The cache {directory} cannot be used: {error.strerror}. Choose another folder."
+                f"The cache {directory} cannot be used: {reason}. Choose another folder."
             ) from error
-        if not os.access(self._aside, os.W_OK):
+        if not os.access(self.directory, os.W_OK):
             raise UsageError(f"The cache {directory} cannot be written; choose another folder.")
-        _sweep(self._aside)
+        try:
+            make_folder(self._folder)
+            make_folder(self._aside)
+        except OSError as error:
+            self._give_up(error)
+        else:
+            sweep(self._aside)
 
     def key(self, request: ClipRequest) -> str | None:
         """Names the features of one video as ``request`` shows it; None if the file cannot be looked at.
@@ -100,53 +113,72 @@ class FeatureCache:
         content = json.dumps([FORMAT, identity, shown], sort_keys=True)
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
-    def get(self, key: str) -> EncodedClip | None:
-        """The features under ``key``, memory-mapped; None if they are not there or not whole."""
-        found = (self._load(_path(folder, key)) for folder in self._folders)
-        clip = next((clip for clip in found if clip is not None), None)
-        self.read += clip is not None
-        return clip
+    def get(self, key: str, request: ClipRequest | None = None) -> EncodedClip | None:
+        """The features under ``key``; None if they are not there, not whole, or not of what ``request`` shows."""
+        for folder in self._folders:
+            path = _path(folder, key)
+            if not (is_folder(folder) and is_folder(path.parent)):
+                continue
+            try:
+                clip = self._load(path, request)
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # whatever a file of anybody's makes json and safetensors raise
+                self._tell_damage(path, error)
+                continue
+            if clip is not None:
+                self.read += 1
+                return clip
+        return None
 
-    def _load(self, path: Path) -> EncodedClip | None:
-        from safetensors import safe_open
+    def _load(self, path: Path, request: ClipRequest | None) -> EncodedClip | None:
+        """None where the file is sound and has no tokens, which this model needs."""
+        from safetensors.torch import load
 
-        if not path.is_file():
+        width, count, token_width = self._widths
+        clips = request.sampling.views * request.crops if request else MOST_CLIPS
+        frames = request.sampling.frames if request else MOST_FRAMES
+        room = 65536 + 64 * clips * frames  # for what a header says of indices and times
+        content = read_file(path, room + 2 * clips * frames * (width + count * token_width))
+        length = int.from_bytes(content[:8], "little")
+        if length > room:
+            raise ValueError("the header is too long")
+        about = json.loads(content[8 : 8 + length])["__metadata__"]
+        if about["checksum"] != _checksum_of(about["clip"]):
+            raise ValueError("they are not what was written")
+        about = json.loads(about["clip"])
+        tensors = load(content)
+        embedding, tokens = tensors["embedding"], tensors.get("tokens")
+        if not self.needs_tokens:
+            tokens = embedding.new_zeros(*embedding.shape[:2], 0, 0)
+        elif tokens is None:
             return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["clip"])
-                embedding = file.get_tensor("embedding")
-                if not self.needs_tokens:
-                    tokens = embedding.new_zeros(*embedding.shape[:2], 0, 0)
-                elif "tokens" in file.keys():  # noqa: SIM118 - not a dict
-                    tokens = file.get_tensor("tokens")
-                else:
-                    return None
-            wanted = {"embedding": embedding, **({"tokens": tokens} if self.needs_tokens else {})}
-            for name, tensor in wanted.items():
-                if about["checksums"][name] != _checksum(tensor):
-                    raise ValueError("they are not what was written")
-            clip = EncodedClip(
-                FrameFeatures(embedding, tokens),
-                np.asarray(about["indices"], np.int64),
-                np.asarray(about["times"], float),
-                VideoInfo(**about["info"]),
-                about["warning"],
-            )
-        except Exception as error:  # safetensors raises kinds of its own
-            logger.info("the cached features %s are damaged (%s) and are computed again", path, error)
-            return None
-        return clip
+        shape = (clips, frames) if request else tuple(embedding.shape[:2])
+        wanted = {"embedding": (embedding, (*shape, width))}
+        if self.needs_tokens:
+            wanted["tokens"] = tokens, (*shape, count, token_width)
+        for name, (tensor, size) in wanted.items():
+            if tensor.dtype != torch.float16 or tensor.shape != size or 0 in size:
+                raise ValueError("they are not of this shape")
+            if about["checksums"][name] != _checksum(tensor) or not bool(torch.isfinite(tensor).all()):
+                raise ValueError("they are not what was written")
+        views = (request.sampling.views, frames) if request else None
+        return _described(FrameFeatures(embedding, tokens), about, views)
 
     def put(self, key: str, clip: EncodedClip) -> None:
         """Store the features of one video."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         if not self._works:
             return
         tensors = {"embedding": clip.features.embedding.contiguous()}
         if self.needs_tokens:
             tensors["tokens"] = clip.features.tokens.contiguous()
+            self._widths = (
+                self._widths[0],
+                tensors["tokens"].shape[2],
+                self._widths[2],
+            )  # the tower has the last word
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             logger.warning("features exceed fp16's range and are not cached")
             return
@@ -157,23 +189,20 @@ class FeatureCache:
             "warning": clip.warning,
             "checksums": {name: _checksum(tensor) for name, tensor in tensors.items()},
         }
-        path, aside = _path(self._folder, key), self._aside / uuid.uuid4().hex
+        text = json.dumps(about)
+        content = save(tensors, {"clip": text, "checksum": _checksum_of(text)})
+        path = _path(self._folder, key)
         try:
-            path.parent.mkdir(exist_ok=True)
-            save_file(tensors, aside, {"clip": json.dumps(about)})
-            with open(aside, "rb+") as file:
-                os.fsync(file.fileno())
-            size = aside.stat().st_size
-            os.replace(aside, path)
-        except Exception as error:  # OSError; safetensors wraps it in a kind of its own
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            self._works = False
-            logger.warning("Nothing more is cached in %s: %s", self.directory, str(error).splitlines()[0])
+            make_folder(path.parent)
+            write_file(path, content, self._aside)
+        except OSError as error:
+            self._give_up(error)
             return
+        size = len(content)
         self.added += 1
         self.added_bytes += size
-        if self.added == 1 and size * self.expected > (free := _free(self.directory)):
+        free = _free(self.directory)
+        if self.added == 1 and free is not None and size * self.expected > free:
             logger.warning(
                 "The cache %s will take %s and %s are left on its disk; what does not fit is computed again.",
                 self.directory,
@@ -187,8 +216,23 @@ class FeatureCache:
         if self.added:
             each = _megabytes(self.added_bytes / self.added)
             text += f", {self.added} added ({_megabytes(self.added_bytes)}, {each} a video"
-            text += f"; {_megabytes(_free(self.directory))} are left on its disk)"
+            free = _free(self.directory)
+            text += f"; {_megabytes(free)} are left on its disk)" if free is not None else ")"
         return text
+
+    def _give_up(self, error: OSError) -> None:
+        self._works = False
+        where = f" ({error.filename})" if error.filename else ""
+        logger.warning("Nothing more is cached in %s: %s%s.", self.directory, error.strerror or error, where)
+
+    def _tell_damage(self, path: Path, error: Exception) -> None:
+        self._damaged += 1
+        logger.log(
+            logging.WARNING if self._damaged == 1 else logging.INFO,
+            "Cached features that are damaged or not this model's are computed again, such as %s (%s).",
+            path,
+            (str(error).splitlines() or [type(error).__name__])[0][:200],
+        )
 
 
 def _path(folder: Path, key: str) -> Path:
@@ -199,6 +243,33 @@ def _checksum(tensor: Tensor) -> int:
     """CRC-32 of the shape and the bytes: a disk that loses a bit must not change an answer."""
     shape = zlib.crc32(str(tuple(tensor.shape)).encode())
     return zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, shape)
+
+
+def _checksum_of(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _described(features: FrameFeatures, about: Any, views: tuple[int, int] | None) -> EncodedClip:
+    """Features and what was stored beside them. ValueError, or another, where that says what no video could."""
+    indices, times = np.asarray(about["indices"]), np.asarray(about["times"])
+    clips, frames = features.embedding.shape[:2]
+    if views is None:
+        views = len(indices), frames
+    sound = indices.shape == times.shape == views and clips % len(indices) == 0
+    sound = sound and indices.dtype.kind == "i" and times.dtype.kind in "fi"
+    if not (sound and indices.min() >= 0 and np.isfinite(times).all() and abs(times).max() <= LONGEST):
+        raise ValueError("their times make no sense")
+    info = VideoInfo(**about["info"])
+    for name, value in asdict(info).items():
+        kinds = (int,) if name in ("width", "height", "frame_count") else (int, float)
+        if type(value) not in kinds or not 0 <= value <= LONGEST:
+            raise ValueError(f"a {name} of {str(value)[:20]}")
+    warning = about["warning"]
+    if warning is not None and not (
+        isinstance(warning, str) and warning.isprintable() and len(warning) < 1000
+    ):
+        raise ValueError("their warning is no line of text")
+    return EncodedClip(features, indices.astype(np.int64), times.astype(float), info, warning)
 
 
 def load_cached(
@@ -217,7 +288,7 @@ def load_cached(
         for request in requests:
             key = cache.key(request) if cache is not None else None
             asked.put((request, key))
-            found: Any = cache.get(key) if cache is not None and key is not None else None
+            found: Any = cache.get(key, request) if cache is not None and key is not None else None
             found = found or render(request)
             yield request if found is None else Ready(found)
 
@@ -345,18 +416,14 @@ def _identity(path: str) -> list[Any] | None:
     return identity
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed runs left aside long ago."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if time.time() - entry.stat().st_mtime > LEFT_BEHIND:
-                os.unlink(entry.path)
-
-
-def _free(directory: Path) -> int:
+def _free(directory: Path) -> int | None:
+    """Bytes; None where the folder has gone meanwhile."""
     import shutil
 
-    return shutil.disk_usage(directory).free
+    try:
+        return shutil.disk_usage(directory).free
+    except OSError:
+        return None
 
 
 def _megabytes(size: float) -> str:

@@ -296,9 +296,11 @@ def _encode(
     """(P, E) float32 on the CPU, from the cache where it has them."""
     import torch
 
-    known: dict[str, Any] = cache.get(key, texts) if cache is not None else {}
-    if known and (warn := getattr(getattr(encode_text, "__self__", None), "warn_truncated", None)):
-        warn(list(known))  # a text that is cut is named every time, cached or not
+    backbone: Any = getattr(encode_text, "__self__", None)
+    width = getattr(backbone, "embed_dim", None)
+    known: dict[str, Any] = cache.get(key, texts, width) if cache is not None else {}
+    if known and hasattr(backbone, "warn_truncated"):
+        backbone.warn_truncated(list(known))  # a text that is cut is named every time, cached or not
     missing = [text for text in texts if text not in known]
     for start in range(0, len(missing), AT_ONCE):
         part = missing[start : start + AT_ONCE]

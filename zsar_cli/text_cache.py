@@ -1,108 +1,138 @@
-"""A cache of text embeddings on disk: a text tower may cost 20 GFLOP a phrase, and labels come again."""
+"""A cache of text embeddings on disk: a text tower may cost 20 GFLOP a phrase, and labels come again.
+
+One file a model: the line ``zsar texts 1``, the width E as four bytes, then rows of the same length, each the hash of a
+text (20 bytes), a checksum (4) and E float32. Rows are only added. What a killed run left half written, or a disk
+damaged, is no row; so nothing in the file can do more than cost the time to encode a text again.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import re
-import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from zsar_cli.cache_files import lock, open_file
+
 logger = logging.getLogger(__name__)
 
-LIMIT = 2_000_000_000  # bytes of one model's file, after which it starts afresh
-WAIT = 10.0  # seconds for another process to finish writing
-AT_ONCE = 500  # keys in one query; SQLite's own limit is 999 in old versions
+HEAD = b"zsar texts 1\n"
+WIDEST = 65536  # values of a vector
+LIMIT = 1_000_000_000  # bytes of one model's file, after which it starts afresh
+MOST_ROWS = 1_000_000
+AT_ONCE = 1 << 24  # bytes that are looked through together
+WAIT = 5.0  # s for another process to finish writing
+
+_said: set[str] = set()
 
 
-def cache_directory() -> Path:
-    """``$ZSAR_CACHE_DIR``, else ``zsar`` in the user's cache directory (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
+def cache_directory() -> Path | None:
+    """``$ZSAR_CACHE_DIR``, else ``zsar`` in the user's cache directory (``$XDG_CACHE_HOME`` or ``~/.cache``).
+
+    None where the user has no home, as in containers that run under a number without a name.
+    """
     if own := os.environ.get("ZSAR_CACHE_DIR"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "zsar"
+        return Path(os.path.expanduser(own))
+    base = os.environ.get("XDG_CACHE_HOME") or ""
+    if not os.path.isabs(base):  # ignored, says the XDG specification
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "zsar" if os.path.isabs(base) else None
 
 
 class TextCache:
-    """Embeddings by model and text, one SQLite file for each model, so that a changed label costs only itself.
+    """Embeddings by model and text, so that a changed label costs only itself.
 
-    Several processes may share it: a write is one transaction. Each vector carries a checksum; what is damaged
-    counts as missing. A cache that cannot be used costs time and a logged warning, never a run.
+    Several processes may share it. Each vector carries a checksum; what is damaged counts as missing. A cache that
+    cannot be used costs time and a logged warning, never a run.
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
         self.directory = Path(directory) if directory is not None else cache_directory()
-        self._works = True
+        self._works = self.directory is not None
+        if not self._works:
+            _warn(
+                "Text embeddings are not cached, as this user has no home folder; name a place in ZSAR_CACHE_DIR."
+            )
 
-    def get(self, model: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Those of ``texts`` that are known, each with its float32 vector (E,). ``model`` is Backbone.text_key."""
-        path = self._path(model)
-        if not self._works or not path.is_file():
+    def get(self, model: str, texts: Sequence[str], width: int | None = None) -> dict[str, np.ndarray]:
+        """Those of ``texts`` that are known, each with its float32 vector (E,).
+
+        Args:
+            model: ``Backbone.text_key``.
+            width: E of the model; vectors of another count as missing.
+        """
+        if not self._works or not texts:
             return {}
-        keys = {_key(text): text for text in texts}
-        found: dict[str, np.ndarray] = {}
+        path = self._path(model)
         try:
-            with closing(self._open(path)) as database:
-                wanted = list(keys)
-                for start in range(0, len(wanted), AT_ONCE):
-                    part = wanted[start : start + AT_ONCE]
-                    marks = ",".join("?" * len(part))
-                    rows = database.execute(
-                        f"SELECT key, crc, vector FROM texts WHERE key IN ({marks})", part
-                    )
-                    for key, crc, vector in rows:
-                        whole = isinstance(vector, bytes) and len(vector) % 4 == 0 and key in keys
-                        if whole and zlib.crc32(key + vector) == crc:
-                            found[keys[key]] = np.frombuffer(vector, dtype="<f4").astype(np.float32)
-        except sqlite3.Error as error:
+            with open(open_file(path, os.O_RDONLY), "rb") as file:
+                found = _width(file)
+                if found is None or found != (width or found) or _too_long(file, found):
+                    return {}  # and the next vectors to be stored start a new file
+                return _find(file, found, {_key(text): text for text in texts})
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
             self._give_up(path, error)
-        return found
+            return {}
 
     def put(self, model: str, vectors: Mapping[str, np.ndarray]) -> None:
         """Store float32 vectors (E,) by text."""
-        path = self._path(model)
         if not self._works or not vectors:
             return
-        rows = []
+        path = self._path(model)
+        rows = b""
         for text, vector in vectors.items():
             content = np.ascontiguousarray(vector, dtype="<f4").tobytes()
-            rows.append((_key(text), zlib.crc32(_key(text) + content), content))
+            rows += _key(text) + zlib.crc32(_key(text) + content).to_bytes(4, "little") + content
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_file() and path.stat().st_size > LIMIT:
-                _remove(path)
-            with closing(self._open(path)) as database, database:
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS texts (key BLOB PRIMARY KEY, crc INTEGER, vector BLOB)"
-                )
-                database.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", rows)
-        except (sqlite3.Error, OSError) as error:
+            self._append(path, len(rows) // len(vectors) // 4 - 6, rows)
+        except (OSError, ValueError) as error:
             self._give_up(path, error)
+
+    def _append(self, path: Path, width: int, rows: bytes) -> None:
+        with open(open_file(path, os.O_RDWR | os.O_CREAT), "rb+") as file:
+            if lock(file.fileno(), WAIT) is False:
+                raise TimeoutError(errno.ETIMEDOUT, "another process holds it")
+            found = _width(file)
+            if found == width and not _too_long(file, width):
+                end = _start_of(_count(file, width), width)  # a row that is cut short goes
+            elif found == width or not _size(file):
+                end = 0
+            else:  # another program's, or damaged; nothing is deleted that may be somebody's
+                old = path.with_name(f"{path.name}.old")
+                os.replace(path, old)
+                _warn(
+                    f"The text cache {path} is damaged and starts afresh; what was there is {old.name} now."
+                )
+                return self._append(path, width, rows)
+            file.seek(end)
+            file.truncate()
+            file.write(rows if end else _head(width) + rows)
 
     def _path(self, model: str) -> Path:
         # any text may name a model; what is no file name becomes one without two of them meeting
         name = (
-            model if re.fullmatch(r"[\w.-]{1,80}", model) else hashlib.sha256(model.encode()).hexdigest()[:32]
+            model
+            if re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", model)
+            else hashlib.sha256(model.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         )
-        return self.directory / f"text-{name}.sqlite"
-
-    def _open(self, path: Path) -> sqlite3.Connection:
-        return sqlite3.connect(path, timeout=WAIT)
+        assert self.directory is not None
+        return self.directory / f"text-{name}.vectors"
 
     def _give_up(self, path: Path, error: Exception) -> None:
-        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        if damaged or "no such table" in str(error):
-            logger.info("the text cache %s is damaged (%s) and starts afresh", path, error)
-            _remove(path)
-            return
         self._works = False
-        logger.warning(
-            "Text embeddings cannot be cached in %s (%s); set ZSAR_CACHE_DIR to another place.", path, error
+        reason = error.strerror if isinstance(error, OSError) else None
+        _warn(
+            f"Text embeddings cannot be cached in {path} ({reason or error}); set ZSAR_CACHE_DIR to another place."
         )
 
 
@@ -110,7 +140,60 @@ def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:20]
 
 
-def _remove(path: Path) -> None:
-    for name in (path, path.with_name(f"{path.name}-journal")):
-        with suppress(OSError):
-            name.unlink()
+def _head(width: int) -> bytes:
+    return HEAD + width.to_bytes(4, "little")
+
+
+def _start_of(row: int, width: int) -> int:
+    return len(HEAD) + 4 + row * (24 + 4 * width)
+
+
+def _size(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _count(file: IO[bytes], width: int) -> int:
+    """Whole rows."""
+    return (_size(file) - _start_of(0, width)) // (24 + 4 * width)
+
+
+def _width(file: IO[bytes]) -> int | None:
+    """E as the file's head has it; None where this is no file of ours."""
+    head = file.read(len(HEAD) + 4)
+    width = int.from_bytes(head[len(HEAD) :], "little")
+    return width if head == _head(width) and 0 < width <= WIDEST else None
+
+
+def _too_long(file: IO[bytes], width: int) -> bool:
+    return _size(file) > LIMIT or _count(file, width) > MOST_ROWS
+
+
+def _find(file: IO[bytes], width: int, texts: Mapping[bytes, str]) -> dict[str, np.ndarray]:
+    """The sound vectors of texts, by the texts' hashes; of several of one text, the last."""
+    row = np.dtype([("start", "<u8"), ("rest", f"V{16 + 4 * width}")])
+    starts = np.array([int.from_bytes(key[:8], "little") for key in texts], np.uint64)
+    found: dict[str, np.ndarray] = {}
+    file.seek(_start_of(0, width))
+    at_once = max(1, AT_ONCE // row.itemsize)
+    left = _count(file, width)
+    while left > 0:
+        content = file.read(min(left, at_once) * row.itemsize)
+        rows = np.frombuffer(content[: len(content) // row.itemsize * row.itemsize], row)
+        if not len(rows):  # another process made it shorter
+            break
+        left -= len(rows)
+        for number in np.isin(rows["start"], starts).nonzero()[0]:
+            data = rows[number].tobytes()
+            key, crc, vector = data[:20], int.from_bytes(data[20:24], "little"), data[24:]
+            if key in texts and zlib.crc32(key + vector) == crc:
+                values = np.frombuffer(vector, "<f4").astype(np.float32)
+                if np.isfinite(values).all():
+                    found[texts[key]] = values
+    return found
+
+
+def _warn(message: str) -> None:
+    """Once a process: every set of labels has its own TextCache."""
+    if message not in _said:
+        _said.add(message)
+        logger.warning("%s", message)

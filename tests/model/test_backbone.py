@@ -23,7 +23,7 @@ from zsar_cli.cli import app
 from zsar_cli.errors import UsageError
 from zsar_cli.model import recognizer, sources
 from zsar_cli.model.backbone import Backbone, load_backbone, resolve_device, resolve_precision
-from zsar_cli.model.building import preprocess_of
+from zsar_cli.model.building import build, preprocess_of, token_count
 
 TEXTS = ["riding a horse", "a person who opens a very large cardboard box with both hands", "x"]
 
@@ -65,6 +65,7 @@ def check_family(backbone: Backbone, tokenizer=None) -> None:
         texts = backbone.encode_text(TEXTS)
     assert features.embedding.shape == (2, backbone.embed_dim)
     assert features.tokens.shape[0] == 2
+    assert features.tokens.shape[1] == token_count(backbone.clip.visual, backbone.preprocess.size)
     assert features.tokens.shape[2] == backbone.token_dim
     assert torch.isfinite(features.tokens).all()
     assert texts.dtype == torch.float32
@@ -81,6 +82,13 @@ def test_tiny_families(layout: str, tiny: dict[str, Path]) -> None:
     check_family(backbone)
     patches = {"vit": 16, "siglip": 4, "pe": 4, "convolutional": 4}  # 32 / 8, 32 / 16, 64 / 32, squared
     assert backbone.encode_frames(frames(backbone)).tokens.shape[1] == patches[layout]
+
+
+@pytest.mark.parametrize(("arch", "tokens"), [("ViT-SO400M-14-SigLIP-384", 27 * 27), ("RN50", 49)])
+def test_the_number_of_patch_tokens_is_known_without_computing(arch: str, tokens: int) -> None:
+    with torch.device("meta"):  # 384 is no multiple of 14; and the one family that has no tiny layout here
+        visual = build(open_clip.get_model_config(arch), arch).visual
+    assert token_count(visual, (visual.image_size,) * 2 if arch == "RN50" else visual.image_size) == tokens
 
 
 @pytest.mark.slow

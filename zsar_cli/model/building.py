@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -131,3 +132,19 @@ def token_width(visual: Any) -> int:
     if hasattr(visual, "attnpool"):  # CLIP's ResNets
         return int(visual.attnpool.k_proj.in_features)
     return int(visual.positional_embedding.shape[-1])
+
+
+def token_count(visual: Any, size: tuple[int, int]) -> int:
+    """N, the patch tokens of a frame of ``size`` (height, width)."""
+    if hasattr(visual, "trunk"):
+        reduction = int(visual.trunk.feature_info[-1]["reduction"])
+        patches = getattr(visual.trunk, "patch_embed", None)
+        if getattr(patches, "patch_size", None) == (
+            reduction,
+            reduction,
+        ):  # what is left at the edge is dropped
+            return math.prod(side // reduction for side in size)
+        return math.prod(-(-side // reduction) for side in size)
+    if hasattr(visual, "attnpool"):  # CLIP's ResNets; one more is their mean
+        return len(visual.attnpool.positional_embedding) - 1
+    return math.prod(visual.grid_size)
