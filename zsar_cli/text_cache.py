@@ -169,7 +169,7 @@ def _too_long(file: IO[bytes], width: int) -> bool:
 
 
 def _find(file: IO[bytes], width: int, texts: Mapping[bytes, str]) -> dict[str, np.ndarray]:
-    """The sound vectors of texts, by the texts' hashes; of several of one text, the last."""
+    """The sound vectors of texts, by the texts' hashes."""
     row = np.dtype([("start", "<u8"), ("rest", f"V{16 + 4 * width}")])
     starts = np.array([int.from_bytes(key[:8], "little") for key in texts], np.uint64)
     found: dict[str, np.ndarray] = {}
@@ -185,10 +185,11 @@ def _find(file: IO[bytes], width: int, texts: Mapping[bytes, str]) -> dict[str, 
         for number in np.isin(rows["start"], starts).nonzero()[0]:
             data = rows[number].tobytes()
             key, crc, vector = data[:20], int.from_bytes(data[20:24], "little"), data[24:]
-            if key in texts and zlib.crc32(key + vector) == crc:
+            text = texts.get(key)
+            if text is not None and text not in found and zlib.crc32(key + vector) == crc:
                 values = np.frombuffer(vector, "<f4").astype(np.float32)
                 if np.isfinite(values).all():
-                    found[texts[key]] = values
+                    found[text] = values
     return found
 
 

@@ -24,6 +24,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from tests.fuzz import caches
 from tests.fuzz.damage import damage_bytes, damage_text, damage_tree
 from tests.fuzz.videos import Findings
 from zsar_cli.errors import ZsarError
@@ -51,6 +52,7 @@ class Target:
         use: reads them, and returns what was read in a form that can be compared.
         files: those that are damaged.
         exact: what is read from a file whose bytes were damaged must be what was written, or be refused.
+        damage: changes a file in place and says how; by what the file is unless given.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Target:
     use: Callable[[Path], Any]
     files: tuple[str, ...]
     exact: bool = False
+    damage: Callable[[Path, random.Random, Path], str] | None = None
 
 
 # --- damage of a file, by what it is ---------------------------------------------------------------------------
@@ -76,7 +79,7 @@ def damage_file(path: Path, rng: random.Random, marker: Path) -> str:
         kind, tree = damage_tree(tree, rng)
         path.write_text(json.dumps(tree) if suffix == ".json" else yaml.safe_dump(tree, allow_unicode=True))
         return f"tree {kind}"
-    if suffix in (".safetensors", ".sqlite"):
+    if suffix == ".safetensors":
         kind, data = damage_bytes(data, rng)
     else:
         kind, data = damage_text(data, rng, str(marker))
@@ -422,32 +425,6 @@ def _records() -> Target:
     return Target("records", partial(_write, {"r.jsonl": "\n".join(lines) + "\n"}), use, ("r.jsonl",))
 
 
-def _text_cache() -> Target:
-    """A damaged cache is a cache miss: what comes out of it is what went in, or nothing."""
-    import numpy as np
-
-    vectors = {f"text {number}": np.arange(16, dtype=np.float32) + number for number in range(40)}
-
-    def make(folder: Path) -> None:
-        from zsar_cli.text_cache import TextCache
-
-        TextCache(folder).put("m", vectors)
-
-    def use(folder: Path) -> Any:
-        from zsar_cli.text_cache import TextCache
-
-        cache = TextCache(folder)
-        for text, vector in cache.get("m", list(vectors)).items():
-            assert (vector == vectors[text]).all(), "a damaged vector was taken for a sound one"
-        cache.put("m", vectors)
-        TextCache(folder).put("m", vectors)
-        found = TextCache(folder).get("m", list(vectors))
-        assert all((vector == vectors[text]).all() for text, vector in found.items())
-        return None
-
-    return Target("text cache", make, use, ("text-m.sqlite",))
-
-
 def _evaluation_records() -> Target:
     """What an earlier run of eval left: a record that is used is one that this evaluation could have written."""
     labels = ("waving", "tai chi")
@@ -489,38 +466,24 @@ def _evaluation_records() -> Target:
     return Target("evaluation records", make, use, ("predictions.jsonl", "settings.json"))
 
 
-def _feature_cache() -> Target:
-    """Features come out of the cache as they went in, or not at all."""
-    import numpy as np
-
-    key = "ab" * 16
-    generator = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(shape, generator=generator).half() for shape in ((1, 2, 16), (1, 2, 4, 16))]
-
-    def cache(folder: Path) -> Any:
-        from zsar_cli.feature_cache import FeatureCache
-
-        model = _tiny_model()
-        model.backbone.fingerprint = lambda: "f"
-        return FeatureCache(folder, model)
-
-    def make(folder: Path) -> None:
-        from zsar_cli.feature_cache import EncodedClip
-        from zsar_cli.model.backbone import FrameFeatures
-        from zsar_cli.video.decode import VideoInfo
-
-        info = VideoInfo(1.0, 8, 8, 2, 2.0)
-        clip = EncodedClip(FrameFeatures(*tensors), np.array([[0, 1]]), np.array([[0.0, 0.5]]), info)
-        cache(folder).put(key, clip)
-
-    def use(folder: Path) -> Any:
-        found = cache(folder).get(key)
-        if found is not None:
-            same = map(torch.equal, (found.features.embedding, found.features.tokens), tensors)
-            assert all(same), "damaged features were taken for sound ones"
-        return None
-
-    return Target("feature cache", make, use, (f"features-f-fp32/ab/{key}.safetensors",))
+def _caches() -> list[Target]:
+    texts, features = ("text-m.vectors",), (caches.feature_file(),)
+    return [
+        Target("text cache", caches.make_texts, caches.use_damaged_texts, texts, damage=caches.damage),
+        Target(
+            "forged text cache", caches.make_texts, caches.use_forged_texts, texts, damage=caches.forge_texts
+        ),
+        Target(
+            "feature cache", caches.make_features, caches.use_damaged_features, features, damage=caches.damage
+        ),
+        Target(
+            "forged feature cache",
+            caches.make_features,
+            caches.use_forged_features,
+            features,
+            damage=caches.forge_features,
+        ),
+    ]
 
 
 def targets() -> list[Target]:
@@ -579,8 +542,7 @@ def targets() -> list[Target]:
         _clip_directory("pt"),
         _checkpoint(),
         _records(),
-        _text_cache(),
-        _feature_cache(),
+        *_caches(),
         _evaluation_records(),
     ]
 
@@ -605,7 +567,7 @@ def fuzz_files(folder: Path, count: int, seed: int) -> Findings:
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(folder / "base" / target.name, place)
         name = rng.choice(target.files)
-        kind = damage_file(place / name, rng, marker)
+        kind = (target.damage or damage_file)(place / name, rng, marker)
         case = f"{target.name}, case {number}, {name}: {kind}"
         before = time.monotonic()
         outcome, wrong = _read(target, place, sound[target.name], kind)
@@ -619,7 +581,8 @@ def fuzz_files(folder: Path, count: int, seed: int) -> Findings:
             found.defects.append(f"{case}: {wrong}")
             shutil.rmtree(folder / "kept" / str(number), ignore_errors=True)
             shutil.copytree(folder / "base" / target.name, folder / "kept" / str(number))
-            damage_file(folder / "kept" / str(number) / name, _replayed(seed, number, target), marker)
+            damage = target.damage or damage_file
+            damage(folder / "kept" / str(number) / name, _replayed(seed, number, target), marker)
     return found
 
 
