@@ -223,10 +223,10 @@ def test_built_in_lists_and_extras() -> None:
         ("l.json", "[" * 100_000, "not JSON"),
         ("l.yaml", "a: [x, x]\nb: {c: d}", "texts"),
         ("l.yaml", "a: &x [1, 2]\nb: *x", "anchor"),
-        ("l.csv", "id,label\n0,run", "id,name"),
+        ("l.csv", "run,fast\nwalk,slow", "id,name"),
         ("l.csv", 'id,name\n0,"run', "not CSV"),
         ("l.txt", b"caf\xe9", "not UTF-8"),
-        ("l.txt", "run".encode("utf-16"), "UTF-16"),
+        ("l.txt", "run".encode("utf-16")[:-1], "UTF-16"),
         ("l.txt", b"run\0jump", "not a text file"),
         ("l.txt", b"a" * 16_000_001, "16 MB"),
         ("l.yaml", "a" * 2_000_001, "JSON"),
@@ -240,7 +240,7 @@ def test_wrong_labels(name: str, content: str | bytes, what: str, tmp_path: Path
 
 def test_labels_that_are_not_there(tmp_path: Path) -> None:
     assert "did you mean kinetics400" in refusal(load_labels, "kinetics40")
-    assert "neither a file" in refusal(load_labels, str(tmp_path / "missing.txt"))
+    assert "There is no file" in refusal(load_labels, str(tmp_path / "missing.txt"))
     assert "directory" in refusal(load_labels, str(tmp_path))
     assert "--label" in refusal(load_labels, None)
     assert "empty" in refusal(load_labels, None, ["run", "  "])
@@ -639,7 +639,7 @@ def embeddings() -> PromptEmbeddings:
 def test_file_round_trip(tmp_path: Path) -> None:
     original = embeddings()
     original.model_fingerprint = "abc"
-    original.labels = ["run", 'te"a é\n']
+    original.labels = ["run", 'te"a é']
     for negative in (original.negative, None):
         original.negative = negative
         original.save(tmp_path / "p.safetensors")
@@ -653,6 +653,26 @@ def test_file_round_trip(tmp_path: Path) -> None:
         )
         assert (loaded.templates, loaded.templates_hash) == ("t", TEMPLATES.hash)
     assert [path.name for path in tmp_path.iterdir()] == ["p.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "what"),
+    [
+        (["run", "\x1b[2Jtea"], "cannot be printed"),
+        (["run", "\ud800"], "cannot be printed"),
+        (["run", "RUN"], "twice"),
+        (["run", "none of these"], "--threshold"),
+    ],
+)
+def test_labels_of_a_file_of_embeddings_are_held_to_the_same_rules(
+    tmp_path: Path, labels: list[str], what: str
+) -> None:
+    path = tmp_path / "p.safetensors"
+    forged = {"zsar_prompt_embeddings": "1", "labels": json.dumps(labels)}
+    save_file({"positive": F.normalize(torch.randn(2, 16), dim=-1)}, path, forged)
+    text = refusal(PromptEmbeddings.load, path)
+    assert what in text
+    assert text.isprintable()
 
 
 def test_another_model_is_an_error_that_names_both() -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from zsar_cli.encodings import decode
 from zsar_cli.errors import UsageError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -123,8 +124,8 @@ def checksum(path: str | Path) -> str:
     return f"{crc:08x}"
 
 
-def read_text(path: str | Path, *, limit: int = 16_000_000) -> str:
-    """A small UTF-8 file, with or without a byte order mark; line ends become ``\\n``.
+def read_text(path: str | Path, *, limit: int = 16_000_000, keep_bytes: bool = False) -> str:
+    """A text file, as :func:`~zsar_cli.encodings.decode` opens it.
 
     Raises:
         UsageError: it is missing, a directory, no text, or longer than ``limit`` bytes.
@@ -137,14 +138,7 @@ def read_text(path: str | Path, *, limit: int = 16_000_000) -> str:
         raise UsageError(f"{path} cannot be read: {reason or error}.") from error
     if len(content) > limit:
         raise UsageError(f"{path} is longer than {limit // 1_000_000} MB; is it the file you meant?")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        encoding = " (it looks like UTF-16)" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        raise UsageError(f"{path} is not UTF-8 text{encoding}; save it as UTF-8.") from error
-    if "\0" in text:
-        raise UsageError(f"{path} is not a text file.")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return decode(content, path, keep_bytes=keep_bytes)
 
 
 class OwnNames:

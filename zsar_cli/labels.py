@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
+import itertools
+import logging
+import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zsar_cli import yaml_nodes
+from zsar_cli.class_files import Entry, read_class_file
+from zsar_cli.data.classes import class_names, list_names, normalise_name
 from zsar_cli.errors import UsageError
-from zsar_cli.files import existing, read_text
+from zsar_cli.files import existing
+from zsar_cli.records import NONE_OF_THESE
 
-FORMS = (".txt", ".csv", ".yaml", ".yml", ".json")
+logger = logging.getLogger(__name__)
+
+FORMS = (".txt", ".csv", ".tsv", ".yaml", ".yml", ".json", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -28,145 +34,117 @@ class Labels:
         return len(self.names)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    name: str
-    phrases: tuple[str, ...]
-    where: str
-
-
 def load_labels(spec: str | None, extra: Sequence[str] = ()) -> Labels:
     """Read labels from a file or a built-in list, and append ``extra``.
 
-    ``spec`` is a text file (one label a line; lines that start with ``#`` and blank ones are skipped), a CSV whose
-    column ``name`` holds the labels (``id,name``; the order of rows is what counts), a YAML or JSON list, a YAML or
-    JSON map of label to description or descriptions, or the name of a built-in list. A map from numbers to
-    ``"label: description"`` is read as that too.
+    ``spec`` is a file that :func:`~zsar_cli.class_files.read_class_file` reads, or the name of a built-in list.
 
     Raises:
         UsageError: nothing there, not readable as that kind, an empty list, an empty label or a duplicate one.
     """
     entries = _load(spec) if spec is not None else []
-    entries += [_entry(label, [], f"--label {label!r}") for label in extra]
+    entries += [Entry(label, (), "--label") for label in extra]
     if not entries:
         if spec is None:
             raise UsageError("No labels are given; use --labels FILE or --label TEXT.")
         raise UsageError(f"{spec} has no labels in it.")
-    _refuse_duplicates(entries)
-    return Labels(tuple(entry.name for entry in entries), tuple(entry.phrases for entry in entries))
+    names = clean_names([(entry.name, entry.where) for entry in entries])
+    phrases = (
+        tuple(clean(phrase, entry.where) for phrase in entry.phrases) or (name,)
+        for name, entry in zip(names, entries, strict=True)
+    )
+    return Labels(names, tuple(phrases))
 
 
-def _load(spec: str) -> list[_Entry]:
+def _load(spec: str) -> list[Entry]:
     path = existing(spec)
     if path is None:
-        return [_entry(name, [], spec) for name in _built_in(spec)]
+        return [Entry(name, (), spec) for name in _built_in(spec)]
     if path.is_dir():
         raise UsageError(f"{spec} is a directory; name a file of labels ({', '.join(FORMS)}).")
-    text = read_text(path)
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        return _read_csv(text, path)
-    if suffix == ".json":
-        return _read_map(yaml_nodes.read_json(text, path), path)
-    if suffix in (".yaml", ".yml"):
-        node = yaml_nodes.compose(text, path)
-        return [] if node is None else _read_map(yaml_nodes.plain(node, path), path)
-    return _read_lines(text, path)
+    return read_class_file(path)
 
 
 def _built_in(spec: str) -> tuple[str, ...]:
-    from zsar_cli.data.classes import class_names, list_names
-
     try:
         return class_names(spec)
     except UsageError as error:
         names = list_names()
+        if spec and ("/" in spec or "\\" in spec or Path(spec[:200]).suffix.lower() in FORMS):
+            raise UsageError(f"There is no file {spec[:200]}{_beside(spec)}.") from error
         close = difflib.get_close_matches(spec.casefold(), names, n=1, cutoff=0.6)
         hint = f"did you mean {close[0]}?" if close else f"the lists are {', '.join(names)}."
+        if not close and any(mark in spec for mark in ", "):
+            hint = "labels themselves go to --label, one each."
         raise UsageError(f"{spec[:200]} is neither a file of labels nor a built-in list; {hint}") from error
 
 
-def _read_lines(text: str, path: Path) -> list[_Entry]:
-    lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1))
-    return [_entry(line, [], f"{path}, line {number}") for number, line in lines if line and line[0] != "#"]
-
-
-def _read_csv(text: str, path: Path) -> list[_Entry]:
-    reader = csv.reader(io.StringIO(text), strict=True)
-    rows: list[tuple[int, list[str]]] = []
+def _beside(spec: str) -> str:
+    """What may have been meant by a file that is not there."""
+    folder = existing(Path(spec).expanduser().parent) if len(spec) < 4096 and "\0" not in spec else None
+    if folder is None:
+        return "; its folder is not there either"
     try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if any(cells) and not cells[0].startswith("#"):
-                rows.append((reader.line_num, cells))
-    except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}: this is not CSV ({error}).") from error
-    if not rows:
-        return []
-    header = [cell.casefold() for cell in rows[0][1]]
-    if "name" in header:
-        column, width, rows = header.index("name"), len(header), rows[1:]
-    elif len(header) == 1:
-        column, width = 0, 1
-    elif len(header) == 2 and header[0].isdigit():
-        column, width = 1, 2
-    else:
-        raise UsageError(f"{path}, line {rows[0][0]}: a CSV of labels starts with the header id,name.")
-    for number, cells in rows:
-        if len(cells) != width:
-            raise UsageError(
-                f"{path}, line {number}: {len(cells)} columns and not {width}; put a label with a comma in quotes."
-            )
-    return [_entry(cells[column], [], f"{path}, line {number}") for number, cells in rows]
+        names = [entry.name for entry in itertools.islice(os.scandir(folder), 10_000) if entry.is_file()]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(Path(spec).name, names, n=1, cutoff=0.6)
+    return f"; did you mean {Path(spec).with_name(close[0])}?" if close else ""
 
 
-def _read_map(content: Any, path: Path) -> list[_Entry]:
-    """Entries of a list of labels, or of a map from label to description(s)."""
-    if content is None:
-        return []
-    if isinstance(content, list):
-        return [
-            _entry(_text(item, path), [], f"{path}, entry {i}") for i, item in enumerate(content, start=1)
-        ]
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds neither a list of labels nor a map of label to description.")
-    numbered = all(key.isdigit() and isinstance(value, str) for key, value in content.items())
-    if numbered:  # {"0": "label: description"} or {"0": "label"}
-        pairs = (value.partition(":") for value in content.values())
-        return [
-            _entry(label, [text] if text.strip() else [], f"{path}, {label!r}") for label, _, text in pairs
-        ]
-    found = []
-    for label, value in content.items():
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        found.append(_entry(label, [_text(item, path) for item in values], f"{path}, {label!r}"))
-    return found
+# --- what a label may be ------------------------------------------------------------------------------------
+
+_LONGEST = 10_000  # characters: towers read some 77 tokens
+# Marks that show nothing; the joiners of Persian and emoji, and Hebrew's and Arabic's own marks, do show and stay
+_INVISIBLE = dict.fromkeys((0xFEFF, 0x200B, 0x2060, 0xAD, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
 
-def _text(value: Any, path: Path) -> str:
-    if not isinstance(value, str):
-        raise UsageError(f"{path}: labels and descriptions are texts, and {str(value)[:60]!r} is none.")
-    return value
+def clean(text: Any, where: str) -> str:
+    """A label or phrase as it is shown and embedded: composed letters, single blanks, nothing invisible.
 
-
-def _entry(name: str, phrases: Iterable[str], where: str) -> _Entry:
-    name = _clean(name, where)
-    return _Entry(name, tuple(_clean(phrase, where) for phrase in phrases) or (name,), where)
-
-
-def _clean(text: str, where: str) -> str:
-    """A text with its blanks evened out; what no tokenizer or file could take is an error."""
-    text = " ".join(text.split())
+    Raises:
+        UsageError: it is empty, not a text, very long, or holds what no terminal, file or tokenizer should get.
+    """
+    if not isinstance(text, str):
+        raise UsageError(f"{where}: labels are texts, and {str(text)[:60]!r} is none.")
+    text = " ".join(text.translate(_INVISIBLE).split())
     if not text:
         raise UsageError(f"{where}: a label or description is empty.")
-    if not all(letter.isprintable() or letter in "\u200b\u200c\u200d\u2060\ufeff\u00ad" for letter in text):
-        raise UsageError(f"{where}: there is a character in it that cannot be printed; is the file damaged?")
-    return text
+    if len(text) > _LONGEST:
+        raise UsageError(f"{where}: a label of {len(text)} characters; is it the file you meant?")
+    odd = next((letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs")), None)
+    if odd is not None:
+        raise UsageError(
+            f"{where}: there is a character in {text[:60]!a} that cannot be printed ({odd!a}); is it damaged?"
+        )
+    return unicodedata.normalize("NFC", text)
 
 
-def _refuse_duplicates(entries: Sequence[_Entry]) -> None:
-    seen: dict[str, _Entry] = {}
-    for entry in entries:
-        first = seen.setdefault(entry.name.casefold(), entry)  # text towers read lower case
-        if first is not entry:
-            raise UsageError(f"The label {entry.name!r} is there twice ({first.where}; {entry.where}).")
+def clean_names(names: Iterable[tuple[Any, str]]) -> tuple[str, ...]:
+    """Labels from (text, where it stands), cleaned; every way in goes through here.
+
+    Raises:
+        UsageError: what :func:`clean` raises; two that text towers take for one; the name of "none of these".
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    spelled: dict[str, str] = {}
+    alike: list[tuple[str, str]] = []
+    for text, where in names:
+        name = clean(text, where)
+        key = unicodedata.normalize("NFC", name.casefold())  # text towers read lower case
+        if key in seen:
+            raise UsageError(f"The label {name!r} is there twice ({seen[key][1]}; {where}).")
+        if key == NONE_OF_THESE:
+            raise UsageError(
+                f"{where}: {name!r} is what zsar itself answers where no label fits (--threshold); leave it out."
+            )
+        seen[key] = name, where
+        loose = normalise_name(name)
+        if loose and spelled.setdefault(loose, name) != name:
+            alike.append((spelled[loose], name))
+    if alike:
+        more = f", and {len(alike) - 1} more pairs" if len(alike) > 1 else ""
+        logger.warning(
+            "the labels %r and %r%s differ in punctuation alone: they share a score", *alike[0], more
+        )
+    return tuple(name for name, _ in seen.values())

@@ -20,7 +20,7 @@ import yaml
 from zsar_cli import yaml_nodes
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write, existing, read_text
-from zsar_cli.labels import Labels, load_labels
+from zsar_cli.labels import Labels, clean_names, load_labels
 from zsar_cli.text_cache import TextCache
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ class PromptEmbeddings:
         )
         if not sound:
             raise UsageError(f"{path} does not hold one finite embedding for each label; make it again.")
+        labels = list(clean_names((label, f"{path}, label {i}") for i, label in enumerate(labels, start=1)))
         names = ("model", "model_fingerprint", "templates", "templates_hash")
         return cls(labels, positive, negative, **{name: metadata.get(name, "") for name in names})
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from zsar_cli.data.classes import NameMatcher, class_list, class_names, list_names, normalise_name
-from zsar_cli.data.readers import read_class_map
 from zsar_cli.data.splits import few_shot, split_classes
 from zsar_cli.errors import UsageError
+from zsar_cli.labels import load_labels
 
 PUBLISHED = {
     ("kinetics400", "all"): "kinetics_400_labels.csv",
@@ -37,7 +37,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("name", "split"), PUBLISHED)
 def test_lists_and_splits_are_the_published_ones(shared: Path, name: str, split: str) -> None:
-    published = read_class_map(shared / "data" / "labels" / PUBLISHED[name, split])
+    published = load_labels(str(shared / "data" / "labels" / PUBLISHED[name, split])).names
     known = class_list(name)
     matcher = NameMatcher(known.names, known.aliases)
     ours = split_classes(name, split)

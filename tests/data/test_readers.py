@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsar_cli.data.readers import Row, parse_lines, read_class_map, read_listing
+from zsar_cli.data.readers import Row, parse_lines, read_listing
 from zsar_cli.errors import UsageError
+from zsar_cli.labels import load_labels
 
 # Rows of real lists: a change of reader that loses or merges one shows here.
 REAL = {
@@ -129,7 +130,7 @@ def test_class_maps(tmp_path: Path) -> None:
     }
     for name, text in forms.items():
         (tmp_path / name).write_text(text)
-        assert read_class_map(tmp_path / name) == ("Archery", "Yo Yo"), name
+        assert load_labels(str(tmp_path / name)).names == ("Archery", "Yo Yo"), name
 
 
 @pytest.mark.parametrize(
@@ -168,14 +169,14 @@ def test_the_disk_says_whether_a_path_is_a_folder_of_frames() -> None:
 def test_rows_of_a_csv_with_ids_count_in_their_order(tmp_path: Path, caplog) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("id,name\n1,Yo Yo\n0,Archery\n")
-    assert read_class_map(path) == ("Yo Yo", "Archery")
+    assert load_labels(str(path)).names == ("Yo Yo", "Archery")
     assert "not in order" in caplog.text
     path.write_text("1,Yo Yo\n0,Archery\n")  # without a header the numbers are all there is
-    assert read_class_map(path) == ("Archery", "Yo Yo")
+    assert load_labels(str(path)).names == ("Archery", "Yo Yo")
 
 
-@pytest.mark.parametrize("content", ["{", '{"a": "b"}', "[" * 3])
+@pytest.mark.parametrize("content", ["{", '{"a": 0, "b": "c"}', "[" * 3])
 def test_damaged_class_maps_are_errors_that_name_the_file(tmp_path: Path, content: str) -> None:
     (tmp_path / "map.json").write_text(content)
     with pytest.raises(UsageError, match=r"map\.json"):
-        read_class_map(tmp_path / "map.json")
+        load_labels(str(tmp_path / "map.json"))

@@ -274,15 +274,9 @@ def _text(path: Path | None) -> str | None:
 
 
 def _class_names(labels: str | None) -> tuple[str, ...] | None:
-    if labels is None:
-        return None
-    if Path(labels).is_file():
-        from zsar_cli.data.readers import read_class_map
+    from zsar_cli.labels import load_labels
 
-        return read_class_map(Path(labels))
-    from zsar_cli.data.classes import class_names
-
-    return class_names(labels)
+    return None if labels is None else load_labels(labels).names
 
 
 @dataclass(frozen=True)

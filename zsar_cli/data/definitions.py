@@ -14,9 +14,10 @@ from zsar_cli import yaml_nodes
 from zsar_cli.data.classes import ClassList, NameMatcher, class_list, list_names, normalise_name
 from zsar_cli.data.locate import VideoIndex
 from zsar_cli.data.numbering import UCF_NAME, read_numbers
-from zsar_cli.data.readers import Listing, Row, read_class_map, read_listing
+from zsar_cli.data.readers import Listing, Row, read_listing
 from zsar_cli.data.splits import SYNONYMS
 from zsar_cli.errors import UsageError
+from zsar_cli.labels import clean_names, load_labels
 
 SETS = Path(__file__).parent / "sets"
 SEVERAL = "more than one label"
@@ -217,9 +218,9 @@ def _parse_classes(path: Path, raw: Any) -> ClassList | None:
     if raw is None:
         return None
     if isinstance(raw, list):
-        return ClassList(path.stem, tuple(map(str, raw)))
+        return ClassList(path.stem, clean_names((str(name), f"{path}, classes") for name in raw))
     if os.path.isfile(path.parent / str(raw)):
-        return ClassList(path.stem, read_class_map(path.parent / str(raw)))
+        return ClassList(path.stem, load_labels(str(path.parent / str(raw))).names)
     if normalise_name(str(raw)) in map(normalise_name, list_names()):
         return class_list(str(raw))
     raise UsageError(

@@ -20,15 +20,13 @@ import csv
 import hashlib
 import io
 import json
-import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zsar_cli.errors import UsageError
-
-logger = logging.getLogger(__name__)
+from zsar_cli.files import read_text
 
 FORMATS = ("lines", "frames", "kinetics", "ucf101", "hmdb51", "ssv2", "json", "folders")
 # fmt: off
@@ -42,7 +40,7 @@ _AFTER_VIDEO = re.compile(rf'^(.*\.(?:{_SUFFIX})"?)[\s,;]+(\S.*)$', re.IGNORECAS
 _BARE_VIDEO = re.compile(rf"^.*\.(?:{_SUFFIX})$", re.IGNORECASE)
 _INTEGER_END = re.compile(r"^(.*?\S)\s*(?:[,;]\s*|\s)(-?\d+)$")
 _HEADER_LABELS = frozenset({"label", "labels", "class", "class_id", "label_id", "category", "target"})
-_CLASS_HEADER = re.compile(r'"?(id|index)"?\s*[,;\t]\s*"?(name|class|label)"?', re.IGNORECASE)
+_LONGEST = 1_000_000_000  # bytes of a list: 10 million rows
 _HMDB_FILE = re.compile(r"^(.+)_test_split([123])\.txt$")
 
 
@@ -95,11 +93,7 @@ def read_listing(
         found = "hmdb51" if hmdb else "folders"
         rows = _read_hmdb(path, split, fold) if hmdb else read_folders(path)
     else:
-        try:
-            text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-        except OSError as error:
-            message = f"The list {path} cannot be read ({error.strerror}). Check its path."
-            raise UsageError(message) from error
+        text = read_text(path, limit=_LONGEST, keep_bytes=True)
         found = _recognise(path, text) if format == "auto" else format
         rows = _read_text(path, text, found, split, kind)
     if not rows:
@@ -285,9 +279,7 @@ def _read_hmdb(folder: Path, split: str, fold: int) -> list[Row]:
     for path in sorted(folder.iterdir()):
         match = _HMDB_FILE.match(path.name)
         if match and int(match[2]) == fold:
-            rows += _read_hmdb_file(
-                path.read_text(encoding="utf-8", errors="surrogateescape"), match[1], split
-            )
+            rows += _read_hmdb_file(read_text(path, keep_bytes=True), match[1], split)
     return rows
 
 
@@ -344,44 +336,3 @@ def read_folders(folder: Path) -> list[Row]:
             if path.suffix[1:].lower() in VIDEO_SUFFIXES and path.is_file():
                 rows.append(Row(path.relative_to(folder).as_posix(), directory.name))
     return rows
-
-
-# --- class maps ---------------------------------------------------------------------------------------------
-
-
-def read_class_map(path: Path) -> tuple[str, ...]:
-    """Class names in order: ``classInd.txt``, ``id,name`` CSV, SSv2 ``labels.json``, index maps, or lines.
-
-    In a CSV with a header the order of its rows counts, as its readers take it, whatever its ids say (a warning
-    says where they differ). Elsewhere the number beside a name gives its place, from 0 or 1; rows without
-    numbers keep their order. Raises UsageError.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        raw = json.loads(text) if path.suffix.lower() == ".json" else None
-        if isinstance(raw, list):
-            return tuple(map(str, raw))
-        if isinstance(raw, dict):
-            pairs = [(int(k), str(v)) if str(k).isdigit() else (int(v), str(k)) for k, v in raw.items()]
-            return _in_order(pairs)
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as a list of class names ({error}).") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    header = bool(lines) and _CLASS_HEADER.fullmatch(lines[0]) is not None
-    matches = [re.match(r"^(\d+)\s*[,;:\s]\s*(.+)$", line) for line in lines[header:]]
-    if not all(matches):
-        return tuple(_unquote(line) for line in lines[header:])
-    pairs = [(int(m[1]), _unquote(m[2])) for m in matches if m]
-    if not header:
-        return _in_order(pairs)
-    if pairs != sorted(pairs):
-        logger.warning("the ids in %s are not in order; its rows count, from 0, not its ids", path.name)
-    return tuple(_without_brackets(name) for _, name in pairs)
-
-
-def _in_order(pairs: Iterable[tuple[int, str]]) -> tuple[str, ...]:
-    return tuple(_without_brackets(name) for _, name in sorted(pairs))
-
-
-def _without_brackets(name: str) -> str:
-    return name.replace("[", "").replace("]", "")
