@@ -48,20 +48,29 @@ def write_video(
     ticks: Sequence[int] | None = None,
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
+    aspect: Fraction | None = None,
+    picture: np.ndarray | None = None,
 ) -> Path:
-    """Writes numbered frames of ``size`` (width, height).
+    """Writes numbered frames of ``size`` (width, height), or one ``picture`` (height, width, 3) over and over.
 
     ``ticks``: when each frame is shown, in 1 / ``rate`` s (default 0, 1, 2, ...); a gap makes the rate
     variable, a start other than 0 an offset, and in MP4 a negative start an edit list that hides frames.
+    ``aspect``: of a pixel, width over height.
     """
     stamps = list(ticks) if ticks is not None else list(range(frames))
+    if picture is not None:
+        size = picture.shape[1], picture.shape[0]
     with av.open(str(path), "w", format=container, options=container_options or {}) as output:
         stream: Any = output.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
         stream.codec_context.time_base = Fraction(1, rate)
         stream.codec_context.thread_count = 1
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
         for number, stamp in enumerate(stamps):
-            frame = av.VideoFrame.from_ndarray(numbered_frame(number, *size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                numbered_frame(number, *size) if picture is None else picture, format="rgb24"
+            )
             frame.pts, frame.time_base = stamp, Fraction(1, rate)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
@@ -83,4 +92,14 @@ def repeat_video(source: Path, path: Path, times: int) -> Path:
                 packet.time_base, packet.stream, packet.duration = stream.time_base, copy, duration
                 packet.pts, packet.dts = pts + turn * step, dts + turn * step
                 output.mux(packet)
+    return path
+
+
+def patched(path: Path, *changes: tuple[bytes, int, bytes]) -> Path:
+    """The file with some bytes changed, each so many bytes behind the first place where a mark is found."""
+    content = bytearray(path.read_bytes())
+    for mark, offset, value in changes:
+        start = content.index(mark) + offset
+        content[start : start + len(value)] = value
+    path.write_bytes(content)
     return path

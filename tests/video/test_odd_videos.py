@@ -8,23 +8,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.video_files import frame_number, write_video
+from tests.video_files import frame_number, patched, write_video
 from zsar_cli.errors import VideoError
 from zsar_cli.video.decode import iter_frames, read_frames
 from zsar_cli.video.transforms import Preprocess
 from zsar_cli.video.workers import ClipRequest, DecodePool, load_clip
 
 SMALL = Preprocess(size=(64, 160))
-
-
-def patched(path: Path, *changes: tuple[bytes, int, bytes]) -> Path:
-    """The file with some bytes changed, each so many bytes behind the first place where a mark is found."""
-    content = bytearray(path.read_bytes())
-    for mark, offset, value in changes:
-        start = content.index(mark) + offset
-        content[start : start + len(value)] = value
-    path.write_bytes(content)
-    return path
 
 
 def all_numbers(path: Path) -> list[int]:

@@ -3,14 +3,13 @@
 Frame ``i`` means the i-th frame that decoding from the start puts out, edit lists applied. Reading in
 sequence with PyAV is the reference. One short cut is taken unasked, in files whose index is plain: decoding
 starts at the key frames before the wanted frames, and each is known by its own time stamp. At anything
-unexpected the file is read in sequence after all. decord runs only when asked for: on long files it was
-slower than this, on some it gives other frames, and on damaged ones it can end the process.
+unexpected the file is read in sequence after all. decord runs only when asked for, and only on plain files: on
+long ones it was slower than this, on others it gives other frames, and on damaged ones it can end the process.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,35 +19,43 @@ import numpy as np
 from PIL import Image
 
 from zsar_cli.errors import VideoError
+from zsar_cli.video.images import IMAGE_RATE, ImageSequence, image_sequence
 from zsar_cli.video.probe import (
     Index,
     check_path,
     file_errors,
-    image_files,
-    leave_out_others,
+    nothing_read,
     opened,
     packets,
     read_index,
 )
+from zsar_cli.video.upright import STRAIGHT, to_rgb, turn_of_frame
 
 Choose = Callable[[int], Sequence[int]]
 Resize = Callable[[np.ndarray], np.ndarray]
 
 DECODERS = ("auto", "decord", "pyav")
-IMAGE_RATE = 25.0  # frames a second that a directory of images is taken to have
 SEEK_GAIN = 0.2  # seeking must spare at least this much of the decoding to be worth its risk
+MP4_STARTS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}  # first boxes
+DECORD_READS = {"h264", "vp8", "vp9", "mpeg4", "mjpeg"}  # in files that are cuttable, with the right frames
 REFERRED = 0.6  # about the share of the decoding in H.264 that goes into frames to which others refer
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """``duration`` in s; ``width`` and ``height`` after rotation; ``frame_count`` readable frames."""
+    """``duration`` in s; ``width`` and ``height`` as shown; ``frame_count`` readable frames.
+
+    ``start``: s from the start of the container's clock to the first frame (sound may begin before it).
+    ``assumed``: the times rest on a frame rate that nothing in the file tells.
+    """
 
     duration: float
     width: int
     height: int
     frame_count: int
     fps: float
+    start: float = 0.0
+    assumed: bool = False
 
 
 @dataclass
@@ -79,22 +86,26 @@ def read_frames(
     *,
     decoder: str = "auto",
     resize: Resize | None = None,
+    image_rate: float = IMAGE_RATE,
 ) -> DecodedVideo:
     """The frames ``choose(frame_count)`` names, in its order, repeats allowed.
 
     ``choose`` must be a pure function: it is asked again when the file holds fewer frames than it promises.
     ``resize`` gets each frame (H, W, 3) uint8 as soon as it is decoded, so that large frames never pile up.
-    ``decoder``: "pyav" or "decord" forces one. Raises VideoError.
+    ``decoder``: "pyav" reads in sequence, "decord" has decord read what it reads rightly. ``image_rate``: frames
+    a second of a folder of images. Raises VideoError.
     """
     _check_decoder(decoder)
     name = check_path(path)
-    if os.path.isdir(name):
-        return _read_images(name, choose, resize)
-    with file_errors():
+    if (images := image_sequence(name, image_rate)) is not None:
+        return _read_images(images, choose, resize)
+    with file_errors(name):
         index = read_index(name)
-        if decoder == "decord":
-            return _read_decord(name, index, choose, resize)
-        found = _read_seeking(name, index, choose, resize) if decoder == "auto" else None
+        found = None
+        if decoder == "decord" and _plain_for_decord(name, index):
+            found = _read_decord(name, index, choose, resize)
+        elif decoder == "auto":
+            found = _read_seeking(name, index, choose, resize)
         return found or _read_in_sequence(name, index, choose, resize)
 
 
@@ -107,6 +118,7 @@ def iter_frames(
     decoder: str = "auto",
     resize: Resize | None = None,
     chunk: int = 32,
+    image_rate: float = IMAGE_RATE,
 ) -> Iterator[DecodedVideo]:
     """Many frames of a long video, decoded once, in sequence, ``chunk`` at a time: memory stays bounded.
 
@@ -120,14 +132,14 @@ def iter_frames(
     if (choose is None) == (rate is None):
         raise ValueError("iter_frames needs either choose or rate")
     name = check_path(path)
-    if os.path.isdir(name):
-        yield from _iter_images(name, choose, rate, first, resize, chunk)
+    if (images := image_sequence(name, image_rate)) is not None:
+        yield from _iter_images(images, choose, rate, first, resize, chunk)
         return
-    with file_errors():
+    with file_errors(name):
         index = read_index(name)
         clock = _Clock(index)
         wanted = _Wanted(choose, rate, index.frame_count, first)
-        reader = _Sequence(name)
+        reader = _Sequence(name, index)
         batch: list[tuple[int, float, np.ndarray]] = []
         size = (0, 0)
         for number, frame in reader.frames():
@@ -139,43 +151,47 @@ def iter_frames(
             ):  # held back until a later frame comes, so that the last chunk can carry the warning
                 yield _chunk(batch, _planned_info(index, size), None)
                 batch = []
-            pixels = _to_rgb(frame)
+            pixels = to_rgb(frame, index.aspect)
             size = pixels.shape[:2]
             batch.append((number, time, resize(pixels) if resize else pixels))
         if not reader.pts:
-            raise _nothing_read()
+            raise nothing_read(name)
         info, _ = _timing(reader.pts, reader.last_duration, index, size)
         if batch:
             yield _chunk(batch, info, _warning(info, index, reader.problems))
 
 
-def planned_info(path: str | os.PathLike[str]) -> VideoInfo:
+def planned_info(path: str | os.PathLike[str], *, image_rate: float = IMAGE_RATE) -> VideoInfo:
     """What the file's index promises, without decoding: width and height are 0. Raises VideoError."""
     name = check_path(path)
-    if os.path.isdir(name):
-        count = len(image_files(name))
-        return VideoInfo(count / IMAGE_RATE, 0, 0, count, IMAGE_RATE)
-    with file_errors():
+    if (images := image_sequence(name, image_rate)) is not None:
+        return _image_info(images)
+    with file_errors(name):
         index = read_index(name)
         if not index.frame_count:
-            raise _nothing_read()
+            raise nothing_read(name)
         return _planned_info(index, (0, 0))
 
 
 class _Sequence:
     """The reference: every frame in output order. ``pts`` and ``problems`` fill up while it is read."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, index: Index) -> None:
         self.path = path
+        self.index = index
         self.pts: list[int | None] = []
         self.last_duration = 0
         self.problems: list[str] = []
+        self.begun = (
+            False  # a recording may begin between key frames: what comes before the first is no damage
+        )
 
     def frames(self) -> Iterator[tuple[int, Any]]:
-        with opened(self.path) as (container, stream):
+        with opened(self.path, self.index.stream) as (container, stream):
             flushed = False
             for packet in packets(container, stream, self.problems):
                 flushed = not packet.size
+                self.begun = self.begun or packet.is_keyframe
                 yield from self._decoded(packet)
             if not flushed:
                 yield from self._decoded(None, stream)
@@ -186,7 +202,7 @@ class _Sequence:
         except (av.error.FFmpegError, ValueError) as error:
             if isinstance(error, MemoryError):
                 raise
-            if not isinstance(error, av.error.EOFError):
+            if self.begun and not isinstance(error, av.error.EOFError):
                 self.problems.append(getattr(error, "strerror", None) or str(error))
             return
         for frame in frames:
@@ -198,25 +214,25 @@ class _Sequence:
 def _read_in_sequence(path: str, index: Index, choose: Choose, resize: Resize | None) -> DecodedVideo:
     pixels = _Pixels({})
     wanted = set(_chosen(choose, index.frame_count)) if index.frame_count else {0}
-    reader = _collect(path, wanted, pixels, resize)
+    reader = _collect(path, index, wanted, pixels, resize)
     count = len(reader.pts)
     if count == 0:
-        raise _nothing_read()
+        raise nothing_read(path)
     indices = _chosen(choose, count)
     missing = set(indices) - pixels.frames.keys()
     if missing:  # the file promised another number of frames than it gave: once more, now knowing
-        _collect(path, missing, pixels, resize)
+        _collect(path, index, missing, pixels, resize)
         if set(indices) - pixels.frames.keys():
             raise VideoError("unreadable", "decoding this file twice gives different frames; it is damaged")
     info, times = _timing(reader.pts, reader.last_duration, index, pixels.size or (0, 0))
     return _assemble(pixels, indices, times, info, _warning(info, index, reader.problems))
 
 
-def _collect(path: str, wanted: set[int], pixels: _Pixels, resize: Resize | None) -> _Sequence:
-    reader = _Sequence(path)
+def _collect(path: str, index: Index, wanted: set[int], pixels: _Pixels, resize: Resize | None) -> _Sequence:
+    reader = _Sequence(path, index)
     for number, frame in reader.frames():
         if number in wanted:
-            _keep(pixels, number, _to_rgb(frame), resize)
+            _keep(pixels, number, to_rgb(frame, index.aspect), resize)
     return reader
 
 
@@ -232,8 +248,7 @@ def _read_seeking(path: str, index: Index, choose: Choose, resize: Resize | None
         return None
     pixels = _Pixels({})
     try:
-        with opened(path) as (container, stream):
-            leave_out_others(container, stream)
+        with opened(path, index.stream) as (container, stream):
             for first, _, numbers in runs:
                 if not _decode_run(container, stream, index, first, numbers, pixels, resize):
                     return None
@@ -292,14 +307,32 @@ def _decode_run(
                 continue
             if frame.is_corrupt:
                 return False
-            _keep(pixels, wanted.pop(frame.pts), _to_rgb(frame), resize)
+            _keep(pixels, wanted.pop(frame.pts), to_rgb(frame, index.aspect), resize)
         if not wanted:
             return started
     return False
 
 
-def _read_decord(path: str, index: Index, choose: Choose, resize: Resize | None) -> DecodedVideo:
-    """Only when asked for by name: decord can give other frames than asked for, or end the process."""
+def _plain_for_decord(path: str, index: Index) -> bool:
+    """Whether decord would show the right frames of this file: upright, of the right stream."""
+    if not (index.cuttable and index.codec in DECORD_READS and index.alone and index.aspect == 1.0):
+        return False
+    with open(
+        path, "rb"
+    ) as file:  # the older FFmpeg in decord must not see a playlist where ours sees a video
+        start = file.read(12)
+    if not start.startswith((b"RIFF", b"\x1a\x45\xdf\xa3")) and start[4:8] not in MP4_STARTS:
+        return False
+    _, frame = next(_Sequence(path, index).frames(), (0, None))
+    # decord turns by the angle alone, mirrors nothing, and makes an angle of any matrix
+    return frame is not None and frame.rotation == 0 and turn_of_frame(frame) == STRAIGHT
+
+
+def _read_decord(path: str, index: Index, choose: Choose, resize: Resize | None) -> DecodedVideo | None:
+    """Only when asked for by name, and for plain files: elsewhere decord gives other frames, or ends the process.
+
+    None: decord cannot read it, or counts other frames than there are.
+    """
     try:
         import decord
     except ImportError:
@@ -307,54 +340,49 @@ def _read_decord(path: str, index: Index, choose: Choose, resize: Resize | None)
     decord.logging.set_level(decord.logging.QUIET)
     pixels = _Pixels({})
     try:
-        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+        reader = decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=1)
         indices = _chosen(choose, len(reader))
         for number in sorted(set(indices)):
             _keep(pixels, number, reader[number].asnumpy(), resize)
         count = len(reader)
-    except (decord.DECORDError, RuntimeError, IndexError, AssertionError, UnicodeError) as error:
-        reason = (str(error).strip() or "no reason given").splitlines()[-1][:120]
-        raise VideoError(
-            "unreadable", f"decord cannot read this file ({reason}); try the pyav decoder"
-        ) from None
-    # decord's own time stamps are garbage where the file's go backwards; the index knows better
-    trusted = index.timed and index.frame_count == count
-    stamps = index.pts[index.order].tolist() if trusted else [None] * count
-    info, seconds = _timing(stamps, 0, index, pixels.size or (0, 0))
+    except (decord.DECORDError, RuntimeError, IndexError, AssertionError, UnicodeError):
+        return None
+    if count != index.frame_count:
+        return None
+    info, seconds = _timing(index.pts[index.order].tolist(), 0, index, pixels.size or (0, 0))
     return _assemble(pixels, indices, seconds, info, _warning(info, index, []))
 
 
-def _read_images(folder: str, choose: Choose, resize: Resize | None) -> DecodedVideo:
-    files = image_files(folder)
-    indices = _chosen(choose, len(files))
+def _read_images(images: ImageSequence, choose: Choose, resize: Resize | None) -> DecodedVideo:
+    indices = _chosen(choose, len(images))
     pixels = _Pixels({})
-    for number in sorted(set(indices)):
-        _keep(pixels, number, _read_image(files[number]), resize)
-    height, width = pixels.size or (0, 0)
-    info = VideoInfo(len(files) / IMAGE_RATE, width, height, len(files), IMAGE_RATE)
-    return _assemble(pixels, indices, np.arange(len(files)) / IMAGE_RATE, info, None)
+    numbers = sorted(set(indices))
+    for number, picture in zip(numbers, images.read(numbers), strict=True):
+        _keep(pixels, number, picture, resize)
+    return _assemble(
+        pixels, indices, images.times, _image_info(images, pixels.size or (0, 0)), images.warning
+    )
 
 
 def _iter_images(
-    folder: str, choose: Choose | None, rate: float | None, first: float, resize: Resize | None, chunk: int
+    images: ImageSequence,
+    choose: Choose | None,
+    rate: float | None,
+    first: float,
+    resize: Resize | None,
+    chunk: int,
 ) -> Iterator[DecodedVideo]:
-    files = image_files(folder)
-    wanted = _Wanted(choose, rate, len(files), first)
-    numbers = [number for number in range(len(files)) if wanted.takes(number, number / IMAGE_RATE)]
+    wanted = _Wanted(choose, rate, len(images), first)
+    numbers = [number for number, time in enumerate(images.times) if wanted.takes(number, float(time))]
     for start in range(0, len(numbers), chunk):
         part = numbers[start : start + chunk]
-        yield _read_images(folder, lambda _, part=part: part, resize)  # type: ignore[misc]
+        yield _read_images(images, lambda _, part=part: part, resize)  # type: ignore[misc]
 
 
-def _read_image(file: str) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(file) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            name = os.path.basename(file)
-            raise VideoError("unreadable", f"the frame {name!r} is not an image that can be read") from None
+def _image_info(images: ImageSequence, size: tuple[int, int] = (0, 0)) -> VideoInfo:
+    count = len(images)
+    rate = images.assumed_rate or count / images.duration
+    return VideoInfo(images.duration, size[1], size[0], count, rate, assumed=images.assumed_rate is not None)
 
 
 class _Wanted:
@@ -388,11 +416,13 @@ class _Clock:
 
     def time(self, number: int, pts: int | None) -> float:
         if not self.index.timed or pts is None:
-            self.latest = max(number / self.index.rate, self.latest)
-            return self.latest
-        if self.first is None:
-            self.first = pts
-        self.latest = max((pts - self.first) * self.index.time_base, self.latest)
+            time = number / self.index.rate
+        elif self.index.shuffled and number < self.index.frame_count:
+            time = float(self.index.seconds[number])
+        else:
+            self.first = pts if self.first is None else self.first
+            time = (pts - self.first) * self.index.time_base
+        self.latest = max(time, self.latest)
         return self.latest
 
 
@@ -404,13 +434,13 @@ def _timing(
     seconds = np.arange(count) / index.rate
     tail = 1 / index.rate
     if all(value is not None for value in pts):
-        stamps = np.asarray(pts, np.int64)
+        stamps = np.sort(np.asarray(pts, np.int64)) if index.shuffled else np.asarray(pts, np.int64)
         if count == 1 or (np.diff(stamps) > 0).all():
             seconds = (stamps - stamps[0]) * index.time_base
             tail = last_duration * index.time_base or tail
     duration = float(seconds[-1]) + min(tail, 3600.0)
     fps = (count - 1) / float(seconds[-1]) if count > 1 else index.rate
-    return VideoInfo(duration, size[1], size[0], count, fps), seconds
+    return VideoInfo(duration, size[1], size[0], count, fps, index.start), seconds
 
 
 def _planned_info(index: Index, size: tuple[int, int]) -> VideoInfo:
@@ -419,14 +449,16 @@ def _planned_info(index: Index, size: tuple[int, int]) -> VideoInfo:
 
 
 def _warning(info: VideoInfo, index: Index, problems: list[str]) -> str | None:
+    """What is known to be missing: time that the file promises, or what the decoder met errors in.
+
+    A difference of counts says nothing: a packet may hold one field, two frames or none that is shown.
+    """
     claimed = index.claimed or 0.0
-    short = claimed - info.duration > max(2.5 / info.fps, 0.03 * claimed)
-    lost = index.frame_count - info.frame_count
-    if short:
+    if claimed - info.duration > max(2.5 / info.fps, 0.03 * claimed):
         return f"only {info.duration:.1f} of {claimed:.1f} s could be read"
-    if problems or lost > 0:
+    if problems:
         whole = max(claimed, info.duration)
-        read = whole - max(lost, 1) / info.fps
+        read = whole - max(len(problems) / info.fps, 0.1)
         return f"damaged: only {max(read, 0):.1f} of {whole:.1f} s could be read"
     return None
 
@@ -460,13 +492,6 @@ def _one_shape(frames: list[np.ndarray]) -> list[np.ndarray]:
     return [np.asarray(Image.fromarray(frame).resize(size)) for frame in frames]
 
 
-def _to_rgb(frame: Any) -> np.ndarray:
-    """(H, W, 3) uint8, turned upright."""
-    pixels = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
-
-
 def _chosen(choose: Choose, frame_count: int) -> list[int]:
     return [min(max(int(number), 0), frame_count - 1) for number in choose(frame_count)]
 
@@ -474,7 +499,3 @@ def _chosen(choose: Choose, frame_count: int) -> list[int]:
 def _check_decoder(decoder: str) -> None:
     if decoder not in DECODERS:
         raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, not {decoder!r}")
-
-
-def _nothing_read() -> VideoError:
-    return VideoError("unreadable", "not one frame of this video could be decoded; the file is damaged")

@@ -16,21 +16,25 @@ import av.logging
 import numpy as np
 
 from zsar_cli.errors import VideoError
+from zsar_cli.video.identify import has_licence_data, is_encrypted, what_it_is
+from zsar_cli.video.upright import MOST_PIXELS, pixel_aspect
 
 av.logging.set_level(av.logging.PANIC)  # what is wrong with a file goes into its record, not onto the screen
 
 # Containers that store an index. MPEG-TS, MPEG-PS, GIF and raw streams have none to trust.
 INDEXED = {"mov", "matroska", "avi"}
 CUTTABLE = {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "libaom-av1", "mpeg4", "mjpeg"}
+SHUFFLED = {"avi"}  # its time stamps are those of decoding
 ORDERED_IN_AVI = {"mpeg4", "mjpeg"}
 PACKED = 8  # bytes: an MPEG-4 packet this short stands for a frame that was packed into the one before
 PLAYLISTS = {"hls", "concat", "dash", "imf", "webm_dash_manifest", "rtsp", "sdp", "sap"}
 PLAYLIST = "this is a playlist, not a video; name the files that it lists"
 TEXTS = {"tty", "bin", "xbin", "idf", "adf"}  # FFmpeg draws these as pictures of their letters
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-MOST_PIXELS = 16384 * 8192  # a frame beyond this is a forged header
+ENCRYPTED = "this video is encrypted (DRM) and cannot be decoded; get a copy without protection"
 MOST_PACKETS = 20_000_000  # 90 hours at 60 frames a second
 MOST_READ_ERRORS = 64
+SLIDES = 10  # a stream with so many times fewer frames than another is a row of slides or previews
+THUMBNAIL = 16  # one with so many times fewer pixels is a thumbnail
 
 
 @dataclass
@@ -39,6 +43,10 @@ class Index:
 
     container: str
     codec: str
+    stream: int  # its number in the container
+    alone: bool  # there is no other video stream
+    aspect: float  # of a stored pixel, width over height
+    start: float  # s from the start of the container's clock to the first frame
     time_base: float
     pts: np.ndarray  # int64 ticks; all zero when some are missing (see timed)
     key: np.ndarray
@@ -51,6 +59,19 @@ class Index:
     @property
     def frame_count(self) -> int:
         return len(self.pts)
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """When each frame is shown, s from the first."""
+        if not self.timed:
+            return np.arange(self.frame_count) / self.rate
+        times = self.pts[self.order]
+        return (times - times[0]) * self.time_base if len(times) else np.empty(0)
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether a decoder hands its time stamps out in another order than its frames: AVI has those of decoding."""
+        return self.container in SHUFFLED
 
     @property
     def cuttable(self) -> bool:
@@ -87,9 +108,13 @@ def check_path(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def opened(path: str, threads: int = 1) -> Iterator[tuple[Any, Any]]:
-    """PyAV's container and video stream. Raises VideoError: no_video, unreadable, permission, memory."""
-    with file_errors():
+def opened(path: str, number: int | None = None) -> Iterator[tuple[Any, Any]]:
+    """PyAV's container and the video stream of that number, ready to decode, all others left out.
+
+    Without a number: the container and a list of the video streams that can be decoded, nothing left out. Raises
+    VideoError: no_video, encrypted, unreadable, permission, memory.
+    """
+    with file_errors(path):
         source: Any = os.path.abspath(path)  # an absolute path is never taken for a protocol (data:, concat:)
         try:
             source.encode("utf-8")
@@ -105,26 +130,42 @@ def opened(path: str, threads: int = 1) -> Iterator[tuple[Any, Any]]:
                 source.close()
             raise
         try:
-            yield container, _video_stream(container, threads)
+            if number is None and container.format.name.startswith("mov") and is_encrypted(path):
+                raise VideoError("encrypted", ENCRYPTED)
+            streams = _video_streams(container)
+            if number is None:
+                yield container, streams
+            else:
+                stream = next((stream for stream in streams if stream.index == number), None)
+                if stream is None:
+                    raise VideoError(
+                        "unreadable", "opening this file twice shows different streams; it is damaged"
+                    )
+                leave_out_others(container, [stream])
+                yield container, stream
         finally:
             container.close()
             if not isinstance(source, str):
                 source.close()
 
 
-def leave_out_others(container: Any, stream: Any) -> None:
+def leave_out_others(container: Any, streams: list[Any]) -> None:
     """Read no packet of sound or subtitles, where this PyAV can say so (18 can)."""
-    for other in container.streams if hasattr(stream, "discard") else ():
-        if other.index != stream.index:
+    numbers = {stream.index for stream in streams}
+    for other in container.streams if hasattr(streams[0], "discard") else ():
+        if other.index not in numbers:
             other.discard = av.stream.Discard.all
 
 
 @contextmanager
-def file_errors() -> Iterator[None]:
-    """Turns whatever a damaged file makes PyAV raise into a VideoError."""
+def file_errors(path: str) -> Iterator[None]:
+    """Turns whatever a file that is no video, or is damaged, makes PyAV raise into a VideoError."""
     try:
         yield
-    except VideoError:
+    except VideoError as error:
+        what = what_it_is(path) if error.kind in ("unreadable", "no_video") else None
+        if what is not None and error.message != PLAYLIST:
+            raise VideoError("no_video", f"this is {what}") from None
         raise
     except PermissionError as error:
         if error.errno == errno.EPERM:  # FFmpeg says so of what a playlist names; a file's rights are EACCES
@@ -137,6 +178,8 @@ def file_errors() -> Iterator[None]:
             "memory", "not enough memory to decode this video; its frames may be very large"
         ) from None
     except (av.error.FFmpegError, OSError, ValueError, RuntimeError, EOFError, IndexError) as error:
+        if (what := what_it_is(path)) is not None:
+            raise VideoError("no_video", f"this is {what}") from None
         detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
         message = f"not a video that can be read ({detail.lower()}); the file may be cut short or damaged"
         raise VideoError("unreadable", message) from None
@@ -158,91 +201,137 @@ def packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
 
 
 def read_index(path: str) -> Index:
-    """Demuxes the whole file, decoding nothing. Raises VideoError."""
-    with opened(path) as (container, stream):
-        claimed, from_container = _claimed_duration(container, stream)
-        if not from_container:
-            leave_out_others(container, stream)
+    """Demuxes the whole file, decoding nothing. Of several video streams, the best is chosen. Raises VideoError."""
+    with opened(path) as (container, streams):
+        tracks = {stream.index: _Track(stream) for stream in streams}
+        claims = {stream.index: _claimed_duration(container, stream) for stream in streams}
+        everything = any(from_container for _, from_container in claims.values())
+        if not everything:
+            leave_out_others(container, streams)
         problems: list[str] = []
-        pts: list[int] = []
-        key: list[bool] = []
-        timed, whole, furthest = True, True, 0.0
-        vp8 = stream.codec_context.name in ("vp8", "libvpx")
-        mpeg4 = stream.codec_context.name == "mpeg4"
-        for packet in packets(container, None if from_container else stream, problems):
-            if from_container:
+        furthest, count = 0.0, 0
+        for packet in packets(container, None if everything else streams, problems):
+            if everything:
                 furthest = max(furthest, _end_of(packet))
-                if packet.stream.index != stream.index:
-                    continue
-            if not packet.size:
+            track = tracks.get(packet.stream_index)
+            if track is None or not packet.size:
                 continue
-            if packet.is_corrupt or packet.is_discard or (mpeg4 and packet.size <= PACKED):
-                whole = False
-            if packet.is_discard or (vp8 and not _shown_vp8(packet)):
-                continue
-            timed = timed and packet.pts is not None
-            pts.append(packet.pts if packet.pts is not None else 0)
-            key.append(packet.is_keyframe)
-            if len(pts) >= MOST_PACKETS:
+            track.take(packet)
+            count += 1
+            if count >= MOST_PACKETS:
                 break
-        times = np.asarray(pts if timed else [0] * len(pts), np.int64)
-        order = np.argsort(times, kind="stable")
-        timed = timed and len(np.unique(times)) == len(times)
-        whole = whole and not problems and bool(pts) and key[0] and order[0] == 0
+        track = _best(list(tracks.values()))
+        stream = track.stream
+        times, order, timed = track.times()
+        beginning = (container.start_time or 0) / av.time_base
+        claimed, from_container = claims[stream.index]
         if from_container and claimed is not None and not problems:
             # The container speaks for all its streams; a longer sound track is no missing video
-            start = (container.start_time or 0) / av.time_base
             span = _span(times[order], float(stream.time_base)) if timed and len(times) else 0.0
-            claimed = max(span, claimed - (furthest - start) + span) if furthest else claimed
+            claimed = max(span, claimed - (furthest - beginning) + span) if furthest else claimed
+        container_name = container.format.name.split(",")[0]
+        first = _start(stream, beginning)
+        if timed and len(times) and container_name not in SHUFFLED:
+            first = float(times[order[0]] * stream.time_base)
         return Index(
-            container=container.format.name.split(",")[0],
+            container=container_name,
             codec=stream.codec_context.name,
+            stream=stream.index,
+            alone=len(container.streams.video) == 1,
+            aspect=pixel_aspect(stream.sample_aspect_ratio),
+            start=max(first - beginning, 0.0),
             time_base=float(stream.time_base),
             pts=times,
-            key=np.asarray(key, bool),
+            key=np.asarray(track.key, bool),
             timed=timed,
-            whole=whole,
+            whole=track.whole and not problems and bool(track.key) and track.key[0] and order[0] == 0,
             claimed=claimed,
-            rate=_rate(stream),
+            rate=_rate(stream, timed),
             order=order,
         )
 
 
-def image_files(folder: str) -> list[str]:
-    """The images of a directory that holds one video's frames, in the order of the numbers in their names."""
-    try:
-        names = [entry.name for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in IMAGES]
-    except PermissionError:
-        raise VideoError(
-            "permission", "no permission to read this directory; check its access rights"
-        ) from None
-    if not names:
-        raise VideoError(
-            "not_a_file", "this is a directory without images, not a video; name the files in it"
-        )
-    return [os.path.join(folder, name) for name in sorted(names, key=_number_then_name)]
+class _Track:
+    """One video stream while its packets are read: those that give a frame, in stored order."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.pts: list[int] = []
+        self.key: list[bool] = []
+        self.timed = self.whole = True
+        self.vp8 = stream.codec_context.name in ("vp8", "libvpx")
+        self.mpeg4 = stream.codec_context.name == "mpeg4"
+
+    def take(self, packet: Any) -> None:
+        if packet.is_corrupt or packet.is_discard or (self.mpeg4 and packet.size <= PACKED):
+            self.whole = False
+        if packet.is_discard or (self.vp8 and not _shown_vp8(packet)):
+            return
+        self.timed = self.timed and packet.pts is not None
+        self.pts.append(packet.pts if packet.pts is not None else 0)
+        self.key.append(packet.is_keyframe)
+
+    def times(self) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Time stamps in stored order, the order in which they are shown, and whether they tell frames apart."""
+        times = np.asarray(self.pts if self.timed else [0] * len(self.pts), np.int64)
+        return times, np.argsort(times, kind="stable"), self.timed and len(np.unique(times)) == len(times)
+
+    @property
+    def count(self) -> int:
+        return len(self.pts)
+
+    @property
+    def area(self) -> int:
+        return int(self.stream.codec_context.width * self.stream.codec_context.height)
 
 
-def _number_then_name(name: str) -> tuple[int, str]:
-    digits = "".join(character if character in "0123456789" else " " for character in Path(name).stem).split()
-    return (int(digits[-1][-18:]) if digits else -1, name)
+def _best(tracks: list[_Track]) -> _Track:
+    """The stream to watch: still pictures come last, then masks without colour, thumbnails, what is not default."""
+    most = max(track.count for track in tracks)
+
+    def moves(track: _Track) -> bool:
+        return track.count > 1 and track.count * SLIDES >= most
+
+    def coloured(track: _Track) -> bool:
+        return not str(track.stream.codec_context.pix_fmt).startswith(("gray", "mono"))
+
+    def default(track: _Track) -> bool:
+        return bool(track.stream.disposition & av.stream.Disposition.default)
+
+    def large(track: _Track) -> bool:
+        return track.area * THUMBNAIL >= largest
+
+    for fits in (moves, coloured, large, default):
+        largest = max(track.area for track in tracks)
+        tracks = [track for track in tracks if fits(track)] or tracks
+    return max(tracks, key=lambda track: (track.area, track.count, -track.stream.index))
 
 
-def _video_stream(container: Any, threads: int) -> Any:
+def _video_streams(container: Any) -> list[Any]:
+    """The streams that may be the video, ready to decode. Raises VideoError: no_video, unreadable."""
     formats = set(container.format.name.split(","))
     if formats & PLAYLISTS:
         raise VideoError("no_video", PLAYLIST)
     if formats & TEXTS:
         raise VideoError("no_video", "this is a text file, not a video")
-    for stream in container.streams.video:
-        if stream.disposition & av.stream.Disposition.attached_pic:  # the cover of a song
-            continue
-        if stream.codec_context is None:
-            raise VideoError("unreadable", "no decoder here reads this video's codec; convert it to H.264")
+    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    if not streams:
+        raise VideoError("no_video", "the file holds no video stream; is it sound only?")
+    known = [stream for stream in streams if stream.codec_context is not None]
+    for stream in known:
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-        stream.codec_context.thread_count = threads
-        return stream
-    raise VideoError("no_video", "the file holds no video stream; is it sound only?")
+        stream.codec_context.thread_count = 1
+    if not known:
+        raise VideoError("unreadable", "no decoder here reads this video's codec; convert it to H.264")
+    return known
+
+
+def nothing_read(path: str) -> VideoError:
+    """Why not one frame came of a file that looks like a video."""
+    if has_licence_data(path):
+        return VideoError("encrypted", ENCRYPTED)
+    return VideoError("unreadable", "not one frame of this video could be decoded; the file is damaged")
 
 
 def _claimed_duration(container: Any, stream: Any) -> tuple[float | None, bool]:
@@ -280,8 +369,14 @@ def _shown_vp8(packet: Any) -> bool:
     return bool(memoryview(packet)[0] & 0x10)
 
 
-def _rate(stream: Any) -> float:
-    for rate in (stream.average_rate, stream.guessed_rate):
+def _start(stream: Any, beginning: float) -> float:
+    return beginning if stream.start_time is None else float(stream.start_time * stream.time_base)
+
+
+def _rate(stream: Any, timed: bool = True) -> float:
+    """Frames a second. Without time stamps FFmpeg's average counts packets, which may be single fields."""
+    rates = (stream.average_rate, stream.guessed_rate)
+    for rate in rates if timed else reversed(rates):
         if rate and 0.01 < float(rate) < 1000:
             return float(rate)
     return 25.0  # unknown: times then only order the frames
