@@ -261,7 +261,8 @@ def _described(features: FrameFeatures, about: Any, views: tuple[int, int] | Non
         raise ValueError("their times make no sense")
     info = VideoInfo(**about["info"])
     for name, value in asdict(info).items():
-        kinds = (int,) if name in ("width", "height", "frame_count") else (int, float)
+        kinds: tuple[type, ...] = (int,) if name in ("width", "height", "frame_count") else (int, float)
+        kinds = (bool,) if name == "assumed" else kinds
         if type(value) not in kinds or not 0 <= value <= LONGEST:
             raise ValueError(f"a {name} of {str(value)[:20]}")
     warning = about["warning"]
