@@ -64,24 +64,9 @@ def result_name(variant: str, seed: int) -> str:
 def measure(model: Any) -> dict[str, Any]:
     """The numbers of one model, each what ``zsar eval`` prints of it (the same clips, prompts and metrics)."""
     from zsar_cli.data import motion_shapes
-    from zsar_cli.evaluation import TextSide, detect_unknown, score_records, summarise
+    from zsar_cli.evaluation import detect_unknown, score_records, summarise
     from zsar_cli.metrics import harmonic_mean
-    from zsar_cli.prompts import Labels, embed_prompts, load_templates, phrase_bank
-
-    templates = load_templates(model.templates)
-
-    def text(names: tuple[str, ...]) -> TextSide:
-        def embed(phrases: tuple[str, ...], negatives: bool) -> Any:
-            labels = Labels(phrases, tuple((phrase,) for phrase in phrases))
-            encode = model.backbone.encode_text
-            return embed_prompts(
-                encode, labels, templates, negatives=negatives, cache=None, model_id=model.name
-            )
-
-        prompts = embed(names, model.uses_negatives)
-        return TextSide(
-            names, prompts.positive, prompts.negative, embed(tuple(phrase_bank()), False).positive
-        )
+    from zsar_cli.prompts import embed_labels
 
     clips = {split: embed_split(model, split) for split in ("seen", "unseen", "shifted", "neither")}
     everything = motion_shapes.class_labels("all")
@@ -89,7 +74,7 @@ def measure(model: Any) -> dict[str, Any]:
     def records(split: str, labels: tuple[str, ...], order: str = "as they are") -> list[dict[str, Any]]:
         place = {label: number for number, label in enumerate(labels)}
         targets = [place.get(label, -1) for label, _ in motion_shapes.clip_ids(split)]
-        return score_records(model, clips[split][order], targets, text(labels))
+        return score_records(model, clips[split][order], targets, embed_labels(model, labels, bank=True))
 
     def top1(split: str, labels: tuple[str, ...]) -> float:
         return summarise(records(split, labels), labels)["top1"]

@@ -53,8 +53,7 @@ def measure(setup: Setup, results: Results) -> None:
             setup.rounds,
         )
         figures["text tower, a prompt"].values[:] = [v / 16 for v in figures["text tower, a prompt"].values]
-        embeddings = recognizer.embed_labels(text)
-        side = recognizer.text_side(embeddings)
+        side = recognizer.embed_labels(text)
         figures |= interleaved(
             {
                 "scores": lambda: model.score(
@@ -149,7 +148,7 @@ def measure_precision(setup: Setup, results: Results) -> None:
 
     def scores(model: RecognizerModel) -> Tensor:
         recognizer = Recognizer(model.eval())
-        side = recognizer.text_side(recognizer.embed_labels(labels))
+        side = recognizer.embed_labels(labels)
         video = embed_rendered(model, ids, "unseen", 8, "cpu")
         return model.score(video, side.positive, side.negative).logits.float().softmax(-1)
 
@@ -209,7 +208,7 @@ def measure_caches(setup: Setup, results: Results) -> None:
     def ask(number: int) -> float:
         start = time.perf_counter()
         with DecodePool(default_workers()) as pool:
-            side = recognizer.text_side(recognizer.embed_labels(names(1000 * number, 5)))
+            side = recognizer.embed_labels(names(1000 * number, 5))
             found = list(recognizer.run(paths, side, pool, ClipOptions()))
         assert len(found) == len(paths)
         return time.perf_counter() - start

@@ -29,10 +29,9 @@ def main() -> None:
 def table() -> str:
     """Markdown: a row for each choice of templates."""
     from zsar_cli.data import motion_shapes
-    from zsar_cli.evaluation import TextSide, detect_unknown, score_records, summarise
-    from zsar_cli.labels import load_labels
+    from zsar_cli.evaluation import detect_unknown, score_records, summarise
     from zsar_cli.model.recognizer import load_model
-    from zsar_cli.prompts import Templates, embed_prompts, load_templates
+    from zsar_cli.prompts import Templates, embed_labels, load_templates
     from zsar_cli.training_run import embed_rendered
 
     model = load_model("motion-tiny")
@@ -41,12 +40,10 @@ def table() -> str:
         for split in ("unseen", "neither")
     }
     labels = motion_shapes.class_labels("unseen")
-    phrases = load_labels(None, labels)
     targets = [labels.index(label) for label, _ in motion_shapes.clip_ids("unseen")]
 
     def row(name: str, templates: Templates) -> str:
-        prompts = embed_prompts(model.backbone.encode_text, phrases, templates, negatives=True)
-        text = TextSide(labels, prompts.positive, prompts.negative)
+        text = embed_labels(model, labels, templates)
         known = score_records(model, clips["unseen"], targets, text)
         unknown = score_records(model, clips["neither"], [-1] * len(clips["neither"]), text)
         found = detect_unknown(known, unknown)["yes"]

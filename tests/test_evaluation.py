@@ -19,9 +19,10 @@ from zsar_cli import evaluation, results
 from zsar_cli.data.clips import render_request
 from zsar_cli.data.splits import few_shot
 from zsar_cli.errors import UsageError, VideoError
-from zsar_cli.evaluation import Options, TextSide, evaluate_embeddings, evaluate_parts, summarise
+from zsar_cli.evaluation import Options, evaluate_embeddings, evaluate_parts, summarise
 from zsar_cli.evaluation_records import RecordFile
 from zsar_cli.model.alignment import Scores, score_with_bank, usable_bank
+from zsar_cli.prompts import PromptEmbeddings
 from zsar_cli.protocols import Source, combine, make_plan
 from zsar_cli.results import Prompts, run_plan
 from zsar_cli.video.sampling import Sampling
@@ -69,12 +70,12 @@ class Sums(nn.Module):
         return score_with_bank(video, positive, usable_bank(bank, positive), scale=self.log_scale.exp())
 
 
-def encode(names) -> TextSide:
+def encode(names) -> PromptEmbeddings:
     def vectors(texts) -> Tensor:
         rows = [np.random.default_rng(list(text.encode())).normal(size=8) for text in texts]
         return F.normalize(torch.tensor(np.stack(rows), dtype=torch.float32), dim=-1)
 
-    return TextSide(tuple(names), vectors(names), None, vectors([f"phrase {i}" for i in range(30)]))
+    return PromptEmbeddings(list(names), vectors(names), None, vectors([f"phrase {i}" for i in range(30)]))
 
 
 def shapes_plan(split: str = "seen", clips: int = 30):
@@ -226,16 +227,16 @@ def test_motion_probe_knows_what_order_is_worth() -> None:
     found = run(shapes_plan(clips=40), options=Options(frames=4, workers=0, probe_motion=True))
     probes = found["parts"]["seen"]["probes"]
     assert set(probes) == {"shuffled", "reversed", "frozen"}
-    orders = evaluation._orders("reversed", [0, 0, 1, 1], Options(frames=4))
+    orders = evaluation._orders("reversed", [0, 0, 1, 1], 4, 0)
     assert orders.tolist() == [[3, 2, 1, 0]] * 4
-    shuffled = evaluation._orders("shuffled", [0, 1, 2], Options(frames=8))
+    shuffled = evaluation._orders("shuffled", [0, 1, 2], 8, 0)
     assert all(sorted(row) == list(range(8)) for row in shuffled.tolist())
     assert len({tuple(row) for row in shuffled.tolist()}) == 3
     # Reversing is done to the features: it must equal reversing the frames themselves.
     model = Sums()
     pixels = torch.rand(2, 4, 3, 16, 16)
     features = model.encode_frames(pixels)
-    order = evaluation._orders("reversed", [0, 1], Options(frames=4))
+    order = evaluation._orders("reversed", [0, 1], 4, 0)
     rows = torch.arange(2)[:, None]
     turned = model.encode_video(Features(features.embedding[rows, order], features.tokens[rows, order]))
     expected = model.encode_video(model.encode_frames(pixels.flip(1)))

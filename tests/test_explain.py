@@ -10,8 +10,11 @@ from PIL import Image
 
 from tests.cli.test_predict import LABELS, own_cache, run  # noqa: F401 - a fixture
 from tests.video_files import write_video
-from zsar_cli.explain import Evidence, LabelEvidence, examine
+from zsar_cli.answers import examine
+from zsar_cli.explain import Evidence, LabelEvidence
 from zsar_cli.pictures import explain_sheet, save, training_curves
+from zsar_cli.video.decode import VideoInfo
+from zsar_cli.video.workers import Clip
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +49,10 @@ def evidence(frames: int = 8, size: tuple[int, int] = (32, 32), opposed: bool = 
 def test_examine_gives_what_predict_answers(recognizer):
     import torch
 
-    text = recognizer._text_of(LABELS[1::2], None)
+    text = recognizer.embed_labels(LABELS[1::2])
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 32, 32, 3), dtype=np.uint8)
-    found = examine(recognizer.model, pixels, text, crops=3)
+    clip = Clip(pixels, np.arange(8), np.arange(8.0), VideoInfo(1, 32, 32, 8, 8))
+    found = examine(recognizer.model, clip, text, crops=3)
     assert (found.frames == pixels[1]).all()  # the centre crop
     assert found.heat.shape == (8, 4, 4)
     assert found.learned

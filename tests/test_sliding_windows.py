@@ -17,7 +17,7 @@ from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.model.alignment import score_with_bank
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.recognizer import VideoEncoding
-from zsar_cli.prediction import TextSide
+from zsar_cli.prompts import PromptEmbeddings
 from zsar_cli.records import Failure
 from zsar_cli.video.grid import GridRequest, cells, load_grid, window_starts
 from zsar_cli.video.sampling import segment_indices
@@ -73,11 +73,11 @@ class ColourModel:
         return score_with_bank(video, positive, bank, scale=torch.tensor(20.0))
 
 
-def text_side() -> TextSide:
+def text_side() -> PromptEmbeddings:
     names = list(COLOURS)
     positive = F.normalize(torch.tensor([[*c, 128] for c in COLOURS.values()]) / 127.5 - 1, dim=-1)
     bank = torch.tensor([[0.0, 0.0, 0.0, 1.0]]).repeat(5, 1)  # no colour at all
-    return TextSide(names, positive, None, bank)
+    return PromptEmbeddings(names, positive, None, bank)
 
 
 def timeline(path: Path, window: float, stride: float, **options):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ZsarError(Exception):
     """Something the user can mend. ``str(error)`` is what they read; a traceback is never needed."""
@@ -25,3 +28,18 @@ class VideoError(ZsarError):
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
         return (VideoError, (self.kind, self.message))
+
+
+@contextmanager
+def memory_explained(advice: str) -> Iterator[None]:
+    """Turn an exhausted memory of a device into a UsageError with advice, for a GPU or the CPU's own."""
+    try:
+        yield
+    except (
+        RuntimeError
+    ) as error:  # torch's OutOfMemoryError is one; MPS and the CPU have no kind of their own
+        if not any(
+            words in str(error) for words in ("out of memory", "not enough memory", "t allocate memory")
+        ):
+            raise
+        raise UsageError(f"The device's memory is full; {advice}, or another --device.") from error

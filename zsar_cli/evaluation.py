@@ -17,18 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsar_cli import distributed, metrics
+from zsar_cli import checks, distributed, metrics
+from zsar_cli.answers import ClipOptions
 from zsar_cli.data.clips import is_rendered, render_request
 from zsar_cli.errors import VideoError
 from zsar_cli.evaluation_records import Records
 from zsar_cli.feature_cache import FeatureCache, Loaded, load_cached, map_features
-from zsar_cli.model.alignment import score_with_bank, usable_bank
+from zsar_cli.model.alignment import average_views, score_with_bank, usable_bank
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.workers import ClipRequest, DecodePool
 
 if TYPE_CHECKING:
     from zsar_cli.model.recognizer import RecognizerModel
+    from zsar_cli.prompts import PromptEmbeddings
     from zsar_cli.protocols import Part
 
 # How sure is the model that none of the labels fits? Higher is "unknown" for each.
@@ -38,9 +40,9 @@ PROBES = ("shuffled", "reversed", "frozen")
 
 @dataclass(frozen=True)
 class Options:
-    """How videos are shown to the model; ``views`` and ``crops`` multiply, their scores are averaged."""
+    """How videos are shown to the model: ``views`` times ``crops`` clips each, their embeddings averaged."""
 
-    frames: int = 8
+    frames: int | None = None  # a view; None: as many as the model was trained with
     views: int = 1
     crops: int = 1
     batch_size: int = 8
@@ -50,15 +52,10 @@ class Options:
     probe_motion: bool = False
     seed: int = 0
 
-
-@dataclass
-class TextSide:
-    """The embeddings of one label set: positive (C, E), negative (C, E) or None, bank (P, E) or None."""
-
-    labels: tuple[str, ...]
-    positive: Tensor
-    negative: Tensor | None = None
-    bank: Tensor | None = None
+    def __post_init__(self) -> None:
+        ClipOptions(self.frames, self.views, self.crops, self.decoder, self.batch_size)
+        checks.whole("workers", self.workers, checks.WORKERS)
+        checks.number("timeout", self.timeout, checks.TIMEOUT)
 
 
 # --- scores to records --------------------------------------------------------------------------------------
@@ -66,12 +63,12 @@ class TextSide:
 
 @torch.no_grad()
 def score_records(
-    model: RecognizerModel, embedding: Tensor, targets: Sequence[int], text: TextSide
+    model: RecognizerModel, embedding: Tensor, targets: Sequence[int], text: PromptEmbeddings
 ) -> list[dict[str, Any]]:
     """What is kept of each video.
 
     Args:
-        embedding: (B, E); the mean over views, not normalised again: logits are the mean of the views'.
+        embedding: (B, E) of unit length, see :func:`zsar_cli.model.alignment.average_views`.
         targets: index of the true label of each, -1 where it is none of them.
 
     Returns:
@@ -122,7 +119,7 @@ def _digits(value: float) -> float:
 
 
 def evaluate_embeddings(
-    model: RecognizerModel, embeddings: Tensor, targets: Sequence[int], text: TextSide
+    model: RecognizerModel, embeddings: Tensor, targets: Sequence[int], text: PromptEmbeddings
 ) -> dict[str, Any]:
     """Metrics (see :func:`summarise`) of video embeddings (N, E) that are already at hand."""
     return summarise(score_records(model, embeddings, targets, text), text.labels)
@@ -211,7 +208,7 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 def evaluate_parts(
     model: RecognizerModel,
     parts: Sequence[Part],
-    texts: Sequence[TextSide],
+    texts: Sequence[PromptEmbeddings],
     options: Options,
     *,
     done: Records | None = None,
@@ -284,7 +281,7 @@ def iter_clips(
     cache: FeatureCache | None = None,
 ) -> Iterator[Loaded]:
     """Each video as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
-    sampling = Sampling(options.frames, options.views)
+    sampling = Sampling(options.frames or model.frames, options.views)
     decoded = sum(not is_rendered(path) for path in paths)
     pool = stack.enter_context(DecodePool(min(options.workers, decoded), timeout=options.timeout))
     requests = (ClipRequest(p, sampling, model.preprocess, options.crops, options.decoder) for p in paths)
@@ -294,7 +291,7 @@ def iter_clips(
 def _evaluate_batch(
     model: RecognizerModel,
     parts: Sequence[Part],
-    texts: Sequence[TextSide],
+    texts: Sequence[PromptEmbeddings],
     options: Options,
     batch: range,
     loaded: Sequence[Loaded],
@@ -339,7 +336,7 @@ def _embed_videos(
     options: Options,
     cache: FeatureCache | None,
 ) -> Tensor:
-    """(B, 1 + probes, E): of each video as it is, then with its frames in each probe's order; means over views.
+    """(B, 1 + probes, E): of each video as it is, then with its frames in each probe's order; views are averaged.
 
     ``videos`` holds a number that its shuffling is drawn from, its key in the cache and its clip.
     """
@@ -349,16 +346,20 @@ def _embed_videos(
     def embed(features: FrameFeatures, of_video: list[int]) -> Tensor:
         seen = [features]
         for probe in probes:
-            order = _orders(probe, [numbers[k] for k in of_video], options).to(features.embedding.device)
+            drawn = [numbers[k] for k in of_video]
+            order = _orders(probe, drawn, features.embedding.shape[1], options.seed).to(
+                features.embedding.device
+            )
             rows = torch.arange(len(order), device=order.device)[:, None]
             seen.append(FrameFeatures(features.embedding[rows, order], features.tokens[rows, order]))
         return torch.stack([model.encode_video(x).embedding.float() for x in seen], dim=1)
 
-    return map_features(model, [(key, clip) for _, key, clip in videos], embed, cache).mean(dim=1)
+    found = map_features(model, [(key, clip) for _, key, clip in videos], embed, cache)
+    return average_views(found.transpose(1, 2))
 
 
 def _score_probed(
-    model: RecognizerModel, embedding: Tensor, targets: Sequence[int], text: TextSide
+    model: RecognizerModel, embedding: Tensor, targets: Sequence[int], text: PromptEmbeddings
 ) -> list[dict[str, Any]]:
     """Records of videos (B, 1 + probes, E), with the true label's rank under each probe."""
     records = score_records(model, embedding[:, 0], targets, text)
@@ -369,15 +370,15 @@ def _score_probed(
     return records
 
 
-def _orders(probe: str, videos: Sequence[int], options: Options) -> Tensor:
+def _orders(probe: str, videos: Sequence[int], count: int, seed: int) -> Tensor:
     """Which frame stands at each place (clips, T): shuffled (by video), reversed, or the middle one only."""
-    frames = np.arange(options.frames)
+    frames = np.arange(count)
     rows = []
     for video in videos:
         if probe == "shuffled":
-            row = np.random.default_rng([options.seed, video]).permutation(frames)
+            row = np.random.default_rng([seed, video]).permutation(frames)
         else:
-            row = frames[::-1] if probe == "reversed" else np.full_like(frames, options.frames // 2)
+            row = frames[::-1] if probe == "reversed" else np.full_like(frames, count // 2)
         rows.append(row.copy())
     return torch.from_numpy(np.stack(rows))
 

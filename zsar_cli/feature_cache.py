@@ -14,7 +14,7 @@ import os
 import queue
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -50,6 +50,7 @@ class EncodedClip:
     """A video's features as they were stored, in fp16, and what its record says besides; see :class:`Clip`.
 
     ``features``: embedding (V, T, E) and tokens (V, T, N, D) of its V clips; N is 0 where no tokens were wanted.
+    ``pixels``: as in :class:`Clip`, where they are wanted besides.
     """
 
     features: FrameFeatures
@@ -57,6 +58,7 @@ class EncodedClip:
     times: np.ndarray
     info: VideoInfo
     warning: str | None = None
+    pixels: np.ndarray | None = None
 
 
 class FeatureCache:
@@ -278,23 +280,29 @@ def load_cached(
     requests: Iterable[ClipRequest],
     cache: FeatureCache | None,
     render: Callable[[ClipRequest], Clip | None] = lambda request: None,
+    *,
+    pixels: bool = False,
 ) -> Iterator[Loaded]:
     """For each request, in order: itself, its key, and an EncodedClip from the cache, else what the pool makes of it.
 
-    The pool gives a Clip or a VideoError. ``render`` may give a Clip that needs no decoding.
+    The pool gives a Clip or a VideoError. ``render`` may give a Clip that needs no decoding. With ``pixels``, what the
+    cache has is decoded as well, for its pixels; where that fails, the EncodedClip has none.
     """
-    asked: queue.SimpleQueue[tuple[ClipRequest, str | None]] = queue.SimpleQueue()
+    asked: queue.SimpleQueue[tuple[ClipRequest, str | None, EncodedClip | None]] = queue.SimpleQueue()
 
     def jobs() -> Iterator[Any]:
         for request in requests:
             key = cache.key(request) if cache is not None else None
-            asked.put((request, key))
-            found: Any = cache.get(key, request) if cache is not None and key is not None else None
-            found = found or render(request)
-            yield request if found is None else Ready(found)
+            stored = cache.get(key, request) if cache is not None and key is not None else None
+            asked.put((request, key, stored))
+            ready: Any = (None if pixels else stored) or render(request)
+            yield request if ready is None else Ready(ready)
 
     for result in pool.imap(jobs()):
-        yield (*asked.get(), result)
+        request, key, stored = asked.get()
+        if pixels and stored is not None:
+            result = replace(stored, pixels=getattr(result, "pixels", None))
+        yield request, key, result
 
 
 @torch.no_grad()

@@ -15,12 +15,14 @@ from zsar_cli.data.clips import render_request
 from zsar_cli.data.definitions import Item
 from zsar_cli.errors import VideoError
 from zsar_cli.feature_cache import EncodedClip, FeatureCache, load_cached, map_features
+from zsar_cli.model.alignment import average_views
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Preprocess
 from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
 
 if TYPE_CHECKING:
     from zsar_cli.model.recognizer import RecognizerModel
+    from zsar_cli.prompts import PromptEmbeddings
 
 FEWEST = 5  # clips of a class of which one can be spared
 
@@ -51,14 +53,14 @@ def hold_out(
 def top1(
     model: RecognizerModel,
     items: Sequence[Item],
-    text: Tensor,
+    text: PromptEmbeddings,
     *,
     frames: int,
     pool: DecodePool,
     batch_size: int,
     cache: FeatureCache | None = None,
 ) -> float:
-    """Share of the clips whose own class is the nearest text (C, E); each process of a job looks at some of them.
+    """Share of the clips whose own class has the best score; each process of a job looks at some of them.
 
     One centre view a clip. Videos that cannot be read do not count; those in ``cache`` are not read again.
     """
@@ -67,7 +69,8 @@ def top1(
     with torch.no_grad():
         for clips, target in _batches(own, frames, model.preprocess, pool, batch_size, cache):
             embedding = map_features(model, clips, lambda part, _: model.encode_video(part).embedding, cache)
-            best = (embedding[:, 0].float() @ text.T).argmax(dim=-1).cpu()
+            scores = model.score(average_views(embedding), text.positive, text.negative, text.bank)
+            best = scores.score.argmax(dim=-1).cpu()
             counts += torch.tensor([(best == target).sum(), len(target)])
     distributed.add_up([counts])
     return float(counts[0] / counts[1].clamp(min=1))

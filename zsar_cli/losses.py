@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from zsar_cli.model.alignment import keep_loss, negative_loss, opposition_loss, positive_loss
+from zsar_cli.model.alignment import keep_loss, negative_loss, opposition_loss, positive_loss, yes_margin
 from zsar_cli.model.motion import separation_loss
 from zsar_cli.model.recognizer import RecognizerModel, VideoEncoding
 from zsar_cli.prompts import Templates
@@ -70,7 +70,7 @@ def losses(
     total = terms["pos"]
     if model.uses_negatives and prompts.negative is not None:
         moved = model.align_negatives(positive, prompts.negative)
-        margin = model.log_negative_scale.exp() * (similarity - video @ moved.T) + model.offset
+        margin = yes_margin(similarity, video @ moved.T, model.log_negative_scale.exp(), model.offset)
         terms["neg"] = negative_loss(margin, target)
         total = total + recipe.w_neg * terms["neg"]
         if model.adapter is not None:

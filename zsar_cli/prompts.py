@@ -10,7 +10,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,10 @@ from zsar_cli.labels import Labels, clean_names, load_labels
 from zsar_cli.text_cache import TextCache
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from zsar_cli.model.recognizer import RecognizerModel
 
 __all__ = [
     "Labels",
@@ -32,6 +35,8 @@ __all__ = [
     "Templates",
     "TextCache",
     "builtin_templates",
+    "default_templates",
+    "embed_labels",
     "embed_prompts",
     "load_labels",
     "load_templates",
@@ -133,21 +138,23 @@ def phrase_bank() -> tuple[str, ...]:
 
 @dataclass
 class PromptEmbeddings:
-    """The text side of a comparison: a positive and, where wanted, a negative embedding for each of C labels."""
+    """What the scores of C labels need of text; each embedding is float32 of unit length."""
 
     labels: list[str]
-    positive: Tensor  # (C, E) float32 of unit length
-    negative: Tensor | None  # (C, E), or None
+    positive: Tensor  # (C, E)
+    negative: Tensor | None = None  # (C, E)
+    bank: Tensor | None = None  # (P, E) other phrases, for models whose negatives mean nothing yet
     model: str = ""
     model_fingerprint: str = ""
     templates: str = ""
     templates_hash: str = ""
 
     def save(self, path: str | Path) -> None:
-        """Write safetensors: ``positive``, ``negative``, and the rest as metadata. UsageError if it cannot be."""
+        """Write safetensors: the embeddings, and the rest as metadata. UsageError if it cannot be."""
         from safetensors.torch import save_file
 
-        tensors = {"positive": self.positive} | ({} if self.negative is None else {"negative": self.negative})
+        known = {"positive": self.positive, "negative": self.negative, "bank": self.bank}
+        tensors = {name: tensor for name, tensor in known.items() if tensor is not None}
         metadata = {
             "zsar_prompt_embeddings": FORMAT,
             "labels": json.dumps(self.labels, ensure_ascii=False),
@@ -191,23 +198,48 @@ class PromptEmbeddings:
             raise UsageError(f"{path} is damaged; make it again with `zsar embed-prompts`.")
         try:
             labels = json.loads(metadata["labels"])
-            positive, negative = tensors["positive"].float(), tensors.get("negative")
+            positive, negative, bank = (
+                tensors["positive"].float(),
+                tensors.get("negative"),
+                tensors.get("bank"),
+            )
         except (KeyError, ValueError, RecursionError) as error:
             raise UsageError(f"{path} is damaged; make it again with `zsar embed-prompts`.") from error
-        negative = None if negative is None else negative.float()
+        negative, bank = (None if t is None else t.float() for t in (negative, bank))
         sound = (
             isinstance(labels, list)
             and all(isinstance(label, str) for label in labels)
             and positive.ndim == 2
             and len(positive) == len(labels) > 0
             and (negative is None or negative.shape == positive.shape)
-            and all(bool(torch.isfinite(t).all()) for t in (positive, negative) if t is not None)
+            and (bank is None or (bank.ndim == 2 and bank.shape[1] == positive.shape[1]))
+            and all(bool(torch.isfinite(t).all()) for t in (positive, negative, bank) if t is not None)
         )
         if not sound:
             raise UsageError(f"{path} does not hold one finite embedding for each label; make it again.")
         labels = list(clean_names((label, f"{path}, label {i}") for i, label in enumerate(labels, start=1)))
         names = ("model", "model_fingerprint", "templates", "templates_hash")
-        return cls(labels, positive, negative, **{name: metadata.get(name, "") for name in names})
+        return cls(labels, positive, negative, bank, **{name: metadata.get(name, "") for name in names})
+
+    def for_model(self, model: RecognizerModel) -> PromptEmbeddings:
+        """These embeddings on the model's device.
+
+        Raises:
+            UsageError: they were made with another model, or lack what the scores of this one need.
+        """
+        self.check_model(model.name, model.backbone.fingerprint())
+        needed = ("negative prompts", self.negative) if model.uses_negatives else ("a phrase bank", self.bank)
+        if needed[1] is None:
+            raise UsageError(
+                f"{model.name} needs {needed[0]}, and these prompt embeddings have none; "
+                "make them again with `zsar embed-prompts`."
+            )
+        return self.to(model.backbone.device)
+
+    def to(self, device: torch.device | str) -> PromptEmbeddings:
+        """The same embeddings on a device."""
+        negative, bank = (None if t is None else t.to(device) for t in (self.negative, self.bank))
+        return replace(self, positive=self.positive.to(device), negative=negative, bank=bank)
 
     def check_model(self, model: str, fingerprint: str = "") -> None:
         """UsageError that names both models unless these embeddings were made with this one.
@@ -235,6 +267,46 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
         crc = zlib.crc32(tensor.float().contiguous().numpy().tobytes(), crc)
     said = json.dumps(sorted((key, value) for key, value in metadata.items() if key != "checksum"))
     return f"{zlib.crc32(said.encode(), crc):08x}"
+
+
+def default_templates(model: RecognizerModel) -> Templates:
+    """The templates that a model was trained with, else ``video``."""
+    return load_templates(model.templates or DEFAULT_TEMPLATES)
+
+
+def embed_labels(
+    model: RecognizerModel,
+    labels: Labels | Sequence[str],
+    templates: Templates | None = None,
+    *,
+    negatives: bool = False,
+    bank: bool | None = None,
+    cache: TextCache | None = None,
+) -> PromptEmbeddings:
+    """From labels to what a model's scores need, on its device: the one way, wherever labels are compared with videos.
+
+    The phrases of the bank are put into the positive templates of the labels, as in NegLabel (Jiang et al., ICLR
+    2024): a phrase must differ from a label by its words, not by its template.
+
+    Args:
+        labels: with the phrases that stand for them; plain names stand for themselves.
+        templates: by default those the model was trained with, else ``video``.
+        negatives: embed negative prompts even where the scores do not use them.
+        bank: embed the phrase bank; by default where the scores use it.
+    """
+    if not isinstance(labels, Labels):
+        labels = Labels(tuple(labels), tuple((label,) for label in labels))
+    templates = templates or default_templates(model)
+    encode = model.backbone.encode_text
+
+    def embed(wanted: Labels, negatives: bool) -> PromptEmbeddings:
+        return embed_prompts(encode, wanted, templates, negatives=negatives, cache=cache, model_id=model.name)
+
+    found = embed(labels, negatives or model.uses_negatives)
+    if not model.uses_negatives if bank is None else bank:
+        phrases = phrase_bank()
+        found.bank = embed(Labels(phrases, tuple((phrase,) for phrase in phrases)), False).positive
+    return found.to(model.backbone.device)
 
 
 def embed_prompts(

@@ -336,18 +336,18 @@ def mistake_sheets(
     """An explain sheet for each mistake.
 
     Args:
-        load: a record to its video's pixels (V, T, h, w, 3), or None where they cannot be had again.
-        examine: a record and its pixels to the evidence of :mod:`zsar_cli.explain`.
+        load: a record to its video's clip, or None where it cannot be had again.
+        examine: a record and its clip to the evidence of :mod:`zsar_cli.explain`.
     """
     from zsar_cli.pictures import explain_sheet, to_png
 
     sheets = []
     for record in mistakes:
-        pixels = load(record)
-        if pixels is None:
+        clip = load(record)
+        if clip is None:
             continue
         answer, confidence = record["top"][0]
         caption = f"{record['video']}: {answer} ({confidence:.1%}), but it is {record['label']}"
-        sheet = explain_sheet(examine(record, pixels), record["video"], f"true: {record['label']}")
+        sheet = explain_sheet(examine(record, clip), record["video"], f"true: {record['label']}")
         sheets.append((caption, to_png(sheet)))
     return sheets

@@ -7,7 +7,7 @@ import json
 import math
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from zsar_cli.data.classes import NameMatcher
 from zsar_cli.evaluation import (
     PROBES,
     Options,
-    TextSide,
     class_table,
     detect_unknown,
     evaluate_parts,
@@ -31,6 +30,7 @@ from zsar_cli.protocols import Part, Plan, combine, describe_data
 if TYPE_CHECKING:
     from zsar_cli.feature_cache import FeatureCache
     from zsar_cli.model.recognizer import RecognizerModel
+    from zsar_cli.prompts import PromptEmbeddings
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def settings_of(
 def run_plan(
     model: RecognizerModel,
     plan: Plan,
-    encode: Callable[[Sequence[str]], TextSide],
+    encode: Callable[[Sequence[str]], PromptEmbeddings],
     options: Options,
     *,
     prompts: Prompts,
@@ -99,6 +99,7 @@ def run_plan(
     """
     for part in plan.parts:
         part.dataset.check_missing(max_missing)
+    options = replace(options, frames=options.frames or model.frames)
     settings = settings_of(model, plan, options, prompts, cached=cache is not None)
     # Of several processes, the first one reads and writes
     file = RecordFile(output, settings) if output is not None and distributed.rank() == 0 else None

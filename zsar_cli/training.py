@@ -31,7 +31,7 @@ from zsar_cli.feature_cache import to_device
 from zsar_cli.losses import TERMS, Prompts, draw_templates, fill_template, losses
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.recognizer import RecognizerModel, Record
-from zsar_cli.prompts import Labels, Templates, embed_prompts
+from zsar_cli.prompts import Templates, embed_labels
 from zsar_cli.recipe import Recipe
 from zsar_cli.video.transforms import normalise
 
@@ -123,6 +123,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         recipe, backbone = self.recipe, self.model.backbone
+        self.model.beta = recipe.beta  # validation asks for the answers that the released model gives
         self.progress = Progress()
         self.optimizer = make_optimizer(self.model, recipe)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -299,12 +300,8 @@ class Trainer:
         return Prompts(source.detach().requires_grad_(), negative, frozen, source)
 
     def _all_templates(self) -> Prompts:
-        labels = Labels(tuple(self.labels), tuple((label,) for label in self.labels))
-        found = embed_prompts(
-            self.model.backbone.encode_text, labels, self.templates, negatives=self.model.uses_negatives
-        )
-        negative = None if found.negative is None else found.negative.to(self.device)
-        return Prompts(found.positive.to(self.device), negative)
+        found = embed_labels(self.model, self.labels, self.templates, bank=False)
+        return Prompts(found.positive, found.negative)
 
     def _tokens(self, template: str) -> Tensor:
         if template not in self.tokens:
@@ -373,7 +370,6 @@ class Trainer:
         """Write the model as it stands, with its record, for ``--model FOLDER``."""
         if distributed.rank() != 0:
             return
-        self.model.beta = self.recipe.beta
         self.model.record = self.make_record()
         with checkpoints.told(folder):
             self.model.save(folder, backbone=self.whole, half=self.recipe.half)

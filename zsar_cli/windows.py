@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli.errors import UsageError, VideoError
+from zsar_cli import checks
+from zsar_cli.errors import UsageError, VideoError, memory_explained
 from zsar_cli.records import NONE_OF_THESE, Failure, LabelScore
 from zsar_cli.video.grid import GridChunk, GridRequest, cells, load_grid, window_start, window_starts
 from zsar_cli.video.workers import DecodePool
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from zsar_cli.model.backbone import FrameFeatures
     from zsar_cli.model.recognizer import RecognizerModel
-    from zsar_cli.prediction import TextSide
+    from zsar_cli.prompts import PromptEmbeddings
 
 WINDOWS_AT_ONCE = 16  # through the motion modules together
 SCORED_AT_ONCE = 1024
@@ -45,6 +46,12 @@ class WindowOptions:
     decoder: str = "auto"
 
     def __post_init__(self) -> None:
+        checks.number("window", self.window, checks.WINDOW)
+        checks.number("stride", self.stride, checks.WINDOW)
+        checks.whole("frames", self.frames, checks.FRAMES)
+        checks.whole("top_k", self.top_k, checks.TOP_K)
+        checks.number("threshold", self.threshold, checks.SHARE)
+        checks.choice("decoder", self.decoder, checks.DECODERS)
         if not 0 < self.stride <= self.window:
             raise UsageError(
                 f"A stride of {self.stride:g} s over windows of {self.window:g} s leaves gaps or never moves on; "
@@ -97,7 +104,7 @@ class Timeline:
 def run_windows(
     model: RecognizerModel,
     videos: Iterable[str],
-    text: TextSide,
+    text: PromptEmbeddings,
     pool: DecodePool,
     options: WindowOptions,
     *,
@@ -124,7 +131,8 @@ def run_windows(
             for chunk in chunks:
                 if stop.is_set():
                     return
-                report(_guarded(slider, chunk))
+                with memory_explained("use fewer --frames, a longer --stride"):
+                    report(slider.take(chunk))
         except VideoError as error:
             if not slider.shown:
                 yield Failure(path, error.kind, error.message)
@@ -133,17 +141,6 @@ def run_windows(
             warning = f"only the first {slider.duration:.1f} s could be read: {error.message}"
         slider.finish(whole=warning is None)
         yield _timeline(path, slider, text, options, warning)
-
-
-def _guarded(slider: _Slider, chunk: GridChunk) -> float:
-    import torch
-
-    try:
-        return slider.take(chunk)
-    except torch.cuda.OutOfMemoryError as error:
-        raise UsageError(
-            "The GPU's memory is full; use fewer --frames, a longer --stride, or another --device."
-        ) from error
 
 
 @dataclass
@@ -240,7 +237,7 @@ class _Slider:
 
 
 def _timeline(
-    path: str, slider: _Slider, text: TextSide, options: WindowOptions, warning: str | None
+    path: str, slider: _Slider, text: PromptEmbeddings, options: WindowOptions, warning: str | None
 ) -> Timeline | Failure:
     import torch
 

@@ -89,7 +89,7 @@ def fuzz_videos(
     from zsar_cli.video.workers import DecodePool
 
     recognizer = Recognizer.load(str(model), device="cpu", precision="fp32")
-    text = recognizer.text_side(recognizer.embed_labels(load_labels(None, ["waving", "running"])))
+    text = recognizer.embed_labels(load_labels(None, ["waving", "running"]))
     corpus = make_corpus(folder)
     findings = Findings()
     given: deque[tuple[str, str]] = deque()

@@ -257,7 +257,7 @@ def test_motion_tiny_answers_as_in_fp32(plain: bool) -> None:
         if plain:
             model = RecognizerModel(model.backbone.set_precision(precision)).eval()
         recognizer = Recognizer(model)
-        side = recognizer.text_side(recognizer.embed_labels(labels))
+        side = recognizer.embed_labels(labels)
         video = embed_rendered(model, ids, "unseen", 8, "cpu")
         scores.append(model.score(video, side.positive, side.negative).logits.softmax(dim=-1))
         assert model.backbone.fine == (precision == "int8" and not plain)

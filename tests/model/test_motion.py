@@ -107,12 +107,12 @@ def test_closed_gate_keeps_static_context_out():
     msm, mab = MotionSeparation(8, 16), MotionAggregation(16, queries=2, layers=2, heads=2)
     separation = msm(torch.randn(2, 4, 9, 8))
     with torch.no_grad():
-        before = mab(separation)
+        before = mab(separation, (1, separation.motion.shape[2]))
         separation.static = torch.randn_like(separation.static)
-        torch.testing.assert_close(mab(separation), before, rtol=0, atol=0)
+        torch.testing.assert_close(mab(separation, (1, separation.motion.shape[2])), before, rtol=0, atol=0)
         for layer in mab.layers:
             layer.alpha.fill_(1.0)
-        assert (mab(separation) - before).abs().max() > 1e-3
+        assert (mab(separation, (1, separation.motion.shape[2])) - before).abs().max() > 1e-3
 
 
 def test_separation_loss_is_zero_only_when_orthogonal():

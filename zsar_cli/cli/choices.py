@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from zsar_cli import checks
 from zsar_cli.errors import UsageError
 
 
@@ -100,13 +101,26 @@ PrecisionOption = Annotated[
         help="auto: int8 or bf16 where this machine is faster in it, else fp32.", envvar="ZSAR_PRECISION"
     ),
 ]
-
-
+FramesOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        min=checks.FRAMES[0],
+        max=checks.FRAMES[1],
+        help="Frames of a view. Default: as many as the model was trained with, else 8.",
+    ),
+]
+ViewsOption = Annotated[
+    int,
+    typer.Option(
+        min=checks.VIEWS[0], max=checks.VIEWS[1], help="Views over time; their embeddings are averaged."
+    ),
+]
+CropsOption = Annotated[int, typer.Option(help="Crops of a view: 1 (centre) or 3.", metavar="1|3")]
 CacheOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
         "--cache",
-        help="Folder that keeps what the visual tower says of each video: asking again decodes nothing and runs no "
+        help="Folder that keeps the visual features of each video: asking again decodes nothing and runs no "
         "tower. At ViT-B/16 and 8 frames 10 kB a video, and 2.4 MB where the model looks at motion.",
         envvar="ZSAR_FEATURES",
         metavar="DIR",

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from zsar_cli import distributed
+from zsar_cli import checks, distributed
 from zsar_cli.cli.choices import (
     CacheOption,
+    CropsOption,
     DeviceOption,
+    FramesOption,
     PrecisionOption,
     TemplatesOption,
+    ViewsOption,
     complete_model,
 )
-from zsar_cli.errors import UsageError
+from zsar_cli.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
     from zsar_cli.evaluation import Options
+    from zsar_cli.prompts import PromptEmbeddings
     from zsar_cli.protocols import Plan
 
 DEFAULT_MODEL = "PE-Core-B-16/meta"
@@ -105,14 +109,9 @@ def evaluate(
         ),
     ] = None,
     templates: TemplatesOption = None,
-    frames: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            min=1, max=512, help="Frames a view. Default: as many as the model was trained on, else 8."
-        ),
-    ] = None,
-    views: Annotated[int, typer.Option(min=1, help="Views over time; their scores are averaged.")] = 1,
-    crops: Annotated[int, typer.Option(help="Crops a view: 1 (centre) or 3.", metavar="1|3")] = 1,
+    frames: FramesOption = None,
+    views: ViewsOption = 1,
+    crops: CropsOption = 1,
     sampling: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -167,8 +166,7 @@ def evaluate(
     chosen = choose(data, model)
     if sampling is not None:
         frames, views, crops = parse_sampling(sampling)
-    if crops not in (1, 3):
-        raise UsageError("--crops must be 1 or 3.")
+    checks.choice("--crops", crops, (1, 3))
     source = Source(chosen.data, _text(data_root), _text(list_file), _class_names(labels))
     if unknown is not None and protocol != "open-set":
         raise UsageError("--unknown is for --protocol open-set.")
@@ -186,7 +184,7 @@ def evaluate(
     from zsar_cli.evaluation import Options
 
     options = Options(
-        frames or chosen.frames,
+        frames,
         views,
         crops,
         batch_size,
@@ -226,38 +224,37 @@ class Choice:
     model: str
     data: str
     why: str
-    frames: int = 8
 
 
 def choose(data: str | None, model: str | None) -> Choice:
     """Fill in what was not said: the bundled model and its data, or the data that a run was trained on."""
     if model is None and data is None:
         why = "the bundled model and data; see --model, --data"
-        return Choice(BUNDLED_MODEL, "motion-shapes", why, trained_with(BUNDLED_MODEL)[1])
+        return Choice(BUNDLED_MODEL, "motion-shapes", why)
     if model is None:
         name = BUNDLED_MODEL if data == "motion-shapes" else DEFAULT_MODEL
-        return Choice(name, str(data), "the default model", trained_with(name)[1])
-    trained_on, frames = trained_with(model)
+        return Choice(name, str(data), "the default model")
     if data is not None:
-        return Choice(model, data, "as given", frames)
+        return Choice(model, data, "as given")
+    trained_on = trained_with(model)
     if trained_on is None:
         raise UsageError(
             f"What should {model} be evaluated on? Give --data (a name such as ucf101, or a folder)."
         )
-    return Choice(model, trained_on, "the data that the model was trained on", frames)
+    return Choice(model, trained_on, "the data that the model was trained on")
 
 
-def trained_with(model: str) -> tuple[str | None, int]:
-    """The data that a run was trained on and its frames a clip; (None, 8) for a model that is no run."""
+def trained_with(model: str) -> str | None:
+    """The data that a run was trained on; None for a model that is no run."""
     import yaml
 
     folder = Path(__file__).parent.parent / "assets" / model if model == BUNDLED_MODEL else Path(model)
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        data, frames = config.get("data"), int(config.get("frames") or 8)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError, ValueError):
-        data, frames = None, 8  # what is wrong with it is said when the model is loaded
-    return "motion-shapes" if model == BUNDLED_MODEL else data, frames
+        data = config.get("data")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, ValueError):
+        data = None  # what is wrong with it is said when the model is loaded
+    return "motion-shapes" if model == BUNDLED_MODEL else data
 
 
 def parse_sampling(text: str) -> tuple[int, int, int]:
@@ -326,11 +323,17 @@ def _run(
 ) -> dict[str, Any]:
     from zsar_cli.cli import console
     from zsar_cli.cli.memory import keep_freed_memory
-    from zsar_cli.evaluation import TextSide
     from zsar_cli.feature_cache import FeatureCache
     from zsar_cli.model.backbone import resolve_device
     from zsar_cli.model.recognizer import load_model
-    from zsar_cli.prompts import Labels, TextCache, embed_prompts, load_templates, phrase_bank
+    from zsar_cli.prompts import (
+        Labels,
+        TextCache,
+        default_templates,
+        embed_labels,
+        load_templates,
+        phrase_bank,
+    )
     from zsar_cli.protocols import labels_hash
     from zsar_cli.results import Prompts, run_plan
 
@@ -338,22 +341,13 @@ def _run(
     with console.status(f"Loading {chosen.model} ..."):
         network = load_model(chosen.model, device=device, precision=precision)
     keep_freed_memory()  # not before: weights that were cast give theirs back
-    templates = load_templates(text.templates or network.templates or "video")
+    templates = load_templates(text.templates) if text.templates else default_templates(network)
     features = FeatureCache(cache, network) if cache is not None else None
     texts, bank = TextCache(), phrase_bank()
 
-    def embed(names: Sequence[str], negatives: bool) -> Any:
+    def encode(names: Sequence[str]) -> PromptEmbeddings:
         phrases = Labels(tuple(names), tuple(text.phrases.get(name, (name,)) for name in names))
-        return embed_prompts(
-            network.backbone.encode_text, phrases, templates, negatives=negatives, cache=texts
-        )
-
-    def encode(names: Sequence[str]) -> TextSide:
-        prompts = embed(names, network.uses_negatives)
-        negative = prompts.negative.to(device) if prompts.negative is not None else None
-        return TextSide(
-            tuple(names), prompts.positive.to(device), negative, embed(bank, False).positive.to(device)
-        )
+        return embed_labels(network, phrases, templates, bank=True, cache=texts)
 
     described = [f"{label}: {phrase}" for label, own in text.phrases.items() for phrase in own]
     prompts = Prompts(
@@ -407,8 +401,8 @@ def _report(
     import shlex
     import sys
 
+    from zsar_cli.answers import examine
     from zsar_cli.evaluation import iter_clips
-    from zsar_cli.explain import examine
     from zsar_cli.protocols import published_numbers
     from zsar_cli.report import Report, mistake_sheets, read_records, worst_mistakes, write_report
 
@@ -419,10 +413,10 @@ def _report(
         path = parts[record["part"]].items[record["item"]].path
         with contextlib.ExitStack() as stack:
             _, _, clip = next(iter(iter_clips([path], network, options, stack)))
-            return getattr(clip, "pixels", None)  # None where the video cannot be read any more
+            return None if isinstance(clip, VideoError) else clip
 
-    def look(record: dict[str, Any], pixels: Any) -> Any:
-        return examine(network, pixels, encode(parts[record["part"]].labels), crops=options.crops)
+    def look(record: dict[str, Any], clip: Any) -> Any:
+        return examine(network, clip, encode(parts[record["part"]].labels), crops=options.crops)
 
     sheets = mistake_sheets(worst_mistakes(records), load, look)
     command = shlex.join(["zsar", *sys.argv[1:]])

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
+from zsar_cli import checks
 from zsar_cli.cli.choices import (
     CacheOption,
+    CropsOption,
     DeviceOption,
+    FramesOption,
     LabelOption,
     LabelsOption,
     ModelOption,
     PrecisionOption,
     TemplatesOption,
+    ViewsOption,
     refuse_directory,
 )
 from zsar_cli.cli.formats import Format
@@ -32,7 +35,8 @@ from zsar_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from zsar_cli.labels import Labels
-    from zsar_cli.prediction import ClipOptions, Recognizer, TextSide
+    from zsar_cli.prediction import ClipOptions, Recognizer
+    from zsar_cli.prompts import PromptEmbeddings
     from zsar_cli.records import Failure, Prediction
     from zsar_cli.windows import Timeline, WindowOptions
 
@@ -58,12 +62,17 @@ def predict(
             help="Embeddings from zsar embed-prompts, in place of labels and templates.", metavar="FILE"
         ),
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Labels to show for a video.")] = 5,
+    top_k: Annotated[
+        int,
+        typer.Option(
+            "--top-k", "-k", min=checks.TOP_K[0], max=checks.TOP_K[1], help="Labels to show for a video."
+        ),
+    ] = 5,
     threshold: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
-            min=0,
-            max=1,
+            min=checks.SHARE[0],
+            max=checks.SHARE[1],
             help='Add an "answer" to each record: the best label, or "none of these" where unknown is above this.',
         ),
     ] = None,
@@ -88,8 +97,8 @@ def predict(
     window: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
-            min=0.01,
-            max=86400,
+            min=checks.WINDOW[0],
+            max=checks.WINDOW[1],
             help="When does it happen? Slide a window of so many seconds over each video; gives segments.",
             metavar="SECONDS",
         ),
@@ -97,8 +106,8 @@ def predict(
     stride: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
-            min=0.01,
-            max=86400,
+            min=checks.WINDOW[0],
+            max=checks.WINDOW[1],
             help="Seconds from one window's start to the next. Default: half a window.",
             metavar="SECONDS",
         ),
@@ -116,17 +125,23 @@ def predict(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="The list on standard input is NUL-separated (find -print0).")
     ] = False,
-    frames: Annotated[int, typer.Option(min=1, max=512, help="Frames of a view.")] = 8,
-    views: Annotated[int, typer.Option(min=1, max=64, help="Views over time, averaged.")] = 1,
-    crops: Annotated[int, typer.Option(min=1, max=3, help="Crops of a view: 1 (centre) or 3.")] = 1,
+    frames: FramesOption = None,
+    views: ViewsOption = 1,
+    crops: CropsOption = 1,
     batch_size: Annotated[
-        int, typer.Option(min=1, max=4096, help="Videos scored together at most.", envvar="ZSAR_BATCH_SIZE")
+        int,
+        typer.Option(
+            min=checks.BATCH_SIZE[0],
+            max=checks.BATCH_SIZE[1],
+            help="Videos scored together at most.",
+            envvar="ZSAR_BATCH_SIZE",
+        ),
     ] = 8,
     workers: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
-            min=0,
-            max=256,
+            min=checks.WORKERS[0],
+            max=checks.WORKERS[1],
             help="Decoding processes. 0 decodes in this one, unprotected. Default: half the cores, 2 to 8.",
             envvar="ZSAR_WORKERS",
         ),
@@ -137,7 +152,10 @@ def predict(
     timeout: Annotated[
         float,
         typer.Option(
-            min=0.1, max=86400, help="Seconds that decoding one video may take.", envvar="ZSAR_TIMEOUT"
+            min=checks.TIMEOUT[0],
+            max=checks.TIMEOUT[1],
+            help="Seconds that decoding one video may take.",
+            envvar="ZSAR_TIMEOUT",
         ),
     ] = 60.0,
     device: DeviceOption = "auto",
@@ -155,7 +173,11 @@ def predict(
     from zsar_cli import distributed
     from zsar_cli.cli import console
 
-    _check(crops, threshold, timeout, output, resume, format)
+    checks.number("--timeout", timeout, checks.TIMEOUT)
+    if threshold is not None:
+        checks.number("--threshold", threshold, checks.SHARE)
+    checks.choice("--crops", crops, (1, 3))
+    _check_output(output, resume, format)
     windows = _windows(window, stride, frames, views, crops, top_k, threshold, decoder, format, output)
     if cache is not None and windows is not None and cache != _from_environment("ZSAR_FEATURES"):
         raise UsageError(
@@ -170,6 +192,7 @@ def predict(
     from zsar_cli.prediction import ClipOptions, Recognizer, default_workers
     from zsar_cli.video.workers import DecodePool
 
+    options = ClipOptions(frames, views, crops, decoder, batch_size)
     if explain is not None:
         _check_explain(explain, windows)
     listed = "-" in videos
@@ -178,7 +201,7 @@ def predict(
     found = None if listed or distributed.rank() else list(find_videos(videos))
     if distributed.rank() == 0:
         _check_subtitles(output, format, several=found is None or len(found) > 1)
-    run = Run(ClipOptions(frames, views, crops, decoder, batch_size), top_k, threshold, windows, explain)
+    run = Run(options, top_k, threshold, windows, explain)
     workers = default_workers() if workers is None else workers
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible(run))
@@ -189,7 +212,9 @@ def predict(
             recognizer = Recognizer.load(
                 model, device=device, precision=precision, cache=None if windows else cache
             )
-            text = _text_side(recognizer, wanted, prompts, templates)
+            text = _embeddings(recognizer, wanted, prompts, templates)
+        if windows is not None:
+            run.windows = replace(windows, frames=frames or recognizer.model.frames)
         keep_freed_memory()  # not before: weights that were cast give theirs back
         strange = _unlike_training(text.labels, recognizer.model.trained_on)
         if strange and distributed.rank() == 0:
@@ -211,19 +236,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _check(
-    crops: int,
-    threshold: float | None,
-    timeout: float,
-    output: Path | None,
-    resume: bool,
-    format: Format | None,
-) -> None:
-    """What ranges do not say."""
-    if crops == 2:
-        raise UsageError("--crops is 1 (centre) or 3 (left, centre, right).")
-    if math.isnan(timeout) or (threshold is not None and math.isnan(threshold)):
-        raise UsageError("--timeout and --threshold must be numbers.")
+def _check_output(output: Path | None, resume: bool, format: Format | None) -> None:
     if resume and output is None:
         raise UsageError("--resume adds to a file; name it with --output.")
     if resume and format_of(output, format) != "jsonl":
@@ -241,7 +254,7 @@ def _check(
 def _windows(
     window: float | None,
     stride: float | None,
-    frames: int,
+    frames: int | None,
     views: int,
     crops: int,
     top_k: int,
@@ -265,7 +278,7 @@ def _windows(
 
     stride = window / 2 if stride is None else stride
     threshold = 0.5 if threshold is None else threshold
-    return WindowOptions(window, stride, frames, top_k, threshold, decoder)
+    return WindowOptions(window, stride, frames or 8, top_k, threshold, decoder)
 
 
 def _check_explain(folder: Path, windows: WindowOptions | None) -> None:
@@ -320,15 +333,15 @@ def _labels(
     return None, None
 
 
-def _text_side(
+def _embeddings(
     recognizer: Recognizer, wanted: Labels | None, prompts: Path | None, templates: str | None
-) -> TextSide:
+) -> PromptEmbeddings:
     from zsar_cli.prompts import PromptEmbeddings
 
     if wanted is not None:
-        return recognizer.text_side(recognizer.embed_labels(wanted, templates))
+        return recognizer.embed_labels(wanted, templates)
     assert prompts is not None
-    return recognizer.text_side(PromptEmbeddings.load(prompts))
+    return recognizer.embed_labels(PromptEmbeddings.load(prompts))
 
 
 def _unlike_training(labels: Sequence[str], trained_on: dict[str, Any] | None) -> list[str]:
@@ -369,7 +382,7 @@ class Run:
     def all(
         self,
         recognizer: Recognizer,
-        text: TextSide,
+        text: PromptEmbeddings,
         pool: Any,
         sink: Sink,
         paths: Iterator[str],
@@ -412,7 +425,7 @@ class Run:
     def _results(
         self,
         recognizer: Recognizer,
-        text: TextSide,
+        text: PromptEmbeddings,
         pool: Any,
         paths: Iterator[str],
         count_time: Callable[[float], None],
@@ -425,7 +438,7 @@ class Run:
         if self.explain is not None:
             from zsar_cli.cli.sheets import with_sheets
 
-            return with_sheets(recognizer.model, paths, text, pool, self)
+            return with_sheets(recognizer, paths, text, pool, self)
         return recognizer.run(
             paths, text, pool, self.options, top_k=self.top_k, threshold=self.threshold, stop=self.stop
         )
@@ -438,7 +451,7 @@ class Run:
         if "error" in record:
             self.failed += 1
             if not sink.shows:
-                console.note(f"zsar: {record['video']}: {record['error']['message']}")
+                console.error(f"{record['video']}: {record['error']['message']}")
         elif record["duration"] < SHORT:
             self.short += 1
 

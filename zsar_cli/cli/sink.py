@@ -13,7 +13,7 @@ from zsar_cli.cli.formats import Format
 from zsar_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from zsar_cli.prediction import TextSide
+    from zsar_cli.prompts import PromptEmbeddings
     from zsar_cli.records import RecordFile
 
 
@@ -41,7 +41,7 @@ def open_sink(
     output: Path | None,
     format: Format | None,
     resume: bool,
-    text: TextSide,
+    text: PromptEmbeddings,
     windows: bool = False,
 ) -> Iterator[Sink]:
     """Standard output, a file that grows by records, a table that is written at the end, or a folder of subtitles."""

@@ -50,6 +50,21 @@ class Scores:
     opposed: Tensor | None = None  # (B, C) cosine with the negative prompts, v·n_c
 
 
+def average_views(views: Tensor) -> Tensor:
+    """The embedding of a video (..., E) from those of its V views (..., V, E), each of unit length.
+
+    ``v = normalize(mean_k v_k)``: an ensemble in embedding space, normalised like each of its members, as CLIP
+    averages its prompts (Radford et al. 2021, section 3.1.4) and CLIP4Clip its frames (Luo et al. 2021). The
+    temperatures were learned for embeddings of unit length; a mean that is not normalised would lower every logit.
+    """
+    return F.normalize(views.float().mean(dim=-2), dim=-1)
+
+
+def yes_margin(similarity: Tensor, opposed: Tensor, negative_scale: Tensor, offset: Tensor) -> Tensor:
+    """``tau_n (v·p_c - v·n_c) + b`` (B, C): its sigmoid is ``yes``, and L_neg trains it."""
+    return negative_scale * (similarity - opposed) + offset
+
+
 def score_with_negatives(
     video: Tensor,
     positive: Tensor,
@@ -65,7 +80,7 @@ def score_with_negatives(
     ``yes_c = sigmoid(tau_n (v·p_c - v·n_c) + b)``, logit ``tau v·p_c + beta log yes_c``, ``unknown = 1 - max_c yes_c``.
     """
     similarity, opposed = video @ positive.T, video @ negative.T
-    margin = negative_scale * (similarity - opposed) + offset
+    margin = yes_margin(similarity, opposed, negative_scale, offset)
     logits = scale * similarity
     if beta:
         logits = logits + beta * F.logsigmoid(margin)

@@ -63,6 +63,7 @@ class Backbone(nn.Module):
         self._tokenizer: Any = None
         self._tokenizer_source: str | None = None  # an architecture or "local-dir:..."; None: from model_cfg
         self._fingerprint: tuple[tuple[int, ...], str] | None = None
+        self._patch_grid: tuple[int, int] | None = None
 
     @classmethod
     def from_config(
@@ -137,6 +138,16 @@ class Backbone(nn.Module):
             serving = ("int8-fine", "fp32") if self.fine else ("int8", "int8-fine", "fp32")
         return tuple(f"{self.fingerprint()}-{precision}" for precision in serving)
 
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of a frame's patch tokens, as the tower itself lays them out."""
+        if self._patch_grid is None:  # it has seen no frame yet
+            blank = torch.zeros(1, 3, *self.preprocess.size, device=self.device)
+            with torch.no_grad():
+                self._encode_frames(blank)
+        assert self._patch_grid is not None
+        return self._patch_grid
+
     # --- frames and texts
 
     def encode_frames(self, pixels: Tensor) -> FrameFeatures:
@@ -166,7 +177,9 @@ class Backbone(nn.Module):
             normalize_intermediates=True,
             image_output_fmt="NCHW",  # the one form that transformers and convolutional towers all give
         )
-        tokens = found["image_intermediates"][-1].flatten(2).transpose(1, 2)
+        last = found["image_intermediates"][-1]
+        self._patch_grid = (last.shape[-2], last.shape[-1])
+        tokens = last.flatten(2).transpose(1, 2)
         return FrameFeatures(found["image_features"], tokens.contiguous())  # as they lie in a feature cache
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:

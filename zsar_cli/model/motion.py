@@ -187,12 +187,12 @@ class MotionAggregation(nn.Module):
         self.layers = nn.ModuleList(AggregationLayer(width, heads, gated) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, separation: Separation) -> Tensor:
-        """Refined motion queries (B, K, M)."""
+    def forward(self, separation: Separation, grid: tuple[int, int]) -> Tensor:
+        """Refined motion queries (B, K, M); ``grid``: rows and columns of the N patches."""
         motion = separation.motion
-        batch, frames, patches, _ = motion.shape
+        batch, frames = motion.shape[:2]
         time = self.to_time(waves(frames, motion))[None, :, None]
-        place = self.to_place(_patch_grid(patches, motion))[None, None]
+        place = self.to_place(_patch_places(*grid, motion))[None, None]
         motion = motion * (1 + time + place)
         motion = (motion + self.place_motion(motion)).flatten(1, 2)  # what moved, with where and when
         start = queries = self.queries.to(motion.dtype).expand(batch, -1, -1)
@@ -211,10 +211,8 @@ def waves(steps: int, like: Tensor) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1).to(like.dtype)
 
 
-def _patch_grid(patches: int, like: Tensor) -> Tensor:
-    """Where each patch lies, (N, 4 * 8): waves of its row and its column (of a line, where N is no square)."""
-    side = round(patches**0.5)
-    rows, columns = (side, side) if side * side == patches else (1, patches)
+def _patch_places(rows: int, columns: int, like: Tensor) -> Tensor:
+    """Where each patch lies, (N, 4 * 8): waves of its row and its column."""
     down, across = waves(rows, like), waves(columns, like)
     return torch.cat(
         [down[:, None].expand(-1, columns, -1), across[None].expand(rows, -1, -1)], dim=-1

@@ -118,6 +118,11 @@ class RecognizerModel(nn.Module):
         return self.record.templates
 
     @property
+    def frames(self) -> int:
+        """Frames of a view that the model was trained with; 8 for one that was not."""
+        return self.record.frames
+
+    @property
     def trained_on(self) -> dict[str, Any] | None:
         """``{"data": name, "classes": [...]}``, or None for a model that saw no videos."""
         return {"data": self.record.data, "classes": self.record.classes} if self.record.data else None
@@ -156,7 +161,9 @@ class RecognizerModel(nn.Module):
         tokens = features.tokens.to(self.project.weight.dtype)
         separation = self.msm(tokens)
         motion = separation.motion.mean(dim=(1, 2))
-        refined = self.mab(separation).mean(dim=1) if self.mab is not None else motion
+        refined = motion
+        if self.mab is not None:
+            refined = self.mab(separation, self.backbone.patch_grid).mean(dim=1)
         return VideoEncoding(
             embedding=F.normalize(pooled + self.project(refined).float(), dim=-1),
             separation=separation,

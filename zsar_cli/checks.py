@@ -1,0 +1,112 @@
+"""Checks of what people ask for, the same for the command line and for Python; each raises a UsageError."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from zsar_cli.errors import UsageError
+
+DECODERS = ("auto", "decord", "pyav")
+# The least and the most of what is asked for; the options of the command line show them
+FRAMES = (1, 512)  # of a view
+VIEWS = (1, 64)
+BATCH_SIZE = (1, 4096)
+TOP_K = (1, 1_000_000)
+WORKERS = (0, 256)
+TIMEOUT = (0.1, 86400.0)  # s
+WINDOW = (0.01, 86400.0)  # s
+SHARE = (0.0, 1.0)
+
+
+def whole(name: str, value: Any, limits: tuple[int, int]) -> int:
+    """A whole number within its limits."""
+    least, most = limits
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or not least <= number <= most:
+        raise UsageError(f"{name} must be a whole number from {least} to {most}, not {_brief(value)}.")
+    return number
+
+
+def number(name: str, value: Any, limits: tuple[float, float]) -> float:
+    """A number within its limits; NaN is within none."""
+    least, most = limits
+    try:
+        found = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not least <= found <= most:
+        raise UsageError(f"{name} must be a number from {least:g} to {most:g}, not {_brief(value)}.")
+    return found
+
+
+def choice(name: str, value: Any, known: Sequence[Any]) -> Any:
+    """One of the values that there are."""
+    if isinstance(value, bool) or not any(type(value) is type(k) and value == k for k in known):
+        raise UsageError(f"{name} must be {' or '.join(map(str, known))}, not {_brief(value)}.")
+    return value
+
+
+def text(name: str, value: Any) -> str:
+    """A text, or a path as a text."""
+    try:
+        found = os.fspath(value)
+    except TypeError:
+        found = None
+    if not isinstance(found, str) or not found:
+        raise UsageError(f"{name} must be a name or a path, not {_brief(value)}.")
+    return found
+
+
+def video_path(value: Any) -> str:
+    """The path of a video, as a text, a path object or bytes."""
+    try:
+        path = os.fsdecode(value)
+    except TypeError:
+        path = ""
+    if not path:
+        raise UsageError(f"A video is the path of a file or of a folder of frames, not {_brief(value)}.")
+    return path
+
+
+def video_paths(videos: Any) -> Iterable[Any]:
+    """Several videos, to be read one by one with :func:`video_path`; those of a list are looked at now."""
+    if isinstance(videos, (str, bytes, os.PathLike)) or not isinstance(videos, Iterable):
+        raise UsageError(
+            f"videos must be a list of paths, not {_brief(videos)}; predict() takes a single video."
+        )
+    if isinstance(videos, (list, tuple)):
+        return [video_path(video) for video in videos]
+    return videos
+
+
+def label_texts(labels: Any) -> list[str]:
+    """Labels that Python gives one by one: an ordered collection of texts."""
+    unordered = isinstance(labels, (AbstractSet, Mapping, bytes, bytearray))
+    if unordered or not isinstance(labels, Iterable):
+        raise UsageError(
+            f"labels must be a list of texts, or the name of a file or a built-in list, not {_brief(labels)}."
+        )
+    found = list(labels)
+    for label in found:
+        if not isinstance(label, str):
+            raise UsageError(f"Each label must be a text, not {_brief(label)}.")
+    if not found:
+        raise UsageError("labels must hold at least one label.")
+    return found
+
+
+def _brief(value: Any) -> str:
+    """A value as an error names it: short, and by its kind where it is more than a number or a text."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        shown = repr(value)
+        return shown if len(shown) <= 60 else f"{shown[:60]}..."
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
