@@ -160,6 +160,7 @@ def evaluate(
 
     With no option at all: the bundled model on motion-shapes, which renders itself.
     """
+    from zsar_cli.answers import ClipOptions
     from zsar_cli.data.definitions import known_name
     from zsar_cli.protocols import Source, make_plan
 
@@ -167,6 +168,8 @@ def evaluate(
     if sampling is not None:
         frames, views, crops = parse_sampling(sampling)
     checks.choice("--crops", crops, (1, 3))
+    ClipOptions(frames, views, crops, decoder, batch_size)  # says what is wrong, before anything is read
+    checks.number("--timeout", timeout, checks.TIMEOUT)
     source = Source(chosen.data, _text(data_root), _text(list_file), _class_names(labels))
     if unknown is not None and protocol != "open-set":
         raise UsageError("--unknown is for --protocol open-set.")
