@@ -15,7 +15,7 @@ from zsar_cli import checks
 from zsar_cli.errors import VideoError, memory_explained
 from zsar_cli.explain import Evidence, HeatMaps, label_evidence
 from zsar_cli.records import NONE_OF_THESE, Failure, LabelScore, Prediction
-from zsar_cli.timing import StageTimes
+from zsar_cli.run_log import StageTimes
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
 

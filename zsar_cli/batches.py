@@ -258,7 +258,7 @@ def _readable(
                 good.append((visit, key, clip))
             elif path not in unreadable:
                 unreadable[path] = str(clip)
-                logger.warning("%s is left out of training: %s", path, clip)
+                logger.error("%s is left out of training: %s", path, clip)
         tried, failed = tried + len(visits), failed + len(visits) - len(good)
         if tried >= min(20, schedule.count) and failed > max_unreadable * tried:
             path, reason = next(iter(unreadable.items()))

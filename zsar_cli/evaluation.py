@@ -20,11 +20,12 @@ from torch import Tensor
 from zsar_cli import checks, distributed, metrics
 from zsar_cli.answers import ClipOptions
 from zsar_cli.data.clips import is_rendered, render_request
-from zsar_cli.errors import VideoError
+from zsar_cli.errors import VideoError, memory_explained
 from zsar_cli.evaluation_records import Records
 from zsar_cli.feature_cache import FeatureCache, Loaded, load_cached, map_features
 from zsar_cli.model.alignment import average_views, score_with_bank, usable_bank
 from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.run_log import StageTimes
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.workers import ClipRequest, DecodePool
 
@@ -216,6 +217,7 @@ def evaluate_parts(
     rank: int | None = None,
     world: int | None = None,
     cache: FeatureCache | None = None,
+    times: StageTimes | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Evaluate parts, looking once at each video however many of them it is in.
 
@@ -227,11 +229,13 @@ def evaluate_parts(
         write: called with each new record.
         rank, world: this process's number and how many there are; by default as torchrun says.
         cache: what is in it is neither decoded nor put through the visual tower.
+        times: gets the seconds of the stages.
 
     Returns:
         the records of each part by its name, in the order of its items.
     """
     records: Records = {part.name: dict((done or {}).get(part.name, {})) for part in parts}
+    times = times or StageTimes()
     videos = _places(parts)
     paths = list(videos)
     size = options.batch_size
@@ -251,11 +255,16 @@ def evaluate_parts(
             wanted = [paths[video] for batch in todo for video in batch]
             clips = iter_clips(wanted, model, options, stack, cache)
             for batch in todo:
-                loaded = list(islice(clips, len(batch)))
+                with times.measured("waiting for decoders"):
+                    loaded = list(islice(clips, len(batch)))
                 places = open_places(batch)
                 # its place in its own list, so that the draw is the same whatever else is evaluated in the same run
                 draws = [videos[paths[video]][0][1] for video in batch]
-                yield from _evaluate_batch(model, parts, texts, options, batch, loaded, places, draws, cache)
+                with times.measured("model"), memory_explained("use a smaller --batch-size, fewer --frames"):
+                    found = list(
+                        _evaluate_batch(model, parts, texts, options, batch, loaded, places, draws, cache)
+                    )
+                yield from found
 
     with contextlib.closing(own()) as found:
         for _, record in distributed.to_first(found):

@@ -22,7 +22,7 @@ from zsar_cli.explain import Evidence
 from zsar_cli.inputs import find_videos
 from zsar_cli.labels import Labels, load_labels
 from zsar_cli.records import Failure, LabelScore, Prediction
-from zsar_cli.timing import StageTimes
+from zsar_cli.run_log import StageTimes
 from zsar_cli.video.workers import DecodePool
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ __all__ = [
     "phrase_bank",
 ]
 
+logger = logging.getLogger(__name__)
 DEFAULT_TEMPLATES = "video"
 FORMAT = "1"
 AT_ONCE = 128  # texts between two reports of progress and two writes to the cache
@@ -375,6 +377,8 @@ def _encode(
     if known and hasattr(backbone, "warn_truncated"):
         backbone.warn_truncated(list(known))  # a text that is cut is named every time, cached or not
     missing = [text for text in texts if text not in known]
+    if cache is not None:
+        logger.info("texts: %d from the cache, %d to embed", len(known), len(missing))
     for start in range(0, len(missing), AT_ONCE):
         part = missing[start : start + AT_ONCE]
         with torch.no_grad():

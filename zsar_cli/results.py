@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import platform
 from collections.abc import Callable, Sequence
@@ -26,11 +27,14 @@ from zsar_cli.evaluation import (
 from zsar_cli.evaluation_records import RecordFile, usable
 from zsar_cli.files import atomic_write
 from zsar_cli.protocols import Part, Plan, combine, describe_data
+from zsar_cli.run_log import StageTimes
 
 if TYPE_CHECKING:
     from zsar_cli.feature_cache import FeatureCache
     from zsar_cli.model.recognizer import RecognizerModel
     from zsar_cli.prompts import PromptEmbeddings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ def run_plan(
     progress: Callable[[int], None] = lambda count: None,
     max_missing: float = 0.1,
     cache: FeatureCache | None = None,
+    times: StageTimes | None = None,
 ) -> dict[str, Any]:
     """Evaluate every part of a plan.
 
@@ -88,7 +93,8 @@ def run_plan(
         encode: label names to their embeddings; called once for each different label set.
         output: where to write ``predictions.jsonl`` (resumed if there), ``results.json`` and the tables.
         progress: told how many more records are done.
-        cache: where the visual tower's features are kept.
+        cache: where visual features are kept.
+        times: gets the seconds of the stages.
 
     Returns:
         the content of ``results.json``; of several processes, for the first one alone.
@@ -110,6 +116,7 @@ def run_plan(
         if file is not None:
             file.write(record)
         if "error" in record:
+            logger.error("%s: %s", record["video"], record["error"]["message"])
             unreadable[record["part"]].append(record["video"])
             parts[record["part"]].dataset.check_missing(max_missing, unreadable[record["part"]])
         progress(1)
@@ -130,6 +137,7 @@ def run_plan(
             done=done,
             write=keep,
             cache=cache,
+            times=times,
         )
     finally:
         if file is not None:

@@ -33,6 +33,7 @@ from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.recognizer import RecognizerModel, Record
 from zsar_cli.prompts import Templates, embed_labels
 from zsar_cli.recipe import Recipe
+from zsar_cli.run_log import StageTimes
 from zsar_cli.video.transforms import normalise
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ class Trainer:
         recipe, backbone = self.recipe, self.model.backbone
         self.model.beta = recipe.beta  # validation asks for the answers that the released model gives
         self.progress = Progress()
+        self.times = StageTimes()
         self.optimizer = make_optimizer(self.model, recipe)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if recipe.gradient_checkpointing:
@@ -166,7 +168,7 @@ class Trainer:
         started = time.perf_counter()
         sums = torch.zeros(len(TERMS) + 1, dtype=torch.float64)
         prompts, batches = None, 0
-        for batch in self.stream(self.step):
+        for batch in self.times.waiting("waiting for clips", self.stream(self.step)):
             prompts = prompts or self._encode_prompts(batch.step)
             sums[:-1] += self._forward_backward(batch, prompts, batches)
             batches += 1
@@ -182,7 +184,9 @@ class Trainer:
             prompts, batches = None, 0
             last = self.step == self.steps
             if validate is not None and (last or self.step % self.recipe.validate_every == 0):
-                report({"step": self.step, "held_out_top1": self._validate(validate)})
+                with self.times.measured("validation"):
+                    score = self._validate(validate)
+                report({"step": self.step, "held_out_top1": score})
             if ended or last or (checkpoint_every and self.step % checkpoint_every == 0):
                 self.save_checkpoint()
             if ended:

@@ -16,6 +16,7 @@ from zsar_cli.checkpoints import told
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write
 from zsar_cli.recipe import Recipe, make_recipe, recipe_content
+from zsar_cli.run_log import log_setup
 from zsar_cli.training import Trainer, total_steps
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ def _run(
     recipe = replace(recipe, parts=model.parts)
     steps = total_steps(len(dataset.items), recipe)
     cache = _open_cache(environment, model, len(dataset.items))
+    log_setup(model, workers=environment.workers, precision=recipe.precision)
     started = time.perf_counter()
     with ExitStack() as stack:
         pool = _open_pool(stack, environment, dataset)
@@ -220,6 +222,7 @@ def _run(
             stop=stop,
             validate=score if data.held_out else None,
         )
+        logger.info("time: %s, %.1f s in all", trainer.times, time.perf_counter() - started)
         losses = [row["total"] for row in history if "total" in row]
         progress = trainer.progress
         best = progress.best if progress.best >= 0 else None

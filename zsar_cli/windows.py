@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
 from zsar_cli.records import NONE_OF_THESE, Failure, LabelScore
+from zsar_cli.run_log import StageTimes
 from zsar_cli.video.grid import GridChunk, GridRequest, cells, load_grid, window_start, window_starts
 from zsar_cli.video.workers import DecodePool
 
@@ -110,12 +111,13 @@ def run_windows(
     *,
     stop: threading.Event | None = None,
     report: Callable[[float], None] = lambda seconds: None,
+    times: StageTimes | None = None,
 ) -> Iterator[Timeline | Failure]:
     """A timeline for each video, in order; one that cannot be read gives a Failure.
 
     Once ``stop`` is set, nothing more is yielded. ``report`` is told how many more seconds of video are done.
     """
-    stop = stop or threading.Event()
+    stop, times = stop or threading.Event(), times or StageTimes()
     paths: list[str] = []
 
     def requests() -> Iterator[GridRequest]:
@@ -128,10 +130,10 @@ def run_windows(
         slider = _Slider(model, options)
         warning = None
         try:
-            for chunk in chunks:
+            for chunk in times.waiting("waiting for decoders", chunks):
                 if stop.is_set():
                     return
-                with memory_explained("use fewer --frames, a longer --stride"):
+                with times.measured("model"), memory_explained("use fewer --frames, a longer --stride"):
                     report(slider.take(chunk))
         except VideoError as error:
             if not slider.shown:

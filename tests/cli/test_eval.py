@@ -218,7 +218,7 @@ def test_what_is_chosen(tmp_path: Path) -> None:
     assert command.choose("ucf101", None).model == command.DEFAULT_MODEL
     (tmp_path / "config.yaml").write_text("data: hmdb51\nframes: 16\n")
     assert command.choose(None, str(tmp_path)) == command.Choice(
-        str(tmp_path), "hmdb51", "the data that the model was trained on", 16
+        str(tmp_path), "hmdb51", "the data that the model was trained on"
     )
     (tmp_path / "config.yaml").write_text("- no map\n")
     for model in ("ViT-B-16/openai", str(tmp_path)):

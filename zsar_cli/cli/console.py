@@ -51,6 +51,12 @@ def reset() -> None:
         sys.modules["logging"].captureWarnings(False)
 
 
+def detail(message: str) -> None:
+    """A line that only ``--verbose`` shows, on stderr."""
+    if _settings["verbose"]:
+        note(message)
+
+
 def note(message: str) -> None:
     """A line for people, on stderr; silent with ``--quiet``."""
     if not _settings["quiet"]:

@@ -40,12 +40,15 @@ def embed_prompts(
     wanted = load_labels(labels, label or [])
 
     from zsar_cli.prediction import Recognizer
+    from zsar_cli.run_log import log_setup
 
     with console.status(f"Loading {model} ..."):
         recognizer = Recognizer.load(model, device=device, precision=precision)
+    log_setup(recognizer.model)
     with console.status(f"Embedding {len(wanted)} labels ..."):
         embeddings = recognizer.embed_labels(wanted, templates, negatives=True)
     embeddings.save(output)
     console.note(
         f"{len(embeddings.labels)} labels, templates {embeddings.templates}, model {embeddings.model}: {output}"
     )
+    console.detail(f"Time: {recognizer.times}.")

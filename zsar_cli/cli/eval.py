@@ -339,10 +339,13 @@ def _run(
     )
     from zsar_cli.protocols import labels_hash
     from zsar_cli.results import Prompts, run_plan
+    from zsar_cli.run_log import StageTimes, log_setup
 
     device = str(resolve_device(device))
-    with console.status(f"Loading {chosen.model} ..."):
+    times = StageTimes()
+    with console.status(f"Loading {chosen.model} ..."), times.measured("load"):
         network = load_model(chosen.model, device=device, precision=precision)
+    log_setup(network, workers=options.workers, decoder=options.decoder)
     keep_freed_memory()  # not before: weights that were cast give theirs back
     templates = load_templates(text.templates) if text.templates else default_templates(network)
     features = FeatureCache(cache, network) if cache is not None else None
@@ -350,7 +353,8 @@ def _run(
 
     def encode(names: Sequence[str]) -> PromptEmbeddings:
         phrases = Labels(tuple(names), tuple(text.phrases.get(name, (name,)) for name in names))
-        return embed_labels(network, phrases, templates, bank=True, cache=texts)
+        with times.measured("labels"):
+            return embed_labels(network, phrases, templates, bank=True, cache=texts)
 
     described = [f"{label}: {phrase}" for label, own in text.phrases.items() for phrase in own]
     prompts = Prompts(
@@ -369,7 +373,9 @@ def _run(
             progress=advance,
             max_missing=max_missing,
             cache=features,
+            times=times,
         )
+    console.detail(f"Time: {times}.")
     if features is not None:
         console.note(f"Cache {features.summary()}.")
     if report is not None and distributed.rank() == 0:

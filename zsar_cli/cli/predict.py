@@ -190,6 +190,7 @@ def predict(
     from zsar_cli.cli.memory import keep_freed_memory
     from zsar_cli.inputs import find_videos
     from zsar_cli.prediction import ClipOptions, Recognizer, default_workers
+    from zsar_cli.run_log import log_setup
     from zsar_cli.video.workers import DecodePool
 
     options = ClipOptions(frames, views, crops, decoder, batch_size)
@@ -215,6 +216,7 @@ def predict(
             text = _embeddings(recognizer, wanted, prompts, templates)
         if windows is not None:
             run.windows = replace(windows, frames=frames or recognizer.model.frames)
+        log_setup(recognizer.model, workers=workers, decoder=decoder)
         keep_freed_memory()  # not before: weights that were cast give theirs back
         strange = _unlike_training(text.labels, recognizer.model.trained_on)
         if strange and distributed.rank() == 0:
@@ -228,6 +230,7 @@ def predict(
         paths = find_videos(videos, sys.stdin.buffer, null=null) if listed else iter(found or ())
         run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
     run.report(output, format_of(output, format))
+    console.detail(f"Time: {recognizer.times}, {run.seconds:.1f} s for all videos.")
     if recognizer.cache is not None:
         console.note(f"Cache {recognizer.cache.summary()}.")
     if run.stop.is_set():
@@ -434,7 +437,9 @@ class Run:
             from zsar_cli.windows import run_windows
 
             model, stop = recognizer.model, self.stop
-            return run_windows(model, paths, text, pool, self.windows, stop=stop, report=count_time)
+            return run_windows(
+                model, paths, text, pool, self.windows, stop=stop, report=count_time, times=recognizer.times
+            )
         if self.explain is not None:
             from zsar_cli.cli.sheets import with_sheets
 

@@ -1,13 +1,18 @@
-"""How long the stages of a run took, for ``--verbose``."""
+"""What ``--verbose`` says of a run: what runs on what, and how long its stages took."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+if TYPE_CHECKING:
+    from zsar_cli.model.recognizer import RecognizerModel
+
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -38,3 +43,16 @@ class StageTimes:
 
     def __str__(self) -> str:
         return ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.seconds.items())
+
+
+def log_setup(
+    model: RecognizerModel, *, workers: int | None = None, decoder: str = "auto", precision: str | None = None
+) -> None:
+    """Log the model with its device, precision and threads, and who decodes where videos are read."""
+    import torch
+
+    backbone = model.backbone
+    text = f"{model.name} on {backbone.device} in {precision or backbone.precision}, {torch.get_num_threads()} threads"
+    if workers is not None:
+        text += f"; {workers} decoding processes, decoder {'pyav (auto)' if decoder == 'auto' else decoder}"
+    logger.info(text)
