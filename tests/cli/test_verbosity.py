@@ -24,22 +24,13 @@ def folder(tmp_path_factory) -> Path:
 
 
 def train(zsar, folder, tiny_clip_dir, output, *more):
+    recipe = {"width": 16, "heads": 2, "layers": 1}
     return zsar(
         *("train", "--model", tiny_clip_dir, "--data", folder, "--output", output, "--steps", 2),
         *("--batch-size", 4, "--frames", 2, "--tune", "modules", "--no-augment", "--workers", 0),
-        *(
-            "--parts-width",
-            16,
-            "--parts-heads",
-            2,
-            "--parts-layers",
-            1,
-            "--max-missing",
-            1,
-            "--holdout",
-            0,
-            *more,
-        ),
+        *("--max-missing", 1, "--holdout", 0, "--swa", 0, "--pretrained-weight", 0, "--precision", "fp32"),
+        *(part for name, size in recipe.items() for part in (f"--parts-{name}", size)),
+        *more,
     )
 
 
