@@ -72,6 +72,57 @@ def test_a_list_is_read_as_it_comes(tmp_path: Path) -> None:
         assert list(found) == []
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+)
+def test_a_list_that_powershell_wrote(encoding: str, end: str) -> None:
+    wanted = ["clips/a.mp4", "\u89c6\u9891 \U0001f3c3.mp4", "last.mp4"]
+    content = end.join(wanted).encode(encoding)
+    assert list(find_videos(["-"], io.BytesIO(content))) == wanted
+    assert list(find_videos(["-"], Trickle(content, 64))) == wanted
+
+
+class Trickle(io.BytesIO):
+    """A pipe that hands out a few bytes at a time."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        super().__init__(content)
+        self.size = size
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(self.size)
+
+
+def test_a_mark_that_comes_byte_by_byte_and_one_in_the_middle() -> None:
+    assert list(find_videos(["-"], Trickle("a.mp4\n".encode("utf-8-sig"), 1))) == ["a.mp4"]
+    joined = "a.mp4\n".encode("utf-8-sig") + "b.mp4\n".encode("utf-8-sig")
+    assert list(find_videos(["-"], io.BytesIO(joined))) == ["a.mp4", "b.mp4"]
+
+
+def test_paths_in_quotes_as_windows_copies_them(tree: Path) -> None:
+    assert names(tree, "-", stdin=f'"{tree}/b.mp4"\r\n'.encode()) == ["b.mp4"]
+    (tree / '"q"').touch()
+    assert names(tree, "-", stdin=f'{tree}/"q"\n'.encode()) == ['"q"']
+
+
+@pytest.mark.parametrize(
+    ("content", "null"),
+    [
+        (b"\0\0\0\x20ftypisom\0\0\2\0" * 9000, False),
+        (b"\0\0\0\x20ftypisom\0\0\2\0", True),
+        (b"\x1aE\xdf\xa3\x01\0\0\0\0\0\0\x1f", False),
+        (b"RIFF\x24\0\0\0AVI LIST", False),
+        (b"a.mp4\0b.mp4\0", False),
+        (b"a.mp4\0cd.mp4\0", False),
+        (b"\xff\xfea\0\n\0" + b"\0\xd8" * 5, False),
+    ],
+)
+def test_what_is_no_list_is_one_error(content: bytes, null: bool) -> None:
+    with pytest.raises(UsageError, match="tandard input"):
+        list(find_videos(["-"], io.BytesIO(content), null=null))
+
+
 def test_what_does_not_exist_is_passed_on(tree: Path) -> None:
     assert names(tree, tree / "missing.mp4") == ["missing.mp4"]
 

@@ -52,8 +52,8 @@ def _could_be(content: bytes, name: str) -> bool:
         nulls = whole[0::2].count(0), whole[1::2].count(0)
         if name.endswith("be"):
             nulls = nulls[::-1]
-        if nulls[0] or not nulls[1]:
-            return False
+        if nulls[0] or not nulls[1] or (whole.isascii() and 2 * nulls[1] < len(whole)):
+            return False  # plain letters with a NUL here and there are not half of UTF-16
     try:
         text = whole.decode(name)
     except UnicodeDecodeError as error:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import IO
 
+from zsar_cli.encodings import MARKS, encoding_of
 from zsar_cli.errors import UsageError
 
 VIDEO_SUFFIXES = frozenset(
@@ -17,6 +20,7 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
+_LINE_END = re.compile(rb"[\r\n]")
 
 
 def find_videos(
@@ -31,7 +35,7 @@ def find_videos(
     exist or cannot be read, for its record to say so.
 
     Raises:
-        UsageError: a named directory without videos, or a pattern that matches nothing.
+        UsageError: a named directory without videos, a pattern that matches nothing, or a list that is none.
     """
     seen: set[str] = set()
     for given in inputs:
@@ -92,20 +96,53 @@ def _holds_images(directory: str) -> bool:
 
 
 def _entries(stream: IO[bytes], null: bool) -> Iterator[str]:
-    """Paths as soon as each is complete; bytes that are not UTF-8 survive."""
-    # Unbuffered: a thread that waits inside a buffered reader's lock would stop the interpreter from ending
-    source = getattr(stream, "raw", stream)
-    end = b"\0" if null else b"\n"
+    """Paths as soon as each is complete; bytes that are not UTF-8 survive.
+
+    Raises:
+        UsageError: what comes is no list of paths.
+    """
     rest = b""
-    while chunk := source.read(65536):
-        *complete, rest = (rest + chunk).split(end)
+    for chunk in _pieces(stream, null):
+        *complete, rest = (rest + chunk).split(b"\0") if null else _LINE_END.split(rest + chunk)
         for entry in complete:
             yield from _entry(entry, null)
     yield from _entry(rest, null)
 
 
+def _pieces(stream: IO[bytes], null: bool) -> Iterator[bytes]:
+    """The list as UTF-8, or as the bytes it has; PowerShell writes UTF-16."""
+    # Unbuffered: a thread that waits inside a buffered reader's lock would stop the interpreter from ending
+    source = getattr(stream, "raw", stream)
+    chunk = source.read(65536)
+    while (
+        len(chunk) < 4 and any(mark.startswith(chunk) for mark, _ in MARKS) and (more := source.read(65536))
+    ):
+        chunk += more
+    name, length = ("utf-8", 0) if null else encoding_of(chunk)
+    decoder = codecs.getincrementaldecoder(name)() if name != "utf-8" else None
+    chunk = chunk[length:]
+    while chunk:
+        if decoder is not None:
+            try:
+                chunk = decoder.decode(chunk).encode("utf-8", "surrogatepass")
+            except UnicodeDecodeError as error:
+                raise UsageError(
+                    f"The list on standard input does not stay {name[:6].upper()} text."
+                ) from error
+        if (b"\0\0\0" if null else b"\0") in chunk:
+            raise UsageError(
+                "Standard input is no list of paths, one a line. To read a video, name its file; a list that "
+                "find -print0 wrote needs --null."
+            )
+        yield chunk
+        chunk = source.read(65536)
+
+
 def _entry(entry: bytes, null: bool) -> Iterator[str]:
     if not null:
-        entry = entry.removesuffix(b"\r")
+        entry = entry.removeprefix(codecs.BOM_UTF8)
+        bare = entry.strip()
+        if len(bare) > 2 and bare[:1] == bare[-1:] == b'"' and not os.path.lexists(entry):
+            entry = bare[1:-1]  # as Windows copies a path
     if entry.strip():
         yield os.fsdecode(entry)
