@@ -8,7 +8,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from zsar_cli.errors import UsageError
@@ -214,6 +214,7 @@ ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32",
 
 
 @FUZZ
+@example(["\u6b65", "\u6b65\u6b65"], " ", 0, "\n", "utf-16-le", "", False)
 @given(
     lists_of_names,
     st.sampled_from([" ", "\t", ",", ";", ": ", ", ", ". ", "|"]),

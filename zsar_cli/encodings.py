@@ -52,15 +52,17 @@ def _could_be(content: bytes, name: str) -> bool:
         nulls = whole[0::2].count(0), whole[1::2].count(0)
         if name.endswith("be"):
             nulls = nulls[::-1]
-        if nulls[0] or not nulls[1] or (whole.isascii() and 2 * nulls[1] < len(whole)):
-            return False  # plain letters with a NUL here and there are not half of UTF-16
+        if nulls[0] or not nulls[1]:
+            return False
     try:
         text = whole.decode(name)
     except UnicodeDecodeError as error:
         if len(whole) - error.start > 2:  # else half of a pair, which the next piece of a stream completes
             return False
         text = whole[: error.start].decode(name)
-    return not _CONTROL.search(text)
+    # Plain letters with a NUL here and there, as paths that NULs end, would make Chinese of one line
+    few = width == 2 and content.isascii() and 2 * content.count(0) < len(whole)
+    return not _CONTROL.search(text) and not (few and not re.search(r"[\r\n]", text))
 
 
 def decode(content: bytes, name: object, *, keep_bytes: bool = False) -> str:
