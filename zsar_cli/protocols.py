@@ -70,6 +70,7 @@ class Source:
     root: str | None = None
     list_file: str | None = None
     classes: tuple[str, ...] | None = None
+    label_column: str | None = None
 
     def load(self, split: str = "test", subset: str | None = None) -> Dataset:
         """One of its lists, with one of its class splits."""
@@ -80,6 +81,7 @@ class Source:
             subset=subset,
             list_file=self.list_file,
             classes=self.classes,
+            label_column=self.label_column,
         )
 
     @property
@@ -95,7 +97,14 @@ class Source:
     def training(self, subset: str | None = None) -> Dataset:
         """Its (first) training list; a list given for testing is no part of it."""
         split = "train1" if "train1" in load_definition(self.data).splits else "train"
-        return load_dataset(self.data, self.root, split=split, subset=subset, classes=self.classes)
+        return load_dataset(
+            self.data,
+            self.root,
+            split=split,
+            subset=subset,
+            classes=self.classes,
+            label_column=self.label_column,
+        )
 
 
 def make_plan(

@@ -155,5 +155,5 @@ def test_videos_with_several_labels_are_told_and_not_guessed(tmp_path: Path) -> 
     data = load_dataset("hmdb51", tmp_path, list_file=tmp_path / "list.txt", subset="all")
     assert data.unmatched == {"more than one label": 1}
     assert len(data.items) == 3
-    with pytest.raises(UsageError, match="1 have an unknown label"):
+    with pytest.raises(UsageError, match="1 have more than one label"):
         data.check_missing(0.1)

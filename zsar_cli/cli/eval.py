@@ -101,6 +101,13 @@ def evaluate(
             metavar="FILE|LIST",
         ),
     ] = None,
+    label_column: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Column of the list that holds the label, where it has several: its header or number (from 1).",
+            metavar="NAME|N",
+        ),
+    ] = None,
     descriptions: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -170,7 +177,7 @@ def evaluate(
     checks.choice("--crops", crops, (1, 3))
     ClipOptions(frames, views, crops, decoder, batch_size)  # says what is wrong, before anything is read
     checks.number("--timeout", timeout, checks.TIMEOUT)
-    source = Source(chosen.data, _text(data_root), _text(list_file), _class_names(labels))
+    source = Source(chosen.data, _text(data_root), _text(list_file), _class_names(labels), label_column)
     if unknown is not None and protocol != "open-set":
         raise UsageError("--unknown is for --protocol open-set.")
     if protocol == "open-set" and unknown is None and known_name(chosen.data) == "ucf101":

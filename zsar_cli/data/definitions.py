@@ -84,8 +84,12 @@ class Dataset:
         parts = []
         if self.missing:
             parts.append(f"{self.missing} are missing (such as {self.missing_paths[0]})")
-        if unknown:
-            parts.append(f"{unknown} have an unknown label (such as {next(iter(self.unmatched))})")
+        several = self.unmatched.get(SEVERAL, 0)
+        if several:
+            parts.append(f"{several} have more than one label (--label-column says which to take)")
+        if unknown > several:
+            odd = next(label for label in self.unmatched if label != SEVERAL)
+            parts.append(f"{unknown - several} have an unknown label (such as {odd!r})")
         if unreadable:
             parts.append(f"{len(unreadable)} cannot be read (such as {unreadable[0]})")
         found = " and ".join(parts) or "none shows one of these classes"
@@ -102,6 +106,7 @@ class Split:
     folders: tuple[str, ...] = ()
     format: str = "auto"
     fold: int = 1
+    label_column: str | None = None  # of a list with several columns
 
 
 @dataclass(frozen=True)
@@ -190,14 +195,17 @@ def _parse(path: Path) -> Definition:
 
 def _parse_split(path: Path, name: Any, value: Any, format: Any) -> Split:
     value = {"lists": value} if isinstance(value, (str, list)) else value
-    keys = {"lists", "folders", "format", "fold"}
+    keys = {"lists", "folders", "format", "fold", "label_column"}
     if not isinstance(value, dict) or set(value) - keys or not isinstance(value.get("fold", 1), int):
-        raise UsageError(f"{path}: split {name} must be a list's path, or lists, folders, format and fold.")
+        raise UsageError(
+            f"{path}: split {name} must be a list's path, or lists, folders, format, fold and label_column."
+        )
     return Split(
         tuple(_local(path, entry) for entry in _texts(value.get("lists"))),
         _texts(value.get("folders")),
         str(value.get("format") or format or "auto"),
         value.get("fold", 1),
+        None if value.get("label_column") is None else str(value["label_column"]),
     )
 
 
@@ -239,6 +247,7 @@ def load_dataset(
     subset: str | None = None,
     list_file: str | Path | None = None,
     classes: Sequence[str] | None = None,
+    label_column: str | None = None,
 ) -> Dataset:
     """Find and read a data set as it lies on disk.
 
@@ -251,6 +260,7 @@ def load_dataset(
         subset: keep only the classes of a named split ("base", "novel", "seen", "unseen", "split1", ...).
         list_file: an annotation file to use instead of those of the definition.
         classes: the class names, where the definition has none.
+        label_column: name or number (from 1) of the list's column with the label, where it has several.
 
     Raises:
         UsageError: no root, no list or no classes; it says where it looked.
@@ -272,7 +282,7 @@ def load_dataset(
     data = None
     for place in (*_own_folders(folder, definition.name), folder):
         index = VideoIndex(place)
-        found = _find_listing(definition, index, split, subset, list_file)
+        found = _find_listing(definition, index, split, subset, list_file, label_column)
         if found is not None:
             listing, base = found
             data = _resolve(definition.name, listing, index.within(base), known, subset, split)
@@ -315,15 +325,26 @@ def load_motion_shapes(split: str) -> Dataset:
 
 
 def _find_listing(
-    definition: Definition, index: VideoIndex, split: str, subset: str | None, list_file: str | Path | None
+    definition: Definition,
+    index: VideoIndex,
+    split: str,
+    subset: str | None,
+    list_file: str | Path | None,
+    label_column: str | None,
 ) -> tuple[Listing, Path] | None:
     """The list to use, and the folder its paths start from; None where there is none."""
     purpose = "train" if split.startswith("train") else "all" if split == "full" else "test"
     chosen = definition.splits.get(split, Split())
 
     def read(path: str | Path) -> Listing:
-        kind = index.kind
-        return read_listing(path, format=chosen.format, split=purpose, fold=chosen.fold, kind=kind)
+        return read_listing(
+            path,
+            format=chosen.format,
+            split=purpose,
+            fold=chosen.fold,
+            kind=index.kind,
+            label_column=label_column or chosen.label_column,
+        )
 
     if list_file is not None:
         return read(list_file), index.root
@@ -377,7 +398,7 @@ def _resolve(
     subset: str | None,
     split: str,
 ) -> Dataset:
-    notes = [f"{listing.name} read as {listing.format!r}"]
+    notes = [f"{listing.name} read as {listing.format!r}", *listing.notes]
     rows = [
         row if row.label is not None else replace(row, label=_label_from_path(row)) for row in listing.rows
     ]
