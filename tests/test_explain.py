@@ -32,14 +32,14 @@ def recognizer(tiny_clip_dir, tmp_path_factory):
     return Recognizer(model)
 
 
-def evidence(frames: int = 8, size: tuple[int, int] = (32, 32), opposed: bool = True, heat: bool = True):
+def evidence(frames: int = 8, size: tuple[int, int] = (32, 32), opposed: bool = True):
     rng = np.random.default_rng(0)
     labels = [
         LabelEvidence(f"label {i} $x$", 0.5, 0.5, 0.3 - 0.1 * i, 0.1 if opposed else None) for i in range(4)
     ]
     return Evidence(
         rng.integers(0, 256, (frames, *size, 3), dtype=np.uint8),
-        rng.random((frames, 4, 4)) if heat else None,
+        rng.random((frames, 4, 4)),
         True,
         labels,
         0.25,
@@ -86,8 +86,7 @@ def test_sheet_shows_the_bars_and_unknown():
     assert len(bars.patches) == 8  # four labels, positive and negative
     assert sorted({round(p.get_width(), 6) for p in bars.patches}) == [0.0, 0.1, 0.2, 0.3]
     assert any(axes.get_title() == "unknown 0.25" for axes in figure.axes)
-    plain = explain_sheet(evidence(opposed=False, heat=False), "video.mp4")
-    assert not [axes for axes in plain.axes if axes.get_label().startswith("heat")]
+    plain = explain_sheet(evidence(opposed=False), "video.mp4")
     bars = next(axes for axes in plain.axes if axes.get_xlabel().startswith("cosine"))
     assert len(bars.patches) == 4
 

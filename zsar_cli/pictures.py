@@ -71,8 +71,7 @@ def explain_sheet(evidence: Evidence, title: str, answer: str | None = None) -> 
     height, width = evidence.frames.shape[1:3]
     cell = min((WIDTH - 2 * MARGIN - (in_row - 1) * gap) / in_row, 2.1)
     cell_height = cell * height / width
-    strips = 2 if evidence.heat is not None else 1
-    band = strips * (cell_height + gap) + 0.34
+    band = 2 * (cell_height + gap) + 0.34
     bars = 0.55 + 0.52 * len(evidence.labels)
     total = TOP + rows * band + 0.2 + bars + 0.5
     figure = new_figure(WIDTH, total)
@@ -82,7 +81,6 @@ def explain_sheet(evidence: Evidence, title: str, answer: str | None = None) -> 
 
     figure.text(MARGIN / WIDTH, 1 - 0.32 / total, _short(title, 70), fontsize=14, weight="bold", va="center")
     low, high = _range(evidence.heat)
-    image = None
     for number in range(count):
         row, column = divmod(number, in_row)
         left, top = MARGIN + column * (cell + gap), TOP + row * band
@@ -90,22 +88,18 @@ def explain_sheet(evidence: Evidence, title: str, answer: str | None = None) -> 
         axes.imshow(evidence.frames[number], interpolation="nearest" if width < 100 else "auto")
         axes.set_title(str(number + 1), fontsize=9, pad=2, color=GREY)
         _bare(axes, f"frame {number + 1}")
-        if evidence.heat is not None:
-            axes = place(left, top + cell_height + gap, cell, cell_height)
-            image = _heat(axes, evidence.frames[number], evidence.heat[number], low, high)
-            _bare(axes, f"heat {number + 1}")
+        axes = place(left, top + cell_height + gap, cell, cell_height)
+        image = _heat(axes, evidence.frames[number], evidence.heat[number], low, high)
+        _bare(axes, f"heat {number + 1}")
     top = TOP + rows * band
-    if image is not None:
-        _heat_scale(figure, place(WIDTH - MARGIN - 2.6, 0.27, 2.6, 0.09), image, evidence.learned)
+    _heat_scale(figure, place(WIDTH - MARGIN - 2.6, 0.27, 2.6, 0.09), image, evidence.learned)
     _label_bars(place(3.75, top + 0.3, 5.3, bars - 0.35), evidence)
     _unknown(place(10.1, top + 0.3, WIDTH - 10.1 - MARGIN, 0.3), evidence, answer)
     return figure
 
 
-def _range(heat: np.ndarray | None) -> tuple[float, float]:
+def _range(heat: np.ndarray) -> tuple[float, float]:
     """From the 2nd percentile to the 99.5th: one odd patch must not make the rest dark."""
-    if heat is None:
-        return 0.0, 1.0
     low, high = np.percentile(heat, [2, 99.5])
     return float(low), float(max(high, low + 1e-6))
 

@@ -124,6 +124,8 @@ class Recognizer:
         from zsar_cli.text_cache import TextCache
 
         if isinstance(labels, PromptEmbeddings):
+            if templates is not None:
+                raise UsageError("Prompt embeddings were made with templates; give labels to choose others.")
             return labels.for_model(self.model)
         wanted = _labels(labels)
         chosen = (

@@ -184,6 +184,11 @@ def test_templates_that_are_none(recognizer, video, templates):
     assert "templates" in refused(recognizer.predict, video, LABELS, templates=templates)
 
 
+def test_embeddings_bring_their_templates(recognizer):
+    prompts = recognizer.embed_labels(LABELS)
+    assert "templates" in refused(recognizer.embed_labels, prompts, "ssv2")
+
+
 def test_templates_that_change_on_the_disk_are_read_again(recognizer, tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text('name: own\npositive: ["see {}"]\nnegative: ["no {}"]\n')

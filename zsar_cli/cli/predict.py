@@ -184,8 +184,6 @@ def predict(
             "--cache keeps clips of whole videos and nothing of windows; leave one of the two out."
         )
     wanted, templates = _labels(labels, label, prompts, templates)
-    if wanted is not None and len(wanted) == 1:
-        console.note("With one label, score is always 1: read yes (does the video show it?) and unknown.")
 
     from zsar_cli.cli.memory import keep_freed_memory
     from zsar_cli.inputs import find_videos
@@ -214,6 +212,8 @@ def predict(
                 model, device=device, precision=precision, cache=None if windows else cache
             )
             text = _embeddings(recognizer, wanted, prompts, templates)
+        if len(text.labels) == 1:
+            console.note("With one label, score is always 1: read yes (does the video show it?) and unknown.")
         if windows is not None:
             run.windows = replace(windows, frames=frames or recognizer.model.frames)
         log_setup(recognizer.model, workers=workers, decoder=decoder)
