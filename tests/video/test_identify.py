@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tests.video_files import patched, write_video
 from zsar_cli.errors import VideoError
+from zsar_cli.video.boxes import avi_ticks, has_licence_data, is_encrypted
 from zsar_cli.video.decode import DECODERS, iter_frames, planned_info, read_frames
-from zsar_cli.video.identify import has_licence_data, is_encrypted, what_it_is
+from zsar_cli.video.identify import what_it_is
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
 HTML = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
@@ -59,6 +60,8 @@ def test_any_bytes_can_be_looked_at(tmp_path_factory: pytest.TempPathFactory, da
     assert what_it_is(path) is None or isinstance(what_it_is(path), str)
     assert is_encrypted(path) in (True, False)
     assert has_licence_data(path) in (True, False)
+    Path(path).write_bytes(b"RIFF\0\0\0\0AVI " + data)
+    assert avi_ticks(path, 0) in (None, *range(200))
 
 
 # --- encryption -----------------------------------------------------------------------------------------------

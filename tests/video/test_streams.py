@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import types
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,63 @@ def test_an_avi_with_dropped_frames_keeps_its_length(codec: str, tmp_path: Path)
     assert times[:8] == pytest.approx(np.arange(0, 4, 0.5), abs=0.16)
     assert parts[-1].info.duration == pytest.approx(6, abs=0.15)
     assert parts[-1].warning is None
+
+
+def test_an_avi_that_ends_in_dropped_frames_lasts_until_its_end(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "dropped.avi", ticks=[*range(40), 119], codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    index = data.index(b"idx1") + 8
+    place, size = struct.unpack_from("<II", data, len(data) - 8)
+    assert (data[len(data) - 16 : len(data) - 12], size > 0) == (b"00dc", True)
+    struct.pack_into("<I", data, len(data) - 4, 0)  # the last frame becomes a dropped one
+    struct.pack_into("<I", data, data.index(b"movi") + place + 4, 0)
+    assert index < len(data) - 16
+    path.write_bytes(data)
+    for decoder in decode.DECODERS:
+        video = read_frames(path, range, decoder=decoder)
+        assert video.info.frame_count == 40
+        assert video.info.duration == pytest.approx(6, abs=0.06)
+        assert video.warning is None
+
+
+def test_an_avi_that_starts_with_dropped_frames_starts_late(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "late.avi", ticks=[0, *range(30, 70)], codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    index = data.index(b"idx1") + 8
+    place, _ = struct.unpack_from("<II", data, index + 8)
+    for at in (index + 12, data.index(b"movi") + place + 4):
+        struct.pack_into("<I", data, at, 0)
+    path.write_bytes(data)
+    info = planned_info(path)
+    assert (info.start, info.duration) == (pytest.approx(1.5, abs=0.06), pytest.approx(2, abs=0.06))
+
+
+def test_a_cut_avi_says_so(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "cut.avi", 80, codec="mpeg4", size=(640, 256))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+    assert "of 4.0 s could be read" in (read_frames(path, range).warning or "")
+
+
+def test_the_last_frame_lasts_as_long_every_way(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "slides.mp4", ticks=[0, 10, 11, 40], rate=10)
+    lengths = {round(read_frames(path, range, decoder=name).info.duration, 3) for name in decode.DECODERS}
+    lengths |= {
+        round(planned_info(path).duration, 3),
+        round(list(iter_frames(path, range))[-1].info.duration, 3),
+    }
+    assert len(lengths) == 1
+
+
+def test_stamps_in_the_order_of_decoding_are_put_in_order() -> None:
+    index = read_index_stub()
+    assert decode._in_order([2, 8, 6, 10, 4], index).tolist() == [2, 4, 6, 8, 10]
+    assert decode._in_order([0, 2, 50_000, 4], index) is None  # a clock that was set anew
+    assert decode._in_order([0, 2, 2], index) is None
+    assert decode._in_order([0, None], index) is None
+
+
+def read_index_stub() -> Any:
+    return types.SimpleNamespace(time_base=0.001)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])

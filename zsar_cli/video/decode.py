@@ -38,6 +38,7 @@ DECODERS = ("auto", "decord", "pyav")
 SEEK_GAIN = 0.2  # seeking must spare at least this much of the decoding to be worth its risk
 MP4_STARTS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}  # first boxes
 DECORD_READS = {"h264", "vp8", "vp9", "mpeg4", "mjpeg"}  # in files that are cuttable, with the right frames
+OUT_OF_ORDER = 1.0  # s that time stamps may go back where a container has those of decoding
 REFERRED = 0.6  # about the share of the decoding in H.264 that goes into frames to which others refer
 
 
@@ -156,9 +157,9 @@ def iter_frames(
             batch.append((number, time, resize(pixels) if resize else pixels))
         if not reader.pts:
             raise nothing_read(name)
-        info, _ = _timing(reader.pts, reader.last_duration, index, size)
+        info, _, timed = _timing(reader.pts, index, size)
         if batch:
-            yield _chunk(batch, info, _warning(info, index, reader.problems))
+            yield _chunk(batch, info, _warning(info, index, reader.problems, timed))
 
 
 def planned_info(path: str | os.PathLike[str], *, image_rate: float = IMAGE_RATE) -> VideoInfo:
@@ -180,7 +181,6 @@ class _Sequence:
         self.path = path
         self.index = index
         self.pts: list[int | None] = []
-        self.last_duration = 0
         self.problems: list[str] = []
         self.begun = (
             False  # a recording may begin between key frames: what comes before the first is no damage
@@ -207,7 +207,6 @@ class _Sequence:
             return
         for frame in frames:
             self.pts.append(frame.pts)
-            self.last_duration = getattr(frame, "duration", 0) or 0
             yield len(self.pts) - 1, frame
 
 
@@ -224,8 +223,8 @@ def _read_in_sequence(path: str, index: Index, choose: Choose, resize: Resize | 
         _collect(path, index, missing, pixels, resize)
         if set(indices) - pixels.frames.keys():
             raise VideoError("unreadable", "decoding this file twice gives different frames; it is damaged")
-    info, times = _timing(reader.pts, reader.last_duration, index, pixels.size or (0, 0))
-    return _assemble(pixels, indices, times, info, _warning(info, index, reader.problems))
+    info, times, timed = _timing(reader.pts, index, pixels.size or (0, 0))
+    return _assemble(pixels, indices, times, info, _warning(info, index, reader.problems, timed))
 
 
 def _collect(path: str, index: Index, wanted: set[int], pixels: _Pixels, resize: Resize | None) -> _Sequence:
@@ -256,8 +255,7 @@ def _read_seeking(path: str, index: Index, choose: Choose, resize: Resize | None
         if isinstance(error, MemoryError) or getattr(error, "kind", "") == "memory":
             raise
         return None
-    last_duration = round(1 / index.rate / index.time_base)
-    info, seconds = _timing(times.tolist(), last_duration, index, pixels.size or (0, 0))
+    info, seconds, _ = _timing(times.tolist(), index, pixels.size or (0, 0))
     return _assemble(pixels, indices, seconds, info, _warning(info, index, []))
 
 
@@ -349,7 +347,7 @@ def _read_decord(path: str, index: Index, choose: Choose, resize: Resize | None)
         return None
     if count != index.frame_count:
         return None
-    info, seconds = _timing(index.pts[index.order].tolist(), 0, index, pixels.size or (0, 0))
+    info, seconds, _ = _timing(index.pts[index.order].tolist(), index, pixels.size or (0, 0))
     return _assemble(pixels, indices, seconds, info, _warning(info, index, []))
 
 
@@ -427,34 +425,46 @@ class _Clock:
 
 
 def _timing(
-    pts: Sequence[int | None], last_duration: int, index: Index, size: tuple[int, int]
-) -> tuple[VideoInfo, np.ndarray]:
-    """Info and every frame's time, s from the first. Stamps that go backwards give way to the frame rate."""
+    pts: Sequence[int | None], index: Index, size: tuple[int, int]
+) -> tuple[VideoInfo, np.ndarray, bool]:
+    """Info, every frame's time in s from the first, and whether that rests on time stamps or on the frame rate."""
     count = len(pts)
-    seconds = np.arange(count) / index.rate
-    tail = 1 / index.rate
-    if all(value is not None for value in pts):
-        stamps = np.sort(np.asarray(pts, np.int64)) if index.shuffled else np.asarray(pts, np.int64)
-        if count == 1 or (np.diff(stamps) > 0).all():
-            seconds = (stamps - stamps[0]) * index.time_base
-            tail = last_duration * index.time_base or tail
-    duration = float(seconds[-1]) + min(tail, 3600.0)
+    stamps = _in_order(pts, index)
+    seconds = np.arange(count) / index.rate if stamps is None else (stamps - stamps[0]) * index.time_base
+    tail = 1 / index.rate if stamps is None else index.tail
+    duration = float(seconds[-1]) + tail
     fps = (count - 1) / float(seconds[-1]) if count > 1 else index.rate
-    return VideoInfo(duration, size[1], size[0], count, fps, index.start), seconds
+    info = VideoInfo(duration, size[1], size[0], count, fps, index.start)
+    return info, seconds, stamps is not None
+
+
+def _in_order(pts: Sequence[int | None], index: Index) -> np.ndarray | None:
+    """Time stamps of frames as they are shown; None where they do not tell frames apart.
+
+    Some containers have the times of decoding only, and a decoder hands them out with its frames in another order:
+    those are sorted. Stamps that go back further are of a clock that was set anew.
+    """
+    if any(value is None for value in pts):
+        return None
+    stamps = np.asarray(pts, np.int64)
+    steps = np.diff(stamps) * index.time_base
+    if (steps < 0).any() and steps.min() > -OUT_OF_ORDER:
+        stamps = np.sort(stamps)
+    return stamps if (np.diff(stamps) > 0).all() else None
 
 
 def _planned_info(index: Index, size: tuple[int, int]) -> VideoInfo:
     pts = index.pts[index.order].tolist() if index.timed else [None] * index.frame_count
-    return _timing(pts, 0, index, size)[0]
+    return _timing(pts, index, size)[0]
 
 
-def _warning(info: VideoInfo, index: Index, problems: list[str]) -> str | None:
+def _warning(info: VideoInfo, index: Index, problems: list[str], timed: bool = True) -> str | None:
     """What is known to be missing: time that the file promises, or what the decoder met errors in.
 
     A difference of counts says nothing: a packet may hold one field, two frames or none that is shown.
     """
     claimed = index.claimed or 0.0
-    if claimed - info.duration > max(2.5 / info.fps, 0.03 * claimed):
+    if timed and claimed - info.duration > max(2.5 / info.fps, 0.03 * claimed):
         return f"only {info.duration:.1f} of {claimed:.1f} s could be read"
     if problems:
         whole = max(claimed, info.duration)

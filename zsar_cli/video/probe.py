@@ -16,7 +16,8 @@ import av.logging
 import numpy as np
 
 from zsar_cli.errors import VideoError
-from zsar_cli.video.identify import has_licence_data, is_encrypted, what_it_is
+from zsar_cli.video.boxes import avi_ticks, has_licence_data, is_encrypted
+from zsar_cli.video.identify import what_it_is
 from zsar_cli.video.upright import MOST_PIXELS, pixel_aspect
 
 av.logging.set_level(av.logging.PANIC)  # what is wrong with a file goes into its record, not onto the screen
@@ -33,6 +34,8 @@ TEXTS = {"tty", "bin", "xbin", "idf", "adf"}  # FFmpeg draws these as pictures o
 ENCRYPTED = "this video is encrypted (DRM) and cannot be decoded; get a copy without protection"
 MOST_PACKETS = 20_000_000  # 90 hours at 60 frames a second
 MOST_READ_ERRORS = 64
+LONGEST_TAIL = 3600.0  # s that a last frame may be shown
+DELAY = 3  # frames that a decoder holds back: a stamp that late may be the first
 SLIDES = 10  # a stream with so many times fewer frames than another is a row of slides or previews
 THUMBNAIL = 16  # one with so many times fewer pixels is a thumbnail
 
@@ -54,6 +57,7 @@ class Index:
     whole: bool  # nothing to drop, nothing damaged, and the first packet starts the video
     claimed: float | None  # s that the header promises for the video
     rate: float
+    tail: float  # s that the last frame is shown
     order: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # packets by time
 
     @property
@@ -67,6 +71,11 @@ class Index:
             return np.arange(self.frame_count) / self.rate
         times = self.pts[self.order]
         return (times - times[0]) * self.time_base if len(times) else np.empty(0)
+
+    @property
+    def span(self) -> float:
+        """s from the first frame to the last, by their time stamps; 0 without any."""
+        return float(self.seconds[-1]) if self.timed and self.frame_count else 0.0
 
     @property
     def shuffled(self) -> bool:
@@ -223,32 +232,48 @@ def read_index(path: str) -> Index:
         track = _best(list(tracks.values()))
         stream = track.stream
         times, order, timed = track.times()
-        beginning = (container.start_time or 0) / av.time_base
-        claimed, from_container = claims[stream.index]
-        if from_container and claimed is not None and not problems:
-            # The container speaks for all its streams; a longer sound track is no missing video
-            span = _span(times[order], float(stream.time_base)) if timed and len(times) else 0.0
-            claimed = max(span, claimed - (furthest - beginning) + span) if furthest else claimed
-        container_name = container.format.name.split(",")[0]
-        first = _start(stream, beginning)
-        if timed and len(times) and container_name not in SHUFFLED:
-            first = float(times[order[0]] * stream.time_base)
-        return Index(
-            container=container_name,
+        index = Index(
+            container=container.format.name.split(",")[0],
             codec=stream.codec_context.name,
             stream=stream.index,
             alone=len(container.streams.video) == 1,
             aspect=pixel_aspect(stream.sample_aspect_ratio),
-            start=max(first - beginning, 0.0),
+            start=0.0,
             time_base=float(stream.time_base),
             pts=times,
             key=np.asarray(track.key, bool),
             timed=timed,
             whole=track.whole and not problems and bool(track.key) and track.key[0] and order[0] == 0,
-            claimed=claimed,
+            claimed=None,
             rate=_rate(stream, timed),
+            tail=float((track.last or 0) * stream.time_base),
             order=order,
         )
+        beginning = max(container.start_time or 0, 0) / av.time_base  # before 0 is sound that is not played
+        claimed, from_container = claims[stream.index]
+        if from_container and claimed is not None and not problems:
+            # The container speaks for all its streams; a longer sound track is no missing video
+            claimed = max(index.span, claimed - (furthest - beginning) + index.span) if furthest else claimed
+        index.claimed = claimed
+        if index.shuffled:
+            _time_avi(index, path)
+        elif timed and index.frame_count and container.start_time is not None:
+            index.start = max(float(times[order[0]] * stream.time_base) - beginning, 0.0)
+        index.tail = min(index.tail or 1 / index.rate, LONGEST_TAIL)
+        return index
+
+
+def _time_avi(index: Index, path: str) -> None:
+    """Start and end of an AVI, which stores frames by the order of decoding and says "no frame" for dropped ones."""
+    step = float(np.median(np.diff(index.seconds))) if index.frame_count > 1 and index.timed else 0.0
+    first = float(index.pts[index.order[0]]) * index.time_base if step else 0.0
+    index.start = first if first > DELAY * step else 0.0  # less is a decoder's delay
+    ticks = avi_ticks(path, index.stream)
+    if ticks is not None and index.timed:
+        index.claimed = ticks * index.time_base - index.start
+        index.tail = max(index.claimed - index.span, step)
+    elif index.claimed is not None:
+        index.claimed -= index.start
 
 
 class _Track:
@@ -259,6 +284,7 @@ class _Track:
         self.pts: list[int] = []
         self.key: list[bool] = []
         self.timed = self.whole = True
+        self.latest, self.last = -(2**63), 0  # the packet shown last, and how long
         self.vp8 = stream.codec_context.name in ("vp8", "libvpx")
         self.mpeg4 = stream.codec_context.name == "mpeg4"
 
@@ -268,8 +294,11 @@ class _Track:
         if packet.is_discard or (self.vp8 and not _shown_vp8(packet)):
             return
         self.timed = self.timed and packet.pts is not None
-        self.pts.append(packet.pts if packet.pts is not None else 0)
+        pts = packet.pts if packet.pts is not None else 0
+        self.pts.append(pts)
         self.key.append(packet.is_keyframe)
+        if pts >= self.latest:
+            self.latest, self.last = pts, packet.duration or 0
 
     def times(self) -> tuple[np.ndarray, np.ndarray, bool]:
         """Time stamps in stored order, the order in which they are shown, and whether they tell frames apart."""
@@ -360,17 +389,9 @@ def _end_of(packet: Any) -> float:
     return float((packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
-def _span(times: np.ndarray, time_base: float) -> float:
-    return float(times[-1] - times[0]) * time_base
-
-
 def _shown_vp8(packet: Any) -> bool:
     """VP8 stores frames that are only referred to as packets of their own; bit 4 of the frame tag says so."""
     return bool(memoryview(packet)[0] & 0x10)
-
-
-def _start(stream: Any, beginning: float) -> float:
-    return beginning if stream.start_time is None else float(stream.start_time * stream.time_base)
 
 
 def _rate(stream: Any, timed: bool = True) -> float:
