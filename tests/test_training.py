@@ -114,7 +114,7 @@ def test_bundled_recipes_are_sound_and_survive_writing():
         ({"flip": "maybe"}, "flip must be true or false"),
         ({"model": 3}, "model must be a text"),
         ({"tune": "half"}, "tune must be full or modules, not 'half'"),
-        ({"precision": "fp8"}, "precision must be fp32 or bf16"),
+        ({"precision": "fp8"}, "precision must be auto, fp32 or bf16"),
         ({"learning_rate": 1}, "unknown field 'learning_rate'"),
         ({"parts": {"depth": 1}}, "unknown field 'depth'"),
         ({"parts": {"negatives": "some"}}, "parts.negatives must be learned, fixed or none"),

@@ -73,6 +73,7 @@ class Recognizer:
         *,
         device: str = "auto",
         precision: str = "auto",
+        backbone: str | None = None,
         cache: StrPath | None = None,
     ) -> Recognizer:
         """Load a model.
@@ -82,6 +83,8 @@ class Recognizer:
                 directory that ``zsar train`` wrote.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             precision: ``auto``, ``fp32``, ``bf16``, ``fp16``, ``int8``.
+            backbone: where the weights are now that a directory of ``zsar train --tune modules`` was trained on, if
+                they have moved since.
             cache: a folder for the visual features of each video, so that asking again with other labels neither
                 decodes it nor runs the tower.
 
@@ -95,7 +98,9 @@ class Recognizer:
             from zsar_cli.model.recognizer import load_model
 
             device = resolve_device(checks.text("device", device))
-            loaded = load_model(name, device=device, precision=checks.text("precision", precision))
+            loaded = load_model(
+                name, device=device, precision=checks.text("precision", precision), backbone=backbone
+            )
             kept = None
             if folder is not None:
                 from zsar_cli.feature_cache import FeatureCache

@@ -141,6 +141,11 @@ def make_plan(
     else:
         plan = _plan_zero_shot(source, split, definition)
     _check_numbering(plan.parts)
+    if definition.validation and not definition.has_test and source.list_file is None:
+        plan.notes.append(
+            f"{definition.name} has no test videos: these are its {definition.validation} ones, by which zsar train "
+            "chooses best/"
+        )
     if protocol == "few-shot" or shots:
         _draw_shots(plan, source, shots, seed)
     return plan
@@ -293,6 +298,21 @@ def describe_data(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
+def count_seen(plan: Plan, trained: Sequence[str]) -> tuple[int, int]:
+    """How many of the labels that a plan offers are, by name, among the classes of a training; and how many are not."""
+    matcher = NameMatcher(trained)
+    offered = {label for part in plan.parts for label in part.labels}
+    seen = sum(matcher.find(label) is not None for label in offered)
+    return seen, len(offered) - seen
+
+
+def setting(protocol: str, seen: int, unseen: int) -> str:
+    """What a result is called: zero-shot only where none of the labels was a class of the model's training."""
+    if protocol != "zero-shot" or not seen:
+        return protocol
+    return "some classes seen in training" if unseen else "classes seen in training"
+
+
 def labels_hash(labels: Sequence[str]) -> str:
     """16 hex digits of SHA-256 over the label names as prompts spell them: "yo yo" and "YoYo" give other numbers."""
     return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
@@ -320,7 +340,28 @@ def combine(plan: Plan, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"top1": values[0]} if values else {}
 
 
+def comparable(results: dict[str, Any], published: dict[str, Any]) -> list[str]:
+    """The columns of the published table that a result compares with: zero-shot, the same data among as many labels."""
+    if results["protocol"] != "zero-shot":
+        return []
+    evaluated = {(entry["data"], entry["labels"]) for entry in results["lists"]}
+    columns = zip(published["columns"], published["labels"], strict=True)
+    return [column for column, labels in columns if evaluated == {(column, labels)}]
+
+
+def published_rows(published: dict[str, Any], columns: Sequence[str]) -> list[list[str]]:
+    """Method, backbone, its number in each of ``columns``, source."""
+    places = [published["columns"].index(column) for column in columns]
+    return [
+        [row["method"], row["backbone"], *(f"{row['values'][place]:.1f}" for place in places), row["source"]]
+        for row in published["rows"]
+    ]
+
+
 def published_numbers() -> dict[str, Any]:
-    """``columns`` (data sets), ``rows`` (method, backbone, values in percent, source) and ``lists_note``."""
+    """``columns`` (data sets), ``labels`` (how many in each), ``rows`` and ``lists_note``.
+
+    A row has a method, its backbone, values in percent and their source.
+    """
     path = Path(__file__).parent / "data" / "published.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -34,6 +34,9 @@ class Recipe:
         "kinetics400",
         "Data set: kinetics400, ucf101, motion-shapes, ..., a YAML definition, a list of videos, or a folder.",
     )
+    labels: str | None = _about(
+        None, "Class names, where the data set's list numbers them: a file or built-in list."
+    )
     templates: str = _about("video", "Prompt templates: a name or a YAML file.")
     tune: str = _about("full", "full: everything is trained; modules: the backbone stays as it is.")
     frames: int = _about(8, "Frames a clip.")
@@ -70,7 +73,9 @@ class Recipe:
     crop_scale: float = _about(0.5, "Smallest area of a random crop, 1 for none.")
     colour_jitter: float = _about(0.4, "Reach of the change in brightness, contrast and saturation.")
     grey: float = _about(0.0, "Share of the clips that lose their colour.")
-    precision: str = _about("fp32", "fp32, or bf16 for autocast.")
+    precision: str = _about(
+        "auto", "auto: autocast in bf16 on CUDA since Ampere, fp32 elsewhere. Or fp32, or bf16."
+    )
     gradient_checkpointing: bool = _about(False, "Less memory for more time, inside the towers.")
     half: bool = _about(False, "Write the final weights in fp16.")
     seed: int = _about(0, "Decides everything random.")
@@ -128,7 +133,7 @@ def _share(value: float) -> bool:
 # Field, what it must be in words, and the test of it.
 RULES: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("tune", "full or modules", lambda value: value in ("full", "modules")),
-    ("precision", "fp32 or bf16", lambda value: value in ("fp32", "bf16")),
+    ("precision", "auto, fp32 or bf16", lambda value: value in ("auto", "fp32", "bf16")),
     *((name, "at least 1", _positive) for name in ("frames", "steps", "epochs", "batch_size", "accumulate")),
     *((name, "at least 1", _positive) for name in ("shots", "validate_every")),
     *((name, "at least 0", _not_negative) for name in ("lr", "module_lr", "negative_lr")),
@@ -172,6 +177,10 @@ def override(recipe: Recipe, **overrides: Any) -> Recipe:
     parts = {key: value for key, value in (given.pop("parts", None) or {}).items() if value is not None}
     if "epochs" in given:
         given.setdefault("steps", None)  # the last word on how long counts
+    if "model" in given:
+        given.setdefault(
+            "architecture", None
+        )  # and on what is trained: nothing that is named begins from scratch
     values = _checked(given, Recipe, "the command line")
     return replace(
         recipe, **values, parts=replace(recipe.parts, **_checked(parts, Parts, "the command line"))

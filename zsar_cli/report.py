@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zsar_cli.files import atomic_write
+from zsar_cli.protocols import comparable, published_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,8 +76,8 @@ def write_report(report: Report, path: Path) -> None:
     results = report.results
     parts = [part for part in results["parts"] if report.records.get(part)]
     sections = [("Numbers", _headline(results))]
-    if report.published is not None:
-        sections.append(("Beside published numbers", _published(results, report.published)))
+    if report.published is not None and (columns := comparable(results, report.published)):
+        sections.append(("Beside published numbers", _published(results, report.published, columns)))
     if "open_set" in results:
         sections.append(("None of these: rejection", _rejection(report)))
     sections.append(("Is its confidence right?", _figure(_reliability(results), "reliability diagrams")))
@@ -119,6 +120,9 @@ def _headline(results: dict[str, Any]) -> str:
         rows.append([part, *counts, _percent(numbers["top1"]), interval, *shares, _number(numbers["ece"])])
     head = ["part", "videos", "unreadable", "labels", "top-1", "95% interval", "top-5", "class mean", "ECE"]
     text = _table(head, rows)
+    seen, unseen = (results.get(key, 0) for key in ("labels_seen_in_training", "labels_not_seen_in_training"))
+    if seen:
+        text += f"<p>{seen} of {seen + unseen} labels are classes that the model was trained on.</p>"
     summary = results["summary"]
     if summary.get("harmonic_mean") is not None:
         text += f"<p>Harmonic mean of seen and unseen: <b>{_percent(summary['harmonic_mean'])}</b></p>"
@@ -129,19 +133,11 @@ def _headline(results: dict[str, Any]) -> str:
     return text + (f'<ul class="note">{notes}</ul>' if notes else "")
 
 
-def _published(results: dict[str, Any], published: dict[str, Any]) -> str:
-    evaluated = {entry["data"] for entry in results["lists"]}
-    own = results["summary"].get("mean", results["summary"].get("top1"))
-    comparable = results["protocol"] == "zero-shot"
-    cells = [_percent(own) if comparable and c in evaluated else "" for c in published["columns"]]
-    rows: list[list[Any]] = [
-        [row["method"], row["backbone"], *(f"{v:.1f}" for v in row["values"]), row["source"]]
-        for row in published["rows"]
-    ]
-    rows.append(["this run", results["model"], *cells, "this report"])
-    text = _table(["method", "backbone", *published["columns"], "source"], rows, own=len(rows) - 1)
-    if not any(cells):
-        text += '<p class="note">This run has no number that compares with these.</p>'
+def _published(results: dict[str, Any], published: dict[str, Any], columns: Sequence[str]) -> str:
+    rows: list[list[Any]] = published_rows(published, columns)
+    own = [_percent(results["summary"].get("mean"))] * len(columns)
+    rows.append(["this run", results["model"], *own, "this report"])
+    text = _table(["method", "backbone", *columns, "source"], rows, own=len(rows) - 1)
     return '<p class="note">Zero-shot top-1 in %, as published; lists differ.</p>' + text
 
 
@@ -149,8 +145,18 @@ def _confusions(records: Iterable[Record]) -> str:
     known = [r for r in records if "error" not in r and r["label"] is not None]
     totals = Counter(r["label"] for r in known)
     pairs = Counter((r["label"], r["top"][0][0]) for r in known if r["top"][0][0] != r["label"])
+    busiest: Counter[str] = Counter(dict.fromkeys(totals, 0))
+    for (true, answer), count in pairs.items():
+        busiest[true] += count
+        busiest[answer] += count
+    shown = [name for name, _ in sorted(busiest.items(), key=lambda e: (-e[1], e[0]))[:MOST_IN_MATRIX]]
+    matrix = _figure(_matrix(known, sorted(shown)), "confusion matrix") if shown else ""
+    if len(shown) < len(busiest):
+        matrix += (
+            f'<p class="note">The {len(shown)} classes of {len(busiest)} that take part in most mistakes.</p>'
+        )
     if not pairs:
-        return "<p>No video was given a wrong label.</p>"
+        return "<p>No video was given a wrong label.</p>" + matrix
     most = sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
     rows = [
         [true, answer, count, f"{count / totals[true]:.0%} of {totals[true]}"]
@@ -159,12 +165,7 @@ def _confusions(records: Iterable[Record]) -> str:
     text = _table(["true", "answered", "videos", "of the class"], rows)
     if len(most) > MOST_PAIRS:
         text += f'<p class="note">{len(most) - MOST_PAIRS} rarer pairs are in the confusion CSV beside this file.</p>'
-    busiest: Counter[str] = Counter()
-    for (true, answer), count in pairs.items():
-        busiest[true] += count
-        busiest[answer] += count
-    shown = [name for name, _ in sorted(busiest.items(), key=lambda e: (-e[1], e[0]))[:MOST_IN_MATRIX]]
-    return f'<div class="scroll">{text}</div>' + _figure(_matrix(known, sorted(shown)), "confusion matrix")
+    return f'<div class="scroll">{text}</div>{matrix}'
 
 
 def _classes(records: Iterable[Record]) -> str:
@@ -264,7 +265,7 @@ def _rejection_curves(known: Sequence[Record], unknown: Sequence[Record], kinds:
 
 
 def _matrix(known: Sequence[Record], names: Sequence[str]) -> Figure:
-    """The classes that take part in most mistakes: rows are true, columns answered, shares of a row."""
+    """Rows are true classes, columns the answers; shares of a row."""
     from zsar_cli.pictures import _short, new_figure
 
     place = {name: n for n, name in enumerate(names)}

@@ -26,7 +26,7 @@ from zsar_cli.evaluation import (
 )
 from zsar_cli.evaluation_records import RecordFile, usable
 from zsar_cli.files import atomic_write
-from zsar_cli.protocols import Part, Plan, combine, describe_data
+from zsar_cli.protocols import Part, Plan, combine, count_seen, describe_data, setting
 from zsar_cli.run_log import StageTimes
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def run_plan(
         "model": model.name,
         "device": device,
         **settings,
+        "protocol": setting(plan.protocol, *count_seen(plan, (model.trained_on or {}).get("classes", ()))),
         **_numbers(model, plan, records, options),
         "versions": _versions(),
     }
@@ -171,8 +172,11 @@ def _numbers(
     matcher = NameMatcher(trained["classes"])
     for part in _labelled(plan):
         numbers[part.name]["labels_in_training"] = sum(matcher.find(name) is not None for name in part.labels)
+    seen, unseen = count_seen(plan, trained["classes"])
     results: dict[str, Any] = {
         "trained_on": trained["data"],
+        "labels_seen_in_training": seen,
+        "labels_not_seen_in_training": unseen,
         "summary": combine(plan, numbers),
         "parts": numbers,
         "lists": describe_data(plan),

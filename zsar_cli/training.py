@@ -121,6 +121,7 @@ class Trainer:
     directory: Path
     device: str = "cpu"
     whole: bool = True
+    data_root: str | None = None  # for the record
 
     def __post_init__(self) -> None:
         recipe, backbone = self.recipe, self.model.backbone
@@ -401,6 +402,7 @@ class Trainer:
             templates=self.templates.name,
             frames=self.recipe.frames,
             data=self.recipe.data,
+            data_root=self.data_root,
             classes=list(self.labels),
             metrics=score,
             recipe=asdict(self.recipe),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zsar_cli.checkpoints import told
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write
-from zsar_cli.recipe import Recipe, make_recipe, recipe_content
+from zsar_cli.recipe import Recipe
 from zsar_cli.run_log import log_setup
 from zsar_cli.training import Trainer, total_steps
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zsar_cli.video.workers import DecodePool
 
 logger = logging.getLogger(__name__)
-METRICS, RECIPE = "metrics.jsonl", "recipe.json"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,14 @@ class Environment:
     checkpoint_every: int = 500
     tensorboard: bool = False
     cache: Path | None = None  # of what the frozen visual tower says; the recipe must not augment
+    backbone: str | None = None  # where the weights are now that a run named as the model was trained on
+
+    def from_anywhere(self) -> Environment:
+        """The same with absolute paths."""
+        from zsar_cli.run_inputs import absolute, from_anywhere
+
+        root = None if self.data_root is None else absolute(self.data_root)
+        return replace(self, recipe=from_anywhere(self.recipe), data_root=root)
 
 
 @dataclass
@@ -68,22 +76,43 @@ class TrainingData:
 
     dataset: Dataset  # its items are the training clips
     held_out: list[Item]
+    validation: str = (
+        ""  # the name of the list that the held-out clips are; "" where they are of the training list
+    )
 
 
 def find_data(environment: Environment) -> TrainingData:
-    """The training clips of the recipe's data set, thinned to its shots, and those held out for validation."""
-    from zsar_cli.data.definitions import load_dataset
+    """The training clips of the recipe's data set, thinned to its shots, and those held out for validation.
+
+    These are the data set's own validation clips, where it has such (a folder ``val/``); else a share of the training
+    clips.
+    """
+    from zsar_cli.data.definitions import load_dataset, load_definition
     from zsar_cli.data.splits import few_shot
     from zsar_cli.holdout import hold_out
+    from zsar_cli.labels import load_labels
 
-    recipe = environment.recipe
-    dataset = load_dataset(recipe.data, environment.data_root, split="train")
+    recipe, root = environment.recipe, environment.data_root
+    named = None if recipe.labels is None else load_labels(recipe.labels).names
+    dataset = load_dataset(recipe.data, root, split="train", classes=named)
     dataset.check_missing(environment.max_missing)
     if len(dataset.classes) < 2:
         raise UsageError(f"{dataset.name} has one class only; a model learns from at least two.")
     drawn = dataset.items
     if recipe.shots is not None:
         drawn = few_shot(drawn, [item.label for item in drawn], recipe.shots, seed=recipe.seed)
+    split = load_definition(recipe.data).validation
+    if split is not None and recipe.holdout:
+        own = load_dataset(recipe.data, root, split=split, classes=dataset.classes)
+        if own.unmatched:
+            logger.warning(
+                "%s clips of %s show classes that are not trained on, such as %r; they choose nothing",
+                *(sum(own.unmatched.values()), split, next(iter(own.unmatched))),
+            )
+            own.unmatched = {}
+        own.check_missing(environment.max_missing)
+        dataset.items = drawn
+        return TrainingData(dataset, own.items, split)
     taken = drawn if recipe.shots is not None else []
     rest, held = hold_out(dataset.items, recipe.holdout, seed=recipe.seed, taken=taken)
     dataset.items = drawn if recipe.shots is not None else rest
@@ -92,11 +121,13 @@ def find_data(environment: Environment) -> TrainingData:
 
 def describe_run(environment: Environment) -> list[str]:
     """What would run, line by line; reads lists but no video."""
+    environment = environment.from_anywhere()
     data, recipe = find_data(replace(environment, max_missing=1.0)), environment.recipe
     dataset = data.dataset
     lines = [
         f"data       {dataset.name}: {len(dataset.items)} clips of {len(dataset.classes)} classes",
-        f"held out   {len(data.held_out)} clips, to choose the best checkpoint by",
+        f"held out   {len(data.held_out)} clips{f' ({data.validation})' if data.validation else ''}, to choose the "
+        "best checkpoint by",
         f"list       {dataset.list_name}, {dataset.list_rows} rows, hash {dataset.list_hash}",
         f"missing    {dataset.missing} listed videos are not there",
         f"model      {recipe.model}, tune {recipe.tune}, templates {recipe.templates}",
@@ -112,8 +143,11 @@ def describe_run(environment: Environment) -> list[str]:
     return lines + [f"note       {note}" for note in dataset.notes]
 
 
-def start_model(recipe: Recipe, device: str) -> RecognizerModel:
+def start_model(recipe: Recipe, device: str, base: str | None = None) -> RecognizerModel:
     """The recipe's backbone with fresh modules, the same for the same seed; or a model of zsar's, with its own parts.
+
+    Args:
+        base: where the weights are now that a model of zsar's was trained on, if they have moved.
 
     Raises:
         UsageError: it cannot be had.
@@ -126,8 +160,8 @@ def start_model(recipe: Recipe, device: str) -> RecognizerModel:
     torch.manual_seed(recipe.seed)
     if recipe.architecture is not None:
         backbone = Backbone.from_config(dict(recipe.architecture), spec=recipe.model)
-    elif is_recognizer(recipe.model):
-        return load_model(recipe.model, device=device)
+    elif base is not None or is_recognizer(recipe.model):
+        return load_model(recipe.model, device=device, backbone=base)
     else:
         backbone = load_backbone(recipe.model, device=device, precision="fp32")
     return RecognizerModel(backbone, recipe.parts).to(device)
@@ -165,17 +199,29 @@ def _run(
     report: Callable[[dict[str, float], int], None],
     stop: Callable[[], bool],
 ) -> Summary:
-    from zsar_cli import distributed, holdout
+    from zsar_cli import distributed, holdout, run_inputs
+    from zsar_cli.evaluation import weights_hash
     from zsar_cli.model.recognizer import is_recognizer
     from zsar_cli.prompts import embed_labels, load_templates
 
-    recipe, output, first = environment.recipe, environment.output, distributed.rank() == 0
+    environment = environment.from_anywhere()
+    output, first = environment.output, distributed.rank() == 0
+    recipe = _with_precision(
+        environment.recipe, device, run_inputs.precision_before(output) if resume else None
+    )
+    environment = replace(environment, recipe=recipe)
     templates = load_templates(recipe.templates)
     data = find_data(environment)
     dataset = data.dataset
+    if first and resume:
+        run_inputs.refuse_other_recipe(output, recipe)
+    model = start_model(recipe, device, environment.backbone)
     if first:
-        _check_same_run(output, recipe, resume)
-    model = start_model(recipe, device)
+        start = "" if recipe.architecture is not None else weights_hash(model)
+        inputs = run_inputs.describe_inputs(dataset, data.held_out, templates.hash, start)
+        if resume:
+            run_inputs.refuse_other_inputs(output, inputs)
+        run_inputs.keep(output, recipe, inputs)
     recipe = replace(recipe, parts=model.parts)
     steps = total_steps(len(dataset.items), recipe)
     cache = _open_cache(environment, model, len(dataset.items))
@@ -186,7 +232,8 @@ def _run(
         stream = _make_stream(environment, dataset, model, steps, pool, cache)
         # What a model of zsar's was built on cannot be found by a name
         whole = recipe.tune == "full" or is_recognizer(recipe.model)
-        trainer = Trainer(model, recipe, dataset.classes, templates, stream, steps, output, device, whole)
+        place = (output, device, whole, environment.data_root)
+        trainer = Trainer(model, recipe, dataset.classes, templates, stream, steps, *place)
         if resume and not trainer.resume() and first:
             logger.warning("%s holds no checkpoint to resume from; the run starts at the beginning", output)
         history = _keep_rows(output / METRICS, trainer.step) if first else []
@@ -244,6 +291,24 @@ def _run(
         model.record.metrics.update({f"{name}_top1": value for name, value in summary.validation.items()})
         model.save(output, backbone=whole, half=recipe.half)
     return summary
+
+
+def _with_precision(recipe: Recipe, device: str, before: str | None) -> Recipe:
+    """The recipe with ``auto`` made what this device is fastest in, or what the run began in, so that it goes on alike.
+
+    Autocast to bf16 takes 3 to 8 times as long as fp32 on a CPU.
+    """
+    import torch
+
+    from zsar_cli import distributed
+
+    precision = recipe.precision
+    if precision == "auto":
+        ampere = device.startswith("cuda") and torch.cuda.get_device_capability(device) >= (8, 0)
+        precision = distributed.from_first(before or ("bf16" if ampere else "fp32"))
+    if precision == "bf16" and device == "cpu" and distributed.rank() == 0:
+        logger.warning("bf16 makes training 3 to 8 times slower on a CPU; --precision fp32 is faster")
+    return replace(recipe, precision=precision)
 
 
 def _open_pool(stack: ExitStack, environment: Environment, dataset: Dataset) -> DecodePool:
@@ -317,34 +382,6 @@ def _rounded(value: float) -> float:
 def _rendered_id(path: str) -> tuple[str, int]:
     label, index = path.split("/", 1)[1].rsplit("/", 1)
     return label, int(index)
-
-
-def _check_same_run(output: Path, recipe: Recipe, resume: bool) -> None:
-    """A run's folder belongs to one recipe: resuming with another would mix two runs."""
-    path = output / RECIPE
-    content = recipe_content(recipe)
-    if resume and path.is_file():
-        try:
-            before = recipe_content(load_run_recipe(output))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path} is damaged; start a new run in another --output.") from error
-        changed = sorted(key for key in content if before[key] != content[key])
-        if changed:
-            raise UsageError(
-                f"{output} was trained with another {', '.join(changed)}; resume with the same recipe."
-            )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror}. Choose another --output.") from error
-    with atomic_write(path) as aside:
-        aside.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def load_run_recipe(output: Path) -> Recipe:
-    """The recipe that a run's folder was started with; OSError or ValueError where it has none."""
-    path = output / RECIPE
-    return make_recipe(json.loads(path.read_text(encoding="utf-8")), str(path))
 
 
 def _keep_rows(path: Path, step: int) -> list[dict[str, float]]:

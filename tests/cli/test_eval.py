@@ -20,6 +20,7 @@ from tests.close import assert_close, assert_same_file
 from tests.data.make import make_hmdb51, make_kinetics, make_ssv2, make_ucf101, write_video
 from tests.tiny_models import VIT
 from zsar_cli.cli import eval as command
+from zsar_cli.cli import evaluation_choice
 from zsar_cli.data import motion_shapes
 from zsar_cli.errors import UsageError
 
@@ -213,17 +214,17 @@ def test_a_run_is_evaluated_on_what_it_was_trained_on(
 
 
 def test_what_is_chosen(tmp_path: Path) -> None:
-    assert command.choose(None, None).model == "motion-tiny"
-    assert command.choose(None, None).data == "motion-shapes"
-    assert command.choose("ucf101", None).model == command.DEFAULT_MODEL
+    assert evaluation_choice.choose(None, None).model == "motion-tiny"
+    assert evaluation_choice.choose(None, None).data == "motion-shapes"
+    assert evaluation_choice.choose("ucf101", None).model == evaluation_choice.DEFAULT_MODEL
     (tmp_path / "config.yaml").write_text("data: hmdb51\nframes: 16\n")
-    assert command.choose(None, str(tmp_path)) == command.Choice(
-        str(tmp_path), "hmdb51", "the data that the model was trained on"
-    )
+    chosen = evaluation_choice.choose(None, str(tmp_path))
+    assert (chosen.model, chosen.data) == (str(tmp_path), "hmdb51")
+    assert chosen.why == "the data that the model was trained on"
     (tmp_path / "config.yaml").write_text("- no map\n")
     for model in ("ViT-B-16/openai", str(tmp_path)):
         with pytest.raises(UsageError, match="--data"):
-            command.choose(None, model)
+            evaluation_choice.choose(None, model)
 
 
 def test_sampling_is_frames_crops_views() -> None:
@@ -292,8 +293,10 @@ def test_protocols(
     if found["protocol"] == "open-set":
         assert found["open_set"]["unknown_videos"] == 4
         assert "FPR at TPR 0.95" in done.out
-    assert "84.8" in done.out  # FROSTER
-    assert ("which this run was not" in done.out) == (found["protocol"] != "zero-shot")
+    compares = arguments == ["--protocol", "zero-shot"]  # and among all labels
+    assert ("84.8" in done.out) == compares  # FROSTER, on ucf101
+    assert "54.8" not in done.out  # and on hmdb51
+    assert ("No published numbers compare" in done.out) != compares
 
 
 def test_lists_of_few_shots_are_what_training_takes(

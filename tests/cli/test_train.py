@@ -144,6 +144,7 @@ def test_every_field_of_a_recipe_has_a_flag(zsar, recipe, tmp_path, tiny_clip_di
         "seed": 5,
         "tune": "full",
         "data": "motion-shapes",
+        "labels": "ucf101",
     }
     parts = {"aggregation": True, "gated": False, "negatives": "fixed", "separation": True}
     parts |= {"width": 8, "queries": 1, "layers": 2, "heads": 1}

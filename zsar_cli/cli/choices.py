@@ -73,6 +73,14 @@ ModelOption = Annotated[
         metavar="MODEL",
     ),
 ]
+BackboneOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--backbone",
+        help="Where the weights are now that a run with --tune modules was trained on, if they have moved.",
+        metavar="PATH",
+    ),
+]
 TemplatesOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from zsar_cli.cli.choices import (
+    BackboneOption,
     DeviceOption,
     LabelOption,
     LabelsOption,
@@ -25,6 +26,7 @@ def embed_prompts(
     labels: LabelsOption = None,
     label: LabelOption = None,
     model: ModelOption = "PE-Core-B-16/meta",
+    backbone: BackboneOption = None,
     templates: TemplatesOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -43,7 +45,7 @@ def embed_prompts(
     from zsar_cli.run_log import log_setup
 
     with console.status(f"Loading {model} ..."):
-        recognizer = Recognizer.load(model, device=device, precision=precision)
+        recognizer = Recognizer.load(model, device=device, precision=precision, backbone=backbone)
     log_setup(recognizer.model)
     with console.status(f"Embedding {len(wanted)} labels ..."):
         embeddings = recognizer.embed_labels(wanted, templates, negatives=True)

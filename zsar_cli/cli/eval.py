@@ -11,6 +11,7 @@ import typer
 
 from zsar_cli import checks, distributed
 from zsar_cli.cli.choices import (
+    BackboneOption,
     CacheOption,
     CropsOption,
     DeviceOption,
@@ -20,6 +21,7 @@ from zsar_cli.cli.choices import (
     ViewsOption,
     complete_model,
 )
+from zsar_cli.cli.evaluation_choice import DEFAULT_MODEL, Choice, choose, note_training_clips
 from zsar_cli.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from zsar_cli.prompts import PromptEmbeddings
     from zsar_cli.protocols import Plan
 
-DEFAULT_MODEL = "PE-Core-B-16/meta"
-BUNDLED_MODEL = "motion-tiny"
 Protocol = Literal["zero-shot", "base-to-novel", "generalised", "few-shot", "open-set"]
 
 
@@ -66,6 +66,7 @@ def evaluate(
             metavar="MODEL",
         ),
     ] = None,
+    backbone: BackboneOption = None,
     protocol: Annotated[
         Optional[Protocol],  # noqa: UP045
         typer.Option(help="What is asked of the model; see docs/evaluation.md."),
@@ -169,7 +170,8 @@ def evaluate(
     """
     from zsar_cli.answers import ClipOptions
     from zsar_cli.data.definitions import known_name
-    from zsar_cli.protocols import Source, make_plan
+    from zsar_cli.labels import load_labels
+    from zsar_cli.protocols import Source, count_seen, make_plan, setting
 
     chosen = choose(data, model)
     if sampling is not None:
@@ -177,15 +179,18 @@ def evaluate(
     checks.choice("--crops", crops, (1, 3))
     ClipOptions(frames, views, crops, decoder, batch_size)  # says what is wrong, before anything is read
     checks.number("--timeout", timeout, checks.TIMEOUT)
-    source = Source(chosen.data, _text(data_root), _text(list_file), _class_names(labels), label_column)
+    classes = chosen.classes if labels is None else load_labels(labels).names
+    root = data_root or (chosen.data_root if data is None else None)
+    source = Source(chosen.data, _text(root), _text(list_file), classes, label_column)
     if unknown is not None and protocol != "open-set":
         raise UsageError("--unknown is for --protocol open-set.")
     if protocol == "open-set" and unknown is None and known_name(chosen.data) == "ucf101":
         unknown = "hmdb51"
     stranger = _unknown_source(unknown, _text(unknown_root), _text(data_root))
     plan = make_plan(source, protocol, split, unknown=stranger, shots=shots, seed=seed)
-    header = f"{chosen.model} on {plan.data} ({plan.protocol}; {chosen.why})"
+    note_training_clips(plan, chosen, source)
     if dry_run:
+        header = _header(plan, chosen, setting(plan.protocol, *count_seen(plan, chosen.seen)))
         _show_plan(plan, chosen, header, format, max_missing)
         return
     for part in plan.parts:
@@ -209,9 +214,15 @@ def evaluate(
         _check_report(report)
         output = output or report
     with distributed.processes():
-        results = _run(plan, chosen, options, text, device, precision, output, max_missing, cache, report)
+        results = _run(
+            plan, chosen, options, text, device, precision, backbone, output, max_missing, cache, report
+        )
     if distributed.rank() == 0:
-        _show_results(results, header, format, compare)
+        _show_results(results, _header(plan, chosen, results["protocol"]), format, compare)
+
+
+def _header(plan: Plan, chosen: Choice, protocol: str) -> str:
+    return f"{chosen.model} on {plan.data} ({protocol}; {chosen.why})"
 
 
 def _unknown_source(unknown: str | None, own_root: str | None, root: str | None) -> Any:
@@ -224,47 +235,7 @@ def _unknown_source(unknown: str | None, own_root: str | None, root: str | None)
     return Source(unknown, own_root or (root if known_name(unknown) else None))
 
 
-# --- what to evaluate ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Model and data, and why: what the header of the output says."""
-
-    model: str
-    data: str
-    why: str
-
-
-def choose(data: str | None, model: str | None) -> Choice:
-    """Fill in what was not said: the bundled model and its data, or the data that a run was trained on."""
-    if model is None and data is None:
-        why = "the bundled model and data; see --model, --data"
-        return Choice(BUNDLED_MODEL, "motion-shapes", why)
-    if model is None:
-        name = BUNDLED_MODEL if data == "motion-shapes" else DEFAULT_MODEL
-        return Choice(name, str(data), "the default model")
-    if data is not None:
-        return Choice(model, data, "as given")
-    trained_on = trained_with(model)
-    if trained_on is None:
-        raise UsageError(
-            f"What should {model} be evaluated on? Give --data (a name such as ucf101, or a folder)."
-        )
-    return Choice(model, trained_on, "the data that the model was trained on")
-
-
-def trained_with(model: str) -> str | None:
-    """The data that a run was trained on; None for a model that is no run."""
-    import yaml
-
-    folder = Path(__file__).parent.parent / "assets" / model if model == BUNDLED_MODEL else Path(model)
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        data = config.get("data")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, ValueError):
-        data = None  # what is wrong with it is said when the model is loaded
-    return "motion-shapes" if model == BUNDLED_MODEL else data
+# --- what was asked for ------------------------------------------------------------------------------------
 
 
 def parse_sampling(text: str) -> tuple[int, int, int]:
@@ -276,14 +247,8 @@ def parse_sampling(text: str) -> tuple[int, int, int]:
     return (numbers[0], numbers[1], 1) if len(numbers) == 2 else (numbers[0], numbers[2], numbers[1])
 
 
-def _text(path: Path | None) -> str | None:
+def _text(path: str | Path | None) -> str | None:
     return None if path is None else str(path)
-
-
-def _class_names(labels: str | None) -> tuple[str, ...] | None:
-    from zsar_cli.labels import load_labels
-
-    return None if labels is None else load_labels(labels).names
 
 
 @dataclass(frozen=True)
@@ -326,6 +291,7 @@ def _run(
     text: Text,
     device: str,
     precision: str,
+    backbone: str | None,
     output: Path | None,
     max_missing: float,
     cache: Path | None,
@@ -351,7 +317,7 @@ def _run(
     device = str(resolve_device(device))
     times = StageTimes()
     with console.status(f"Loading {chosen.model} ..."), times.measured("load"):
-        network = load_model(chosen.model, device=device, precision=precision)
+        network = load_model(chosen.model, device=device, precision=precision, backbone=backbone)
     log_setup(network, workers=options.workers, decoder=options.decoder)
     keep_freed_memory()  # not before: weights that were cast give theirs back
     templates = load_templates(text.templates) if text.templates else default_templates(network)
@@ -444,7 +410,7 @@ def _report(
 
 def _show_plan(plan: Plan, chosen: Choice, header: str, format: str, max_missing: float) -> None:
     from zsar_cli.cli.evaluation_tables import plan_lines
-    from zsar_cli.protocols import describe_data
+    from zsar_cli.protocols import count_seen, describe_data, setting
 
     if format == "table":
         _show(plan_lines(plan, header, max_missing))
@@ -453,7 +419,7 @@ def _show_plan(plan: Plan, chosen: Choice, header: str, format: str, max_missing
         "model": chosen.model,
         "why": chosen.why,
         "data": plan.data,
-        "protocol": plan.protocol,
+        "protocol": setting(plan.protocol, *count_seen(plan, chosen.seen)),
         "parts": describe_data(plan),
         "notes": plan.notes,
     }

@@ -170,20 +170,21 @@ def _open_set(results: dict[str, Any]) -> Iterator[Table]:
 
 def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iterator[Any]:
     """Published zero-shot numbers with one's own as the last row, and what makes them differ."""
-    columns = published["columns"]
-    rows: list[tuple[str, ...]] = [
-        (row["method"], row["backbone"], *(f"{v:.1f}" for v in row["values"]), row["source"])
-        for row in published["rows"]
-    ]
-    evaluated = {entry["data"] for entry in results["lists"]}
-    own = percent(results["summary"].get("mean"))
-    cells = (own if column in evaluated and results["protocol"] == "zero-shot" else "-" for column in columns)
-    rows.append(("this run", results["model"], *cells, f"templates {results['templates']['name']}"))
+    from zsar_cli.protocols import comparable, published_rows
+
+    columns = comparable(results, published)
+    if not columns:
+        yield (
+            f"No published numbers compare with these: zsar knows those of the zero-shot protocol on "
+            f"{', '.join(published['columns'])}."
+        )
+        return
+    rows = [tuple(row) for row in published_rows(published, columns)]
+    own = [percent(results["summary"].get("mean"))] * len(columns)
+    rows.append(("this run", results["model"], *own, f"templates {results['templates']['name']}"))
     title = "Published zero-shot top-1 (%), trained on Kinetics-400 (CLIP: not at all)"
     yield _table(("method", "backbone", *columns, "source"), rows, title, last_bold=True)
-    if results["protocol"] != "zero-shot" or not evaluated & set(columns):
-        yield "These are of the zero-shot protocol on ucf101, hmdb51 and kinetics600, which this run was not."
-    if "kinetics600" in evaluated:
+    if "kinetics600" in columns:
         counts = ", ".join(str(entry["rows"]) for entry in results["lists"])
         yield f"Rows of the lists used here: {counts}. {published['lists_note']}"
 

@@ -16,6 +16,7 @@ import typer
 
 from zsar_cli import checks
 from zsar_cli.cli.choices import (
+    BackboneOption,
     CacheOption,
     CropsOption,
     DeviceOption,
@@ -55,6 +56,7 @@ def predict(
     labels: LabelsOption = None,
     label: LabelOption = None,
     model: ModelOption = "PE-Core-B-16/meta",
+    backbone: BackboneOption = None,
     templates: TemplatesOption = None,
     prompts: Annotated[
         Optional[Path],  # noqa: UP045 - Typer evaluates this on Python 3.10 too
@@ -209,7 +211,11 @@ def predict(
         with console.status(f"Loading {model} ..."):
             stack.enter_context(distributed.processes())
             recognizer = Recognizer.load(
-                model, device=device, precision=precision, cache=None if windows else cache
+                model,
+                device=device,
+                precision=precision,
+                backbone=backbone,
+                cache=None if windows else cache,
             )
             text = _embeddings(recognizer, wanted, prompts, templates)
         if len(text.labels) == 1:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from zsar_cli.cli.choices import BackboneOption
 from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
 from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
@@ -49,6 +50,7 @@ def train(
             metavar="DIR",
         ),
     ] = None,
+    backbone: BackboneOption = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --output from its last checkpoint.")
@@ -96,6 +98,7 @@ def train(
         checkpoint_every,
         tensorboard,
         cache,
+        backbone,
     )
     if dry_run:
         for line in describe_run(environment):
@@ -108,10 +111,11 @@ def train(
         console.note(f"Cache {summary.cache}.")
     if stop.is_set() and summary.steps_left:
         if first:
-            root = f" --data-root {shlex.quote(str(data_root))}" if data_root else ""
+            places = {"--data-root": environment.from_anywhere().data_root, "--backbone": backbone}
+            more = "".join(f" {flag} {shlex.quote(str(place))}" for flag, place in places.items() if place)
             console.note(
                 f"Stopped after {summary.steps} steps; continue with:  "
-                f"zsar train --resume --output {shlex.quote(str(output))}{root}"
+                f"zsar train --resume --output {shlex.quote(str(output))}{more}"
             )
         raise typer.Exit(130)
     if first:
@@ -135,7 +139,7 @@ def _draw_curves(history: list[dict[str, float]], output: Path) -> None:
 def _find_recipe(config: str | None, output: Path, resume: bool, overrides: dict[str, Any]) -> Recipe:
     """The recipe named; a run that goes on has its own."""
     if config is None and resume:
-        from zsar_cli.training_run import load_run_recipe
+        from zsar_cli.run_inputs import load_run_recipe
 
         with contextlib.suppress(OSError, ValueError):
             return override(load_run_recipe(output), **overrides)

@@ -17,6 +17,7 @@ from zsar_cli.data.numbering import UCF_NAME, read_numbers
 from zsar_cli.data.readers import Listing, Row, read_listing
 from zsar_cli.data.splits import SYNONYMS
 from zsar_cli.errors import UsageError
+from zsar_cli.files import existing
 from zsar_cli.labels import clean_names, load_labels
 
 SETS = Path(__file__).parent / "sets"
@@ -31,7 +32,8 @@ ALIASES = {
     "somethingsomethingv2": "ssv2",
     "20bnsomethingsomethingv2": "ssv2",
 }
-TRAIN_FOLDERS, TEST_FOLDERS = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+TRAIN_FOLDERS, TEST_FOLDERS = ("train", "training"), ("test", "testing")
+VALIDATION = ("val", "valid", "validation")  # folders, and names of a definition's splits
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,17 @@ class Definition:
     page: str | None = None
     rendered: bool = False
 
+    @property
+    def validation(self) -> str | None:
+        """The split that is there to choose a model by; None where the data set has none."""
+        return next((name for name in VALIDATION if name in self.splits), None)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether its test videos are neither those of training nor those that choose a model."""
+        others = [self.splits.get(name) for name in ("train", self.validation or "")]
+        return self.rendered or self.splits.get("test") not in others
+
 
 def dataset_names() -> list[str]:
     """Names of the built-in definitions."""
@@ -129,7 +142,7 @@ def dataset_names() -> list[str]:
 
 def load_definition(spec: str | Path) -> Definition:
     """A built-in name, a YAML definition, an annotation file, or a folder with one folder a class."""
-    path = Path(spec)
+    path = existing(spec) or Path(spec)
     if (known := known_name(str(spec))) is not None:
         return _parse(SETS / f"{known}.yaml")
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
@@ -152,14 +165,15 @@ def known_name(spec: str) -> str | None:
 
 
 def _folder_definition(path: Path) -> Definition:
-    """Folders a class, or such folders in one for training and one for testing."""
+    """Folders a class, or such folders in one for training, one for testing, one to choose a model by."""
     inside = {
         entry.name.lower(): entry for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."
     }
-    if inside and set(inside) <= {*TRAIN_FOLDERS, *TEST_FOLDERS}:
-        splits = {name: Split(folders=(str(entry),)) for name, entry in inside.items()}
-        for purpose, names in (("train", TRAIN_FOLDERS), ("test", TEST_FOLDERS)):
-            own = next((name for name in names if name in inside), None)
+    if inside and set(inside) <= {*TRAIN_FOLDERS, *TEST_FOLDERS, *VALIDATION}:
+        filled = {name: entry for name, entry in inside.items() if any(x.is_dir() for x in entry.iterdir())}
+        splits = {name: Split(folders=(str(entry),)) for name, entry in (filled or inside).items()}
+        for purpose, names in (("train", TRAIN_FOLDERS), ("test", (*TEST_FOLDERS, *VALIDATION))):
+            own = next((name for name in names if name in splits), None)
             if own is not None:
                 splits[purpose] = splits[own]
     else:
@@ -269,7 +283,7 @@ def load_dataset(
     if definition.rendered:
         return load_motion_shapes(subset or ("seen" if split == "test" else split))
     known = ClassList(definition.name, tuple(classes)) if classes else definition.classes
-    folder = Path(root or definition.root or "")
+    folder = existing(root or definition.root or "") or Path(root or definition.root or "")
     if root is None and definition.root is None:
         raise UsageError(
             f"{definition.name} needs the folder of its videos: give --data-root or set ZSAR_DATA_ROOT."
@@ -406,8 +420,8 @@ def _resolve(
     if known is None:
         if numbered:
             raise UsageError(
-                f"{listing.name} labels its videos by number: give the class names with --labels, "
-                "or as classes: in a YAML definition."
+                f"{listing.name} labels its videos by number: give the class names, in the order of the numbers, with "
+                "--labels, or as classes: in a YAML definition."
             )
         known = ClassList(name, tuple(sorted({str(row.label) for row in rows if row.label is not None})))
     matcher = NameMatcher(known.names, known.aliases)

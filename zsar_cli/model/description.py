@@ -18,6 +18,7 @@ KINDS: dict[str, Any] = {  # of what a model remembers of its training
     "templates": (str, type(None)),
     "frames": int,
     "data": (str, type(None)),
+    "data_root": (str, type(None)),
     "classes": list,
     "metrics": dict,
     "recipe": dict,
@@ -35,6 +36,7 @@ class Description:
     beta: float
     remembered: dict[str, Any]
     checksum: str | None  # of model.safetensors; old directories have none
+    fingerprint: str | None  # of the backbone's weights where they lie elsewhere; old directories have none
 
 
 def read_description(path: Path) -> Description:
@@ -56,7 +58,7 @@ def read_description(path: Path) -> Description:
         architecture, preprocess = config.get("architecture"), config.get("preprocess")
         if architecture is not None and not isinstance(architecture, dict):
             raise ValueError("architecture must be a map")
-        checksum = config.get("weights_crc32")
+        checksum, fingerprint = config.get("weights_crc32"), config.get("backbone_fingerprint")
         beta = float(config["beta"])
         if not math.isfinite(beta):
             raise ValueError("beta must be a number")
@@ -68,6 +70,7 @@ def read_description(path: Path) -> Description:
             beta,
             remembered,
             None if checksum is None else str(checksum),
+            None if fingerprint is None else str(fingerprint),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         brief = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -35,9 +35,10 @@ from zsar_cli.model.backbone import (
     load_backbone,
     resolve_precision,
 )
-from zsar_cli.model.description import read_description, refuse_oversized
+from zsar_cli.model.description import Description, read_description, refuse_oversized
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separation
 from zsar_cli.model.parts import PLAIN, Parts
+from zsar_cli.model.sources import moved
 from zsar_cli.video.transforms import Preprocess
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -68,6 +69,7 @@ class Record:
     templates: str | None = None
     frames: int = 8
     data: str | None = None
+    data_root: str | None = None
     classes: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -235,6 +237,7 @@ class RecognizerModel(nn.Module):
             "format": 1,
             "zsar": __version__,
             "backbone": self.backbone.spec,
+            "backbone_fingerprint": None if backbone else self.backbone.fingerprint(),
             "architecture": self.backbone.model_cfg if backbone else None,
             "preprocess": json.loads(json.dumps(asdict(self.backbone.preprocess))) if backbone else None,
             "parts": asdict(self.parts),
@@ -250,8 +253,13 @@ class RecognizerModel(nn.Module):
             )
 
 
-def load_model(spec: str, *, device: str = "cpu", precision: str = "fp32") -> RecognizerModel:
+def load_model(
+    spec: str, *, device: str = "cpu", precision: str = "fp32", backbone: str | None = None
+) -> RecognizerModel:
     """Load a bundled model by name, a directory that ``zsar train`` wrote, or any backbone as a plain CLIP.
+
+    Args:
+        backbone: where the weights are now that such a directory was trained on, if they have moved.
 
     Raises:
         UsageError: nothing is found under ``spec``, or what is found is damaged or does not fit together.
@@ -259,8 +267,13 @@ def load_model(spec: str, *, device: str = "cpu", precision: str = "fp32") -> Re
     check_precision(precision)
     if is_recognizer(spec):
         directory = _directory(spec)
-        model = _load_directory(directory, device=device, precision=precision)
+        model = _load_directory(directory, device=device, precision=precision, base=backbone)
         model.record.name = spec if spec in BUNDLED else str(directory)
+    elif backbone is not None:
+        raise UsageError(
+            f"--backbone names the weights that a run was trained on, and {spec} is no folder that zsar train "
+            "wrote; leave it out."
+        )
     else:
         model = RecognizerModel(load_backbone(spec, device=device, precision=precision))
     return model.to(device).eval()
@@ -272,10 +285,35 @@ def is_recognizer(spec: str) -> bool:
 
 
 def _directory(spec: str) -> Path:
-    return ASSETS / spec if spec in BUNDLED else Path(spec)
+    return ASSETS / spec if spec in BUNDLED else Path(spec).expanduser()
 
 
-def _load_directory(directory: Path, *, device: str, precision: str) -> RecognizerModel:
+def _load_base(run: Path, said: Description, place: str | None, device: str) -> Backbone:
+    """The backbone that a run's modules were trained on, from where it was then or from ``place``; always the same one.
+
+    Raises:
+        UsageError: it is not there, or ``place`` holds other weights. Names the run and what it needs.
+    """
+    spec = said.backbone if place is None else moved(said.backbone, place)
+    try:
+        backbone = load_backbone(spec, device=device, precision="fp32")
+    except UsageError as error:
+        hint = "" if place else " If they lie elsewhere now, say where with --backbone PATH."
+        raise UsageError(
+            f"{run} holds only what was trained on top of {said.backbone}, and it cannot have these weights: "
+            f"{error}{hint}"
+        ) from error
+    if said.fingerprint is not None and backbone.fingerprint() != said.fingerprint:
+        raise UsageError(
+            f"{spec} holds other weights (fingerprint {backbone.fingerprint()}) than those that {run} was trained "
+            f"on ({said.backbone}, fingerprint {said.fingerprint}). Name these with --backbone PATH."
+        )
+    return backbone
+
+
+def _load_directory(
+    directory: Path, *, device: str, precision: str, base: str | None = None
+) -> RecognizerModel:
     said = read_description(directory / "config.yaml")
     weights = directory / "model.safetensors"
     try:
@@ -291,6 +329,8 @@ def _load_directory(directory: Path, *, device: str, precision: str) -> Recogniz
         raise UsageError(f"{weights} holds values that are not finite; train or copy it again.")
 
     refuse_oversized(tensors, directory, said.architecture, said.parts)
+    if said.architecture is not None and base is not None:
+        raise UsageError(f"{directory} holds all of its weights; leave --backbone out.")
     if said.architecture is not None:
         backbone = Backbone.from_config(said.architecture, preprocess=said.preprocess, spec=said.backbone)
         size = getattr(backbone.clip.visual, "image_size", backbone.preprocess.size)
@@ -300,7 +340,7 @@ def _load_directory(directory: Path, *, device: str, precision: str) -> Recogniz
             )
         expected = None
     else:
-        backbone = load_backbone(said.backbone, device=device, precision="fp32")
+        backbone = _load_base(directory, said, base, device)
         expected = {f"backbone.{name}" for name in backbone.state_dict()}
     model = RecognizerModel(backbone, said.parts, Record(**said.remembered))
     model.beta = said.beta

@@ -82,6 +82,37 @@ def find_source(spec: str) -> Source:
     return Source(spec, arch, model_cfg, settings, arch, str(path), weights)
 
 
+def moved(spec: str, place: str) -> str:
+    """The name of a backbone whose weights lie at ``place`` now: a file, a folder, or ``ARCH/path`` as it stands.
+
+    A bare file, or a folder that holds a file of the old name, is read as the architecture that it was before.
+    """
+    found = existing(place)
+    if found is None or (found / CONFIG).is_file() or (found.is_file() and (found.parent / CONFIG).is_file()):
+        return place
+    import open_clip
+
+    arch, _, old = spec.partition("/")
+    inside = found / Path(old).name
+    weights = inside if found.is_dir() and inside.is_file() else found
+    return f"{arch}/{weights.resolve()}" if arch in open_clip.list_models() else str(weights)
+
+
+def from_anywhere(spec: str) -> str:
+    """The name of a backbone with the path in it absolute, if there is one."""
+    whole = existing(spec)
+    if whole is not None and any((folder / CONFIG).is_file() for folder in (whole, whole.parent)):
+        return str(whole.absolute())
+    arch, _, rest = spec.partition("/")
+    path = existing(rest) if rest else None
+    if path is None:
+        return spec
+    import open_clip
+
+    tagged = arch in open_clip.list_models() and open_clip.get_pretrained_cfg(arch, rest)
+    return spec if tagged else f"{arch}/{path.absolute()}"
+
+
 def _from_directory(directory: Path, weights: Path | None) -> Source:
     """A directory in the form that open_clip pushes to the hub."""
     model_cfg, preprocess_cfg = _read_config(directory / CONFIG)
