@@ -146,6 +146,11 @@ def make_plan(
             f"{definition.name} has no test videos: these are its {definition.validation} ones, by which zsar train "
             "chooses best/"
         )
+    for part in plan.parts:
+        if len(part.labels) == 1:
+            plan.notes.append(
+                f"{part.name} has one label only, which every video is given: its top-1 says nothing"
+            )
     if protocol == "few-shot" or shots:
         _draw_shots(plan, source, shots, seed)
     return plan

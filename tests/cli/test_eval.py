@@ -213,6 +213,64 @@ def test_a_run_is_evaluated_on_what_it_was_trained_on(
     assert all(numbers[part]["top1"] == found["parts"][part]["top1"] for part in numbers)
 
 
+def own_run(zsar, folder: Path, data: Path, clip: Path) -> Path:
+    done = zsar(
+        "train", "-c", "modules", "--data", data, "--model", clip, "-o", folder, "--steps", 1, "--batch-size", 2,
+        "--parts-width", 16, "--parts-queries", 1, "--parts-layers", 1, "--parts-heads", 2, *SHORT,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    return folder
+
+
+def test_classes_seen_in_training_are_not_called_zero_shot(zsar, tmp_path: Path, tiny_clip_dir: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for purpose, names in (("train", ("run", "jump")), ("val", ("run", "jump")), ("test", ("run", "jump"))):
+        for name in names:
+            write_video(tmp_path / "data" / purpose / name / "a.mp4")
+    run = own_run(zsar, tmp_path / "run", tmp_path / "data", tiny_clip_dir)
+    dry = zsar("eval", "--model", run, "--dry-run")
+    assert "(classes seen in training; the data that the model was trained on)" in dry.out
+    done = zsar("eval", "--model", run, "--report", tmp_path / "report", *SHORT)
+    assert done.code == 0, done.err
+    found = results_of(tmp_path / "report")
+    assert found["protocol"] == "classes seen in training"
+    assert (found["labels_seen_in_training"], found["labels_not_seen_in_training"]) == (2, 0)
+    assert not found["notes"]
+    assert "zero-shot" not in done.out
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Protocol: classes seen in training." in page
+    assert "2 of 2 labels are classes that the model was trained on" in page
+    assert "FROSTER" not in page  # no published number is of this data
+    write_video(tmp_path / "other" / "Run" / "a.mp4")
+    write_video(tmp_path / "other" / "swim" / "a.mp4")
+    partly = zsar("eval", "--model", run, "--data", tmp_path / "other", "--format", "json", *SHORT)
+    assert json.loads(partly.out)["protocol"] == "some classes seen in training"
+    assert json.loads(partly.out)["labels_not_seen_in_training"] == 1
+    plain = zsar("eval", "--model", tiny_clip_dir, "--data", tmp_path / "other", "--format", "json", *SHORT)
+    assert json.loads(plain.out)["protocol"] == "zero-shot"
+
+
+def test_what_is_no_test_is_said(zsar, tmp_path: Path, tiny_clip_dir: Path) -> None:
+    for name in ("run", "jump"):
+        write_video(tmp_path / "flat" / name / "a.mp4")
+        for purpose in ("train", "val"):
+            write_video(tmp_path / "two" / purpose / name / "a.mp4")
+    run = own_run(zsar, tmp_path / "run", tmp_path / "flat", tiny_clip_dir)
+    assert "the model learned from these very videos" in zsar("eval", "--model", run, "--dry-run").out
+    assert (
+        "learned from"
+        not in zsar("eval", "--model", tiny_clip_dir, "--data", tmp_path / "flat", "--dry-run").out
+    )
+    chosen_by = zsar("eval", "--model", tiny_clip_dir, "--data", tmp_path / "two", "--dry-run")
+    assert (
+        "two has no test videos: these are its val ones, by which zsar train chooses best/" in chosen_by.out
+    )
+    write_video(tmp_path / "one" / "run" / "a.mp4")
+    alone = zsar("eval", "--model", tiny_clip_dir, "--data", tmp_path / "one", *SHORT)
+    assert alone.code == 0, alone.err
+    assert "one label only" in alone.out
+
+
 def test_what_is_chosen(tmp_path: Path) -> None:
     assert evaluation_choice.choose(None, None).model == "motion-tiny"
     assert evaluation_choice.choose(None, None).data == "motion-shapes"

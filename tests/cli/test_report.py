@@ -105,6 +105,28 @@ def test_mistakes_are_shown_and_labels_cannot_become_markup(report):
     assert "&lt;b&gt;bold &amp; brave" in text
 
 
+def test_the_matrix_has_perfect_classes_too(monkeypatch):
+    from zsar_cli import report
+
+    shown = []
+    matrix = report._matrix
+    monkeypatch.setattr(report, "_matrix", lambda known, names: shown.append(names) or matrix(known, names))
+
+    def record(label, answer):
+        return {"label": label, "rank": int(label != answer), "top": [[answer, 0.5]]}
+
+    text = report._confusions([record("a", "a"), record("b", "c"), record("c", "c")])
+    assert shown.pop() == ["a", "b", "c"]
+    assert "take part in most mistakes" not in text
+    text = report._confusions([record("a", "a"), record("b", "b")])
+    assert shown.pop() == ["a", "b"]
+    assert "No video was given a wrong label" in text
+    many = [record(f"{n:02d}", f"{(n + (n == 7)) % 50:02d}") for n in range(50)]
+    text = report._confusions(many)
+    assert {"07", "08"} <= set(shown.pop())
+    assert "The 40 classes of 50 that take part in most mistakes" in text
+
+
 def test_worst_mistakes_are_the_surest_wrong_ones():
     def record(video, rank, confidence):
         return {"video": video, "rank": rank, "label": "x", "top": [["y", confidence]]}

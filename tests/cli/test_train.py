@@ -250,6 +250,73 @@ def test_few_shots_and_a_dry_run(zsar, videos, tmp_path, tiny_clip_dir):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_list_of_numbers_is_trained_on_with_the_names_of_its_classes(zsar, videos, tmp_path, tiny_clip_dir):
+    listed = sorted(videos.rglob("*.mp4"))
+    (tmp_path / "list.txt").write_text(
+        "".join(f"{path} {int(path.parent.name == 'waving')}\n" for path in listed)
+    )
+    (tmp_path / "names.txt").write_text("clapping hands\nwaving\n")
+    options = ("--data", tmp_path / "list.txt", "--model", tiny_clip_dir, "-c", "modules", *SMALL)
+    options += ("--output", tmp_path / "run", "--steps", 1, "--batch-size", 2, "--frames", 2, "--workers", 0)
+    unnamed = zsar("train", *options)
+    assert unnamed.code == 2
+    assert "--labels" in unnamed.err
+    done = zsar("train", *options, "--labels", tmp_path / "names.txt")
+    assert done.code == 0, done.err
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["classes"] == [
+        "clapping hands",
+        "waving",
+    ]
+    (tmp_path / "names.txt").unlink()  # the run has the names
+    evaluated = zsar("eval", "--model", tmp_path / "run", "--format", "json")
+    assert evaluated.code == 0, evaluated.err
+    assert json.loads(evaluated.out)["parts"]["test"]["videos"] == 12
+
+
+def test_clips_of_a_folder_val_choose_the_best_model(zsar, videos, tmp_path, tiny_clip_dir):
+    for path in videos.rglob("*.mp4"):
+        purpose = ("train", "val", "test")[int(path.stem) % 3 if int(path.stem) < 4 else 0]
+        (tmp_path / "data" / purpose / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / purpose / path.parent.name / path.name).symlink_to(path)
+    options = ("train", "-c", "modules", "--data", tmp_path / "data", "--model", tiny_clip_dir, *SMALL)
+    options += ("--output", tmp_path / "run", "--steps", 1, "--batch-size", 2, "--frames", 2, "--workers", 0)
+    dry = zsar(*options, "--dry-run")
+    assert "10 clips of 2 classes" in dry.out  # none is held out of them
+    assert "held out   1 clips (val)" in dry.out
+    done = zsar(*options)
+    assert done.code == 0, done.err
+    assert [row["step"] for row in rows(tmp_path / "run") if "held_out_top1" in row] == [1]
+    assert "held out   0 clips" in zsar(*options, "--holdout", 0, "--dry-run").out
+    (tmp_path / "data" / "val" / "jumping").mkdir()
+    (tmp_path / "data" / "val" / "jumping" / "x.mp4").symlink_to(next(videos.rglob("*.mp4")))
+    other = zsar(*options, "--dry-run")
+    assert "held out   1 clips (val)" in other.out
+    assert "classes that are not trained on, such as 'jumping'" in other.err
+
+
+def test_on_a_cpu_the_recipes_train_in_fp32(zsar, videos, tmp_path, tiny_clip_dir):
+    for name in ("kinetics", "modules"):
+        run = tmp_path / name
+        done = zsar(
+            *("train", "-c", name, "--data", videos, "--model", tiny_clip_dir, "--output", run, *SMALL),
+            *("--steps", 1, "--batch-size", 2, "--accumulate", 1, "--frames", 2, "--workers", 0),
+            *("--device", "cpu"),
+        )
+        assert done.code == 0, done.err
+        assert json.loads((run / "recipe.json").read_text())["precision"] == "fp32"
+
+
+def test_a_model_that_is_named_is_not_trained_from_scratch(zsar, recipe, tmp_path):
+    """A recipe's architecture is for training from scratch; --model has the last word."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert zsar("train", "-c", recipe, "-o", first).code == 0
+    done = zsar(
+        "train", "-c", recipe, "-o", second, "--model", first, "--steps", 1, "--lr", 0, "--module-lr", 0
+    )
+    assert done.code == 0, done.err
+    assert same_weights(first, second)
+
+
 def test_a_model_of_zsars_own_is_trained_further(zsar, recipe, videos, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     assert zsar("train", "-c", recipe, "-o", first).code == 0
