@@ -20,7 +20,7 @@ from hostile_loads import Task
 
 from tests.video_files import frame_number, write_video
 from zsar_cli.errors import VideoError
-from zsar_cli.video import workers
+from zsar_cli.video import keeper
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Augmentation, Preprocess
 from zsar_cli.video.workers import Clip, ClipRequest, DecodePool, StreamRequest, load_clip
@@ -61,7 +61,7 @@ def test_a_worker_that_dies_hangs_or_balloons_costs_only_its_own_video(deed, kin
 
 
 def test_a_worker_makes_way_for_a_fresh_one(monkeypatch):
-    monkeypatch.setattr(workers, "LIFETIME", 2)
+    monkeypatch.setattr(keeper, "LIFETIME", 2)
     with DecodePool(1, load=hostile_loads.load) as pool:
         results = list(pool.imap(Task(number) for number in range(5)))
     assert [number for number, _ in results] == list(range(5))

@@ -8,12 +8,15 @@ import pickle
 import queue
 import struct
 import threading
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from zsar_cli.errors import VideoError
 
 GRACE = 5.0  # s after which the kernel ends a worker that nobody killed in time
 HEADER = struct.Struct("<Q")
+READY = b"\0zsar: ready\n"
+MOST_BEFORE_READY = 2**16  # bytes
 
 
 def serve() -> None:
@@ -22,35 +25,46 @@ def serve() -> None:
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)  # libraries that print must not spoil the answers
     os.dup2(silent, 2)
-    send(answers, ("ready", None))
+    answers.write(READY)
+    answers.flush()
     jobs: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     limited = False
     while True:
-        load, request, streamed, timeout, memory_limit = pickle.loads(jobs.get())
+        try:
+            load, request, streamed, timeout, memory_limit = pickle.loads(jobs.get())
+        except Exception as error:  # such as a function from a module that is not to be found here
+            send_bytes(answers, pickled(("error", RuntimeError(f"{type(error).__name__}: {error}"))))
+            continue
         if not limited:
             _limit_memory(memory_limit)
             limited = True
         _alarm(timeout + GRACE)
-        try:
-            if streamed:
-                for chunk in load(request):
-                    _alarm(0)  # waiting for the consumer is no fault of the video
-                    send(answers, ("item", chunk))
-                    _alarm(timeout + GRACE)
-                reply: tuple[str, Any] = ("end", None)
-            else:
-                reply = ("item", load(request))
-        except MemoryError:
-            message = "decoding needed more memory than a worker may use; the frames may be very large"
-            reply = ("error", VideoError("memory", message))
-        except VideoError as error:
-            reply = ("error", error)
-        except Exception as error:
-            reply = ("error", VideoError("unreadable", f"decoding failed ({type(error).__name__}: {error})"))
+        for answer in _answers(load, request, streamed):
+            _alarm(0)  # waiting for the consumer is no fault of the video
+            send_bytes(answers, answer)
+            _alarm(timeout + GRACE)
         _alarm(0)
-        send(answers, reply)
-        del reply
+
+
+def _answers(load: Callable[[Any], Any], request: Any, streamed: bool) -> Iterator[bytes]:
+    """What the job comes to, pickled: an item, or a stream's items and its end; an error in place of the rest."""
+    try:
+        if streamed:
+            for chunk in load(request):
+                yield pickled(("item", chunk))
+            yield pickled(("end", None))
+        else:
+            yield pickled(("item", load(request)))
+        return
+    except MemoryError:
+        message = "decoding needed more memory than a worker may use; the frames may be very large"
+        failed = VideoError("memory", message)
+    except VideoError as error:
+        failed = error
+    except Exception as error:
+        failed = VideoError("unreadable", f"decoding failed ({type(error).__name__}: {error})")
+    yield pickled(("error", failed))
 
 
 def _listen(jobs: queue.Queue[bytes]) -> None:
@@ -82,19 +96,41 @@ def _limit_memory(limit: int) -> None:
         pass
 
 
-def send(pipe: IO[bytes], message: Any) -> None:
-    data = pickle.dumps(message, protocol=5)
+def pickled(message: Any) -> bytes:
+    """The message as it goes through the pipe."""
+    return pickle.dumps(message, protocol=5)
+
+
+def send_bytes(pipe: IO[bytes], data: bytes) -> None:
+    """Write a pickled message."""
     pipe.write(HEADER.pack(len(data)))
     pipe.write(data)
     pipe.flush()
 
 
-def receive(pipe: IO[bytes]) -> Any:
-    return pickle.loads(receive_bytes(pipe))
+def await_ready(pipe: IO[bytes]) -> None:
+    """Read until a worker says that it is ready. EOFError where it ends before, or says too much.
+
+    What Python's own start prints, such as a ``sitecustomize``, goes the same way.
+    """
+    seen = b""
+    while not seen.endswith(READY):
+        seen += bytes(_exactly(pipe, 1))
+        if len(seen) > MOST_BEFORE_READY:
+            raise EOFError
 
 
-def receive_bytes(pipe: IO[bytes]) -> bytes:
-    return bytes(_exactly(pipe, HEADER.unpack(bytes(_exactly(pipe, HEADER.size)))[0]))
+def receive(pipe: IO[bytes], most: int) -> Any:
+    """The next message, of at most so many bytes. EOFError, ValueError or what unpickling raises where it is none."""
+    return pickle.loads(receive_bytes(pipe, most))
+
+
+def receive_bytes(pipe: IO[bytes], most: int | None = None) -> bytes:
+    """The next message, still pickled."""
+    (size,) = HEADER.unpack(bytes(_exactly(pipe, HEADER.size)))
+    if most is not None and size > most:
+        raise ValueError(f"a message of {size} bytes")
+    return bytes(_exactly(pipe, size))
 
 
 def _exactly(pipe: IO[bytes], size: int) -> bytearray:

@@ -1,0 +1,86 @@
+"""How many cores and how much memory this process may use: what the machine has, less what it is not given."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+UNLIMITED = 2**60  # bytes; cgroup v1 writes a number near 2^63 where there is no limit
+
+
+def available_cores() -> int:
+    """Cores for this process: those of its affinity, at most its cgroups' quota, shared among torchrun's processes.
+
+    A quota of 1.5 cores counts as one: a thread that the kernel stops in the middle of a product lets all others wait.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not Linux
+        cores = os.cpu_count() or 1
+    quota = min(_quotas(), default=float(cores))
+    return max(1, int(min(cores, quota)) // _processes_here())
+
+
+def available_memory() -> int:
+    """Bytes: the machine's memory, at most what its cgroups allow; 8 GB where neither can be told."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        total = 8 * 2**30
+    limits = [
+        *(_number(folder / "memory.max") for folder in _cgroups("")),
+        *(_number(folder / "memory.limit_in_bytes") for folder in _cgroups("memory")),
+    ]
+    return min([total, *(int(limit) for limit in limits if limit is not None and 0 < limit < UNLIMITED)])
+
+
+def _processes_here() -> int:
+    """The processes that torchrun started on this machine, which share its cores."""
+    with contextlib.suppress(ValueError):
+        if "MASTER_ADDR" in os.environ:
+            return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return 1
+
+
+def _quotas() -> Iterator[float]:
+    """Cores that each cgroup around this process may use, where it has a limit."""
+    for folder in _cgroups(""):
+        quota, period = _number(folder / "cpu.max"), _number(folder / "cpu.max", 1)
+        if quota and period and quota > 0:
+            yield quota / period
+    for folder in _cgroups("cpu"):
+        quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+        if quota and period and quota > 0:  # -1: no limit
+            yield quota / period
+
+
+def _cgroups(controller: str) -> Iterator[Path]:
+    """The folders of this process's cgroup and of those around it; ``controller``: v1's, or "" for v2.
+
+    In a container the path may be the host's, which is not to be seen here; the mount itself is the container's then.
+    """
+    try:
+        lines = OWN_CGROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, names, path = [*line.split(":", 2), "", ""][:3]
+        if controller not in names.split(","):
+            continue
+        mount = CGROUPS / names if controller else CGROUPS
+        if controller and not mount.is_dir():
+            mount = CGROUPS / controller
+        own = mount / path.lstrip("/")
+        yield from (folder for folder in (own, *own.parents) if folder == mount or mount in folder.parents)
+
+
+def _number(file: Path, place: int = 0) -> float | None:
+    """A number in a file of the kernel's; None where there is none (such as "max")."""
+    try:
+        return float(file.read_text(encoding="ascii").split()[place])
+    except (OSError, ValueError, IndexError):
+        return None
