@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from fractions import Fraction
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tests.video_files import frame_number, write_video
@@ -19,7 +22,7 @@ from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.recognizer import VideoEncoding
 from zsar_cli.prompts import PromptEmbeddings
 from zsar_cli.records import Failure
-from zsar_cli.video.grid import GridRequest, cells, load_grid, window_starts
+from zsar_cli.video.grid import GridRequest, Span, cells, last_span, load_grid, spans
 from zsar_cli.video.sampling import segment_indices
 from zsar_cli.video.transforms import Preprocess
 from zsar_cli.video.workers import DecodePool
@@ -147,23 +150,54 @@ def test_video_shorter_than_a_window_is_one_segment(tmp_path):
     assert model.seen == 8  # as many as a window has, as predict would take
 
 
-def test_windows_and_cells_cover_everything_once():
+def windows_of(shown, duration, frames, stride, step) -> list[Span]:
+    found = [span for _, span in spans(shown, 0, round(duration / step), frames, max(stride / step, 1.0))]
+    last = last_span(found[-1] if found else None, duration, frames, step)
+    return found + ([last] if last else [])
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_windows_and_cells_cover_everything_once(busy):
     for duration, frames, stride, step in (
         (61, 8, 2, 0.5),
         (10.2, 8, 1.3, 0.25),
         (7.9, 4, 3, 1),
         (3, 8, 3, 0.4),
     ):
-        starts = window_starts(duration, frames, stride, step)
-        assert starts == sorted(set(starts))
-        assert starts[-1] + frames == max(frames, round(duration / step))
-        parts = cells(starts, frames)
+        total = max(frames, round(duration / step))
+        shown = list(range(total)) if busy else [0, 3, 25]
+        windows = windows_of(shown, duration, frames, stride, step)
+        if busy:
+            assert all(w.end - w.start == frames for w in windows)
+            assert [w.start for w in windows[:-1]] == [
+                round(n * stride / step) for n in range(len(windows) - 1)
+            ]
+        assert windows == sorted(windows, key=lambda w: w.start)
+        assert windows[-1].end == total
+        parts = cells(windows)
         assert parts[0][0] == 0
         assert [p[1] for p in parts[:-1]] == [p[0] for p in parts[1:]]
-        assert parts[-1][1] == starts[-1] + frames
+        assert parts[-1][1] == total
         for first, end, covering in parts:
-            inside = [n for n, s in enumerate(starts) if s <= first and end <= s + frames]
+            inside = [n for n, w in enumerate(windows) if w.start <= first and end <= w.end]
             assert list(covering) == inside
+
+
+@given(
+    gaps=st.lists(st.integers(1, 10**12), max_size=30),
+    frames=st.integers(1, 40),
+    share=st.floats(0.03, 1),
+    tail=st.integers(1, 10**9),
+)
+def test_there_are_as_many_windows_as_frames_call_for_however_far_apart_they_are(gaps, frames, share, tail):
+    shown = [0, *accumulate(gaps)]
+    stride = max(1.0, share * frames)
+    found = [span for _, span in spans(shown, 0, shown[-1] + tail, frames, stride)]
+    assert len(found) <= (len(gaps) + 1) * (frames / stride + 3)
+    assert all(one.start < other.start <= one.end for one, other in pairwise(found))  # no gaps
+    for span in found:
+        if span.end - span.start > frames:  # several windows: nothing changes in them
+            assert not any(span.start < tick < span.end for tick in shown)
 
 
 def test_stride_longer_than_a_window_is_refused():
@@ -175,7 +209,7 @@ def test_failures_have_their_place_and_a_damaged_end_costs_only_the_end(tmp_path
     good = write_colours(tmp_path / "good.mp4", [(COLOURS["red"], 3)])
 
     class Pool(DecodePool):
-        def stream(self, requests, load=None):
+        def stream(self, requests, load=None, stop=None):
             for request in requests:
                 yield breaking(load(request), request.path)
 

@@ -10,6 +10,7 @@ Neighbouring stretches with the same answer become one segment.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
 from zsar_cli.records import NONE_OF_THESE, Failure, LabelScore
 from zsar_cli.run_log import StageTimes
-from zsar_cli.video.grid import GridChunk, GridRequest, cells, load_grid, window_start, window_starts
+from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, spans
 from zsar_cli.video.workers import DecodePool
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 WINDOWS_AT_ONCE = 16  # through the motion modules together
 SCORED_AT_ONCE = 1024
+MOST_WINDOWS = 250_000  # of one video: what they say is kept to its end; at the default stride, 138 hours
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def run_windows(
             paths.append(path)
             yield GridRequest(path, options.window, options.frames, model.preprocess, options.decoder)
 
-    for number, chunks in enumerate(pool.stream(requests(), load_grid)):
+    for number, chunks in enumerate(pool.stream(requests(), load_grid, stop)):
         path = paths[number]
         slider = _Slider(model, options)
         warning = None
@@ -135,6 +137,12 @@ def run_windows(
                     return
                 with times.measured("model"), memory_explained("use fewer --frames, a longer --stride"):
                     report(slider.take(chunk))
+                if len(slider.spans) > MOST_WINDOWS:
+                    raise VideoError(
+                        "too_long", f"these are more than {MOST_WINDOWS:,} windows; make --stride longer"
+                    )
+            if stop.is_set():
+                return
         except VideoError as error:
             if not slider.shown:
                 yield Failure(path, error.kind, error.message)
@@ -151,8 +159,9 @@ class _Slider:
 
     model: RecognizerModel
     options: WindowOptions
-    embeddings: list[Tensor] = field(default_factory=list)  # of each window, (E,)
-    starts: list[int] = field(default_factory=list)
+    embeddings: list[Tensor] = field(default_factory=list)  # of each span of windows, (E,)
+    spans: list[Span] = field(default_factory=list)
+    number: int = 0  # of the next window
     step: float = 0.0
     duration: float = 0.0  # s so far
     promised: float = 0.0  # s in all, by the file's index
@@ -175,42 +184,44 @@ class _Slider:
 
     def finish(self, whole: bool) -> None:
         """The windows that only the video's end completes. ``whole``: it was read to its end."""
-        if whole:
+        if whole and self.promised > 0:
             self.duration = self.promised
-        wanted = window_starts(self.duration, self.options.frames, self._stride, self.step)
-        self._embed(wanted[len(self.starts) :])
+        self._slide(round(self.duration / self.step))
+        last = last_span(
+            self.spans[-1] if self.spans else None, self.duration, self.options.frames, self.step
+        )
+        self._embed([last] if last else [])
 
     @property
     def _stride(self) -> float:
-        # A video shorter than a window is one window of its own length; its stride shrinks along
-        return min(self.options.stride, self.step * self.options.frames)
+        """In ticks; windows start on ticks. A video shorter than a window is one window; its stride shrinks along."""
+        return min(max(self.options.stride / self.step, 1.0), float(self.options.frames))
 
     def _slide(self, end: int) -> None:
         """Every window whose ticks lie before ``end``."""
-        ready: list[int] = []
-        while True:
-            start = window_start(len(self.starts) + len(ready), self._stride, self.step)
-            if start + self.options.frames > end:
-                break
-            ready.append(start)
+        frames = self.options.frames
+        ready: list[Span] = []
+        for number, span in spans([tick for tick, _ in self.shown], self.number, end, frames, self._stride):
+            ready.append(span)
+            self.number = number
         self._embed(ready)
         # The last window ends with the video: it may reach back a window from here
-        keep = min(start, end - self.options.frames)
-        while len(self.shown) > 1 and self.shown[1][0] <= keep:
-            self.shown.pop(0)
+        keep = min(round(self.number * self._stride), end - frames)
+        gone = bisect_right([tick for tick, _ in self.shown], keep) - 1
+        del self.shown[: max(gone, 0)]
 
-    def _embed(self, starts: list[int]) -> None:
+    def _embed(self, some: list[Span]) -> None:
         import torch
 
-        for first in range(0, len(starts), WINDOWS_AT_ONCE):
-            part = starts[first : first + WINDOWS_AT_ONCE]
-            windows = [self._window(start) for start in part]
+        for first in range(0, len(some), WINDOWS_AT_ONCE):
+            part = some[first : first + WINDOWS_AT_ONCE]
+            windows = [self._window(span.start) for span in part]
             stacked = type(windows[0])(
                 torch.stack([w.embedding for w in windows]), torch.stack([w.tokens for w in windows])
             )
             with torch.inference_mode():
                 self.embeddings += list(self.model.encode_video(stacked).embedding)
-        self.starts += starts
+        self.spans += some
 
     def _window(self, start: int) -> FrameFeatures:
         """The features (T, ...) of the frames that are on show at the window's ticks."""
@@ -254,7 +265,7 @@ def _timeline(
         return Failure(
             path, "not_finite", "the model's numbers overflowed on this video; use --precision fp32"
         )
-    parts, doubt = cells(slider.starts, options.frames), windows.unknown.tolist()
+    parts, doubt = cells(slider.spans), windows.unknown.tolist()
     surest = [min(covering, key=lambda window: doubt[window]) for _, _, covering in parts]
     table = _Scores(windows.score[surest], windows.yes[surest], windows.unknown[surest])
     times = [min(first * slider.step, slider.duration) for first, _, _ in parts] + [slider.duration]

@@ -7,14 +7,17 @@ the steps. A window is T ticks in a row: neighbouring windows share frames, and 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
+from zsar_cli.errors import VideoError
 from zsar_cli.video.decode import VideoInfo, iter_frames, planned_info
 from zsar_cli.video.transforms import Preprocess, resize_and_crop
+
+MOST_TICKS = 2**50  # whole numbers that floats still tell apart, with room to reckon
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
     """
     planned = planned_info(request.path)
     step = min(request.window, planned.duration) / request.frames
+    # NaN is none of these
+    if not (planned.duration > 0 and planned.fps > 0 and step > 0 and planned.duration / step < MOST_TICKS):
+        raise VideoError(
+            "unreadable", "the time stamps of this video go beyond all measure; it is damaged or was made so"
+        )
     # The frame on show at a tick is the last that began before it; as times are rounded, a hair after will do
     frame = 1 / planned.fps
     first = step / 2 - frame + min(0.001, frame / 4)
@@ -58,32 +66,52 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
         resize=lambda pixels: resize_and_crop(pixels, request.preprocess),
         chunk=request.chunk,
     ):
-        ticks = np.floor((part.times - first) / step + 1e-6).astype(np.int64)
+        ticks = np.floor(np.minimum((part.times - first) / step + 1e-6, MOST_TICKS)).astype(np.int64)
         yield GridChunk(part.frames, ticks, step, part.info, part.warning)
 
 
-def window_start(number: int, stride: float, step: float) -> int:
-    """The first tick of the window that starts ``number`` strides into the video."""
-    return round(number * stride / step)
+@dataclass(frozen=True)
+class Span:
+    """Windows in a row that see the same, as one: the first tick of the first, and the end of the last."""
+
+    start: int
+    end: int
 
 
-def window_starts(duration: float, frames: int, stride: float, step: float) -> list[int]:
-    """The first tick of every window over ``duration`` s; the last ends with the video."""
+def spans(
+    shown: Sequence[int], number: int, end: int, frames: int, stride: float
+) -> Iterator[tuple[int, Span]]:
+    """Windows from the ``number``-th on that end by tick ``end``, each with the number of the one behind it.
+
+    However long a frame stays on show, the windows that see nothing else are one span: as many spans as the frames
+    call for, and not as many as the time stamps, which may be anything.
+
+    Args:
+        shown: the ticks at which frames come on show, rising.
+        stride: in ticks, at least 1.
+    """
+    while (start := round(number * stride)) + frames <= end:
+        place = bisect_right(shown, start)
+        until = min(shown[place], end) if place < len(shown) else end
+        last = max(number, int((until - frames) / stride))
+        while last > number and round(last * stride) + frames > until:
+            last -= 1
+        number = last + 1
+        yield number, Span(start, round(last * stride) + frames)
+
+
+def last_span(last: Span | None, duration: float, frames: int, step: float) -> Span | None:
+    """The window that ends with a video of ``duration`` s, where the ``last`` on the grid ends before."""
     total = max(frames, round(duration / step))
-    starts: list[int] = []
-    while (start := window_start(len(starts), stride, step)) + frames <= total:
-        starts.append(start)
-    if starts[-1] + frames < total:
-        starts.append(total - frames)
-    return starts
+    return Span(total - frames, total) if last is None or last.end < total else None
 
 
-def cells(starts: list[int], frames: int) -> list[tuple[int, int, range]]:
+def cells(windows: Sequence[Span]) -> list[tuple[int, int, range]]:
     """Cut time where a window starts or ends: (first tick, end, the windows that cover it), without gaps."""
-    edges = sorted({*starts, *(start + frames for start in starts)})
+    starts, ends = [window.start for window in windows], [window.end for window in windows]
     found = []
-    for first, end in pairwise(edges):
-        covering = range(bisect_left(starts, end - frames), bisect_right(starts, first))
+    for first, end in pairwise(sorted({*starts, *ends})):
+        covering = range(bisect_left(ends, end), bisect_right(starts, first))
         if covering:
             found.append((first, end, covering))
     return found

@@ -187,62 +187,75 @@ class DecodePool:
                     yield error
             return
         for job in self._submitted(requests, self.load, streamed=False):
-            kind, value = self._reply(job)
+            kind, value = self._next(job.replies, None, None)
             if kind == "error" and not isinstance(value, VideoError):
                 raise value
             yield value
 
     def stream(
-        self, requests: Iterable[Any], load: Callable[..., Any] = load_stream
+        self,
+        requests: Iterable[Any],
+        load: Callable[..., Any] = load_stream,
+        stop: threading.Event | None = None,
     ) -> Iterator[Iterator[Any]]:
         """For each request, in order, an iterator over its chunks that raises VideoError where it fails.
 
-        A worker waits while its chunks are not taken. What is left when the next one is asked for is lost.
+        A worker waits while its chunks are not taken. What is left when the next one is asked for is lost. Once
+        ``stop`` is set, everything ends soon, whatever a worker does and however long the next request is in coming.
         """
+        stop = stop or threading.Event()
         if not self._keepers:
             for request in requests:
                 yield load(request)
             return
-        for job in self._submitted(requests, load, streamed=True):
-            chunks = self._chunks(job)
+        for job in self._submitted(requests, load, streamed=True, stop=stop):
+            chunks = self._chunks(job, stop)
             yield chunks
             with contextlib.suppress(VideoError):
                 for _ in chunks:  # whatever was not taken makes room
                     pass
 
-    def _chunks(self, job: Job) -> Iterator[Any]:
+    def _chunks(self, job: Job, stop: threading.Event) -> Iterator[Any]:
         while True:
-            kind, value = self._reply(job)
+            kind, value = self._next(job.replies, stop, otherwise=("end", None))
             if kind == "error":
                 raise value
             if kind == "end":
                 return
             yield value
 
-    def _reply(self, job: Job) -> tuple[str, Any]:
-        while True:
+    def _next(self, waiting: queue.Queue[Any], stop: threading.Event | None, otherwise: Any) -> Any:
+        """What comes next, in short waits: a signal's handler runs in this thread, and sets ``stop``."""
+        while not (stop and stop.is_set()):
             try:
-                return job.replies.get(timeout=1)
+                return waiting.get(timeout=0.5)
             except queue.Empty:
                 if self.closed.is_set():
                     raise RuntimeError("the decode pool was closed while it was in use") from None
+        return otherwise
 
-    def _submitted(self, requests: Iterable[Any], load: Callable[..., Any], streamed: bool) -> Iterator[Job]:
+    def _submitted(
+        self,
+        requests: Iterable[Any],
+        load: Callable[..., Any],
+        streamed: bool,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Job]:
         """Jobs in order, each handed to the workers up to ``ahead`` before it is yielded."""
         room = threading.Semaphore(self.ahead)
         order: queue.Queue[Job | BaseException | None] = queue.Queue()
-        stop = threading.Event()
+        left = threading.Event()
 
         def feed() -> None:
             try:
                 for request in requests:
                     while not room.acquire(timeout=0.5):
-                        if stop.is_set() or self.closed.is_set():
+                        if left.is_set() or self.closed.is_set():
                             return
-                    if stop.is_set() or self.closed.is_set():
+                    if left.is_set() or self.closed.is_set():
                         return
                     replies: queue.Queue[tuple[str, Any]] = queue.Queue(BUFFERED_CHUNKS if streamed else 0)
-                    job = Job(request, load, replies, streamed, stop)
+                    job = Job(request, load, replies, streamed, left)
                     order.put(job)
                     if isinstance(request, Ready):
                         replies.put(("item", request.result))
@@ -254,10 +267,10 @@ class DecodePool:
 
         threading.Thread(target=feed, daemon=True, name="zsar-requests").start()
         try:
-            while (job := order.get()) is not None:
+            while (job := self._next(order, stop, None)) is not None:
                 if isinstance(job, BaseException):
                     raise job
                 yield job
                 room.release()
         finally:
-            stop.set()
+            left.set()
