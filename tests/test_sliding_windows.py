@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -33,8 +34,13 @@ GREY = (128, 128, 128)
 EXACT = Preprocess(size=(64, 160))  # the size of the numbered videos: nothing is cut off
 
 
-def write_colours(path: Path, scenes: list[tuple[tuple[int, int, int], float]], rate: int = 10) -> Path:
-    """A video of plain colours, each for so many seconds."""
+def write_colours(
+    path: Path,
+    scenes: list[tuple[tuple[int, int, int], float]],
+    rate: int = 10,
+    stamps: Sequence[int] = range(10**6),
+) -> Path:
+    """A video of plain colours, each for so many seconds; ``stamps`` says when each frame is shown instead."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=rate, options={"preset": "ultrafast"})
         stream.codec_context.thread_count = 1
@@ -45,7 +51,7 @@ def write_colours(path: Path, scenes: list[tuple[tuple[int, int, int], float]], 
             for _ in range(round(seconds * rate)):
                 pixels = np.full((32, 32, 3), colour, np.uint8)
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                frame.pts, frame.time_base = number, Fraction(1, rate)
+                frame.pts, frame.time_base = stamps[number], Fraction(1, rate)
                 output.mux(stream.encode(frame))
                 number += 1
         output.mux(stream.encode(None))
@@ -141,6 +147,52 @@ def test_few_frames_and_gaps_in_time_are_shown_longer(tmp_path):
     found, model = timeline(slides, 2, 1)
     assert found.frames == model.seen <= 4
     assert found.segments[-1].end == found.duration > 9
+
+
+HOURS = 3600 * 10  # in ticks of the videos that follow
+
+
+@pytest.mark.parametrize("name", ["gap.mkv", "gap.webm", "gap.nut"])
+@pytest.mark.parametrize(("window", "stride"), [(4, 2), (0.01, 0.0001), (1e9, 1e9)])
+def test_a_frame_at_the_end_of_time_costs_no_more_than_any_other(tmp_path, name, window, stride):
+    codec = "libvpx" if name.endswith("webm") else "mpeg4"
+    path = write_video(tmp_path / name, codec=codec, rate=10, ticks=[0, 1, 10**10])
+    found, model = timeline(path, window, stride)
+    assert found.duration == pytest.approx(1e9, rel=1e-6)
+    assert found.segments[-1].end == found.duration
+    assert sum(model.windows) < 300
+
+
+def test_hours_without_a_frame_show_the_last_one(tmp_path):
+    """As cameras record that wait for something to move."""
+    path = tmp_path / "camera.mkv"
+    stamps = [*range(40), *range(5 * HOURS, 5 * HOURS + 40)]
+    write_colours(path, [(COLOURS["red"], 4), (COLOURS["blue"], 4)], stamps=stamps)
+    found, model = timeline(path, 2, 1)
+    assert [answer for answer, _, _ in shown(found)] == ["red", "blue"]
+    assert found.segments[0].end == pytest.approx(5 * 3600, abs=1)
+    assert found.duration == pytest.approx(5 * 3600 + 4)
+    assert sum(model.windows) < 20
+
+
+def test_time_stamps_that_no_number_holds_are_an_error(tmp_path):
+    path = write_video(tmp_path / "a.mkv", rate=1000, codec="mpeg4", ticks=[0, 40, 2**62])
+    found, _ = timeline(path, 4, 2)
+    assert (found.kind, "beyond all measure" in found.message) == ("unreadable", True)
+
+
+def test_time_stamps_that_crowd_at_the_start_give_a_window(tmp_path):
+    path = write_video(tmp_path / "a.mkv", rate=10**9, ticks=[0, 1, 2, 3])
+    found, _ = timeline(path, 4, 2)
+    assert [(segment.start, segment.end) for segment in found.segments] == [(0, found.duration)]
+
+
+def test_more_windows_than_are_kept_end_a_video_with_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr("zsar_cli.windows.MOST_WINDOWS", 30)
+    path = write_colours(tmp_path / "a.mp4", [(COLOURS["red"], 40)])
+    found, _ = timeline(path, 2, 1)
+    assert found.segments[0].answer == "red"
+    assert "more than 30 windows" in found.warning
 
 
 def test_video_shorter_than_a_window_is_one_segment(tmp_path):

@@ -53,11 +53,15 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
     # NaN is none of these
     if not (planned.duration > 0 and planned.fps > 0 and step > 0 and planned.duration / step < MOST_TICKS):
         raise VideoError(
-            "unreadable", "the time stamps of this video go beyond all measure; it is damaged or was made so"
+            "unreadable",
+            "the time stamps of this video go beyond all measure; it is damaged, or --window is far too short",
         )
     # The frame on show at a tick is the last that began before it; as times are rounded, a hair after will do
     frame = 1 / planned.fps
     first = step / 2 - frame + min(0.001, frame / 4)
+    # Time stamps may crowd at the start of what the last frame's length makes of the duration
+    first = min(first, (planned.frame_count - 1) * frame)
+    empty = True
     for part in iter_frames(
         request.path,
         rate=1 / step,
@@ -68,6 +72,9 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
     ):
         ticks = np.floor(np.minimum((part.times - first) / step + 1e-6, MOST_TICKS)).astype(np.int64)
         yield GridChunk(part.frames, ticks, step, part.info, part.warning)
+        empty = False
+    if empty:
+        raise VideoError("unreadable", "too few frames of this video could be read; it is damaged")
 
 
 @dataclass(frozen=True)
