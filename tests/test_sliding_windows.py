@@ -152,11 +152,10 @@ def test_few_frames_and_gaps_in_time_are_shown_longer(tmp_path):
 HOURS = 3600 * 10  # in ticks of the videos that follow
 
 
-@pytest.mark.parametrize("name", ["gap.mkv", "gap.webm", "gap.nut"])
-@pytest.mark.parametrize(("window", "stride"), [(4, 2), (0.01, 0.0001), (1e9, 1e9)])
+@pytest.mark.parametrize("name", ["gap.mkv", "gap.nut"])
+@pytest.mark.parametrize(("window", "stride"), [(4, 2), (0.01, 0.01), (86400, 86400)])
 def test_a_frame_at_the_end_of_time_costs_no_more_than_any_other(tmp_path, name, window, stride):
-    codec = "libvpx" if name.endswith("webm") else "mpeg4"
-    path = write_video(tmp_path / name, codec=codec, rate=10, ticks=[0, 1, 10**10])
+    path = write_video(tmp_path / name, rate=10, ticks=[0, 1, 10**10])
     found, model = timeline(path, window, stride)
     assert found.duration == pytest.approx(1e9, rel=1e-6)
     assert found.segments[-1].end == found.duration
@@ -176,7 +175,7 @@ def test_hours_without_a_frame_show_the_last_one(tmp_path):
 
 
 def test_time_stamps_that_no_number_holds_are_an_error(tmp_path):
-    path = write_video(tmp_path / "a.mkv", rate=1000, codec="mpeg4", ticks=[0, 40, 2**62])
+    path = write_video(tmp_path / "a.mkv", rate=1000, ticks=[0, 40, 2**62])
     found, _ = timeline(path, 4, 2)
     assert (found.kind, "beyond all measure" in found.message) == ("unreadable", True)
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +33,45 @@ MARGIN = 0.3
 TOP = 0.85  # title and the heat's scale
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches. UsageError where matplotlib is missing."""
+def require_matplotlib() -> Any:
+    """matplotlib, imported. UsageError where it is missing.
+
+    At its import it reads a ``matplotlibrc`` of the current folder, which may be anybody's, endless, or a pipe.
+    """
+    exists = os.path.exists
+    if "matplotlib" not in sys.modules:
+        os.path.exists = lambda path: path != "matplotlibrc" and exists(path)
     try:
-        from matplotlib.figure import Figure
+        import matplotlib
+
+        return matplotlib
     except ImportError:
         raise UsageError("Pictures need matplotlib: pip install 'zsar-cli[plots]'.") from None
+    finally:
+        os.path.exists = exists
+
+
+@contextmanager
+def fixed_settings() -> Iterator[None]:
+    """matplotlib's own settings for whatever is drawn in the block: nobody's ``matplotlibrc``, and no LaTeX.
+
+    Also a decorator; every function that calls :func:`new_figure` has it. ``$`` stands for itself.
+    """
+    matplotlib = require_matplotlib()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["text.parse_math"] = False
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, in :func:`fixed_settings`."""
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), dpi=DPI, facecolor="white")
 
 
+@fixed_settings()
 def to_png(figure: Figure) -> bytes:
     """The picture's file content; the same picture gives the same bytes."""
     buffer = io.BytesIO()
@@ -58,6 +91,7 @@ def save(figure: Figure, path: Path) -> None:
 # --- explain sheets -------------------------------------------------------------------------------------------
 
 
+@fixed_settings()
 def explain_sheet(evidence: Evidence, title: str, answer: str | None = None) -> Figure:
     """One page about one video: the frames, where the model saw motion, its top labels, and ``unknown``.
 
@@ -184,11 +218,11 @@ def _bare(axes: Any, name: str) -> None:
 
 
 def _short(text: str, most: int) -> str:
-    """Safe for matplotlib: no formulas, nothing that cannot be drawn; cut in the middle, where names differ least."""
+    """Safe for matplotlib: nothing that cannot be drawn; cut in the middle, where names differ least."""
     text = "".join(c if c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF else "?" for c in text)
     if len(text) > most:
         text = f"{text[: most // 2 - 1]}…{text[len(text) - most // 2 :]}"
-    return text.replace("$", r"\$")
+    return text
 
 
 def _wrap(text: str, width: int) -> str:
@@ -200,6 +234,7 @@ def _wrap(text: str, width: int) -> str:
 # --- training -------------------------------------------------------------------------------------------------
 
 
+@fixed_settings()
 def training_curves(history: Sequence[dict[str, float]], title: str = "") -> Figure:
     """The losses and the learning rate of a run, step by step; what training reports of accuracy where it does."""
     figure = new_figure(WIDTH, 4.6)

@@ -18,6 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zsar_cli.files import atomic_write
+from zsar_cli.pictures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILION,
+    _short,
+    explain_sheet,
+    fixed_settings,
+    new_figure,
+    to_png,
+)
 from zsar_cli.protocols import comparable, published_rows
 
 if TYPE_CHECKING:
@@ -219,9 +231,8 @@ def _again(report: Report) -> str:
 # --- figures --------------------------------------------------------------------------------------------------
 
 
+@fixed_settings()
 def _reliability(results: dict[str, Any]) -> Figure:
-    from zsar_cli.pictures import BLUE, GREY, new_figure
-
     parts = list(results["parts"].items())[:4]
     figure = new_figure(3.2 * max(len(parts), 2), 3.4)
     for axes, (part, numbers) in zip(
@@ -243,10 +254,9 @@ def _reliability(results: dict[str, Any]) -> Figure:
     return figure
 
 
+@fixed_settings()
 def _rejection_curves(known: Sequence[Record], unknown: Sequence[Record], kinds: Sequence[str]) -> Figure:
     """For each score: the share of unknown videos found against the share of known ones wrongly rejected."""
-    from zsar_cli.pictures import BLUE, GREEN, GREY, ORANGE, VERMILION, new_figure
-
     figure = new_figure(5, 4)
     axes = figure.subplots()
     styles = zip(kinds, (BLUE, ORANGE, GREEN, VERMILION), ("-", "--", "-.", ":"), strict=False)
@@ -264,10 +274,9 @@ def _rejection_curves(known: Sequence[Record], unknown: Sequence[Record], kinds:
     return figure
 
 
+@fixed_settings()
 def _matrix(known: Sequence[Record], names: Sequence[str]) -> Figure:
     """Rows are true classes, columns the answers; shares of a row."""
-    from zsar_cli.pictures import _short, new_figure
-
     place = {name: n for n, name in enumerate(names)}
     counts = np.zeros((len(names), len(names)))
     totals = Counter(r["label"] for r in known)
@@ -314,8 +323,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], own: int = -1) ->
 
 
 def _figure(figure: Figure, name: str) -> str:
-    from zsar_cli.pictures import to_png
-
     return _image(to_png(figure), name)
 
 
@@ -340,8 +347,6 @@ def mistake_sheets(
         load: a record to its video's clip, or None where it cannot be had again.
         examine: a record and its clip to the evidence of :mod:`zsar_cli.explain`.
     """
-    from zsar_cli.pictures import explain_sheet, to_png
-
     sheets = []
     for record in mistakes:
         clip = load(record)

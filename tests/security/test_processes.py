@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import os
 import subprocess
 import sys
@@ -158,3 +160,64 @@ def test_a_fault_of_the_thread_that_looks_after_a_worker_is_one_videos_error(mon
             error = next(pool.imap(["fine"]))
         assert error.kind == "crashed"
         assert list(pool.imap(["fine"])) == ["fine"]
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+def test_nobodys_settings_count_for_a_picture(monkeypatch):
+    """As a ``matplotlibrc`` or a style file would have it: labels through LaTeX, whose preamble may run programs."""
+    import matplotlib
+    from matplotlib.texmanager import TexManager
+
+    from tests.test_explain import evidence
+    from zsar_cli import pictures, report
+
+    def latex(*arguments):
+        raise AssertionError("LaTeX is started")
+
+    for name in ("_run_checked_subprocess", "make_dvi"):
+        monkeypatch.setattr(TexManager, name, classmethod(latex))
+    found = evidence()
+    found.labels[0] = dataclasses.replace(found.labels[0], label=r"$\frac{x$ or $y$")
+    part = {"reliability": {"edges": [0, 0.5, 1], "accuracy": [0.5, None]}, "ece": 0.1}
+    record = {"label": r"a $\b$", "top": [[r"a $\b$", 1.0]], "unknown": {"no": 0.5}}
+
+    def draw() -> list[bytes]:
+        figures = [
+            pictures.explain_sheet(found, r"a$\b$.mp4", r"answer: $\c$"),
+            pictures.training_curves([{"step": 1, "total": 1.0}, {"step": 2, "total": 0.5}], r"runs/$\d$"),
+            report._reliability({"parts": {r"$\e$": part}}),
+            report._rejection_curves([record], [record], ["no"]),
+            report._matrix([record], [r"a $\b$"]),
+        ]
+        return [pictures.to_png(figure) for figure in figures]
+
+    plain = draw()
+    settings = {
+        "text.usetex": True,
+        "savefig.dpi": 1,
+        "font.size": 40,
+        "axes.prop_cycle": "cycler('color', ['r'])",
+    }
+    with matplotlib.rc_context(settings):
+        assert draw() == plain
+        assert matplotlib.rcParams["text.usetex"]  # the caller's own are as they were
+
+
+def test_every_figure_is_drawn_with_fixed_settings():
+    root = Path(zsar_cli.__file__).parent
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name != "new_figure":
+                calls = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
+                if calls & {"new_figure", "Figure"} or any(call.endswith(".savefig") for call in calls):
+                    assert "fixed_settings()" in map(ast.unparse, node.decorator_list), (path, node.name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes in the file system")
+def test_a_matplotlibrc_of_the_current_folder_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "matplotlibrc")  # whoever reads it waits for ever
+    code = "from zsar_cli.pictures import require_matplotlib; require_matplotlib()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(zsar_cli.__file__).parent.parent)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=60)

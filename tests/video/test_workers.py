@@ -244,7 +244,8 @@ def test_a_stream_waits_for_its_consumer_and_survives_being_left(tmp_path):
 def test_a_stream_ends_when_it_is_asked_to_whatever_its_worker_does():
     stop = threading.Event()
     with DecodePool(1, timeout=600) as pool:
-        chunks = next(pool.stream([Task(0, "hang")], load=hostile_loads.stream, stop=stop))
+        streams = pool.stream([Task(0, "hang")], load=hostile_loads.stream, stop=stop)
+        chunks = next(streams)
         assert [part[0, 0, 0, 0] for part in itertools.islice(chunks, 3)] == [0, 1, 2]
         stop.set()
         assert list(chunks) == []  # the worker sleeps, and would give 37 more

@@ -360,9 +360,9 @@ def _run(
 
 
 def _check_report(folder: Path) -> None:
-    from zsar_cli.pictures import new_figure
+    from zsar_cli.pictures import require_matplotlib
 
-    new_figure(1, 1)  # says what is missing before hours of work
+    require_matplotlib()  # says what is missing before hours of work
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -291,11 +291,11 @@ def _windows(
 
 
 def _check_explain(folder: Path, windows: WindowOptions | None) -> None:
-    from zsar_cli.pictures import new_figure
+    from zsar_cli.pictures import require_matplotlib
 
     if windows is not None:
         raise UsageError("--explain is about whole videos; leave --window out, or cut the part you mean.")
-    new_figure(1, 1)  # says what is missing before any work is done
+    require_matplotlib()  # says what is missing before any work is done
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -48,6 +48,7 @@ class VideoInfo:
 
     ``start``: s from the start of the container's clock to the first frame (sound may begin before it).
     ``assumed``: the times rest on a frame rate that nothing in the file tells.
+    ``interval``: s from one frame to the next, the median; 0 where it is 1 / ``fps`` everywhere.
     """
 
     duration: float
@@ -57,6 +58,7 @@ class VideoInfo:
     fps: float
     start: float = 0.0
     assumed: bool = False
+    interval: float = 0.0
 
 
 @dataclass
@@ -434,7 +436,8 @@ def _timing(
     tail = 1 / index.rate if stamps is None else index.tail
     duration = float(seconds[-1]) + tail
     fps = (count - 1) / float(seconds[-1]) if count > 1 else index.rate
-    info = VideoInfo(duration, size[1], size[0], count, fps, index.start)
+    interval = float(np.median(np.diff(seconds))) if count > 1 else tail
+    info = VideoInfo(duration, size[1], size[0], count, fps, index.start, interval=interval)
     return info, seconds, stamps is not None
 
 

@@ -57,10 +57,10 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
             "the time stamps of this video go beyond all measure; it is damaged, or --window is far too short",
         )
     # The frame on show at a tick is the last that began before it; as times are rounded, a hair after will do
-    frame = 1 / planned.fps
+    frame = planned.interval or 1 / planned.fps  # the mean says nothing of a video with long gaps
     first = step / 2 - frame + min(0.001, frame / 4)
     # Time stamps may crowd at the start of what the last frame's length makes of the duration
-    first = min(first, (planned.frame_count - 1) * frame)
+    first = min(first, (planned.frame_count - 1) / planned.fps)
     empty = True
     for part in iter_frames(
         request.path,
