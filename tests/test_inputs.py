@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from zsar_cli.errors import UsageError
+from zsar_cli.data.definitions import load_dataset
+from zsar_cli.data.locate import VideoIndex
+from zsar_cli.data.readers import read_folders
+from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.inputs import find_videos
+from zsar_cli.video.images import image_files
+from zsar_cli.video.probe import check_path
 
 
 @pytest.fixture
@@ -141,3 +146,259 @@ def test_a_directory_without_videos(tree: Path) -> None:
 def test_loops_of_links_end(tree: Path) -> None:
     (tree / "z" / "loop").symlink_to(tree)
     assert len(names(tree, tree)) == 5
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    return root
+
+
+def listed(root: Path) -> list[str]:
+    """What eval and train see in a folder with a folder a class."""
+    return [row.path for row in read_folders(root)]
+
+
+JUNK = [
+    *(
+        "__MACOSX/a/._v.mp4",
+        "__MACOSX/a/v.mp4",
+        "a/.ipynb_checkpoints/v-checkpoint.mp4",
+        "a/._v.mp4",
+        "a/.DS_Store",
+    ),
+    *("a/Thumbs.db", "a/@eaDir/v.mp4", "$RECYCLE.BIN/a/v.mp4", "$Recycle.Bin/v.mp4", "lost+found/b/v.mp4"),
+    *("a/.hidden.mkv", "a/System Volume Information/v.mp4", "#recycle/v.mp4", ".Trash-1000/files/v.mp4"),
+]
+
+
+def test_what_systems_leave_behind_is_no_video_in_any_command(tmp_path: Path, caplog) -> None:
+    make(tmp_path, "a/v.mp4", "b/w.MKV", *JUNK)
+    assert names(tmp_path, tmp_path) == listed(tmp_path) == ["a/v.mp4", "b/w.MKV"]
+    assert names(tmp_path, tmp_path / "**" / "*.mp4") == ["a/v.mp4"]
+    assert names(tmp_path, f"{tmp_path}/*/*") == ["a/v.mp4", "b/w.MKV"]
+    assert [item.listed for item in load_dataset(tmp_path).items] == ["a/v.mp4", "b/w.MKV"]
+    index = VideoIndex(tmp_path)
+    assert index.find("v-checkpoint.mp4", "a") is None
+    assert not caplog.records, "and it is not counted as passed over"
+
+
+def test_class_folders_for_training_and_testing_may_have_junk_beside_them(tmp_path: Path) -> None:
+    make(tmp_path, "train/a/v.mp4", "test/a/w.mp4", "__MACOSX/._train", ".git/x")
+    assert [item.listed for item in load_dataset(tmp_path, split="train").items] == ["a/v.mp4"]
+
+
+def test_frames_are_not_what_an_archive_of_macos_adds(tmp_path: Path, shared: Path) -> None:
+    make(tmp_path, "f/1.jpg", "f/._1.jpg", "f/.2.jpg", "f/3.txt")
+    assert image_files(str(tmp_path / "f")) == [str(tmp_path / "f" / "1.jpg")]
+    assert len(image_files(str(shared / "cases" / "frames" / "seq_macos"))) == 8
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "v.asf",
+            "v.mxf",
+            "v.3g2",
+            "v.f4v",
+            "v.m2v",
+            "v.dv",
+            "v.ogm",
+            "v.y4m",
+            "v.rmvb",
+            "v.h264",
+            "v.hevc",
+        ),
+        *(
+            "v.MP4",
+            "v.Mp4",
+            "v.mp4.",
+            "v.mp4 ",
+            "[1].mp4",
+            "two\nlines.mp4",
+            "v*.mp4",
+            "\udcff.mp4",
+            "-v.mp4",
+            "a b.mp4",
+        ),
+    ],
+)
+def test_predict_and_eval_know_the_same_endings(tmp_path: Path, name: str) -> None:
+    make(tmp_path, f"a/{name}", "a/v.mp4.part", "a/mp4", "a/v.mp4~")
+    assert names(tmp_path, tmp_path) == listed(tmp_path) == [f"a/{name}"]
+    assert names(tmp_path, tmp_path / "a" / name) == [f"a/{name}"]  # and a file of that name is no pattern
+    assert [os.path.basename(item.path) for item in load_dataset(tmp_path).items] == [name]
+
+
+def test_predict_and_eval_see_the_same_files_of_a_folder(shared: Path) -> None:
+    root = shared / "cases" / "folder_dataset"
+    assert names(root, root) == listed(root) == ["running/b.mp4", "walking/a.mp4", "walking/c.asf"]
+
+
+def test_what_is_passed_over_is_said_in_one_line(tmp_path: Path, caplog) -> None:
+    make(tmp_path, "a/v.mp4", "a/cover.jpg", "a/1.txt", "a/2.TXT", "a/README", ".hidden")
+    names(tmp_path, tmp_path)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: 4 files are passed over by ending (2 .txt, 1 without ending, 1 .jpg)."
+    ]
+
+
+def test_pictures_that_move_are_videos_and_stills_are_not(tmp_path: Path, shared: Path) -> None:
+    from PIL import Image
+
+    stills = [Image.new("RGB", (8, 8), (n * 80, 0, 0)) for n in range(3)]
+    (tmp_path / "a").mkdir()
+    stills[0].save(tmp_path / "a" / "still.webp")
+    stills[0].save(tmp_path / "a" / "moves.webp", save_all=True, append_images=stills[1:])
+    (tmp_path / "a" / "left.avif").write_bytes((shared / "cases" / "video" / "left.avif").read_bytes())
+    os.mkfifo(tmp_path / "a" / "pipe.webp")
+    assert names(tmp_path, tmp_path) == listed(tmp_path) == ["a/left.avif", "a/moves.webp"]
+
+
+def test_folders_of_frames_are_videos_where_there_are_no_others(tmp_path: Path) -> None:
+    make(tmp_path, "run/1/img_1.jpg", "run/1/img_2.jpg", "run/2/img_1.PNG", "jump/3/img_1.jpg", "labels.txt")
+    assert names(tmp_path, tmp_path) == listed(tmp_path) == ["jump/3", "run/1", "run/2"]
+    assert names(tmp_path, tmp_path / "run") == ["run/1", "run/2"]
+    assert names(tmp_path, tmp_path / "*" / "1") == ["run/1"]
+    data = load_dataset(tmp_path)
+    assert [(item.listed, data.classes[item.label], item.num_frames) for item in data.items] == [
+        ("jump/3", "jump", 1),
+        ("run/1", "run", 2),
+        ("run/2", "run", 1),
+    ]
+    make(tmp_path, "run/v.mp4")
+    assert names(tmp_path, tmp_path) == listed(tmp_path) == ["run/v.mp4"]
+
+
+def test_links_lead_to_each_folder_once_and_neither_up_nor_round(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "root", make(tmp_path / "elsewhere", "v.mp4", "sub/w.mp4")
+    make(root, "a/x.mp4", ".versions/3/y.mp4")
+    make(tmp_path, "beside.mp4")
+    (root / "a" / "again").symlink_to(root / "a")
+    (root / "alias").symlink_to(root / "a")
+    (root / "up").symlink_to(tmp_path)
+    (root / "everything").symlink_to("/")
+    (root / "b").symlink_to(elsewhere)
+    (root / "c").symlink_to(elsewhere)
+    (root / "current").symlink_to(root / ".versions" / "3")
+    (elsewhere / "sub" / "up").symlink_to(tmp_path)
+    (root / "a" / "z.mp4").symlink_to(elsewhere / "v.mp4")  # a file is a file by any name
+    (root / "a" / "broken.mp4").symlink_to(root / "nowhere")
+    os.mkfifo(root / "a" / "pipe.mp4")
+    found = [
+        *("a/broken.mp4", "a/pipe.mp4", "a/x.mp4", "a/z.mp4", "b/v.mp4", "b/sub/w.mp4", "current/y.mp4"),
+    ]
+    assert names(root, root) == found
+    assert listed(root) == sorted(found, key=lambda path: path.split("/"))
+    data = load_dataset(root)
+    assert data.missing_paths == ["a/broken.mp4", "a/pipe.mp4"]
+    make(root, "other/broken.mp4")
+    assert load_dataset(root).missing_paths == ["a/broken.mp4", "a/pipe.mp4"], (
+        "another class's file is not taken"
+    )
+
+
+def test_patterns_end_where_links_lead_in_circles(tmp_path: Path) -> None:
+    make(tmp_path, "a/b/v.mp4", "w.mp4")
+    for number in range(30):
+        (tmp_path / f"here{number}").symlink_to(".")
+    assert names(tmp_path, tmp_path / "**" / "*.mp4") == ["a/b/v.mp4", "w.mp4"]
+    assert names(tmp_path, tmp_path / "**" / "**" / "b" / "**") == ["a/b/v.mp4"]
+    assert names(tmp_path, tmp_path) == ["w.mp4", "a/b/v.mp4"]
+    assert listed(tmp_path) == ["a/b/v.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.mp4", ["b.mp4", "k[1].mp4"]),
+        ("?.*", ["a.MKV", "b.mp4"]),
+        ("[a-b].*", ["a.MKV", "b.mp4"]),
+        ("**", ["a.MKV", "b.mp4", "k[1].mp4", "z/d.avi", "z/y/e.webm"]),
+        ("**/*", ["a.MKV", "b.mp4", "k[1].mp4", "notes.txt", "z/d.avi", "z/y/e.webm"]),
+        ("z/**/*.webm", ["z/y/e.webm"]),
+        (".*.mp4", [".c.mp4"]),
+        ("[2020]/*.mp4", ["[2020]/g.mp4"]),
+        ("*/y", ["z/y/e.webm"]),
+        ("./z/*.avi", ["z/d.avi"]),
+    ],
+)
+def test_patterns_mean_what_a_shell_means(tree: Path, monkeypatch, pattern: str, expected: list[str]) -> None:
+    if "2020" in pattern:
+        make(tree, "[2020]/g.mp4")
+    assert names(tree, tree / pattern) == expected
+    monkeypatch.chdir(tree)
+    assert [os.path.normpath(path) for path in find_videos([pattern])] == expected
+
+
+def test_a_very_deep_tree_and_very_many_files(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    deep = make(tmp_path / "deep", *(f"{number}.mp4" for number in range(2000)))
+    assert len(names(deep, deep)) == 2000
+    for _ in range(1500):  # deeper than Python's recursion
+        os.mkdir("d")
+        os.chdir("d")
+    Path("v.mp4").touch()
+    os.chdir(tmp_path)
+    assert [path.count("/") for path in find_videos(["d"])] == [1500]
+    assert [path.count("/") for path in find_videos(["**/v.mp4"])] == [1500]
+
+
+def test_a_folder_that_may_not_be_entered_has_its_record(tmp_path: Path, monkeypatch) -> None:
+    make(tmp_path, "a/v.mp4", "b/w.mp4")
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "b":
+            raise PermissionError(13, "no", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert names(tmp_path, tmp_path) == ["a/v.mp4", "b"]
+
+
+ADDRESSES = [
+    *("https://example.org/a.mp4", "https://example.org/watch?v=1", "rtsp://camera/1", "s3://bucket/*.mp4"),
+    *(
+        "HTTP://example.org/a.mp4",
+        "www.example.org/a.mp4?x=1",
+        "youtu.be/abc",
+        "file://host/a.mp4",
+        "data:video/mp4;,",
+    ),
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_says_that_files_are_read(tmp_path: Path, address: str, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list(find_videos([address])) == list(find_videos(["-"], io.BytesIO(address.encode()))) == [address]
+    with pytest.raises(VideoError, match="address, and only files"):
+        check_path(address)
+    with pytest.raises(UsageError, match="address, and only files"):
+        load_dataset(address)
+    (tmp_path / "l.csv").write_text(f"path,label\n{address.replace(',', '')},run\n")
+    with pytest.raises(UsageError, match="address, and only files"):
+        load_dataset(tmp_path / "l.csv").check_missing(0.1)
+
+
+def test_a_camera_is_not_read_but_a_folder_of_that_name_is(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VideoError, match="cameras are not read"):
+        check_path("0")
+    make(tmp_path, "0/1.jpg")
+    assert check_path("0") == "0"
+    make(tmp_path, "https:/example.org/a.mp4")
+    assert check_path("https://example.org/a.mp4"), "a file is a file by any name"
+
+
+def test_the_address_of_a_file_is_its_path(tmp_path: Path) -> None:
+    path = make(tmp_path, "a b%.mp4") / "a b%.mp4"
+    for address in (path.as_uri(), f"file://localhost{path}", path.as_uri().replace("file", "FILE", 1)):
+        assert list(find_videos([address])) == [str(path)]
+        assert list(find_videos(["-"], io.BytesIO(address.encode()))) == [str(path)]
+        assert check_path(address) == str(path)
+    (tmp_path / "l.csv").write_text(f"path,label\n{path.as_uri()},run\n")
+    assert [item.path for item in load_dataset(tmp_path / "l.csv").items] == [str(path)]

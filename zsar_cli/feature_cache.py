@@ -28,7 +28,7 @@ from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.building import token_count
 from zsar_cli.video.decode import VideoInfo
-from zsar_cli.video.images import is_frame
+from zsar_cli.video.find import is_image
 from zsar_cli.video.transforms import normalise
 from zsar_cli.video.workers import Clip, ClipRequest, DecodePool, Ready
 
@@ -417,7 +417,7 @@ def _identity(path: str) -> list[Any] | None:
         identity: list[Any] = [os.path.realpath(path), status.st_size, status.st_mtime_ns]
         if os.path.isdir(path):
             with os.scandir(path) as entries:
-                frames = [e for e in entries if is_frame(e.name)]
+                frames = [e for e in entries if is_image(e.name)]
             stats = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in frames)
             identity.append(stats)
     except (OSError, ValueError):

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import codecs
-import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
+from glob import has_magic
 from typing import IO
 
 from zsar_cli.encodings import MARKS, encoding_of
 from zsar_cli.errors import UsageError
+from zsar_cli.video.find import local_path, matches, videos_below, why_unread
 
-VIDEO_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("3gp", "avi", "divx", "flv", "gif", "m2ts", "m4v", "mkv", "mov", "mp4"),
-        *("mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv"),
-    )
-)
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 _LINE_END = re.compile(rb"[\r\n]")
 
 
@@ -28,11 +21,10 @@ def find_videos(
 ) -> Iterator[str]:
     """The videos that ``inputs`` stand for, lazily and in order; a path that came before does not come again.
 
-    An input is a file, a directory (searched with its subdirectories for files that end like a video, in sorted
-    order, hidden ones and links to other directories left out), a pattern such as ``clips/**/*.mp4``, or ``-``: a
-    list on ``stdin`` with one path a line, or ended by NUL with ``null``. In a list, a path is taken literally. A
-    directory that holds no video but images is passed on as one video, frame by frame. So is whatever does not
-    exist or cannot be read, for its record to say so.
+    An input is a file, a directory (searched with its subdirectories as :func:`zsar_cli.video.find.videos_below`
+    does), a pattern such as ``clips/**/*.mp4``, or ``-``: a list on ``stdin`` with one path a line, or ended by NUL
+    with ``null``. In a list, a path is taken literally. A ``file://`` address is the file's path. Whatever does not
+    exist or cannot be read is passed on, for its record to say so.
 
     Raises:
         UsageError: a named directory without videos, a pattern that matches nothing, or a list that is none.
@@ -58,41 +50,35 @@ def same_input(path: str) -> str:
 
 
 def _expand(given: str, *, listed: bool) -> Iterator[str]:
+    given = local_path(given)
     if os.path.isdir(given):
-        empty = True
-        for path in _search(given):
-            empty = False
-            yield path
-        if not empty:
-            return
-        if not listed and not _holds_images(given):
-            raise UsageError(
-                f"No videos in {given}; files count as videos by their ending, such as .mp4 or .mkv."
-            )
-        yield given
-    elif not listed and glob.has_magic(given) and not os.path.lexists(given):
-        matches = sorted(glob.glob(given, recursive=True))
-        if not matches:
-            raise UsageError(f"Nothing matches {given!r}; check the pattern.")
-        for match in matches:
-            yield from _search(match) if os.path.isdir(match) else (match,)
+        found = videos_below(given)
+    elif not listed and has_magic(given) and not os.path.lexists(given) and why_unread(given) is None:
+        found = (
+            path
+            for match in _matches(given)
+            for path in (videos_below(match) if os.path.isdir(match) else (match,))
+        )
     else:
         yield given
+        return
+    empty = True
+    for path in found:
+        empty = False
+        yield path
+    if empty and not listed:
+        raise UsageError(
+            f"No videos in {given}; files count as videos by their ending, such as .mp4 or .mkv."
+        )
+    if empty:
+        yield given
 
 
-def _search(directory: str) -> Iterator[str]:
-    refused: list[str] = []
-    for folder, folders, files in os.walk(directory, onerror=lambda error: refused.append(error.filename)):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
-                yield os.path.join(folder, name)
-    yield from refused  # a directory that may not be entered: its record says so, rather than silence
-
-
-def _holds_images(directory: str) -> bool:
-    with os.scandir(directory) as entries:
-        return any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in entries)
+def _matches(pattern: str) -> list[str]:
+    found = matches(pattern)
+    if not found:
+        raise UsageError(f"Nothing matches {pattern!r}; check the pattern.")
+    return found
 
 
 def _entries(stream: IO[bytes], null: bool) -> Iterator[str]:

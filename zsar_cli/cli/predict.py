@@ -49,7 +49,7 @@ def predict(
     videos: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders (searched for videos), patterns, or - for a list on standard input.",
+            help="Files, folders (searched for videos), patterns, or - for a list on standard input. Not URLs.",
             metavar="VIDEO",
         ),
     ],

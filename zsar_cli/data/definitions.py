@@ -19,6 +19,7 @@ from zsar_cli.data.splits import SYNONYMS
 from zsar_cli.errors import UsageError
 from zsar_cli.files import existing
 from zsar_cli.labels import clean_names, load_labels
+from zsar_cli.video.find import folders_in, why_unread
 
 SETS = Path(__file__).parent / "sets"
 SEVERAL = "more than one label"
@@ -85,7 +86,10 @@ class Dataset:
             return
         parts = []
         if self.missing:
-            parts.append(f"{self.missing} are missing (such as {self.missing_paths[0]})")
+            why = why_unread(self.missing_paths[0])
+            parts.append(
+                f"{self.missing} are missing (such as {self.missing_paths[0]}{f': {why}' if why else ''})"
+            )
         several = self.unmatched.get(SEVERAL, 0)
         if several:
             parts.append(f"{several} have more than one label (--label-column says which to take)")
@@ -152,6 +156,8 @@ def load_definition(spec: str | Path) -> Definition:
     if path.is_file():
         only = Split(lists=(str(path.resolve()),))
         return Definition(path.stem, None, {"train": only, "test": only}, root=str(path.parent))
+    if why := why_unread(str(spec)):
+        raise UsageError(f"{spec}: {why}.")
     raise UsageError(
         f"{spec} is neither a data set that zsar knows ({', '.join(dataset_names())}) nor a file or folder. "
         "Check the name or path."
@@ -166,11 +172,9 @@ def known_name(spec: str) -> str | None:
 
 def _folder_definition(path: Path) -> Definition:
     """Folders a class, or such folders in one for training, one for testing, one to choose a model by."""
-    inside = {
-        entry.name.lower(): entry for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."
-    }
+    inside = {name.lower(): path / name for name in folders_in(path)}
     if inside and set(inside) <= {*TRAIN_FOLDERS, *TEST_FOLDERS, *VALIDATION}:
-        filled = {name: entry for name, entry in inside.items() if any(x.is_dir() for x in entry.iterdir())}
+        filled = {name: entry for name, entry in inside.items() if folders_in(entry)}
         splits = {name: Split(folders=(str(entry),)) for name, entry in (filled or inside).items()}
         for purpose, names in (("train", TRAIN_FOLDERS), ("test", (*TEST_FOLDERS, *VALIDATION))):
             own = next((name for name in names if name in splits), None)
@@ -309,7 +313,7 @@ def load_dataset(
 
 def _own_folders(root: Path, name: str) -> list[Path]:
     """Folders of a root that holds several data sets which bear this one's name."""
-    return sorted(x for x in root.iterdir() if x.is_dir() and known_name(x.name) == name)
+    return [root / folder for folder in folders_in(root) if known_name(folder) == name]
 
 
 def load_motion_shapes(split: str) -> Dataset:
@@ -370,7 +374,7 @@ def _find_listing(
             return read(source), index.root
     for name in chosen.folders:
         folder = index.root / name
-        if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
+        if folder.is_dir() and folders_in(folder):
             return read_listing(folder, format="folders"), folder
     return None
 
@@ -448,7 +452,8 @@ def _resolve(
             continue
         if class_name not in place:
             continue  # a class outside the wanted subset
-        path = index.find(row.path, class_name, frames=row.frame_count is not None)
+        exact = listing.format == "folders"
+        path = index.find(row.path, class_name, frames=row.frame_count is not None, exact=exact)
         if path is None:
             missing.append(row.path)
             continue

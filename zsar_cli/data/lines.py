@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from zsar_cli import tables
 from zsar_cli.encodings import lines_of
 from zsar_cli.errors import UsageError
-from zsar_cli.inputs import VIDEO_SUFFIXES
+from zsar_cli.video.find import VIDEO_ENDINGS
 
 Kind = Callable[[str], str | None]
 
-_SUFFIX = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
+_SUFFIX = "|".join(sorted(VIDEO_ENDINGS))
 _AFTER_VIDEO = re.compile(rf'^(.*\.(?:{_SUFFIX})"?)([\s,;|]+)(\S.*)$', re.IGNORECASE)
 _BARE_VIDEO = re.compile(rf"^.*\.(?:{_SUFFIX})$", re.IGNORECASE)
 _INTEGER_END = re.compile(r"^(.*?\S)\s*(?:[,;|]\s*|\s)(-?\d{1,18})$")

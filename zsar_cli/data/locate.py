@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from zsar_cli.data.classes import normalise_name
-from zsar_cli.data.readers import VIDEO_SUFFIXES
+from zsar_cli.video.find import VIDEO_ENDINGS, ending, local_path, walk
 
 # Kinetics clips are named for their YouTube id, with or without the times they were cut at.
 _CUT = re.compile(r"^(.{11})_\d{6}_\d{6}$")
@@ -37,24 +37,17 @@ class VideoIndex:
         others: list[Path] = []
         videos: dict[str, list[Path]] = defaultdict(list)
         folders: dict[str, list[Path]] = defaultdict(list)
-        seen: set[tuple[int, int]] = set()  # folders: links may lead in circles
-        for directory, names, files in os.walk(self.root, followlinks=True):
-            status = os.stat(directory)
-            if (status.st_dev, status.st_ino) in seen:
-                names.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            names.sort()
+        for directory, names, files in walk(os.fspath(self.root)):
             here = Path(directory)
             for name in names:
                 folders[name].append(here / name)
-            for name in sorted(files):
-                stem, _, suffix = name.rpartition(".")
-                if suffix.lower() in VIDEO_SUFFIXES:
+            for name in files:
+                if ending(name) in VIDEO_ENDINGS:
+                    stem = name.rpartition(".")[0]
                     cut = _CUT.match(stem)
                     for key in {stem, stem.casefold(), cut[1] if cut else stem}:
                         videos[key].append(here / name)
-                elif suffix.lower() in ("txt", "csv", "json"):
+                elif ending(name) in ("txt", "csv", "json"):
                     others.append(here / name)
         return others, videos, folders
 
@@ -70,6 +63,7 @@ class VideoIndex:
 
     def kind(self, listed: str) -> str | None:
         """Whether a list's path leads to a "file" or a "folder"; None where nothing has that name."""
+        listed = local_path(listed)
         for start in (self.base, self.root):
             if os.path.exists(
                 start / listed
@@ -81,15 +75,21 @@ class VideoIndex:
             return "folder"
         return "file" if any(path.name == name for path in videos.get(PurePosixPath(name).stem, [])) else None
 
-    def find(self, listed: str, class_name: str, *, frames: bool = False) -> Path | None:
-        """The video (with ``frames``: or folder of frames) that a list's path means, or None."""
+    def find(self, listed: str, class_name: str, *, frames: bool = False, exact: bool = False) -> Path | None:
+        """The video (with ``frames``: or folder of frames) that a list's path means, or None.
+
+        It may lie elsewhere below the root, unless the path is ``exact``.
+        """
+        listed = local_path(listed)
         for start in (self.base, self.root):
             direct = start / listed
             if os.path.isfile(direct) or (frames and os.path.isdir(direct)):
                 return direct
+        if exact:
+            return None
         wanted = PurePosixPath(listed.replace("\\", "/"))
         _, videos, folders = self._tree
-        stem = wanted.stem if wanted.suffix[1:].lower() in VIDEO_SUFFIXES else wanted.name
+        stem = wanted.stem if wanted.suffix[1:].lower() in VIDEO_ENDINGS else wanted.name
         cut = _CUT.match(stem)
         # An id alone stands for its clip; cut clips of other times do not stand for this one.
         keys = [stem, cut[1]] if cut else [stem, stem.casefold()]

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from zsar_cli.data.classes import ClassList, NameMatcher
-from zsar_cli.data.readers import VIDEO_SUFFIXES, Row
+from zsar_cli.data.readers import Row
 from zsar_cli.errors import UsageError
+from zsar_cli.video.find import VIDEO_ENDINGS
 
 UCF_NAME = re.compile(r"^v_(\w+?)_g\d+_c\d+$")
 # TITLE_CLASS_body_camera_people_direction_quality_number
@@ -97,7 +98,7 @@ def class_in_path(path: str, matcher: NameMatcher) -> int | None:
     it as words. The longest name wins: ``..._sword_exercise`` is not "sword".
     """
     pure = PurePosixPath(path.replace("\\", "/"))
-    stem = pure.stem if pure.suffix[1:].lower() in VIDEO_SUFFIXES else pure.name
+    stem = pure.stem if pure.suffix[1:].lower() in VIDEO_ENDINGS else pure.name
     if match := UCF_NAME.match(stem):
         return matcher.find(match[1])
     if match := _HMDB_NAME.match(stem):

@@ -19,6 +19,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -31,14 +33,11 @@ from zsar_cli.data.video_records import clip_name, is_json, load_records, read_r
 from zsar_cli.errors import UsageError
 from zsar_cli.files import read_text
 from zsar_cli.labels import clean
+from zsar_cli.video.find import image_names, videos_below
+
+logger = logging.getLogger(__name__)
 
 FORMATS = ("lines", "frames", "kinetics", "ucf101", "hmdb51", "ssv2", "json", "folders")
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    "mp4", "avi", "mkv", "webm", "mov", "m4v", "mpg", "mpeg", "ts", "mts", "m2ts", "wmv", "flv", "gif", "3gp",
-    "ogv", "mp4v", "vob", "asf", "divx",
-})
-# fmt: on
 _LONGEST = 1_000_000_000  # bytes of a list: 10 million rows
 _HMDB_FILE = re.compile(r"^(.+)_test_split([123])\.txt$")
 
@@ -203,10 +202,16 @@ def _read_hmdb_file(text: str, name: str, split: str) -> list[Row]:
 
 
 def read_folders(folder: Path) -> list[Row]:
-    """``folder/CLASS/**/video``: every video below a folder of its class's name, sorted."""
+    """``folder/CLASS/**/video``: what ``zsar predict`` would find there, by the folder that names its class, sorted."""
     rows = []
-    for directory in sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."):
-        for path in sorted(directory.rglob("*")):
-            if path.suffix[1:].lower() in VIDEO_SUFFIXES and path.is_file():
-                rows.append(Row(path.relative_to(folder).as_posix(), directory.name))
-    return rows
+    loose = 0
+    for path in videos_below(os.fspath(folder)):
+        name = Path(os.path.relpath(path, folder)).as_posix()
+        if name == "." or ("/" not in name and not os.path.isdir(path)):
+            loose += 1
+            continue
+        frames = len(image_names(path)) if os.path.isdir(path) and os.access(path, os.R_OK) else None
+        rows.append(Row(name, name.split("/")[0], frames))
+    if loose:
+        logger.warning("%s: %d videos lie in no class's folder and are left out.", folder, loose)
+    return sorted(rows, key=lambda row: row.path.split("/"))

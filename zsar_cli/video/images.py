@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from zsar_cli.errors import VideoError
+from zsar_cli.video.find import image_names
 from zsar_cli.video.upright import EXIF_TAG, EXIF_TURNS, MOST_PIXELS, STRAIGHT, Turn
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # no reader of these starts a program
 IMAGE_RATE = 25.0  # frames a second that a folder of images has unless somebody says better
 UNTOLD = 0.1  # s that a frame of an animation is shown where the file says 0, as browsers do
@@ -58,8 +58,7 @@ def image_files(folder: str) -> list[str]:
     Raises VideoError: permission, not_a_file (no images).
     """
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if is_frame(entry.name)]
+        names = image_names(folder)
     except PermissionError:
         raise VideoError(
             "permission", "no permission to read this directory; check its access rights"
@@ -69,11 +68,6 @@ def image_files(folder: str) -> list[str]:
             "not_a_file", "this is a directory without images, not a video; name the files in it"
         )
     return [os.path.join(folder, name) for name in sorted(names, key=_natural)]
-
-
-def is_frame(name: str) -> bool:
-    """Whether a file of a folder is one of its frames, by its name; hidden ones (``._a.jpg``) are none."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGES
 
 
 def _natural(name: str) -> tuple[list[tuple[str, int]], str]:

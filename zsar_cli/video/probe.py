@@ -17,6 +17,7 @@ import numpy as np
 
 from zsar_cli.errors import VideoError
 from zsar_cli.video.boxes import avi_ticks, has_licence_data, is_encrypted
+from zsar_cli.video.find import local_path, why_unread
 from zsar_cli.video.identify import what_it_is
 from zsar_cli.video.upright import MOST_PIXELS, pixel_aspect
 
@@ -95,10 +96,12 @@ def check_path(path: str | os.PathLike[str]) -> str:
 
     Raises VideoError: not_found, permission, not_a_file (pipe, device, loop of links), unreadable (empty).
     """
-    name = os.fspath(path)
+    name = local_path(os.fspath(path))
     try:
         status = os.stat(name)
     except (FileNotFoundError, NotADirectoryError):
+        if why := why_unread(name):
+            raise VideoError("not_found", why) from None
         raise VideoError("not_found", "no such file; check the path") from None
     except PermissionError:
         raise VideoError("permission", "no permission to read this path; check its access rights") from None

@@ -1,0 +1,263 @@
+"""Which files are videos, and which lie in a folder: one list of endings and one walk for every command.
+
+A file counts as a video by its ending. A folder of images is a video, frame by frame, where nothing below the folder
+that is searched ends like a video. Left out are hidden names and what systems leave behind (``__MACOSX``, ``@eaDir``).
+A link to a folder is followed where it leads outside, not back up or to what is searched anyway; no folder is entered
+twice.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from glob import has_magic
+from urllib.parse import unquote_to_bytes
+
+logger = logging.getLogger(__name__)
+
+# fmt: off
+VIDEO_ENDINGS = frozenset((
+    "3g2", "3gp", "3gpp", "264", "265", "amv", "apng", "asf", "avc", "avi", "avif", "avs2", "dav", "dif", "divx", "dv",
+    "f4v", "flv", "gif", "gxf", "h264", "h265", "hevc", "ismv", "ivf", "m1v", "m2t", "m2ts", "m2v", "m4v", "mj2",
+    "mjpeg", "mjpg", "mk3d", "mkv", "mov", "mp4", "mp4v", "mpe", "mpeg", "mpg", "mpv", "mts", "mxf", "nut", "obu",
+    "ogm", "ogv", "qt", "rm", "rmvb", "tod", "trp", "ts", "vob", "vro", "webm", "webp", "wmv", "wtv", "xvid", "y4m",
+))
+# fmt: on
+IMAGE_ENDINGS = frozenset(("bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"))
+# What systems and tools leave beside people's files
+_LEFT_BEHIND = frozenset(
+    (
+        *(
+            "__macosx",
+            "@eadir",
+            "#recycle",
+            "#snapshot",
+            "$recycle.bin",
+            "recycler",
+            "system volume information",
+        ),
+        *("lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+    )
+)
+_ADDRESS = re.compile(
+    r"([a-z][a-z0-9+.-]+)://|(data|magnet|pipe|rtsp|rtmp|udp|concat):|(www\.|youtu\.?be)", re.I
+)
+
+
+def ending(name: str) -> str:
+    """What follows the last dot, in small letters; dots and blanks at the very end do not count."""
+    return os.path.splitext(name.rstrip(". "))[1][1:].lower()
+
+
+def left_out(name: str) -> bool:
+    """Whether a file or folder of that name is nobody's: hidden, or left behind by a system."""
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
+
+
+def is_video(folder: str, name: str) -> bool:
+    """Whether a file counts as a video. Of the formats that hold stills too, it is looked at."""
+    end = ending(name)
+    return end in VIDEO_ENDINGS and (end not in ("webp", "avif") or _is_animated(os.path.join(folder, name)))
+
+
+def _is_animated(path: str) -> bool:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would never answer
+            return False
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError:
+        return False
+    if head[8:16] == b"WEBPVP8X":
+        return bool(head[20] & 2)
+    return head[4:8] == b"ftyp" and b"avis" in head[8 : int.from_bytes(head[:4], "big")]
+
+
+def image_names(folder: str) -> list[str]:
+    """The images that lie in a folder, unsorted. OSError."""
+    return [name for name in os.listdir(folder) if is_image(name)]
+
+
+def is_image(name: str) -> bool:
+    """Whether a file counts as a frame in a folder of them."""
+    return ending(name) in IMAGE_ENDINGS and not left_out(name)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------
+
+
+def walk(root: str, refused: list[str] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
+    """(folder, names of its folders, names of its files), each sorted, from the top; as ``os.walk``, but ending.
+
+    Folders that cannot be entered are appended to ``refused``.
+    """
+    entered: set[tuple[int, int]] = set()
+    top = os.path.realpath(root)
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            with os.scandir(folder) as entries:
+                found = sorted((entry for entry in entries if not left_out(entry.name)), key=_name)
+        except (OSError, ValueError):
+            if refused is not None:
+                refused.append(folder)
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        kinds = {entry.name: _kind(entry, top) for entry in found}
+        folders = [name for name, kind in kinds.items() if kind == "folder"]
+        yield folder, folders, [name for name, kind in kinds.items() if kind == "file"]
+        waiting += [os.path.join(folder, name) for name in reversed(folders)]
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _kind(entry: os.DirEntry[str], top: str) -> str:
+    try:
+        if not entry.is_symlink():
+            return "folder" if entry.is_dir() else "file"
+        if not entry.is_dir():
+            return "file"  # or leads nowhere, which its record says
+        real = os.path.realpath(entry.path)
+        inside = real == top or _is_below(real, top)
+        hidden = inside and any(map(left_out, os.path.relpath(real, top).split(os.sep)))
+        above = _is_below(os.path.realpath(os.path.dirname(entry.path)), real)
+        return "folder" if not above and (hidden or not inside) else "other"
+    except OSError:
+        return "file"
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def folders_in(folder: str | os.PathLike[str]) -> list[str]:
+    """The names of a folder's folders, sorted."""
+    return next((folders for _, folders, _ in walk(os.fspath(folder))), [])
+
+
+def videos_below(root: str) -> Iterator[str]:
+    """Every video in a folder and its folders, in sorted order; a folder that cannot be entered stands for itself.
+
+    Where no file ends like a video, each folder that holds images is one. What is passed over is logged in a line.
+    """
+    refused: list[str] = []
+    frames: list[str] = []
+    passed: Counter[str] = Counter()
+    images: Counter[str] = Counter()
+    empty = True
+    for folder, _, names in walk(root, refused):
+        stills = Counter[str]()
+        for name in names:
+            if is_video(folder, name):
+                empty = False
+                yield os.path.join(folder, name)
+            elif is_image(name):
+                stills[ending(name)] += 1
+            else:
+                passed[ending(name)] += 1
+        if stills:
+            frames.append(folder)
+            images += stills
+    if empty:
+        yield from frames
+    yield from refused
+    tell_passed_over(root, passed if empty else passed + images)
+
+
+def tell_passed_over(root: str, endings: Counter[str]) -> None:
+    """Log how many files of a folder do not end like a video."""
+    count = sum(endings.values())
+    if count:
+        kinds = [
+            f"{number} .{end[:12]}" if end else f"{number} without ending"
+            for end, number in endings.most_common(4)
+        ]
+        more = ", ..." if len(endings) > 4 else ""
+        files = "1 file is" if count == 1 else f"{count} files are"
+        _log_once(f"{root}: {files} passed over by ending ({', '.join(kinds)}{more}).")
+
+
+@cache
+def _log_once(message: str) -> None:
+    logger.warning("%s", message)
+
+
+# --- what people name -------------------------------------------------------------------------------------------
+
+
+def local_path(text: str) -> str:
+    """The path of a ``file://`` address of this machine; anything else as it is."""
+    match = re.match(r"file://(localhost)?(?=/)", text, re.IGNORECASE)
+    if match is None:
+        return text
+    path = text[match.end() :]
+    return (
+        path
+        if os.path.lexists(path)
+        else os.fsdecode(unquote_to_bytes(path.encode("utf-8", "surrogateescape")))
+    )
+
+
+def why_unread(text: str) -> str | None:
+    """Why what someone names can be no file: an address or a camera; None where it might be one."""
+    if os.path.lexists(text):
+        return None
+    if _ADDRESS.match(text):
+        return "this is an address, and only files are read; download the video and name the file"
+    if text.isdecimal() and len(text) < 3:
+        return "no such file, and cameras are not read; record the video and name its file"
+    return None
+
+
+def matches(pattern: str) -> list[str]:
+    """The paths that a pattern stands for, sorted: ``*``, ``?`` and ``[a-z]`` in a name, ``**`` for any folders.
+
+    The same names are left out as everywhere, unless the pattern writes their dot. Names with brackets in them may
+    be written as they are.
+    """
+    parts = [part for part in pattern.split("/") if part]
+    found = ["/" if pattern.startswith("/") else ""]
+    refused: list[str] = []
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        if part == "**":
+            if not last:  # at the end: all that is in a folder, which is what the folder itself stands for
+                found = list(
+                    dict.fromkeys(below for folder in found for below in _folders_below(folder, refused))
+                )
+        elif has_magic(part):
+            found = [path for folder in found for path in _named(folder, part)]
+        else:
+            found = [
+                path for path in (os.path.join(folder, part) for folder in found) if os.path.lexists(path)
+            ]
+        if not last:
+            found = [path for path in found if not path or os.path.isdir(path)]
+    return sorted({path or "." for path in (*found, *refused)})
+
+
+def _folders_below(folder: str, refused: list[str]) -> Iterator[str]:
+    for path, _, _ in walk(folder or ".", refused):
+        yield path if folder else "" if path == "." else path.removeprefix("./")
+
+
+def _named(folder: str, part: str) -> list[str]:
+    if "*" not in part and "?" not in part and os.path.lexists(os.path.join(folder, part)):
+        return [os.path.join(folder, part)]
+    try:
+        names = fnmatch.filter(os.listdir(folder or "."), part)
+    except OSError:
+        return []
+    return [os.path.join(folder, name) for name in names if part.startswith(".") or not left_out(name)]
