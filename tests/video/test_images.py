@@ -228,9 +228,3 @@ def test_reference_folders(shared: Path) -> None:
     assert np.abs(pixels("seq_exif") - pixels("seq_plain")).mean() < 3
     assert len(pixels("seq_macos")) == 8
     assert read_frames(shared / "cases/video/left.webp", range).frames.shape == (12, 128, 128, 3)
-
-
-def test_images_end_in_what_the_list_of_inputs_knows() -> None:
-    from zsar_cli.inputs import IMAGE_SUFFIXES
-
-    assert images.IMAGES == IMAGE_SUFFIXES
