@@ -12,7 +12,6 @@ from PIL import Image
 
 from tests.video_files import frame_number, numbered_frame
 from zsar_cli.errors import VideoError
-from zsar_cli.video import images
 from zsar_cli.video.decode import DECODERS, iter_frames, planned_info, read_frames
 from zsar_cli.video.images import image_files
 
