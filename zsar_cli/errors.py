@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+import reprlib
 
 
 class ZsarError(Exception):
@@ -43,3 +44,14 @@ def memory_explained(advice: str) -> Iterator[None]:
         ):
             raise
         raise UsageError(f"The device's memory is full; {advice}, or another --device.") from error
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value that a file holds as it may stand in a message: short, on one line, without control characters."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, limit, limit, limit
+    short.maxlist = short.maxtuple = short.maxdict = short.maxset = 3
+    try:
+        return short.repr(value)[: 2 * limit]
+    except ValueError:  # Python prints no number of more than 4,300 digits
+        return "a number of thousands of digits"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -113,6 +114,21 @@ def existing(name: str | Path) -> Path | None:
         return path if str(name) and path.exists() else None
     except (OSError, ValueError, RuntimeError):  # RuntimeError: ~nobody
         return None
+
+
+def require_file(path: str | Path, what: str) -> None:
+    """UsageError unless the path is that of a regular file: a pipe would be waited for, and /dev/zero has no end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or "no such file"
+        raise UsageError(f"{what} {path} cannot be read: {reason}.") from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a directory; name the file in it.")
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{what} {path} cannot be read: it is a device or a pipe and no file.")
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"{what} {path} cannot be read: permission denied.")
 
 
 def checksum(path: str | Path) -> str:

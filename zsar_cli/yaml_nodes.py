@@ -1,17 +1,37 @@
-"""YAML and JSON that people write by hand: values as they are written, and the line of every mistake."""
+"""YAML and JSON that people write by hand: values as they are written, and the line of every mistake.
+
+A document is looked at as a tree of nodes before anything is made of it: what refers to itself, unfolds to far more
+than the file holds, is nested deeply, or asks for Python's objects is refused.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from zsar_cli.errors import UsageError
+from zsar_cli.errors import UsageError, shown
 from zsar_cli.files import read_text
 
-YAML_LIMIT = 2_000_000  # characters; PyYAML reads about 0.2 MB a second
+try:
+    from yaml import CSafeLoader as SafeLoader  # ten times faster
+except ImportError:  # PyYAML without libyaml
+    from yaml import SafeLoader  # type: ignore[assignment]
+
+YAML_LIMIT = 2_000_000  # characters, for which libyaml takes some 0.7 s
+DEPTH = 30
+LONGEST_NUMBER = 40
+TAG = "tag:yaml.org,2002:"
+PLAIN_TAGS = frozenset(
+    TAG + kind for kind in ("str", "int", "float", "bool", "null", "seq", "map", "timestamp")
+)
+PLAIN_TAGS |= {TAG + "merge", TAG + "value"}  # the keys << and =
+# As YAML 1.2 and JSON have them, besides what YAML 1.1 has: 1e-4 without a point
+NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def compose(text: str, path: str | Path) -> yaml.Node | None:
@@ -23,7 +43,7 @@ def compose(text: str, path: str | Path) -> yaml.Node | None:
     if len(text) > YAML_LIMIT:
         raise UsageError(f"{path} is long for YAML; JSON of the same form is read at once.")
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark else ""
@@ -34,6 +54,35 @@ def compose(text: str, path: str | Path) -> yaml.Node | None:
         raise UsageError(f"{path} is not YAML: {str(error).splitlines()[0][:150]}") from error
     except (RecursionError, ValueError) as error:
         raise UsageError(f"{path} is not YAML of the form that is expected here.") from error
+    if root is not None:
+        _check(root, path, 2 * len(text) + 1000)
+    return root
+
+
+def _check(root: yaml.Node, path: str | Path, most: int) -> None:
+    """UsageError for a tag, an anchor or a depth that no file of this program's has."""
+    sizes: dict[int, int] = {}  # characters of each list and map, with all that it refers to
+
+    def size(node: yaml.Node, depth: int) -> int:
+        where = f"{path}, line {line(node)}"
+        if node.tag not in PLAIN_TAGS:
+            raise UsageError(
+                f"{where}: a tag such as {shown(node.tag)} has no meaning here; write the value alone."
+            )
+        if isinstance(node, yaml.ScalarNode):
+            return 1 + len(node.value)
+        if depth > DEPTH:
+            raise UsageError(f"{where}: this is nested more than {DEPTH} deep.")
+        if id(node) not in sizes:
+            sizes[id(node)] = most + 1  # what refers to itself has no size
+            pairs = isinstance(node, yaml.MappingNode)
+            inner = (part for pair in node.value for part in pair) if pairs else node.value
+            sizes[id(node)] = 1 + sum(size(part, depth + 1) for part in inner)
+        if sizes[id(node)] > most:
+            raise UsageError(f"{where}: write this out instead of referring to it with an anchor.")
+        return sizes[id(node)]
+
+    size(root, 0)
 
 
 def load(path: str | Path, limit: int = YAML_LIMIT) -> Any:
@@ -42,18 +91,13 @@ def load(path: str | Path, limit: int = YAML_LIMIT) -> Any:
     Raises:
         UsageError: it cannot be read, is no YAML, or is too long or too deep; in one line.
     """
-    text = read_text(path, limit=4 * limit)
-    if len(text) > limit:
-        raise UsageError(f"{path} is too long; is it the file you meant?")
-    try:
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{path}{where}: this is not YAML ({error.problem or error.context}).") from error
-    except (yaml.YAMLError, RecursionError, ValueError, OverflowError, TypeError) as error:
-        brief = " ".join(str(error).split())[:150] or type(error).__name__
-        raise UsageError(f"{path} is not YAML of the form that is expected here ({brief}).") from error
+    root = read(path, limit)
+    return None if root is None else typed(root, path)
+
+
+def read(path: str | Path, limit: int = YAML_LIMIT) -> yaml.Node | None:
+    """The tree of nodes of a YAML file; None for an empty one. UsageError as for :func:`load`."""
+    return compose(read_text(path, limit=4 * limit), path)
 
 
 def line(node: yaml.Node) -> int:
@@ -82,26 +126,55 @@ def entries(node: yaml.MappingNode, path: str | Path) -> list[tuple[str, yaml.No
 
 
 def plain(node: yaml.Node, path: str | Path) -> Any:
-    """A node as dicts, lists and texts; an empty value is None.
+    """A node as dicts, lists and texts as they are written (``no`` stays "no"); an empty value is None."""
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.tag == f"{TAG}null" else node.value
+    if isinstance(node, yaml.MappingNode):
+        return {key: plain(value, path) for key, value, _ in entries(node, path)}
+    return [plain(value, path) for value in node.value]
+
+
+def typed(node: yaml.Node, path: str | Path) -> Any:
+    """A node as dicts, lists, texts, numbers, true and false. A date stays a text.
 
     Raises:
-        UsageError: an anchor that stands for a list or map (a few lines of them can unfold without end).
+        UsageError: a number of hundreds of digits, or a key that comes twice.
     """
-    seen: set[int] = set()
+    if isinstance(node, yaml.MappingNode):
+        return {key: typed(value, path) for key, value, _ in entries(node, path)}
+    if not isinstance(node, yaml.ScalarNode):
+        return [typed(value, path) for value in node.value]
+    kind = node.tag.removeprefix(TAG)
+    if kind in ("int", "float") and len(node.value) > LONGEST_NUMBER:
+        raise UsageError(f"{path}, line {line(node)}: {shown(node.value)} is too long for a number.")
+    if (
+        kind == "str"
+        and node.style is None
+        and len(node.value) <= LONGEST_NUMBER
+        and NUMBER.fullmatch(node.value)
+    ):
+        return float(node.value)
+    if kind not in ("int", "float", "bool", "null"):
+        return node.value
+    try:
+        return yaml.constructor.SafeConstructor().construct_document(node)
+    except (yaml.YAMLError, ValueError, OverflowError, KeyError) as error:
+        raise UsageError(f"{path}, line {line(node)}: {shown(node.value)} is not a {kind}.") from error
 
-    def unfold(node: yaml.Node) -> Any:
-        if isinstance(node, yaml.ScalarNode):
-            return None if node.tag == "tag:yaml.org,2002:null" else node.value
-        if id(node) in seen:
-            raise UsageError(
-                f"{path}, line {line(node)}: write this out instead of referring to it with an anchor."
-            )
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            return {key: unfold(value) for key, value, _ in entries(node, path)}
-        return [unfold(value) for value in node.value]
 
-    return unfold(node)
+def line_at(root: yaml.Node, location: Sequence[Any]) -> int:
+    """The line of the value that keys and numbers lead to from the outside in, or of the last that is there."""
+    here = root
+    for part in location:
+        if isinstance(here, yaml.MappingNode):
+            inner = next((value for key, value in here.value if key.value == str(part)), None)
+        else:
+            there = isinstance(here, yaml.SequenceNode) and isinstance(part, int) and part < len(here.value)
+            inner = here.value[part] if there else None
+        if inner is None:
+            break
+        here = inner
+    return line(here)
 
 
 def read_json(text: str, path: str | Path) -> Any:

@@ -8,7 +8,6 @@ import os
 import pickle
 import shutil
 import time
-import zipfile
 from pathlib import Path
 
 import open_clip
@@ -257,48 +256,23 @@ def test_pretrained_tag_comes_from_the_hub(
     )
 
 
-TRACING = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+def torchscript_program(path: Path) -> Path:
+    """A file in the form that OpenAI published CLIP in."""
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    return path
 
 
-def openai_archive(directory: Path, path: Path) -> dict[str, torch.Tensor]:
-    """A TorchScript archive in the form that OpenAI published CLIP: traced, half precision, sizes as buffers."""
-    clip = load_backbone(str(directory)).clip
-
-    class Published(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            for name, module in clip.named_children():
-                self.add_module(name, module)
-            for name, parameter in clip.named_parameters(recurse=False):
-                self.register_parameter(name, parameter)
-            for name, value in (("input_resolution", 32), ("context_length", 77), ("vocab_size", 49408)):
-                self.register_buffer(name, torch.tensor(value))
-
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return self.visual(pixels)
-
-    traced = torch.jit.trace(Published(), torch.zeros(1, 3, 32, 32), check_trace=False).half()
-    torch.jit.save(traced, path)
-    return {name: tensor.half() for name, tensor in clip.state_dict().items()}
-
-
-@TRACING
-def test_openai_archive_is_read_as_data_and_gets_quickgelu(
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_torchscript_program_is_not_opened_and_the_tag_of_the_same_weights_is_named(
     small_arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = openai_archive(make_tiny_clip(tmp_path / "m"), tmp_path / "openai.pt")
-
-    def never(*args, **kwargs):
-        raise AssertionError("the archive's program must not be loaded")
-
-    monkeypatch.setattr(torch.jit, "load", never)
-    backbone = load_backbone(f"{small_arch}/{tmp_path / 'openai.pt'}")
-    assert backbone.model_cfg["quick_gelu"] is True
-    assert type(backbone.clip.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
-    state = backbone.clip.state_dict()
-    assert set(state) == set(expected)
-    assert all(torch.equal(state[name].half(), tensor) for name, tensor in expected.items())
-    assert state["visual.proj"].dtype == torch.float32
+    path = torchscript_program(tmp_path / "ViT-B-16.pt")
+    monkeypatch.setattr(torch.jit, "load", None)
+    monkeypatch.setattr(torch, "load", None)
+    assert "use --model ViT-B-16/openai" in message(f"ViT-B-16/{path}")
+    assert "use --model ViT-B-16/openai" in message(str(path))
+    assert "use --model ViT-L-14-336/openai" in message(str(path.rename(tmp_path / "ViT-L-14-336px.pt")))
+    assert "TorchScript" in message(f"{small_arch}/{tmp_path / 'ViT-L-14-336px.pt'}")
 
 
 def test_openais_state_dict_is_known_by_its_sizes(small_arch: str, tmp_path: Path, caplog) -> None:
@@ -436,36 +410,9 @@ def test_a_pickle_with_a_payload_is_refused_unexecuted(small_arch: str, tmp_path
         assert "could run code" in message(f"{small_arch}/{path}")
     path.write_bytes(pickle.dumps(Payload(victim)))
     message(f"{small_arch}/{path}")
-    # the same inside something that looks like a TorchScript archive
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/constants.pkl", b"")
-        archive.writestr("archive/data.pkl", pickle.dumps(Payload(victim), protocol=2))
-    assert "no weights need" in message(f"{small_arch}/{path}")
     assert not victim.exists()
     pickle.loads(pickle.dumps(Payload(victim)))
     assert victim.exists(), "the payload works, so refusing it was what saved the day"
-
-
-@TRACING
-def test_damaged_torchscript_archives(small_arch: str, tmp_path: Path) -> None:
-    openai_archive(make_tiny_clip(tmp_path / "m"), tmp_path / "good.pt")
-    path = tmp_path / "w.pt"
-
-    def rewrite(change) -> None:
-        with zipfile.ZipFile(tmp_path / "good.pt") as old, zipfile.ZipFile(path, "w") as new:
-            for name in old.namelist():
-                content = change(name, old.read(name))
-                if content is not None:
-                    new.writestr(name, content)
-
-    rewrite(lambda name, content: content)
-    load_backbone(f"{small_arch}/{path}")
-    rewrite(lambda name, content: None if name.endswith("/data/3") else content)
-    message(f"{small_arch}/{path}")
-    rewrite(lambda name, content: content[:10] if "/data/" in name else content)
-    message(f"{small_arch}/{path}")
-    rewrite(lambda name, content: content[: len(content) // 2] if name.endswith("data.pkl") else content)
-    message(f"{small_arch}/{path}")
 
 
 # --- downloads

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -22,10 +23,9 @@ from torch.nn import functional as F
 
 from zsar_cli.distributed import own_device
 from zsar_cli.errors import UsageError
-from zsar_cli.model.building import build, load_weights, preprocess_of, token_width, without_initialisation
-from zsar_cli.model.description import refuse_oversized
+from zsar_cli.model.building import build, for_weights, load_weights, preprocess_of, token_width
 from zsar_cli.model.int8 import LEAST_WIDTH, cpu_has_int8, each_on_a_core, int8_blocks, to_int8
-from zsar_cli.model.sources import find_source, load_tokenizer
+from zsar_cli.model.sources import find_source, load_tokenizer, offline
 from zsar_cli.video.transforms import Preprocess
 
 logger = logging.getLogger(__name__)
@@ -353,8 +353,7 @@ def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") ->
     """
     check_precision(precision)
     source = find_source(spec)
-    refuse_oversized(source.weights.tensors, source.path, source.model_cfg)
-    with without_initialisation():
+    with for_weights(source.weights.tensors, source.path), offline() if source.local else nullcontext():
         clip = build(source.model_cfg, source.spec)
     load_weights(clip, source)
     backbone = Backbone(

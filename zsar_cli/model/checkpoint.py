@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
+import re
 import warnings
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zsar_cli.errors import UsageError
+from zsar_cli.errors import UsageError, shown
+from zsar_cli.files import require_file
+from zsar_cli.model.pickle_check import check_archive, check_legacy
 
-# What a TorchScript archive may name besides its own classes, for the storages of its tensors.
-STORAGES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-# OpenAI's archives carry these sizes among the weights.
+HEADER_BYTES, ENTRIES = 8_000_000, 20_000  # of safetensors; the largest CLIP has some 2,000 tensors
+DTYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
+STATE_DICTS = ("state_dict", "model_state_dict", "model", "module", "state_dict_ema", "model_ema", "ema")
+# Names that programs put before those of a model's own modules
+WRAPPERS = re.compile(
+    "module|_orig_mod|model|clip|clip_model|backbone|net|network|state_dict|ema|ema_model|model_ema|student|base_model"
+)
+# How the names of a CLIP begin, in open_clip's form and in those that it converts
+OWN = re.compile(
+    "visual|text|transformer|token_embedding|ln_final|text_projection|positional_embedding|logit_scale|logit_bias|"
+    "text_decoder|image_encoder|text_encoder|vision_model|text_model"
+)
+# OpenAI's state dicts carry these sizes among the weights.
 OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -39,93 +43,131 @@ class Weights:
     openai: bool = False
 
 
-def read_weights(path: str | Path) -> Weights:
-    """Read safetensors, a PyTorch checkpoint (``weights_only``) or a TorchScript archive's tensors.
+def read_weights(path: str | Path, published: str = "") -> Weights:
+    """Read safetensors or a PyTorch checkpoint (``weights_only``), once it is known to hold no more than it is long.
 
-    A TorchScript archive is read as data: its program is neither compiled nor run. Training checkpoints are
-    unwrapped, and the prefixes that DataParallel and ``torch.compile`` leave are taken off.
+    Training checkpoints are unwrapped, and the prefixes that wrappers leave (DataParallel, ``torch.compile``, a
+    model that holds the CLIP) are taken off. Values lie in the file until they are used.
+
+    Args:
+        published: the ``ARCH/TAG`` that has OpenAI's weights of this architecture, to name for a TorchScript file.
 
     Raises:
-        UsageError: no such file, a damaged or cut one, values that are not finite, or a pickle that holds more
-            than tensors (it is refused unread).
+        UsageError: no such file, a damaged or cut one, a TorchScript program, or a pickle that holds more than plain
+            tensors (it is refused unread).
     """
     path = Path(path)
-    try:
-        with open(path, "rb") as handle:
-            start = handle.read(64)
-    except IsADirectoryError as error:
-        raise UsageError(f"{path} is a directory; name the weights file in it.") from error
-    except OSError as error:
-        raise UsageError(f"The weights {path} cannot be read: {error.strerror or error}.") from error
+    require_file(path, "The weights")
+    with open(path, "rb") as handle:
+        start = handle.read(64)
     if start.startswith(b"version https://git-lfs"):
         raise UsageError(
             f"{path} is a Git LFS pointer and not the weights; run `git lfs pull` where it lies."
         )
+    if path.name.endswith(".index.json"):
+        raise UsageError(f"{path} lists weights in several files; join them into one safetensors file.")
+    found = (
+        read_safetensors(path)
+        if path.suffix == ".safetensors" or start[8:9] == b"{"
+        else _read_pytorch(path, start, published)
+    )
+    tensors = without_prefixes(_state_dict(found, path))
+    _check_kinds(tensors, path)
+    sizes = [name for name in tensors if name in OPENAI_SIZES]
+    return Weights(
+        {name: t.detach() for name, t in tensors.items() if name not in sizes}, "input_resolution" in sizes
+    )
 
-    openai = False
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
-        found = _read_safetensors(path)
-    elif _is_torchscript(path):
-        found, openai = _read_torchscript(path), True
-    else:
-        found = _read_pytorch(path, cut=start.startswith(b"PK") and not zipfile.is_zipfile(path))
-    tensors = _unwrap(found, path)
-    openai = openai or "input_resolution" in tensors
-    tensors = {name: tensor for name, tensor in tensors.items() if name not in OPENAI_SIZES}
-    _check_finite(tensors, path)
-    return Weights(tensors, openai)
 
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    Raises:
+        UsageError: it is no regular file, damaged, or lists more tensors than any model has.
+    """
     from safetensors.torch import load_file
 
+    require_file(path, "The weights")
     try:
+        with open(path, "rb") as handle:
+            length = int.from_bytes(handle.read(8), "little")
+            header = handle.read(min(length, HEADER_BYTES))
+        many = HEADER_BYTES < length < path.stat().st_size
+        if many or header.count(b":") > 5 * ENTRIES:  # name, dtype, shape and offsets: four colons each
+            raise UsageError(f"{path} lists far more tensors than a model has; it was not opened.")
         return load_file(path)
+    except UsageError:
+        raise
     except Exception as error:  # the library raises kinds of its own
         raise UsageError(
-            f"{path} is no whole safetensors file ({_brief(error)}); it may have been cut short: fetch it again."
+            f"{path} is no whole safetensors file ({brief(error)}); it may have been cut short: fetch it again."
         ) from error
 
 
-def _read_pytorch(path: Path, *, cut: bool) -> Any:
-    if cut:
-        raise UsageError(f"{path} has been cut short; fetch it again.")
+def _read_pytorch(path: Path, start: bytes, published: str) -> Any:
+    archive = start.startswith(b"PK")
+    if archive:
+        check_archive(path, published)
+    else:
+        check_legacy(path)
     try:
         with warnings.catch_warnings():  # about the pickle's protocol, which people can do nothing about
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error) and "GLOBAL" in str(error):
-            raise UsageError(
-                f"{path} holds Python objects besides tensors, and reading them could run code, so it was not "
-                "opened. Save its state dict alone, or as safetensors."
-            ) from error
-        raise UsageError(f"{path} is no weights file that PyTorch can read, or it is damaged.") from error
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except Exception as error:  # a damaged file can fail anywhere in torch.load
         raise UsageError(f"{path} is no weights file that PyTorch can read, or it is damaged.") from error
 
 
-def _unwrap(found: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside what was read."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-            break
+def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict inside what was read, which may lie inside others (Lightning, timm, DeepSpeed)."""
+    for _ in range(4):
+        inner = (found.get(key) for key in STATE_DICTS) if isinstance(found, dict) else ()
+        found = next((value for value in inner if isinstance(value, dict) and value), found)
     if not isinstance(found, dict) or not found:
         raise UsageError(f"{path} holds no model weights.")
-    tensors = {}
     for name, tensor in found.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise UsageError(f"{path} is no model's state dict: its entry {shown(name)} is not a tensor.")
+    return found
+
+
+def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the names they have in the model, whatever wrapped it.
+
+    What all names begin with is no part of them; of what only some begin with, the names of common wrappers
+    are taken off, unless a tensor of the shorter name is there already.
+    """
+    while len(tensors) > 1:
+        heads = {name.partition(".")[0] for name in tensors}
+        if len(heads) != 1 or OWN.fullmatch(heads.pop()) or not all("." in name for name in tensors):
+            break
+        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        short = name.replace("._orig_mod.", ".")
+        while WRAPPERS.fullmatch((parts := short.partition("."))[0]) and parts[2]:
+            short = parts[2]
+        renamed[name if short in tensors or short in renamed else short] = tensor
+    return renamed
+
+
+def _check_kinds(tensors: dict[str, Tensor], path: Path) -> None:
+    """Plain tensors only, and together no larger than the file: an expanded one is a single value a million times."""
+    asked = 0
+    for name, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain or tensor.is_nested or tensor.dtype not in DTYPES:
+            kind = str(tensor.dtype if plain else tensor.layout).removeprefix("torch.")
             raise UsageError(
-                f"{path} is no model's state dict: its entry {str(name)[:60]!r} is not a tensor."
+                f"{path} holds {shown(name)} as {kind}; save the weights as plain tensors, in fp32 or fp16."
             )
-        for prefix in ("module.", "_orig_mod."):
-            name = name.removeprefix(prefix)
-        tensors[name] = tensor
-    return tensors
+        asked += tensor.numel() * tensor.element_size()
+    if asked > 4 * path.stat().st_size + 1_000_000:
+        raise UsageError(f"{path} describes far more values than it holds; fetch it again.")
 
 
-def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
+def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """UsageError that names the tensor where one holds a NaN or an infinity."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.numel():
             # a NaN or an infinity always shows in the extremes, and nothing of the tensor's size is allocated
@@ -136,90 +178,6 @@ def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
                 )
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(
-                name.count("/") == 1 and name.endswith("/constants.pkl") for name in archive.namelist()
-            )
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return False
-
-
-def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            (data,) = (n for n in archive.namelist() if n.count("/") == 1 and n.endswith("/data.pkl"))
-            with archive.open(data) as stream:
-                root = _ModuleReader(stream, archive, data.removesuffix("data.pkl")).load()
-            tensors: dict[str, Tensor] = {}
-            _collect(root, "", tensors, depth=0)
-            return tensors
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged pickle can fail anywhere
-        raise UsageError(
-            f"{path} is no TorchScript archive that can be read as weights: {_brief(error)}"
-        ) from error
-
-
-class _Module:
-    """Stands for any class of a TorchScript program: it keeps its attributes and has no behaviour."""
-
-    attributes: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.attributes = state
-
-
-class _ModuleReader(pickle.Unpickler):
-    """Reads the objects of a TorchScript archive. Everything they may call is one of the few functions here."""
-
-    def __init__(self, stream: Any, archive: zipfile.ZipFile, prefix: str) -> None:
-        super().__init__(stream)
-        self.archive, self.prefix = archive, prefix
-        self.storages: dict[str, Tensor] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "__torch__" or module.startswith("__torch__."):
-            return type("Module", (_Module,), {})
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, size, stride, *_: storage.as_strided(size, stride, offset)
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module == "torch.jit._pickle":  # marks of a value's type
-            return lambda value, *_: value
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which no weights need")
-
-    def persistent_load(self, reference: Any) -> Tensor:
-        kind, dtype, key = reference[:3]
-        if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise pickle.UnpicklingError("it refers to something that is not a tensor")
-        if key not in self.storages:
-            entry = self.archive.getinfo(f"{self.prefix}data/{key}")
-            if entry.compress_type != zipfile.ZIP_STORED:  # PyTorch never compresses; a bomb would
-                raise pickle.UnpicklingError("its tensors are compressed")
-            content = bytearray(self.archive.read(entry))
-            self.storages[key] = (
-                torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
-            )
-        return self.storages[key]
-
-
-def _collect(value: Any, name: str, into: dict[str, Tensor], depth: int) -> None:
-    if isinstance(value, Tensor):
-        into[name] = value
-    elif isinstance(value, _Module) and isinstance(value.attributes, dict):
-        if depth > 50:
-            raise ValueError("its modules are nested without end")
-        for attribute, inner in value.attributes.items():
-            _collect(inner, f"{name}.{attribute}" if name else str(attribute), into, depth + 1)
-
-
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """The first line of an error, short enough to read."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -2,27 +2,72 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from torch import Tensor
+import yaml
+from pydantic import AfterValidator, Field, model_validator
 
 from zsar_cli import yaml_nodes
-from zsar_cli.errors import UsageError
+from zsar_cli.schemas import Checked, FileName, Name, Number, Whole, check, one_line
+from zsar_cli.errors import UsageError, shown
+from zsar_cli.files import existing, require_file
+from zsar_cli.model.architecture import Side, Size, check_architecture
 from zsar_cli.model.parts import Parts
 from zsar_cli.video.transforms import Preprocess
 
-KINDS: dict[str, Any] = {  # of what a model remembers of its training
-    "templates": (str, type(None)),
-    "frames": int,
-    "data": (str, type(None)),
-    "data_root": (str, type(None)),
-    "classes": list,
-    "metrics": dict,
-    "recipe": dict,
-}
+MOST_FRAMES = 1024
+MOST_CLASSES = 100_000
+REMEMBERED = {"templates", "frames", "data", "data_root", "classes", "metrics", "recipe"}
+Label = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
+Positive = Annotated[Number, Field(gt=0)]
+
+
+class _Preprocess(Checked):
+    size: tuple[Side, Side]
+    mean: tuple[Number, Number, Number]
+    std: tuple[Positive, Positive, Positive]
+    interpolation: Literal["bicubic", "bilinear"]
+    resize_mode: Literal["shortest", "squash", "longest"]
+    fill_color: Annotated[Whole, Field(ge=0, le=255)] = 0
+
+
+class _Parts(Checked):
+    separation: bool
+    aggregation: bool
+    gated: bool
+    negatives: Literal["learned", "fixed", "none"]
+    width: Size
+    queries: Size
+    layers: Annotated[Whole, Field(ge=1, le=1000)]
+    heads: Size
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> _Parts:
+        if self.width % self.heads:
+            raise ValueError("must have a width that is a multiple of heads")
+        return self
+
+
+class _Config(Checked, extra="ignore"):
+    """``config.yaml``; of keys that this version does not know, nothing is used."""
+
+    backbone: FileName
+    architecture: dict[str, Any] | None = None
+    preprocess: _Preprocess | None = None
+    parts: _Parts
+    beta: Annotated[Number, Field(ge=-1000, le=1000)]
+    weights_crc32: Annotated[str, Field(max_length=8)] | None = None
+    backbone_fingerprint: Annotated[str, Field(max_length=64), AfterValidator(one_line)] | None = None
+    # What a model remembers of its training
+    templates: FileName | None = None
+    frames: Annotated[Whole, Field(ge=1, le=MOST_FRAMES)] = 8
+    data: FileName | None = None
+    data_root: FileName | None = None
+    classes: Annotated[list[Label], Field(max_length=MOST_CLASSES, default_factory=list)]
+    metrics: Annotated[dict[Name, Number | None], Field(max_length=1000, default_factory=dict)]
+    recipe: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,92 +88,34 @@ def read_description(path: Path) -> Description:
     """Read ``config.yaml``.
 
     Raises:
-        UsageError: it is missing, no YAML, or a value is missing or not what it must be.
+        UsageError: it is missing, no YAML, or a value is missing, of another kind, out of range or too long, with
+            its line; or it names a pipe or a device to read from.
     """
-    try:
-        config = yaml_nodes.load(path, 20 * yaml_nodes.YAML_LIMIT)  # a recipe's classes may be many
-        if not isinstance(config, dict):
-            raise ValueError("it is no map")
-        remembered = {key: config[key] for key in KINDS if key in config}
-        for key, value in remembered.items():
-            if not isinstance(value, KINDS[key]):
-                raise ValueError(f"{key} cannot be {str(value)[:60]!r}")
-        if not all(isinstance(name, str) for name in remembered.get("classes", ())):
-            raise ValueError("classes must be texts")
-        architecture, preprocess = config.get("architecture"), config.get("preprocess")
-        if architecture is not None and not isinstance(architecture, dict):
-            raise ValueError("architecture must be a map")
-        checksum, fingerprint = config.get("weights_crc32"), config.get("backbone_fingerprint")
-        beta = float(config["beta"])
-        if not math.isfinite(beta):
-            raise ValueError("beta must be a number")
-        return Description(
-            str(config["backbone"]),
-            architecture,
-            None if architecture is None else _preprocess(preprocess),
-            _parts(config["parts"]),
-            beta,
-            remembered,
-            None if checksum is None else str(checksum),
-            None if fingerprint is None else str(fingerprint),
-        )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        brief = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UsageError(f"{path} is no model description that zsar wrote: {brief}") from error
-
-
-def _preprocess(settings: Any) -> Preprocess:
-    if not isinstance(settings, dict):
-        raise ValueError("preprocess must be a map")
-    plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()}
-    return Preprocess(**plain)
-
-
-def _parts(values: dict[str, Any]) -> Parts:
-    parts = Parts(**values)
-    for name, default in asdict(Parts()).items():
-        value = getattr(parts, name)
-        if type(value) is not type(default):
-            raise ValueError(f"parts.{name} cannot be {str(value)[:60]!r}")
-        if type(value) is int and not 1 <= value <= 65536:
-            raise ValueError(f"parts.{name} cannot be {value}")
-    if parts.negatives not in ("learned", "fixed", "none"):
-        raise ValueError(f"parts.negatives cannot be {parts.negatives[:60]!r}")
-    if parts.width % parts.heads:
-        raise ValueError("parts.width must be a multiple of parts.heads")
-    return parts
-
-
-def refuse_oversized(
-    tensors: dict[str, Tensor],
-    where: str | Path,
-    model_cfg: dict[str, Any] | None,
-    parts: Parts | None = None,
-) -> None:
-    """UsageError where a configuration asks for a far larger model than its weights are, before it is allocated.
-
-    Counts the blocks of transformers at 12 width² a layer, and the words; towers of other kinds are not looked at.
-    """
-    wanted = 0.0
-    for tower in ("vision_cfg", "text_cfg"):
-        settings = (model_cfg or {}).get(tower)
-        if isinstance(settings, dict):
-            width, layers, words = (_number(settings.get(key)) for key in ("width", "layers", "vocab_size"))
-            wanted += 12 * layers * width**2 + words * width + 1000 * layers
-            wanted += (
-                _number(settings.get("context_length")) * width
-                + _number(settings.get("image_size")) ** 2 / 4096
-            )
-    if parts is not None and parts.separation:
-        wanted += 8 * parts.layers * parts.width**2 + parts.queries * parts.width
-    there = sum(tensor.numel() for tensor in tensors.values())
-    if wanted > 4 * there + 1_000_000:
-        raise UsageError(
-            f"The weights in {where} are far too few for the model that its configuration describes."
-        )
-
-
-def _number(value: Any) -> float:
-    """The largest of a size, or of the sizes in a list; 0 where there is none."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return max((abs(float(v)) for v in values if isinstance(v, (int, float))), default=0.0)
+    require_file(path, "The model description")
+    root = yaml_nodes.read(path)
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"{path} is no model description that zsar wrote: it is no map.")
+    # Texts as they are written, so that a class "no" stays one; what open_clip is built from with its types
+    content = {
+        key: (yaml_nodes.typed if key in ("architecture", "recipe") else yaml_nodes.plain)(node, path)
+        for key, node, _ in yaml_nodes.entries(root, path)
+    }
+    config = check(_Config, content, str(path), lambda location: yaml_nodes.line_at(root, location))
+    if config.architecture is not None:
+        check_architecture(config.architecture, f"{path}: architecture")
+        if config.preprocess is None:
+            raise UsageError(f"{path}: preprocess is missing.")
+    for key, name in (("templates", config.templates), ("backbone", config.backbone)):
+        found = existing(name) if name else None
+        if found is not None and not found.is_file() and not found.is_dir():
+            raise UsageError(f"{path}: {key} must be a name or a file, not the device or pipe {shown(name)}.")
+    return Description(
+        config.backbone,
+        config.architecture,
+        None if config.preprocess is None else Preprocess(**config.preprocess.model_dump()),
+        Parts(**config.parts.model_dump()),
+        config.beta,
+        config.model_dump(include=config.model_fields_set & REMEMBERED),
+        config.weights_crc32,
+        config.backbone_fingerprint,
+    )

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsar_cli import __version__
 from zsar_cli.errors import UsageError
-from zsar_cli.files import atomic_write, checksum
+from zsar_cli.files import atomic_write, checksum, require_file
 from zsar_cli.model.alignment import (
     NegativeAdapter,
     Scores,
@@ -35,10 +35,12 @@ from zsar_cli.model.backbone import (
     load_backbone,
     resolve_precision,
 )
-from zsar_cli.model.description import Description, read_description, refuse_oversized
+from zsar_cli.model.building import for_weights
+from zsar_cli.model.checkpoint import brief, check_finite, read_safetensors
+from zsar_cli.model.description import Description, read_description
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separation
 from zsar_cli.model.parts import PLAIN, Parts
-from zsar_cli.model.sources import moved
+from zsar_cli.model.sources import moved, offline
 from zsar_cli.video.transforms import Preprocess
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -316,23 +318,17 @@ def _load_directory(
 ) -> RecognizerModel:
     said = read_description(directory / "config.yaml")
     weights = directory / "model.safetensors"
-    try:
-        damaged = said.checksum is not None and checksum(weights) != said.checksum
-        tensors = {} if damaged else load_file(weights)
-    except Exception as error:  # safetensors raises its own, undocumented kinds
-        raise UsageError(f"{weights} cannot be read: {_brief(error)}") from error
-    if damaged:
+    require_file(weights, "The weights")
+    if said.checksum is not None and checksum(weights) != said.checksum:
         raise UsageError(
             f"{weights} is not the file that its config.yaml tells of; copy the directory again."
         )
-    if any(not torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()):
-        raise UsageError(f"{weights} holds values that are not finite; train or copy it again.")
-
-    refuse_oversized(tensors, directory, said.architecture, said.parts)
     if said.architecture is not None and base is not None:
         raise UsageError(f"{directory} holds all of its weights; leave --backbone out.")
+    tensors = read_safetensors(weights)
     if said.architecture is not None:
-        backbone = Backbone.from_config(said.architecture, preprocess=said.preprocess, spec=said.backbone)
+        with for_weights(tensors, directory), offline():
+            backbone = Backbone.from_config(said.architecture, preprocess=said.preprocess, spec=said.backbone)
         size = getattr(backbone.clip.visual, "image_size", backbone.preprocess.size)
         if backbone.preprocess.size != ((size, size) if isinstance(size, int) else tuple(size)):
             raise UsageError(
@@ -342,22 +338,19 @@ def _load_directory(
     else:
         backbone = _load_base(directory, said, base, device)
         expected = {f"backbone.{name}" for name in backbone.state_dict()}
-    model = RecognizerModel(backbone, said.parts, Record(**said.remembered))
+    with for_weights(tensors, directory):
+        model = RecognizerModel(backbone, said.parts, Record(**said.remembered))
     model.beta = said.beta
     try:
         missing, unexpected = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     except RuntimeError as error:
-        raise UsageError(f"The weights in {directory} do not fit its config.yaml: {_brief(error)}") from error
+        raise UsageError(f"The weights in {directory} do not fit its config.yaml: {brief(error)}") from error
     missing = [name for name in missing if expected is None or name not in expected]
     if missing or unexpected:
         odd = (missing or unexpected)[0]
         raise UsageError(
             f"The weights in {directory} do not fit its config.yaml: {odd} is {'missing' if missing else 'unknown'}."
         )
+    check_finite(model.state_dict(), weights)
     backbone.set_precision(resolve_precision(precision, device, backbone), fine=said.parts.separation)
     return model
-
-
-def _brief(error: Exception) -> str:
-    """The first line of an error, short enough to read."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -7,15 +7,22 @@ import hashlib
 import json
 import logging
 import re
+import sys
+import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zsar_cli.schemas import check
 from zsar_cli.errors import UsageError
-from zsar_cli.files import existing
-from zsar_cli.model.checkpoint import Weights, read_weights
+from zsar_cli.files import existing, read_text, require_file
+from zsar_cli.model.architecture import PreprocessSettings, check_architecture
+from zsar_cli.model.checkpoint import Weights, brief, read_weights
+from zsar_cli.model.pickle_check import is_torchscript, read_members
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +40,10 @@ class Source:
     arch: str
     model_cfg: dict[str, Any]
     preprocess_cfg: dict[str, Any]
-    tokenizer: str | None  # what open_clip.get_tokenizer takes
+    tokenizer: str | None  # what load_tokenizer takes
     path: str
     weights: Weights
+    local: bool  # named by its path: then nothing about it comes from a hub
 
 
 def find_source(spec: str) -> Source:
@@ -76,10 +84,10 @@ def find_source(spec: str) -> Source:
         path = found.resolve()
         settings, quick_gelu = _settings_of_file(arch, model_cfg, path)
         spec = f"{arch}/{path}"
-    weights = read_weights(path)
+    weights = read_weights(path, f"{arch}/openai" if "openai" in tags else "")
     if (quick_gelu or weights.openai) and not model_cfg.get("quick_gelu"):
         model_cfg["quick_gelu"] = True
-    return Source(spec, arch, model_cfg, settings, arch, str(path), weights)
+    return Source(spec, arch, model_cfg, settings, arch if tag_cfg else None, str(path), weights, not tag_cfg)
 
 
 def moved(spec: str, place: str) -> str:
@@ -127,7 +135,8 @@ def _from_directory(directory: Path, weights: Path | None) -> Source:
         weights = found[0]
     directory, weights = directory.resolve(), weights.resolve()
     only = len([p for p in directory.iterdir() if p.suffix in SUFFIXES]) == 1
-    tokenizer = f"local-dir:{directory}" if model_cfg["text_cfg"].get("hf_tokenizer_name") else None
+    there = any((directory / name).is_file() for name in TOKENIZER_FILES[:2])
+    tokenizer = f"{FOLDER}{directory}" if there else None
     return Source(
         spec=str(directory if only else weights),
         arch=directory.name,
@@ -136,20 +145,20 @@ def _from_directory(directory: Path, weights: Path | None) -> Source:
         tokenizer=tokenizer,
         path=str(weights),
         weights=read_weights(weights),
+        local=True,
     )
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(model_cfg, preprocess_cfg) of an ``open_clip_config.json``."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        require_file(path, "The configuration")
+        config = json.loads(read_text(path, limit=1_000_000))
         model_cfg, preprocess_cfg = config["model_cfg"], config.get("preprocess_cfg") or {}
-        fits = all(isinstance(model_cfg[key], dict) for key in ("vision_cfg", "text_cfg"))
-        if not fits or not isinstance(preprocess_cfg, dict) or not isinstance(model_cfg["embed_dim"], int):
-            raise ValueError("its parts are not as they should be")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} does not describe an open_clip model: {str(error)[:150]}.") from error
-    return model_cfg, preprocess_cfg
+    check(PreprocessSettings, preprocess_cfg, f"{path}: preprocess_cfg")
+    return check_architecture(model_cfg, f"{path}: model_cfg"), preprocess_cfg
 
 
 def _settings_of_file(arch: str, model_cfg: dict[str, Any], path: Path) -> tuple[dict[str, Any], bool]:
@@ -252,34 +261,93 @@ def _check_sha256(path: Path, etag: str | None) -> None:
         )
 
 
+FOLDER = "local-dir:"  # begins a source that is a folder with a tokenizer's files
+TOKENIZER_FILES = (
+    *(
+        "tokenizer_config.json",
+        "tokenizer.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+    ),
+    *("config.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
+)
+TOKENIZER_BYTES = 100_000_000
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Keep the libraries of Hugging Face from connecting; what is in their cache they still find."""
+    from huggingface_hub import constants
+
+    switches: list[tuple[Any, str]] = [(constants, "HF_HUB_OFFLINE")]
+    if "transformers.utils.hub" in sys.modules:  # older versions have one of their own
+        switches.append((sys.modules["transformers.utils.hub"], "_is_offline_mode"))
+    before = [(module, name, getattr(module, name, None)) for module, name in switches]
+    for module, name in switches:
+        setattr(module, name, True)
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
 def load_tokenizer(source: str | None, model_cfg: dict[str, Any]) -> Any:
-    """open_clip's tokenizer for an architecture, a "local-dir:" or (source None) CLIP's own of the right length.
+    """The tokenizer of a text tower: CLIP's own, or one from a folder, from the hub's cache or from the hub.
+
+    Args:
+        source: an architecture of open_clip's, whose tokenizer may be downloaded; "local-dir:" and a folder with the
+            tokenizer's files; None for a model on disk, whose tokenizer must be in the cache.
 
     Raises:
-        UsageError: it comes from the hub, and the hub or the ``transformers`` package is not there.
+        UsageError: it is not there, or the ``transformers`` package is not.
     """
     import open_clip
 
     text_cfg = model_cfg["text_cfg"]
+    length = int(text_cfg.get("context_length", 77))
+    options = text_cfg.get("tokenizer_kwargs") or {}
     name = text_cfg.get("hf_tokenizer_name")
     if not name:
-        length = int(text_cfg.get("context_length", 77))
-        return open_clip.SimpleTokenizer(context_length=length, **(text_cfg.get("tokenizer_kwargs") or {}))
-    where = source or name
+        return open_clip.SimpleTokenizer(context_length=length, **options)
+    folder = Path(source.removeprefix(FOLDER)) if source and source.startswith(FOLDER) else None
     try:
         import transformers  # noqa: F401 - open_clip needs it for this tokenizer
     except ImportError as error:
         raise UsageError(
-            f"The tokenizer of {where} needs the transformers package; run `pip install transformers`."
+            f"The tokenizer {name} needs the transformers package; run `pip install transformers`."
         ) from error
-    if not (source or "").startswith("local-dir:"):
+    if folder is not None:
+        _check_tokenizer_files(folder)
+    elif source is not None:
         _require_tokenizer_files(name)
+    local = folder is not None or source is None
     try:
-        return open_clip.get_tokenizer(source or f"hf-hub:{name}")
+        with offline() if local else nullcontext():
+            return open_clip.tokenizer.HFTokenizer(
+                str(folder or name),
+                context_length=length,
+                tokenizer_mode=text_cfg.get("tokenizer_mode"),
+                trust_remote_code=False,
+                local_files_only=local,
+                **options,
+            )
     except Exception as error:  # transformers, tokenizers and the hub each raise their own
         raise UsageError(
-            f"The tokenizer {name} of this model cannot be loaded: {str(error).splitlines()[0][:150]}"
+            f"The tokenizer {name} of this model cannot be loaded from {'this machine' if local else 'the hub'}: "
+            f"{brief(error)[:150]}. `hf download {name}` fetches it."
         ) from error
+
+
+def _check_tokenizer_files(folder: Path) -> None:
+    for path in (folder / name for name in TOKENIZER_FILES):
+        if path.exists():
+            require_file(path, "The tokenizer's file")
+            if path.stat().st_size > TOKENIZER_BYTES:
+                raise UsageError(
+                    f"{path} is larger than any tokenizer's file; is it the file that you meant?"
+                )
 
 
 def _require_tokenizer_files(name: str) -> None:
@@ -306,6 +374,13 @@ def _unknown_architecture(spec: str, architectures: list[str]) -> str:
     arch = spec.partition("/")[0]
     path = existing(spec)
     if path and path.is_file():
+        published = f"{path.stem.removesuffix('px')}/openai"
+        if zipfile.is_zipfile(path) and is_torchscript(member.filename for member in read_members(path)):
+            known = path.stem.removesuffix("px") in architectures
+            return (
+                f"{spec} is a TorchScript program, as OpenAI's CLIP files are, and programs are not opened: use "
+                f"--model {published if known else 'ARCH/openai, as in ViT-B-16/openai'}, which are the same weights."
+            )
         return f"{spec} is a weights file; say which architecture it is of, as in ViT-B-16/{spec}."
     if path:
         return f"The directory {spec} holds no model: neither {CONFIG} nor a config.yaml written by `zsar train`."

@@ -1,0 +1,225 @@
+"""What a PyTorch file asks for, looked at before ``torch.load`` opens it: no code, and no more than the file holds.
+
+``weights_only=True`` runs no code, but it makes whatever sizes and shared tuples the file names. So the pickle's
+operations are read first (:mod:`pickletools`, which makes nothing), against a short list and with limits.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from zsar_cli.errors import UsageError, shown
+
+LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch's magic number as a pickle
+LEGACY_PICKLES = 5  # magic number, protocol, machine, objects, keys of the storages
+LARGEST_READ = 8_000_000  # bytes of a pickle, or of a zip file's list of members
+OPERATIONS = 500_000  # a training checkpoint of 1,500 weights with Adam's state has some 150,000
+DEPTH = 100
+
+DAMAGE = (
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+)  # what zipfile raises besides its own
+
+CALLED = re.compile(
+    r"collections OrderedDict|__builtin__ set|torch (Size|device)"
+    r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter)"
+)
+NAMED = re.compile(  # kinds of storages and of numbers, which are not called
+    r"torch [A-Za-z0-9]+Storage|torch\.storage (UntypedStorage|TypedStorage)"
+    r"|torch (b?float|complex|u?int)\d+\w*|torch bool"
+)
+# Tensors of other kinds than a model's weights, by what a pickle calls to make them
+OTHER_KINDS = {
+    "_rebuild_sparse_tensor": "sparse tensors",
+    "_rebuild_qtensor": "quantized tensors",
+    "_rebuild_nested_tensor": "nested tensors",
+    "_rebuild_meta_tensor_no_storage": "tensors without values (of the device meta)",
+    "_rebuild_wrapper_subclass": "tensors of a class of their own",
+    "_rebuild_from_type_v2": "tensors of a class of their own",
+    "_rebuild_parameter_with_state": "parameters with attributes of their own",
+}
+# The operations that torch's own reader of weights knows
+KNOWN = re.compile(
+    "PROTO|STOP|GLOBAL|NEWOBJ|REDUCE|BUILD|APPENDS?|SETITEMS?|MARK|TUPLE[123]?|NONE|NEWFALSE|NEWTRUE|BINPERSID|"
+    "EMPTY_(TUPLE|LIST|DICT|SET)|BININT[12]?|BINFLOAT|(LONG_)?BINGET|(LONG_)?BINPUT|BINUNICODE|SHORT_BINSTRING|LONG1"
+)
+# Of each, how many values it takes off the stack, and whether also all above the last mark
+OPERANDS = {
+    operation.name: (before.index(mark), True) if mark in before else (len(before), False)
+    for mark in [pickletools.markobject]
+    for operation in pickletools.opcodes
+    for before in [operation.stack_before]
+    if KNOWN.fullmatch(operation.name)
+}
+
+
+class Value(NamedTuple):
+    """What is known of a value in a pickle: the values in it, how deep they lie, and the name it stands for."""
+
+    values: int = 1
+    depth: int = 1
+    name: str = ""
+
+
+LEAF = Value()
+
+
+def is_torchscript(names: Iterable[str]) -> bool:
+    """Whether a zip file with members of these names is a TorchScript program, as OpenAI's CLIP files are."""
+    return any(name.endswith("/constants.pkl") and name.count("/") == 1 for name in names)
+
+
+def read_members(path: Path) -> list[zipfile.ZipInfo]:
+    """The members of a zip file, without reading them. UsageError where it is damaged or lists too many."""
+    try:
+        with zipfile.ZipFile(_Bounded(path)) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, *DAMAGE) as error:
+        raise _cut(path) from error
+
+
+def check_archive(path: Path, published: str = "") -> None:
+    """Check a zip file as ``torch.save`` writes it; ``published`` is what to name instead of OpenAI's programs.
+
+    Raises:
+        UsageError: a damaged or compressed archive, a TorchScript program, or a pickle that :func:`check_pickle`
+            refuses.
+    """
+    members = read_members(path)
+    if is_torchscript(member.filename for member in members):
+        instead = (
+            f"use --model {published}, which are the same weights"
+            if published
+            else "save its state dict as safetensors, or use a model of open_clip's such as ViT-B-16/openai"
+        )
+        raise UsageError(
+            f"{path} is a TorchScript program, the form of OpenAI's CLIP files, and programs are not opened: {instead}."
+        )
+    if any(m.compress_type != zipfile.ZIP_STORED or m.compress_size != m.file_size for m in members):
+        raise UsageError(f"{path} is compressed, which PyTorch's files are not; unpack it first.")
+    pickles = [m for m in members if m.filename.endswith("/data.pkl") and m.filename.count("/") == 1]
+    names = {member.filename.casefold() for member in members}
+    size = path.stat().st_size
+    if len(pickles) != 1 or len(names) < len(members) or sum(m.file_size for m in members) > size:
+        raise _cut(path)
+    if pickles[0].file_size > LARGEST_READ:
+        raise _too_much(path)
+    try:
+        with zipfile.ZipFile(_Bounded(path)) as archive:
+            content = archive.read(pickles[0])
+    except (zipfile.BadZipFile, *DAMAGE) as error:
+        raise _cut(path) from error
+    check_pickle(io.BytesIO(content), path)
+
+
+def check_legacy(path: Path) -> None:
+    """Check a file in the form that PyTorch wrote before 1.6: pickles one after another, then the values.
+
+    Raises:
+        UsageError: it is something else, or :func:`check_pickle` refuses one of the pickles.
+    """
+    with open(path, "rb") as file:
+        start = io.BytesIO(file.read(LARGEST_READ))
+    if not start.getvalue().startswith(LEGACY_START):
+        raise UsageError(f"{path} is no weights file that PyTorch can read, or it is damaged.")
+    for _ in range(LEGACY_PICKLES):
+        check_pickle(start, path)
+
+
+def check_pickle(stream: io.BytesIO, path: Path) -> None:
+    """Check one pickle, without making anything of it.
+
+    The size of each value is counted with all that it refers to, as often as it does: tuples of tuples of
+    tuples, each twice, would take for ever to be hashed.
+
+    Raises:
+        UsageError: it names something else than tensors, has far too many or too deep values, or is damaged.
+    """
+    stack: list[Value | None] = []  # None is a mark
+    memo: dict[int, Value | None] = {}
+    try:
+        for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+            if number > OPERATIONS:
+                raise _too_much(path)
+            name = operation.name
+            count, to_mark = OPERANDS[name]
+            if name in ("BINPUT", "LONG_BINPUT"):
+                memo[argument] = stack[-1]  # type: ignore[index]
+            elif name in ("BINGET", "LONG_BINGET"):
+                stack.append(memo[argument])  # type: ignore[index]
+            elif name == "MARK":
+                stack.append(None)
+            elif name == "GLOBAL":
+                _check_name(str(argument), path)
+                stack.append(Value(name=str(argument)))
+            elif count or to_mark:
+                taken = _take(stack, count, to_mark)
+                if name in ("REDUCE", "NEWOBJ") and not CALLED.fullmatch(taken[-1].name):
+                    raise pickle.UnpicklingError("a call of something else than a function")
+                made = Value(
+                    1 + sum(value.values for value in taken),
+                    1 + max((value.depth for value in taken), default=0),
+                )
+                if made.values > 4 * OPERATIONS or made.depth > DEPTH:
+                    raise _too_much(path)
+                if operation.stack_after:
+                    stack.append(made)
+            elif operation.stack_after:
+                stack.append(LEAF)
+    except UsageError:
+        raise
+    except Exception as error:  # pickletools raises all kinds, and so does a stack that is too short
+        raise UsageError(f"{path} is no weights file that PyTorch can read, or it is damaged.") from error
+
+
+def _take(stack: list[Value | None], count: int, to_mark: bool) -> list[Value]:
+    """What an operation takes off the stack; the last that was put there comes first."""
+    taken: list[Value | None] = []
+    if to_mark:
+        while (value := stack.pop()) is not None:
+            taken.append(value)
+    taken += [stack.pop() for _ in range(count)]
+    if None in taken:
+        raise pickle.UnpicklingError("a mark in the wrong place")
+    return taken  # type: ignore[return-value]
+
+
+def _check_name(called: str, path: Path) -> None:
+    if CALLED.fullmatch(called) or NAMED.fullmatch(called):
+        return
+    name = called.replace(" ", ".", 1)
+    kind = OTHER_KINDS.get(name.rpartition(".")[2]) if name.startswith("torch.") else None
+    if kind:
+        raise UsageError(f"{path} holds {kind}; save the weights as plain ones, in fp32 or fp16.")
+    raise UsageError(
+        f"{path} holds Python objects besides tensors ({shown(name)}), and reading them could run code, so it was "
+        "not opened. Where you trust it, save its state dict alone, or as safetensors."
+    )
+
+
+def _cut(path: Path) -> UsageError:
+    return UsageError(f"{path} is no whole PyTorch file; it may have been cut short: fetch it again.")
+
+
+def _too_much(path: Path) -> UsageError:
+    return UsageError(f"{path} describes far more values than a model's weights have; it was not opened.")
+
+
+class _Bounded(io.FileIO):
+    """A file from which no more is read at once than a sound archive needs (zipfile reads its list in one piece)."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > LARGEST_READ:
+            raise zipfile.BadZipFile("its list of members is too long")
+        return super().read(LARGEST_READ if size is None or size < 0 else size)

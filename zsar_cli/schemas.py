@@ -1,0 +1,127 @@
+"""What people and other programs wrote, checked against a pydantic model; mistakes as this program's own sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from zsar_cli.errors import UsageError, shown
+
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+Model = TypeVar("Model", bound=BaseModel)
+Location = tuple[Any, ...]
+
+
+class Checked(BaseModel):
+    """A map whose keys are all known and whose numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+def _no_truth(value: Any) -> Any:
+    """Python counts with true and false, and people do not."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def one_line(value: str) -> str:
+    """The text, for a pydantic validator: a name or path that may be printed."""
+    if UNPRINTABLE.search(value):
+        raise ValueError("must be one line of text without control characters")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+Number = Annotated[float, BeforeValidator(_no_truth)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+FileName = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(one_line)]
+
+# By the kind of pydantic's error; {} are the entries of its context.
+SENTENCES = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be a text",
+    "string_unicode": "must be a text",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must be at most {max_length} characters long",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "literal_error": "must be {expected}",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a map",
+    "model_type": "must be a map",
+    "model_attributes_type": "must be a map",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+}
+
+
+def check(
+    model: type[Model],
+    content: Any,
+    where: str,
+    line_of: Callable[[Location], int | None] = lambda location: None,
+) -> Model:
+    """The content as that model.
+
+    Args:
+        where: the file, for the message.
+        line_of: the line of the value that a location (keys and numbers, from the outside in) leads to.
+
+    Raises:
+        UsageError: the first mistake in one sentence, with file, line and key.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        # extra keys first: a key that is missing is often there under another name
+        first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
+        location = tuple(part for part in first["loc"] if not _is_branch(part))
+        line = line_of(location)
+        place = f"{where}, line {line}" if line else where
+        raise UsageError(f"{place}: {_sentence(model, first, location)}.") from None
+
+
+def _is_branch(part: Any) -> bool:
+    """Whether a part of a location names a kind of value that was tried, and no key."""
+    return isinstance(part, str) and (part in ("int", "float", "str", "bool", "none") or "[" in part)
+
+
+def _sentence(model: type[BaseModel], error: Mapping[str, Any], location: Location) -> str:
+    key = ".".join(str(part)[:60] for part in location if part != "[key]") or "the whole"
+    key = key if key.isprintable() else shown(key)
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "missing":
+        return f"{key} is missing"
+    if kind == "extra_forbidden":
+        fields = _fields_of(model, location)
+        return f"unknown field {shown(location[-1])}; the fields are {', '.join(fields)}"
+    rule = str(context["error"]) if kind == "value_error" else SENTENCES.get(kind, "is not what it must be")
+    return f"{key} {rule.format(**context).replace(chr(39), '')}, not {shown(error['input'])}"
+
+
+def _fields_of(model: type[BaseModel], location: Location) -> list[str]:
+    """The fields that stand beside an unknown one."""
+    found = model
+    for part in location[:-1]:
+        field = found.model_fields.get(str(part))
+        inner = getattr(field, "annotation", None)
+        kinds = [inner, *getattr(inner, "__args__", ())]
+        found = next(
+            (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), found
+        )
+    return list(found.model_fields)
