@@ -222,7 +222,7 @@ def test_built_in_lists_and_extras() -> None:
         ("l.json", '["run", "a\\u0000b"]', "cannot be printed"),
         ("l.json", "[" * 100_000, "not JSON"),
         ("l.yaml", "a: [x, x]\nb: {c: d}", "texts"),
-        ("l.yaml", "a: &x [1, 2]\nb: *x", "anchor"),
+        ("l.yaml", f"a: &x [1, 2]\nb: &y [{'*x, ' * 400}]\nc: [{'*y, ' * 400}]", "anchor"),
         ("l.csv", "run,fast\nwalk,slow", "id,name"),
         ("l.csv", 'id,name\n0,"run', "not CSV"),
         ("l.txt", b"caf\xe9", "not UTF-8"),

@@ -10,11 +10,11 @@ import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from zsar_cli import yaml_nodes
-from zsar_cli.schemas import Checked, FileName, Name, Number, Whole, check, one_line
 from zsar_cli.errors import UsageError, shown
 from zsar_cli.files import existing, require_file
 from zsar_cli.model.architecture import Side, Size, check_architecture
 from zsar_cli.model.parts import Parts
+from zsar_cli.schemas import Checked, FileName, Name, Number, Whole, check, one_line
 from zsar_cli.video.transforms import Preprocess
 
 MOST_FRAMES = 1024

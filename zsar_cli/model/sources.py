@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zsar_cli.schemas import check
 from zsar_cli.errors import UsageError
 from zsar_cli.files import existing, read_text, require_file
 from zsar_cli.model.architecture import PreprocessSettings, check_architecture
 from zsar_cli.model.checkpoint import Weights, brief, read_weights
 from zsar_cli.model.pickle_check import is_torchscript, read_members
+from zsar_cli.schemas import check
 
 logger = logging.getLogger(__name__)
 
