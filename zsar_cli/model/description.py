@@ -10,6 +10,7 @@ import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from zsar_cli import yaml_nodes
+from zsar_cli.checks import FRAMES
 from zsar_cli.errors import UsageError, shown
 from zsar_cli.files import existing, require_file
 from zsar_cli.model.architecture import Side, Size, check_architecture
@@ -17,7 +18,6 @@ from zsar_cli.model.parts import Parts
 from zsar_cli.schemas import Checked, FileName, Name, Number, Whole, check, one_line
 from zsar_cli.video.transforms import Preprocess
 
-MOST_FRAMES = 1024
 MOST_CLASSES = 100_000
 REMEMBERED = {"templates", "frames", "data", "data_root", "classes", "metrics", "recipe"}
 Label = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
@@ -62,7 +62,7 @@ class _Config(Checked, extra="ignore"):
     backbone_fingerprint: Annotated[str, Field(max_length=64), AfterValidator(one_line)] | None = None
     # What a model remembers of its training
     templates: FileName | None = None
-    frames: Annotated[Whole, Field(ge=1, le=MOST_FRAMES)] = 8
+    frames: Annotated[Whole, Field(ge=FRAMES[0], le=FRAMES[1])] = 8
     data: FileName | None = None
     data_root: FileName | None = None
     classes: Annotated[list[Label], Field(max_length=MOST_CLASSES, default_factory=list)]
