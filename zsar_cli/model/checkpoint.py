@@ -95,13 +95,15 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         many = HEADER_BYTES < length < path.stat().st_size
         if many or header.count(b":") > 5 * ENTRIES:  # name, dtype, shape and offsets: four colons each
             raise UsageError(f"{path} lists far more tensors than a model has; it was not opened.")
-        return load_file(path)
+        tensors = load_file(path)
     except UsageError:
         raise
     except Exception as error:  # the library raises kinds of its own
         raise UsageError(
             f"{path} is no whole safetensors file ({brief(error)}); it may have been cut short: fetch it again."
         ) from error
+    _check_kinds(tensors, path)
+    return tensors
 
 
 def _read_pytorch(path: Path, start: bytes, published: str) -> Any:
