@@ -106,7 +106,8 @@ def label_texts(labels: Any) -> list[str]:
 def _brief(value: Any) -> str:
     """A value as an error names it: short, and by its kind where it is more than a number or a text."""
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
-        shown = repr(value)
+        # Python refuses to spell out a number of thousands of digits
+        shown = repr(value) if not isinstance(value, int) or abs(value) < 10**60 else "so large a number"
         return shown if len(shown) <= 60 else f"{shown[:60]}..."
     kind = type(value).__name__
     return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"

@@ -10,8 +10,8 @@ Videos are decoded ahead in worker processes; whatever is ready goes through the
 
 from __future__ import annotations
 
-import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,6 +26,8 @@ from zsar_cli.run_log import StageTimes
 from zsar_cli.video.workers import DecodePool
 
 if TYPE_CHECKING:
+    import torch
+
     from zsar_cli.feature_cache import FeatureCache
     from zsar_cli.model.recognizer import RecognizerModel
     from zsar_cli.prompts import PromptEmbeddings, Templates
@@ -44,7 +46,6 @@ __all__ = [
 
 DEFAULT_MODEL = "PE-Core-B-16/meta"
 
-logger = logging.getLogger(__name__)
 StrPath: TypeAlias = "str | os.PathLike[str]"
 Text: TypeAlias = "Iterable[str] | StrPath | Labels | PromptEmbeddings"
 
@@ -71,9 +72,9 @@ class Recognizer:
         cls,
         model: StrPath = DEFAULT_MODEL,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
-        backbone: str | None = None,
+        backbone: StrPath | None = None,
         cache: StrPath | None = None,
     ) -> Recognizer:
         """Load a model.
@@ -94,12 +95,18 @@ class Recognizer:
         name, folder = checks.text("model", model), None if cache is None else checks.text("cache", cache)
         times = StageTimes()
         with times.measured("load"):
+            import torch
+
             from zsar_cli.model.backbone import resolve_device
             from zsar_cli.model.recognizer import load_model
 
-            device = resolve_device(checks.text("device", device))
+            kind = str(device) if isinstance(device, torch.device) else checks.text("device", device)
+            device = resolve_device(kind)
             loaded = load_model(
-                name, device=device, precision=checks.text("precision", precision), backbone=backbone
+                name,
+                device=device,
+                precision=checks.text("precision", precision),
+                backbone=None if backbone is None else checks.text("backbone", backbone),
             )
             kept = None
             if folder is not None:
@@ -306,10 +313,14 @@ class Recognizer:
         text: PromptEmbeddings,
         pool: DecodePool,
         options: ClipOptions,
-        **more: Any,
+        *,
+        top_k: int = 5,
+        threshold: float | None = None,
+        stop: threading.Event | None = None,
     ) -> Iterator[Prediction | Failure]:
         """The results of :meth:`answers` without evidence."""
-        return (result for result, _ in self.answers(videos, text, pool, options, **more))
+        found = self.answers(videos, text, pool, options, top_k=top_k, threshold=threshold, stop=stop)
+        return (result for result, _ in found)
 
     def answers(
         self,
@@ -317,11 +328,25 @@ class Recognizer:
         text: PromptEmbeddings,
         pool: DecodePool,
         options: ClipOptions,
-        **more: Any,
+        *,
+        top_k: int = 5,
+        threshold: float | None = None,
+        evidence: bool = False,
+        stop: threading.Event | None = None,
     ) -> Iterator[Answer]:
         """As :func:`zsar_cli.answers.answer_videos` with this model and its cache."""
         return answer_videos(
-            self.model, videos, text, pool, options, cache=self.cache, times=self.times, **more
+            self.model,
+            videos,
+            text,
+            pool,
+            options,
+            cache=self.cache,
+            top_k=top_k,
+            threshold=threshold,
+            evidence=evidence,
+            stop=stop,
+            times=self.times,
         )
 
 

@@ -164,6 +164,46 @@ def test_views_are_averaged_to_unit_length():
     torch.testing.assert_close(mean, F.normalize(views.mean(dim=1), dim=-1))
 
 
+def test_videos_of_all_sizes_and_lengths_answer_alike_alone_and_together(tmp_path, motion_dir, monkeypatch):
+    for number, (frames, size) in enumerate([(1, (64, 64)), (2, (160, 64)), (9, (34, 18)), (12, (64, 160))]):
+        (tmp_path / str(number)).mkdir()
+        write_video(tmp_path / str(number) / "same-name.mp4", frames, size=size)
+    videos = sorted(tmp_path.rglob("*.mp4"))
+    recognizer = Recognizer.load(motion_dir, precision="fp32")
+    for options in ({}, {"views": 2, "crops": 3}):
+        alone = [recognizer.predict(video, NAMES, **options) for video in videos]
+        with monkeypatch.context() as patch:
+            patch.setattr("zsar_cli.answers.ready_batches", lambda items, size, stop: iter([list(items)]))
+            together = list(recognizer.predict_many(videos, NAMES, workers=0, **options))
+        for video, one, other in zip(videos, alone, together, strict=True):
+            assert one.video == other.video == str(video)
+            assert one.unknown == pytest.approx(other.unknown, abs=1e-5)
+            scores = {found.label: found.score for found in one.predictions}
+            assert {p.label: p.score for p in other.predictions} == pytest.approx(scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.0, 30.0])
+def test_held_out_clips_are_judged_as_predict_answers(data, motion_dir, beta):
+    from zsar_cli.data.definitions import Item
+    from zsar_cli.holdout import top1
+    from zsar_cli.prompts import embed_labels
+    from zsar_cli.video.workers import DecodePool
+
+    recognizer = Recognizer.load(motion_dir, precision="fp32")
+    recognizer.model.beta = beta
+    videos = sorted((data / "videos").rglob("*.mp4"))
+    answers = [recognizer.predict(video, NAMES).predictions[0].label for video in videos]
+    for right in range(len(NAMES)):  # of so many clips the list says what predict answers
+        labels = [
+            NAMES.index(answer) if number < right else (NAMES.index(answer) + 1) % len(NAMES)
+            for number, answer in enumerate(answers)
+        ]
+        items = [Item(str(video), label) for video, label in zip(videos, labels, strict=True)]
+        text = embed_labels(recognizer.model, NAMES)
+        found = top1(recognizer.model, items, text, frames=3, pool=DecodePool(0), batch_size=2)
+        assert found == pytest.approx(right / len(videos))
+
+
 # --- --explain is the loop of predict ----------------------------------------------------------------------------
 
 
