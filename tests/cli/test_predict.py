@@ -251,6 +251,8 @@ def test_scores_equal_the_plain_loop_over_open_clip(shared, tmp_path):
     from PIL import Image
     from safetensors.torch import save_file
 
+    from zsar_cli.video.upright import pixel_aspect, to_rgb  # parity is of all that follows the decoder
+
     torch.manual_seed(0)
     clip = large_clip(open_clip.get_model_config("ViT-B-32"))
     transform = open_clip.image_transform(224, is_train=False)
@@ -268,8 +270,9 @@ def test_scores_equal_the_plain_loop_over_open_clip(shared, tmp_path):
         text = torch.nn.functional.normalize(clip.encode_text(tokens), dim=-1)
         for name, record in zip(names, records(out), strict=True):
             with av.open(str(name)) as container:
+                aspect = pixel_aspect(container.streams.video[0].sample_aspect_ratio)
                 frames = list(container.decode(video=0))
-            chosen = [frames[(2 * i + 1) * len(frames) // 8].to_ndarray(format="rgb24") for i in range(4)]
+            chosen = [to_rgb(frames[(2 * i + 1) * len(frames) // 8], aspect) for i in range(4)]
             pixels = torch.stack([transform(Image.fromarray(frame)) for frame in chosen])
             video = torch.nn.functional.normalize(clip.encode_image(pixels).mean(dim=0), dim=-1)
             expected = (clip.logit_scale.exp() * text @ video).softmax(dim=0)
