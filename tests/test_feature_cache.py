@@ -365,10 +365,25 @@ def test_a_full_disk_costs_a_warning(videos, tiny_clip_dir, tmp_path, monkeypatc
     assert not list(cache._aside.iterdir())
 
 
+def test_a_cache_that_is_deleted_while_it_is_used_costs_a_line(videos, tiny_clip_dir, tmp_path, caplog):
+    import shutil
+
+    model = RecognizerModel(load_backbone(str(tiny_clip_dir)))
+    cache = FeatureCache(tmp_path / "cache", model)
+    stored(model, cache, videos[0])
+    shutil.rmtree(tmp_path / "cache")
+    for video in videos[:3]:
+        stored(model, cache, video)
+    assert len(caplog.records) == 1
+    assert "1 added" in cache.summary()
+
+
 def test_a_cache_that_cannot_be_is_refused_before_the_work(tiny_clip_dir, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="file"):
         FeatureCache(tmp_path / "file", RecognizerModel(load_backbone(str(tiny_clip_dir))))
+    with pytest.raises(UsageError, match="no such home"):
+        FeatureCache("~nobody-of-that-name/cache", RecognizerModel(load_backbone(str(tiny_clip_dir))))
 
 
 def test_many_views_go_through_in_portions(videos, tiny_clip_dir, tmp_path, monkeypatch):

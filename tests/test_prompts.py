@@ -567,6 +567,8 @@ def test_a_user_without_a_home_goes_without_a_cache(monkeypatch: pytest.MonkeyPa
     for _ in range(2):
         embed_prompts(CountingEncoder(), LABELS, TEMPLATES, negatives=False, cache=TextCache(), model_id="m")
     assert caplog.text.count("ZSAR_CACHE_DIR") == 1
+    monkeypatch.setenv("ZSAR_CACHE_DIR", "~/cache")
+    assert TextCache().directory is None, "no folder of the name ~ is made"
 
 
 def _write_many(directory: str, start: int) -> None:

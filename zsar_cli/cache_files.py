@@ -44,12 +44,15 @@ def open_file(path: str | Path, flags: int, *, inside: int | None = None) -> int
     return handle
 
 
-def read_file(path: str | Path, limit: int) -> bytes:
+def read_file(path: str | Path, limit: int) -> bytearray:
     """The content of a regular file. OSError where it is none, or longer than ``limit`` bytes."""
     with open(open_file(path, os.O_RDONLY), "rb") as file:
-        if os.fstat(file.fileno()).st_size > limit:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
             raise OSError(errno.EFBIG, "it is larger than it can be", str(path))
-        return file.read(limit)
+        content = bytearray(size)
+        del content[file.readinto(content) :]  # another process made it shorter
+        return content
 
 
 def is_folder(path: str | Path) -> bool:

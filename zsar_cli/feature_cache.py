@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import queue
 import zlib
@@ -72,6 +73,10 @@ class FeatureCache:
         """``expected`` videos will be stored, if that is known. UsageError if ``directory`` cannot be written."""
         self.expected = expected
         self.directory = Path(os.path.expanduser(directory))
+        if str(self.directory).startswith("~"):
+            raise UsageError(
+                f"The cache {directory} cannot be used: there is no such home. Choose another folder."
+            )
         self.needs_tokens = model.msm is not None
         self.read = self.added = self.added_bytes = 0
         self._works, self._damaged = True, 0
@@ -135,35 +140,34 @@ class FeatureCache:
 
     def _load(self, path: Path, request: ClipRequest | None) -> EncodedClip | None:
         """None where the file is sound and has no tokens, which this model needs."""
-        from safetensors.torch import load
-
         width, count, token_width = self._widths
         clips = request.sampling.views * request.crops if request else MOST_CLIPS
         frames = request.sampling.frames if request else MOST_FRAMES
         room = 65536 + 64 * clips * frames  # for what a header says of indices and times
         content = read_file(path, room + 2 * clips * frames * (width + count * token_width))
-        length = int.from_bytes(content[:8], "little")
-        if length > room:
+        start = 8 + int.from_bytes(content[:8], "little")
+        if start > room:
             raise ValueError("the header is too long")
-        about = json.loads(content[8 : 8 + length])["__metadata__"]
-        if about["checksum"] != _checksum_of(about["clip"]):
+        header = json.loads(content[8:start])
+        stored = header.pop("__metadata__")
+        if stored["checksum"] != _checksum_of(stored["clip"]):
             raise ValueError("they are not what was written")
-        about = json.loads(about["clip"])
-        tensors = load(content)
-        embedding, tokens = tensors["embedding"], tensors.get("tokens")
+        about = json.loads(stored["clip"])
+        if request is None:
+            clips, frames = header["embedding"]["shape"][:2]
+        shapes = {"embedding": (clips, frames, width), "tokens": (clips, frames, count, token_width)}
         if not self.needs_tokens:
-            tokens = embedding.new_zeros(*embedding.shape[:2], 0, 0)
-        elif tokens is None:
+            del shapes["tokens"]
+        elif "tokens" not in header:
             return None
-        shape = (clips, frames) if request else tuple(embedding.shape[:2])
-        wanted = {"embedding": (embedding, (*shape, width))}
-        if self.needs_tokens:
-            wanted["tokens"] = tokens, (*shape, count, token_width)
-        for name, (tensor, size) in wanted.items():
-            if tensor.dtype != torch.float16 or tensor.shape != size or 0 in size:
-                raise ValueError("they are not of this shape")
-            if about["checksums"][name] != _checksum(tensor) or not bool(torch.isfinite(tensor).all()):
+        if max(entry["data_offsets"][1] for entry in header.values()) != len(content) - start:
+            raise ValueError("there is more or less than was written")
+        tensors = {name: _tensor(content, start, header[name], shape) for name, shape in shapes.items()}
+        for name, tensor in tensors.items():
+            if about["checksums"][name] != _checksum(tensor) or not _is_finite(tensor):
                 raise ValueError("they are not what was written")
+        embedding = tensors["embedding"]
+        tokens = tensors["tokens"] if self.needs_tokens else embedding.new_zeros(clips, frames, 0, 0)
         views = (request.sampling.views, frames) if request else None
         return _described(FrameFeatures(embedding, tokens), about, views)
 
@@ -245,6 +249,27 @@ def _checksum(tensor: Tensor) -> int:
     """CRC-32 of the shape and the bytes: a disk that loses a bit must not change an answer."""
     shape = zlib.crc32(str(tuple(tensor.shape)).encode())
     return zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, shape)
+
+
+def _tensor(content: bytearray, start: int, entry: Any, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of a safetensors file that is to be fp16 of this shape, without a copy. ValueError where it is not."""
+    first, end = entry["data_offsets"]
+    if (
+        entry["dtype"] != "F16"
+        or tuple(entry["shape"]) != shape
+        or 0 in shape
+        or end - first != 2 * math.prod(shape)
+        or not 0 <= first <= end <= len(content) - start
+    ):
+        raise ValueError("they are not of this shape")
+    values = torch.frombuffer(content, dtype=torch.float16, count=math.prod(shape), offset=start + first)
+    return values.view(shape)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Of fp16, from its bits: five times faster than torch.isfinite on a CPU."""
+    exponents = tensor.view(torch.int16).numpy() & 0x7C00
+    return int(exponents.max()) < 0x7C00
 
 
 def _checksum_of(text: str) -> str:

@@ -36,10 +36,11 @@ _said: set[str] = set()
 def cache_directory() -> Path | None:
     """``$ZSAR_CACHE_DIR``, else ``zsar`` in the user's cache directory (``$XDG_CACHE_HOME`` or ``~/.cache``).
 
-    None where the user has no home, as in containers that run under a number without a name.
+    None where that user has no home, as in containers that run under a number without a name.
     """
     if own := os.environ.get("ZSAR_CACHE_DIR"):
-        return Path(os.path.expanduser(own))
+        own = os.path.expanduser(own)
+        return None if own.startswith("~") else Path(own)
     base = os.environ.get("XDG_CACHE_HOME") or ""
     if not os.path.isabs(base):  # ignored, says the XDG specification
         base = os.path.join(os.path.expanduser("~"), ".cache")
