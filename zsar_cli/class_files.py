@@ -16,7 +16,9 @@ import html
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from zsar_cli import tables, yaml_nodes
 from zsar_cli.class_maps import (
@@ -44,11 +46,11 @@ def read_class_file(path: Path) -> list[Entry]:
     if suffix in (".yaml", ".yml"):
         node = yaml_nodes.compose(text, path)
         return [] if node is None else entries_of(yaml_nodes.plain(node, path), path)
-    start = text.lstrip()
-    if suffix in (".jsonl", ".ndjson") or start.startswith("{"):
+    start = text.strip()
+    if suffix in (".jsonl", ".ndjson"):
         return entries_of(json_or_lines(text, path), path)
-    if start.startswith("[") and start.rstrip().endswith("]") and start[1:].lstrip()[:1] in ('"', "[", "{"):
-        return entries_of(yaml_nodes.read_json(text, path), path)
+    if start[:1] + start[-1:] in ("[]", "{}") and (content := _structure(text, path)) is not None:
+        return entries_of(content, path)
     if re.match(r"(item|label)\s*\{", start):
         return entries_of_text_proto(text, path)
     if start.startswith("<"):
@@ -56,6 +58,16 @@ def read_class_file(path: Path) -> list[Entry]:
         if found:
             return [Entry(html.unescape(name), (), f"{path}, {name!r}") for name in found]
     return _of_table(text, path, {".csv": ",", ".tsv": "\t"}.get(suffix))
+
+
+def _structure(text: str, path: Path) -> Any:
+    """The list or map that a text file is, as JSON or as Python prints it; None where it is none."""
+    with suppress(UsageError):
+        return json_or_lines(text, path)
+    with suppress(UsageError):
+        node = yaml_nodes.compose(text, path)
+        return None if node is None else yaml_nodes.plain(node, path)
+    return None
 
 
 # --- lines and tables ---------------------------------------------------------------------------------------
@@ -72,6 +84,9 @@ def _of_table(text: str, path: Path, usual: str | None) -> list[Entry]:
         _check_quotes(text, home, path)
     lines = [Line(i, (line.strip(),)) for i, line in enumerate(lines_of(text), start=1)]
     lines = [line for line in lines if line.cells[0] and line.cells[0][0] != "#"]
+    if len(lines) == 1 and (several := _in_one_line(lines[0].cells[0], said)):
+        logger.warning("%s: one line is read as %d labels", path, len(several))
+        return [Entry(name, (), f"{path}, line {lines[0].number}") for name in several]
     headed = len(lines) > 1 and _is_header_line(lines[0].cells[0])
     found = _numbered(lines[headed:], path, in_order=headed)
     if found is None and home:
@@ -112,6 +127,8 @@ def _columns(text: str, mark: str, path: Path, *, csv_file: bool) -> list[Entry]
         if not integers or len(texts) != 1:
             return None
         column = texts[0]
+    if headed:  # a column of counts is no numbering
+        integers = [i for i in integers if tables.word(rows[0].cells[i]) in _NUMBER_WORDS]
     numbers = [int(row.cells[integers[0]]) if integers else None for row in body]
     entries = [
         Entry(row.cells[column], (), f"{path}, line {row.number}", number)
@@ -132,13 +149,17 @@ def _check_quotes(text: str, mark: str, path: Path) -> None:
 
 
 def _plain(lines: Sequence[Line], path: Path) -> list[Entry]:
-    """A label a line; quotes or a comma that all of them have are not part of them."""
+    """A label a line; quotes, bullets or a comma that all of them have are not part of them."""
     texts = [line.cells[0] for line in lines]
     if len(texts) > 1 and all(len(text) > 1 and text[-1] in ",;" for text in texts):
         texts = [text[:-1] for text in texts]
+    if len(texts) > 1 and all(re.match(r"[-*•] +\S", text) for text in texts):
+        texts = [text[1:].strip() for text in texts]
     quoted = [text for text in texts if text[0] == '"']
     if quoted and all(len(text) > 1 and text[-1] == '"' for text in quoted):
         texts = [_unquote(text) for text in texts]
+    elif len(texts) > 1 and all(len(text) > 2 and text[0] == text[-1] == "'" for text in texts):
+        texts = [text[1:-1] for text in texts]
     if texts and texts[0] != lines[0].cells[0]:
         logger.warning("%s: %r is read as %r", path, lines[0].cells[0][:80], texts[0][:80])
     return [Entry(text, (), f"{path}, line {line.number}") for text, line in zip(texts, lines, strict=True)]
@@ -153,6 +174,16 @@ def _tell_numbers(name: str, line: str, path: Path) -> None:
 def _tell_rest(columns: Sequence[str], path: Path) -> None:
     if columns:
         logger.warning("%s: left aside: %s", path, ", ".join(columns)[:200])
+
+
+def _in_one_line(line: str, said: str | None) -> list[str]:
+    """The labels of a file of one line, "run,walk,jump"; none where that may be one label."""
+    mark = said or next((mark for mark in tables.MARKS if mark in line), ",")
+    prose = mark == "," and line.count(", ") == line.count(",") < 2
+    parts = [part.strip() for part in line.split(mark)]
+    if prose or not all(parts) or len(parts) < 2 or '"' in line or any(map(tables.is_integer, parts)):
+        return []
+    return parts
 
 
 def _tell_header(line: Line, path: Path) -> None:
@@ -191,10 +222,11 @@ def _single_column(text: str, mark: str, path: Path) -> list[Entry]:
     return [Entry(row.cells[0], (), f"{path}, line {row.number}") for row in rows]
 
 
+_NUMBER_WORDS = (*tables.ID_WORDS, *tables.NAME_WORDS)
 # A number or code before or behind a name, and how sure the mark between them makes it
 _FIRST = (
     (re.compile(r"[\[(]?(\d{1,18})[\])]?\s*[,;\t|]\s*(.+)"), "any"),
-    (re.compile(r"[\[(]?([A-Za-z]?\d{1,18})(?:\s*[:=](?!\d)|[.)\]]\s|\]|\s+[-–]\s)\s*(.+)"), "several"),
+    (re.compile(r"[\[(]?([A-Za-z]?\d{1,18})(?:\s*[:=](?!\d)|[.)\]](?!\d)|\s+[-–]\s)\s*(.+)"), "several"),
     (re.compile(r"(\d{1,18})\s+(.+)"), "counted"),
     (re.compile(r"([A-Za-z]\d{3,18})\s+(.+)"), "several"),
 )

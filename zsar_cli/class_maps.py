@@ -29,6 +29,7 @@ _RECORD_NAMES = (
     "value",
 )
 _RECORD_NUMBERS = ("id", "index", "class_id", "label_id", "number", "value", "label", "class")
+_NUMBER = re.compile(r"[+-]?\d*\.?\d+([eE][+-]?\d+)?")
 _RECORD_PHRASES = ("descriptions", "description", "phrases", "prompts")
 
 
@@ -87,7 +88,7 @@ def _of_map(content: dict[str, Any], path: Path) -> list[Entry]:
     keyed = all(map(tables.is_integer, content))
     if keyed and values and _all_records(values):
         return _of_list([{"id": key, **value} for key, value in content.items()], path)
-    numbers = bool(values) and all(isinstance(v, str) and tables.is_integer(v) for v in values)
+    numbers = bool(values) and all(map(_is_number, values))
     if numbers and keyed:
         counted = sorted(map(int, values))
         keyed = counted not in (list(range(len(values))), list(range(1, len(values) + 1)))
@@ -97,16 +98,39 @@ def _of_map(content: dict[str, Any], path: Path) -> list[Entry]:
         pairs = [(key, *value.partition(": ")) for key, value in content.items()]
         entries = [_numbered_entry(name, key, path, text) for key, name, _, text in pairs]
         return by_number(entries)
-    mixed = next((v for v in values if isinstance(v, str) and tables.is_integer(v)), None)
+    mixed = next((v for v in values if isinstance(v, str) and _NUMBER.fullmatch(v)), None)
     if mixed is not None:
         raise UsageError(
-            f"{path}: some labels have a number ({mixed}) and others have not; give all or none."
+            f"{path}: some labels have a number ({mixed}), which is no description; give all their places, or none."
         )
+    if values and all(isinstance(value, dict) for value in values):
+        return by_number([_of_inner(name, value, path) for name, value in content.items()])
     found = []
     for label, value in content.items():
         texts = value if isinstance(value, list) else [] if value is None else [value]
         found.append(Entry(label, tuple(_text(item, path) for item in texts), f"{path}, {label!r}"))
     return found
+
+
+def _of_inner(name: str, record: dict[str, Any], path: Path) -> Entry:
+    """``run: {id: 0}`` or ``run: {description: ...}``."""
+    number = next((record[key] for key in _RECORD_NUMBERS if _is_number(record.get(key))), None)
+    phrases: Any = next((record[key] for key in (*_RECORD_PHRASES, "label") if record.get(key)), [])
+    if number is not None and phrases == number:
+        phrases = []
+    if number is None and not phrases:
+        _text(record, path)  # says that it is none
+    texts = phrases if isinstance(phrases, list) else [phrases]
+    return Entry(
+        name,
+        tuple(_text(item, path) for item in texts),
+        f"{path}, {name!r}",
+        None if number is None else int(number),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, str) and tables.is_integer(value)
 
 
 def _numbered_entry(name: str, number: str, path: Path, text: str = "") -> Entry:
@@ -122,7 +146,7 @@ def _of_list(content: list[Any], path: Path) -> list[Entry]:
     pairs = [item for item in content if isinstance(item, list) and len(item) == 2]
     if content and len(pairs) == len(content):
         for name, number in ((0, 1), (1, 0)):
-            if all(isinstance(p[number], str) and tables.is_integer(p[number]) for p in pairs):
+            if all(_is_number(p[number]) for p in pairs):
                 return by_number([_numbered_entry(_text(p[name], path), p[number], path) for p in pairs])
     return [Entry(_text(item, path), (), f"{path}, entry {i}") for i, item in enumerate(content, start=1)]
 
@@ -138,7 +162,7 @@ def _of_record(record: dict[str, Any], place: int, path: Path) -> Entry:
         _text(name, path),
         tuple(_text(item, path) for item in (phrases if isinstance(phrases, list) else [phrases])),
         f"{path}, entry {place}",
-        int(number) if isinstance(number, str) and tables.is_integer(number) else None,
+        int(number) if number is not None and _is_number(number) else None,
     )
 
 
