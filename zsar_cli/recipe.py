@@ -37,6 +37,9 @@ class Recipe:
     labels: str | None = _about(
         None, "Class names, where the data set's list numbers them: a file or built-in list."
     )
+    label_column: str | None = _about(
+        None, "Column of the list that holds the label, where it has several: its header or number (from 1)."
+    )
     templates: str = _about("video", "Prompt templates: a name or a YAML file.")
     tune: str = _about("full", "full: everything is trained; modules: the backbone stays as it is.")
     frames: int = _about(8, "Frames a clip.")

@@ -94,7 +94,7 @@ def find_data(environment: Environment) -> TrainingData:
 
     recipe, root = environment.recipe, environment.data_root
     named = None if recipe.labels is None else load_labels(recipe.labels).names
-    dataset = load_dataset(recipe.data, root, split="train", classes=named)
+    dataset = load_dataset(recipe.data, root, split="train", classes=named, label_column=recipe.label_column)
     dataset.check_missing(environment.max_missing)
     if len(dataset.classes) < 2:
         raise UsageError(f"{dataset.name} has one class only; a model learns from at least two.")
@@ -103,7 +103,9 @@ def find_data(environment: Environment) -> TrainingData:
         drawn = few_shot(drawn, [item.label for item in drawn], recipe.shots, seed=recipe.seed)
     split = load_definition(recipe.data).validation
     if split is not None and recipe.holdout:
-        own = load_dataset(recipe.data, root, split=split, classes=dataset.classes)
+        own = load_dataset(
+            recipe.data, root, split=split, classes=dataset.classes, label_column=recipe.label_column
+        )
         if own.unmatched:
             logger.warning(
                 "%s clips of %s show classes that are not trained on, such as %r; they choose nothing",

@@ -145,6 +145,7 @@ def test_every_field_of_a_recipe_has_a_flag(zsar, recipe, tmp_path, tiny_clip_di
         "tune": "full",
         "data": "motion-shapes",
         "labels": "ucf101",
+        "label_column": "2",
     }
     parts = {"aggregation": True, "gated": False, "negatives": "fixed", "separation": True}
     parts |= {"width": 8, "queries": 1, "layers": 2, "heads": 1}

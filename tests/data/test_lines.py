@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zsar_cli.data.definitions import load_dataset
-from zsar_cli.data.lines import Row, parse_lines, read_lines
+from zsar_cli.data.lines import parse_lines, read_lines
 from zsar_cli.data.locate import VideoIndex
 from zsar_cli.data.readers import read_listing
+from zsar_cli.data.rows import Row
 from zsar_cli.errors import UsageError
 
 WALK, RUN = Row("train/a.mp4", "walking"), Row("train/b c.mp4", "running")
@@ -40,6 +41,8 @@ FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCh
         "# a comment\n#\ntrain/a.mp4 walking\n\n   \n## more\ntrain/b c.mp4 running",
         "#path label\ntrain/a.mp4 walking\ntrain/b c.mp4 running\n",
         "Video Klasse\ntrain/a.mp4 walking\ntrain/b c.mp4 running\n",
+        "train/a.mp4,walking,\ntrain/b c.mp4,running,\n",
+        "train/a.mp4: walking\ntrain/b c.mp4: running\n",
         "train/a.mp4|walking\ntrain/b c.mp4|running\n",
         "\ufefftrain/a.mp4 walking\r\ntrain/b c.mp4 running\r\n",
         "video,label,start,end\ntrain/a.mp4,walking,0,5\ntrain/b c.mp4,running,5,9\n",
@@ -68,6 +71,7 @@ def test_lists_of_any_shape_give_paths_and_labels(text: str, encoding: str, tmp_
         ("#20_Rhythm_clap.avi 4\n# x\n#a b.avi 5\n", [("#20_Rhythm_clap.avi", 4), ("#a b.avi", 5)]),
         ("a, b.mp4\nc.mp4\n", [("a, b.mp4", None), ("c.mp4", None)]),
         ("id,label\n17,run\n18,walk\n", [("17", "run"), ("18", "walk")]),
+        ("Fall001_x Fall 165 240 -1 -1\nCalm003_x Calm -1 -1 -1 -1\n", [("Fall001_x", "Fall"), ("Calm003_x", "Calm")]),
         ("path\nrun/a.mp4\nwalk/b.mp4\n", [("run/a.mp4", None), ("walk/b.mp4", None)]),
     ],
 )  # fmt: skip
@@ -77,6 +81,7 @@ def test_what_belongs_to_a_path_or_label_stays(text: str, expected) -> None:
 
 def test_several_labels_are_several_whether_numbers_or_names() -> None:
     assert parse_lines("a.mp4,run\nb.mp4,run,jump\nc.mp4,jump\n")[1] == Row("b.mp4", "run", None, ("jump",))
+    assert parse_lines("a.mp4\trun\tjump\nb.mp4\trun\n")[0] == Row("a.mp4", "run", None, ("jump",))
     assert parse_lines("path,labels\na.mp4,0 3\nb.mp4,1\n")[0] == Row("a.mp4", 0, None, (3,))
 
 
@@ -131,11 +136,20 @@ def test_a_list_of_several_splits_gives_the_one_that_is_wanted(tmp_path: Path) -
 
 
 def test_the_disk_says_which_column_is_the_video(tmp_path: Path) -> None:
-    for name in ("a.mp4", "7,b.mp4"):
+    for name in ("a.mp4", "7,b.mp4", "3 c.mp4"):
         (tmp_path / name).touch()
+    for name in ("imgs", "clip 2"):
+        (tmp_path / name).mkdir()
     kind = VideoIndex(tmp_path).kind
     assert parse_lines("0,a.mp4,run\n", kind=kind) == [Row("a.mp4", "run")]
     assert parse_lines("7,b.mp4,run\n", kind=kind) == [Row("7,b.mp4", "run")]
+    assert parse_lines("playing guitar a.mp4\n0 a.mp4\n", kind=kind) == [
+        Row("a.mp4", "playing guitar"),
+        Row("a.mp4", 0),
+    ]
+    assert parse_lines("3 c.mp4\n", kind=kind) == [Row("3 c.mp4", None)]
+    assert parse_lines("imgs 0 5 127\n", kind=kind) == [Row("imgs", 127, 5)]
+    assert parse_lines("clip 2 5 127\n", kind=kind) == [Row("clip 2", 127, 5)]
 
 
 def test_kinetics_csv_as_excel_writes_it(tmp_path: Path) -> None:

@@ -8,77 +8,17 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from zsar_cli import tables
+from zsar_cli.data.columns import LABEL_WORDS, PATH_WORDS, SPLIT_WORDS, Table, cells_of, only_label
+from zsar_cli.data.rows import AFTER_VIDEO, BARE_VIDEO, LOOKED_AT, NUMBER, Kind, Row, has_video, unquote
 from zsar_cli.encodings import lines_of
 from zsar_cli.errors import UsageError
-from zsar_cli.video.find import VIDEO_ENDINGS
 
-Kind = Callable[[str], str | None]
-
-_SUFFIX = "|".join(sorted(VIDEO_ENDINGS))
-_AFTER_VIDEO = re.compile(rf'^(.*\.(?:{_SUFFIX})"?)([\s,;|]+)(\S.*)$', re.IGNORECASE)
-_BARE_VIDEO = re.compile(rf"^.*\.(?:{_SUFFIX})$", re.IGNORECASE)
 _INTEGER_END = re.compile(r"^(.*?\S)\s*(?:[,;|]\s*|\s)(-?\d{1,18})$")
-_NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d*)?")
 _FEWEST_FRAMES = 8  # that a number before the label must reach to be taken for a count of frames
-_LOOKED_AT = 200  # rows that are looked for on the disk
-# Headers of columns, the surest first
-_PATH_WORDS = (
-    *(
-        "filename",
-        "filepath",
-        "file",
-        "path",
-        "videopath",
-        "videofile",
-        "relativepath",
-        "clippath",
-        "clipname",
-    ),
-    *("videoname", "video", "clip", "videodir", "framedir", "directory", "folder", "videoid", "id", "name"),
-)
-_LABEL_WORDS = (
-    *("labelname", "classname", "actionname", "categoryname", "label", "class", "action", "category"),
-    *(
-        "labels",
-        "activity",
-        "target",
-        "tag",
-        "y",
-        "labelid",
-        "classid",
-        "actionid",
-        "categoryid",
-        "classlabel",
-    ),
-)
-_SPLIT_WORDS = ("split", "subset", "partition", "set", "fold")
-_TIME_WORDS = ("start", "end", "timestart", "timeend", "starttime", "endtime", "startframe", "endframe")
-SPLITS = {
-    "test": ("test", "testing", "val", "validate", "validation", "valid"),
-    "train": ("train", "training"),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One listed video. ``label`` is a number or a name as the list writes it, None where it gives none."""
-
-    path: str
-    label: int | str | None
-    frame_count: int | None = None  # of a folder of frames
-    others: tuple[int | str, ...] = ()  # labels beyond the first
-
-
-def of_split(split: str, names: Iterable[str]) -> str | None:
-    """Which of the splits that a list holds is wanted; None where it holds but one."""
-    known = {name.lower(): name for name in names}
-    if len(known) < 2:
-        return None
-    return next((known[name] for name in SPLITS.get(split, (split,)) if name in known), "")
 
 
 def parse_lines(text: str, *, frames: bool | None = None, kind: Kind = lambda path: None) -> list[Row]:
@@ -109,8 +49,11 @@ def read_lines(
     lines = _without_comments([line.strip() for line in lines_of(text) if line.strip()], kind)
     if not lines:
         return [], []
+    while all(len(line) > 1 and line[-1] == lines[0][-1] in ",;|" for line in lines):  # an empty column
+        lines = [line[:-1].rstrip() for line in lines]
     header, body = _header(lines)
-    table = _Table.of(header, body, said, kind, spaced=label_column is not None)
+    whole = [_split_line(line).path for line in body[:LOOKED_AT]]
+    table = Table.of(header, body, whole, said, kind, spaced=label_column is not None)
     if table is not None:
         found = table.rows(split, label_column)
         if found is not None:
@@ -118,189 +61,46 @@ def read_lines(
     if label_column is not None:
         raise UsageError("The list has no columns to take the label from; its lines differ.")
     parsed = [_split_line(line) for line in body]
-    named = _named_columns(parsed)
+    named = _named_columns(parsed) or _label_first(body, kind) or _times_behind(body)
     if named is not None:
         return named
+    notes: list[str] = []
+    if frames is not False:
+        parsed, notes = _without_offsets(parsed, kind)
     if frames is None:
         frames = _counts_frames(parsed, kind)
-    return [line.row(frames) for line in parsed], []
+    return [line.row(frames) for line in parsed], notes
 
 
 def _without_comments(lines: list[str], kind: Kind) -> list[str]:
     marked = [line for line in lines if line[0] == "#"]
     if not marked:
         return lines
-    videos = all(map(_has_video, (line for line in lines if line[0] != "#")))
+    videos = all(map(has_video, (line for line in lines if line[0] != "#")))
 
     def is_comment(line: str) -> bool:
         if line[0] != "#" or kind(_split_line(line).path) is not None:
             return False
-        return line[1:2] in ("", " ", "\t", "#") or (videos and not _has_video(line))
+        return line[1:2] in ("", " ", "\t", "#") or (videos and not has_video(line))
 
     return [line for line in lines if not is_comment(line)]
-
-
-def _has_video(line: str) -> bool:
-    return bool(_BARE_VIDEO.match(unquote(line)) or _AFTER_VIDEO.match(line))
 
 
 def _header(lines: list[str]) -> tuple[list[str], list[str]]:
     """The header's cells, or none; and the other lines."""
     first = lines[0]
-    if len(lines) < 2 or _has_video(first):
+    if len(lines) < 2 or has_video(first):
         return [], lines
     mark = next((mark for mark in tables.MARKS if mark in first), None)
-    cells = (_cells([first], mark) or [[first]])[0] if mark else first.split()
+    cells = (cells_of([first], mark) or [[first]])[0] if mark else first.split()
     words = [tables.word(cell) for cell in cells]
     if any(map(tables.is_integer, cells)):
         return [], lines
-    known = set(words) & {*_LABEL_WORDS} or (words[-1:] and set(words) <= {*_PATH_WORDS, *_SPLIT_WORDS})
+    known = set(words) & {*LABEL_WORDS} or (words[-1:] and set(words) <= {*PATH_WORDS, *SPLIT_WORDS})
     # A first line without a video, where all others have one, is a header in words that are not known
-    if known or all(map(_has_video, lines[1:])):
+    if known or all(map(has_video, lines[1:])):
         return cells, lines[1:]
     return [], lines
-
-
-def _cells(lines: Sequence[str], mark: str) -> list[list[str]] | None:
-    """Each line's cells; None where quotes do not fit, or a line has none or another count of them."""
-    try:
-        rows = [
-            [cell.strip() for cell in row]
-            for row in csv.reader(lines, delimiter=mark, strict=True, skipinitialspace=True)
-        ]
-    except csv.Error:
-        return None
-    return rows if len(rows) == len(lines) and len({*map(len, rows)}) == 1 and len(rows[0]) > 1 else None
-
-
-# --- tables -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A list whose lines have the same columns; ``path`` is the column of the videos."""
-
-    header: list[str]
-    body: list[list[str]]
-    path: int
-
-    @classmethod
-    def of(
-        cls, header: list[str], lines: list[str], said: str | None, kind: Kind, *, spaced: bool
-    ) -> _Table | None:
-        for mark in [said] if said else [mark for mark in tables.MARKS if mark in lines[0]]:
-            body = _cells(lines, mark)
-            if body is None or (header and len(header) != len(body[0])):
-                continue
-            path = _path_column(header, body, lines, kind)
-            if path is not None:
-                return cls(header, body, path)
-        if spaced:
-            body = [
-                [unquote(m[1]), *m[3].split()] if (m := _AFTER_VIDEO.match(x)) else x.split() for x in lines
-            ]
-            if len({*map(len, body)}) == 1 or min(map(len, body)) > 1:
-                return cls(header if len(header) == len(body[0]) else [], body, 0)
-        return None
-
-    def rows(self, split: str, label_column: str | None) -> tuple[list[Row], list[str]] | None:
-        """Its videos of a split, and notes; None where it is no more than a path and a label."""
-        count = min(map(len, self.body))
-        words = [tables.word(cell) for cell in self.header] or [""] * count
-        body, notes = self.body, []
-        splits = _first_of(_SPLIT_WORDS, words)
-        if splits is not None and (wanted := of_split(split, {row[splits] for row in body})) is not None:
-            body = [row for row in body if row[splits] == wanted]
-            notes.append(f"{len(body)} of {len(self.body)} rows are of the split {wanted!r}")
-        rest = [i for i in range(count) if i not in (self.path, splits)]
-        if label_column is not None:
-            label: int | None = self._named(label_column, count)
-        else:
-            label = self._label(words, body, rest)
-            if label is None and rest:
-                return None
-        left = [self.header[i] if self.header else f"column {i + 1}" for i in rest if i != label]
-        if left:
-            notes.append(f"left aside: {', '.join(left)[:200]}")
-        if any(word in _TIME_WORDS for word in words):
-            notes.append("the times in the list are not used: each video is taken whole")
-        if label is None:
-            return [Row(row[self.path], None) for row in body], notes
-        return [_row(row[self.path], row[label]) for row in body], notes
-
-    def _named(self, column: str, count: int) -> int:
-        if column.isdecimal() and 1 <= int(column[:9]) <= count:
-            return int(column) - 1
-        words = [tables.word(cell) for cell in self.header]
-        if tables.word(column) in words:
-            return words.index(tables.word(column))
-        has = ", ".join(self.header) or f"1 to {count}"
-        raise UsageError(f"--label-column {column!r} is no column of the list; it has {has}.")
-
-    def _label(self, words: list[str], body: list[list[str]], rest: list[int]) -> int | None:
-        """The label's column; None where the line's own reader decides as well. UsageError where two may be it."""
-        texts = [i for i in rest if not all(_NUMBER.fullmatch(row[i]) for row in body)]
-        for choice in (texts, rest):  # names before numbers
-            named = _first_of(_LABEL_WORDS, words, choice)
-            if named is not None:
-                return named
-        if not self.header and self.path == 0 and (not texts or _BARE_VIDEO.match(body[0][0])):
-            return None
-        return _only_label([[row[i] for i in rest] for row in body], rest, self.header)
-
-
-def _first_of(wanted: Sequence[str], words: list[str], among: Sequence[int] | None = None) -> int | None:
-    places = range(len(words)) if among is None else among
-    found = {words[i]: i for i in reversed(places)}
-    return next((found[name] for name in wanted if name in found), None)
-
-
-def _path_column(header: list[str], body: list[list[str]], lines: list[str], kind: Kind) -> int | None:
-    """The column of the videos; None where it cannot be told or is the left one of a list without a header."""
-    videos = [i for i in range(len(body[0])) if all(_BARE_VIDEO.match(row[i]) for row in body)]
-    if header:
-        words = [tables.word(cell) for cell in header]
-        if len(videos) == 1:
-            return videos[0]
-        return _first_of(_PATH_WORDS, words, videos or None)
-    if len(videos) != 1:
-        return 0 if not videos and not any(map(_has_video, lines)) else None
-    (column,) = videos
-    if column == 0:
-        return 0
-    whole = [_split_line(line).path for line in lines[:_LOOKED_AT]]
-    if any(kind(path) is not None for path in whole):
-        return None  # a path with commas in it
-    there = any(kind(row[column]) is not None for row in body[:_LOOKED_AT])
-    return column if there or (len(body[0]) == 2 and len(body) > 1) else None
-
-
-def _only_label(columns: list[list[str]], places: Sequence[int], header: list[str]) -> int:
-    """Which of some columns holds labels: the only one of words that are neither a split's nor all the same."""
-    by_column = [{row[i] for row in columns} for i in range(len(places))]
-    words = [i for i, cells in enumerate(by_column) if not all(map(_NUMBER.fullmatch, cells))]
-    splits = {name for names in SPLITS.values() for name in names}
-    likely = [i for i in words if not {cell.lower() for cell in by_column[i]} <= splits]
-    if len(likely) > 1:
-        likely = [i for i in likely if len(by_column[i]) > 1] or likely
-    if not words and len(places) == 1:
-        likely = [0]
-    if len(likely) == 1:
-        return places[likely[0]]
-    names = ", ".join(
-        header[place] if header else f"{place + 1} ({columns[0][i][:40]!r})" for i, place in enumerate(places)
-    )
-    raise UsageError(
-        f"The label may be in more than one column of the list: {names}. Say which with --label-column."
-    )
-
-
-def _row(path: str, label: str) -> Row:
-    """A video with what its label's cell holds: a name, a number, or several numbers."""
-    parts = [part for part in re.split(r"[\s,;|]+", label) if part]
-    if parts and all(map(tables.is_integer, parts)):
-        return Row(path, int(parts[0]), None, tuple(map(int, parts[1:])))
-    return Row(path, label)
 
 
 # --- path label ---------------------------------------------------------------------------------------------
@@ -317,7 +117,7 @@ class _Line:
 
     @property
     def is_video(self) -> bool:
-        return _BARE_VIDEO.match(self.path) is not None
+        return BARE_VIDEO.match(self.path) is not None
 
     def row(self, frames: bool) -> Row:
         if not self.numbers:
@@ -330,9 +130,9 @@ class _Line:
 
 
 def _split_line(line: str) -> _Line:
-    if _BARE_VIDEO.match(line):
+    if BARE_VIDEO.match(line):
         return _Line(unquote(line))
-    if match := _AFTER_VIDEO.match(line):
+    if match := AFTER_VIDEO.match(line):
         path, label = unquote(match[1]), unquote(match[3])
         mark = next((mark for mark in tables.MARKS if mark in match[2]), " ")
         parts = [part for part in re.split(r"[\s,;|]+", label) if part]
@@ -377,7 +177,7 @@ def _spaced(lines: Sequence[_Line]) -> tuple[list[Row], list[str]] | None:
 
 def _numbers_at_end(words: Sequence[str]) -> int:
     count = 0
-    while count < len(words) and _NUMBER.fullmatch(words[-1 - count]):
+    while count < len(words) and NUMBER.fullmatch(words[-1 - count]):
         count += 1
     return count
 
@@ -396,32 +196,57 @@ def _delimited(lines: Sequence[_Line], mark: str) -> tuple[list[Row], list[str]]
         return None  # "lifting it, then letting go": a comma of prose
     if len({*map(len, cells)}) == 1:
         places = [i + 1 for i in range(len(cells[0]))]
-        column = _only_label(cells, places, []) - 1
+        column = only_label(cells, places, []) - 1
         left = ", ".join(f"column {place + 1}" for place in places if place != column + 1)
         return [Row(line.path, row[column]) for line, row in zip(lines, cells, strict=True)], [
             f"left aside: {left}"
         ]
     alone = {row[0].casefold() for row in cells if len(row) == 1}
-    if not all(cell.casefold() in alone for row in cells for cell in row):
+    if mark != "\t" and not all(cell.casefold() in alone for row in cells for cell in row):
         return None  # commas of the labels' own
     return [Row(line.path, row[0], None, tuple(row[1:])) for line, row in zip(lines, cells, strict=True)], []
+
+
+def _label_first(lines: Sequence[str], kind: Kind) -> tuple[list[Row], list[str]] | None:
+    """Rows of ``label video``, where the disk has the video and nothing of the whole line's name."""
+    parts = [line.rpartition(" ") for line in lines]
+    if not all(label and BARE_VIDEO.match(path) for label, _, path in parts):
+        return None
+    looked = list(zip(lines, parts, strict=True))[:LOOKED_AT]
+    if any(kind(line) for line, _ in looked) or not any(kind(path) for _, (_, _, path) in looked):
+        return None
+    return [
+        Row(path, int(label) if tables.is_integer(label) else unquote(label)) for label, _, path in parts
+    ], []
+
+
+def _times_behind(lines: Sequence[str]) -> tuple[list[Row], list[str]] | None:
+    """Rows of ``name label number number number number``, as UCF-Crime's without the videos' endings."""
+    matches = [re.fullmatch(r"(\S+)\s+(\D\S*)((?:\s+-?[\d.]+){4,})", line) for line in lines]
+    if not lines or not all(matches) or len({len(m[3].split()) for m in matches if m}) > 1:
+        return None
+    return [Row(m[1], m[2]) for m in matches if m], ["left aside: the numbers after each label"]
+
+
+def _without_offsets(lines: list[_Line], kind: Kind) -> tuple[list[_Line], list[str]]:
+    """Lines of ``folder offset count label``, where the disk says that the offset is no part of the path."""
+    short = [re.sub(r"\s+\d{1,18}$", "", line.path) for line in lines]
+    looked = list(zip(lines, short, strict=True))[:LOOKED_AT]
+    if any(len(line.numbers) != 2 or line.path == path or kind(line.path) for line, path in looked):
+        return lines, []
+    if not any(kind(path) == "folder" for _, path in looked):
+        return lines, []
+    note = "left aside: the offsets; each folder is taken whole"
+    return [replace(line, path=path) for line, path in zip(lines, short, strict=True)], [note]
 
 
 def _counts_frames(lines: Sequence[_Line], kind: Kind) -> bool:
     """Whether every line is ``folder count label``."""
     if not lines or any(len(line.numbers) != 2 for line in lines):
         return False
-    kinds = {kind(line.path) for line in lines[:_LOOKED_AT]}
+    kinds = {kind(line.path) for line in lines[:LOOKED_AT]}
     if "folder" in kinds:
         return True
     if "file" in kinds or all(line.is_video for line in lines):
         return False
     return all(line.numbers[0] >= _FEWEST_FRAMES for line in lines)
-
-
-def unquote(text: str) -> str:
-    """A cell without the quotes around it."""
-    text = text.strip()
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        return text[1:-1].replace('""', '"')
-    return text

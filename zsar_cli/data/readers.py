@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from zsar_cli import tables
-from zsar_cli.data.lines import Kind, Row, of_split, parse_lines, read_lines
+from zsar_cli.data.lines import parse_lines, read_lines
+from zsar_cli.data.rows import Kind, Row, of_split
 from zsar_cli.data.video_records import clip_name, is_json, load_records, read_records
 from zsar_cli.errors import UsageError
 from zsar_cli.files import read_text

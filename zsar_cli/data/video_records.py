@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from zsar_cli.data.lines import Row, of_split
+from zsar_cli.data.rows import Row, of_split
 from zsar_cli.encodings import lines_of
 from zsar_cli.errors import UsageError
 
