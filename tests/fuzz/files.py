@@ -278,9 +278,9 @@ def _built_in(data: str, listed: str, text: str, *videos: str) -> Target:
 
 def _class_map(name: str, text: str) -> Target:
     def use(folder: Path) -> Any:
-        from zsar_cli.data.readers import read_class_map
+        from zsar_cli.labels import load_labels
 
-        return read_class_map(folder / name)
+        return load_labels(str(folder / name)).names
 
     return Target(f"classes {name}", partial(_write, {name: text}), use, (name,))
 
@@ -302,17 +302,17 @@ def _embeddings() -> Target:
         from zsar_cli.prompts import PromptEmbeddings
 
         rows = torch.nn.functional.normalize(
-            torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0)), dim=-1
+            torch.randn(3, 3, 16, generator=torch.Generator().manual_seed(0)), dim=-1
         )
         names = ["waving", "tai chi", "running"]
-        PromptEmbeddings(names, rows[0], rows[1], "m", "f", "video", "h").save(folder / "p.safetensors")
+        PromptEmbeddings(names, *rows, "m", "f", "video", "h").save(folder / "p.safetensors")
 
     def use(folder: Path) -> Any:
         from zsar_cli.prompts import PromptEmbeddings
 
         found = PromptEmbeddings.load(folder / "p.safetensors")
         assert len(found.labels) == len(set(found.labels)) == len(found.positive)
-        return found.labels, _digest({"p": found.positive, "n": found.negative})
+        return found.labels, _digest({"p": found.positive, "n": found.negative, "b": found.bank})
 
     return Target("prompt embeddings", make, use, ("p.safetensors",), exact=True)
 
