@@ -118,7 +118,8 @@ def test_the_package_opens_no_connections_of_its_own() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {name.split(".")[0] for name in names} & modules, path
+            connecting = {name.split(".")[0] for name in names if name != "urllib.parse"}
+            assert not connecting & modules, path
 
 
 # --- nothing is written elsewhere, nothing connects ------------------------------------------------------------

@@ -91,43 +91,14 @@ def _template_directory() -> Path:
 
 
 def _parse_templates(text: str, path: Path) -> Templates:
+    from zsar_cli.schemas import TemplateFile, check
+
     root = yaml_nodes.compose(text, path)
     if not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{path}: templates have the keys name, positive and negative.")
-    found: dict[str, Any] = {}
-    for key, node, line in yaml_nodes.entries(root, path):
-        if key == "name":
-            if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
-                raise UsageError(f"{path}, line {line}: the name must be a text.")
-            found[key] = node.value.strip()
-        elif key in ("positive", "negative"):
-            found[key] = _template_list(key, node, path, line)
-        else:
-            raise UsageError(
-                f"{path}, line {line}: unknown key {key!r}; templates have name, positive and negative."
-            )
-    for key in ("name", "positive", "negative"):
-        if key not in found:
-            raise UsageError(f"{path}, line {yaml_nodes.line(root)}: the key {key!r} is missing.")
-    return Templates(**found)
-
-
-def _template_list(key: str, node: yaml.Node, path: Path, line: int) -> tuple[str, ...]:
-    if not isinstance(node, yaml.SequenceNode) or not node.value:
-        raise UsageError(f"{path}, line {line}: {key} must be a list with at least one template.")
-    templates = []
-    for item in node.value:
-        where = f"{path}, line {yaml_nodes.line(item)}"
-        if not isinstance(item, yaml.ScalarNode):
-            raise UsageError(
-                f'{where}: a template must be a text; put it in quotes, as in "a video of {{}}".'
-            )
-        if item.value.count("{}") != 1:
-            raise UsageError(
-                f"{where}: a template must have exactly one {{}} for the label, not {item.value.count('{}')}."
-            )
-        templates.append(" ".join(item.value.split()))
-    return tuple(templates)
+    content = yaml_nodes.content(root, path)
+    found = check(TemplateFile, content, str(path), yaml_nodes.line_in(root))
+    return Templates(**found.model_dump())
 
 
 @cache

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from zsar_cli import yaml_nodes
+from zsar_cli.checks import FRAMES
 from zsar_cli.errors import UsageError
 from zsar_cli.model.parts import Parts
 
@@ -88,66 +89,71 @@ class Recipe:
     parts: Parts = field(default_factory=Parts)
 
     def __post_init__(self) -> None:
-        for name, rule, holds in RULES:
-            value = getattr(self, name)
-            if value is not None and not holds(value):
-                raise UsageError(f"The recipe is wrong: {name} must be {rule}, not {value!r}.")
-        if self.parts.negatives not in ("learned", "fixed", "none"):
-            raise UsageError(
-                f"The recipe is wrong: parts.negatives must be learned, fixed or none, not {self.parts.negatives!r}."
-            )
-        if min(self.parts.width, self.parts.queries, self.parts.layers, self.parts.heads) < 1:
-            raise UsageError(
-                "The recipe is wrong: parts.width, queries, layers and heads must be at least 1."
-            )
+        where = "The recipe is wrong"
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        _checked(values | {"parts": asdict(self.parts)}, where)
         if self.parts.width % self.parts.heads:
             raise UsageError(
-                f"The recipe is wrong: parts.width ({self.parts.width}) must be a multiple of parts.heads "
-                f"({self.parts.heads})."
+                f"{where}: parts.width ({self.parts.width}) must be a multiple of parts.heads ({self.parts.heads})."
             )
         if self.architecture is not None:
             for name in ("w_keep", "pretrained_weight", "swa"):
                 if getattr(self, name):
                     raise UsageError(
-                        f"The recipe is wrong: {name} needs pretrained weights, and an architecture is trained "
+                        f"{where}: {name} needs pretrained weights, and an architecture is trained "
                         "from scratch; leave out one of them."
                     )
             if self.tune != "full":
-                raise UsageError("The recipe is wrong: training from scratch needs tune: full.")
+                raise UsageError(f"{where}: training from scratch needs tune: full.")
         if self.tune != "full" and (self.swa or self.pretrained_weight):
             raise UsageError(
-                "The recipe is wrong: swa and pretrained_weight change the backbone, and with tune: modules it "
-                "stays as it is."
+                f"{where}: swa and pretrained_weight change the backbone, and with tune: modules it stays as it is."
             )
 
 
-def _positive(value: float) -> bool:
-    return value >= 1
+# The least and the most that a field may be, or the values that there are; all others are texts, true or false.
+COUNT, MANY = {"ge": 1, "le": 100_000}, {"ge": 1, "le": 1_000_000_000}
+AMOUNT, SHARE, PART = {"ge": 0, "le": 1_000_000}, {"ge": 0, "le": 1}, {"ge": 0, "lt": 1}
+WIDTH, FEW = {"ge": 1, "le": 65536}, {"ge": 1, "le": 1000}
+LIMITS: dict[str, Any] = {
+    "frames": {"ge": FRAMES[0], "le": FRAMES[1]},
+    **dict.fromkeys(("epochs", "batch_size", "accumulate", "shots"), COUNT),
+    **dict.fromkeys(("steps", "validate_every"), MANY),
+    **dict.fromkeys(("lr", "module_lr", "negative_lr", "weight_decay", "final_lr"), AMOUNT),
+    **dict.fromkeys(("w_neg", "w_dis", "w_opp", "w_keep", "beta"), AMOUNT),
+    **dict.fromkeys(("pretrained_weight", "warmup", "colour_jitter", "grey"), SHARE),
+    **dict.fromkeys(("smoothing", "holdout"), PART),
+    "crop_scale": {"gt": 0, "le": 1},
+    "clip_norm": {"gt": 0, "le": 1_000_000},
+    "swa": {"ge": 0, "le": 10_000},
+    "seed": {"ge": 0, "le": 2**63 - 1},
+    **dict.fromkeys(("width", "heads"), WIDTH),
+    **dict.fromkeys(("queries", "layers"), FEW),
+}
+CHOICES = {
+    "tune": ("full", "modules"),
+    "precision": ("auto", "fp32", "bf16"),
+    "negatives": ("learned", "fixed", "none"),
+}
 
 
-def _not_negative(value: float) -> bool:
-    return value >= 0
+@cache
+def _schema(record: type) -> Any:
+    """A pydantic model with the fields of a dataclass, each with its kind and its limits."""
+    from pydantic import Field, create_model
 
+    from zsar_cli.schemas import Checked, FileName, Number, Whole
 
-def _share(value: float) -> bool:
-    return 0 <= value <= 1
-
-
-# Field, what it must be in words, and the test of it.
-RULES: list[tuple[str, str, Callable[[Any], bool]]] = [
-    ("tune", "full or modules", lambda value: value in ("full", "modules")),
-    ("precision", "auto, fp32 or bf16", lambda value: value in ("auto", "fp32", "bf16")),
-    *((name, "at least 1", _positive) for name in ("frames", "steps", "epochs", "batch_size", "accumulate")),
-    *((name, "at least 1", _positive) for name in ("shots", "validate_every")),
-    *((name, "at least 0", _not_negative) for name in ("lr", "module_lr", "negative_lr")),
-    *((name, "at least 0", _not_negative) for name in ("weight_decay", "final_lr", "swa")),
-    *((name, "at least 0", _not_negative) for name in ("w_neg", "w_dis", "w_opp", "w_keep", "beta", "seed")),
-    *((name, "from 0 to 1", _share) for name in ("pretrained_weight", "warmup", "colour_jitter", "grey")),
-    ("smoothing", "at least 0 and less than 1", lambda value: 0 <= value < 1),
-    ("holdout", "at least 0 and less than 1", lambda value: 0 <= value < 1),
-    ("crop_scale", "more than 0 and at most 1", lambda value: 0 < value <= 1),
-    ("clip_norm", "more than 0", lambda value: value > 0),
-]
+    kinds: dict[type, Any] = {int: Whole, float: Number, str: FileName, bool: bool, dict: dict[str, Any]}
+    found: dict[str, Any] = {}
+    for name, (kind, optional) in field_kinds(record).items():
+        annotation = _schema(Parts) if kind is Parts else kinds[kind]
+        if name in CHOICES:
+            annotation = Literal[CHOICES[name]]  # type: ignore[valid-type]
+        if name in LIMITS:
+            annotation = Annotated[annotation, Field(**LIMITS[name])]
+        found[name] = (annotation | None if optional else annotation, None)
+    return create_model(record.__name__, __base__=Checked, **found)
 
 
 def bundled_recipes() -> list[str]:
@@ -167,11 +173,10 @@ def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
         raise UsageError(
             f"There is no recipe {name_or_path!r}; give a YAML file, or one of: {', '.join(known)}."
         )
-    content = yaml_nodes.load(path)
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} must be a map of field to value.")
-    return override(make_recipe(content, str(path)), **overrides)
+    root = yaml_nodes.read(path)
+    content = yaml_nodes.content(root, path, ("architecture",))
+    recipe = _made(_checked(content, str(path), yaml_nodes.line_in(root)))
+    return override(recipe, **overrides)
 
 
 def override(recipe: Recipe, **overrides: Any) -> Recipe:
@@ -184,20 +189,30 @@ def override(recipe: Recipe, **overrides: Any) -> Recipe:
         given.setdefault(
             "architecture", None
         )  # and on what is trained: nothing that is named begins from scratch
-    values = _checked(given, Recipe, "the command line")
-    return replace(
-        recipe, **values, parts=replace(recipe.parts, **_checked(parts, Parts, "the command line"))
-    )
+    values = _checked(given | ({"parts": parts} if parts else {}), "the command line")
+    return replace(recipe, **values | {"parts": replace(recipe.parts, **values.get("parts", {}))})
 
 
 def make_recipe(content: dict[str, Any], source: str) -> Recipe:
-    """A recipe from a plain map, every field checked by name and kind; what it leaves out has its default."""
-    content = dict(content)
-    parts = content.pop("parts", None) or {}
-    if not isinstance(parts, dict):
-        raise UsageError(f"{source}: parts must be a map of field to value.")
-    values = _checked(content, Recipe, source)
-    return Recipe(**values, parts=Parts(**_checked(parts, Parts, source)))
+    """A recipe from a plain map, every field checked by name, kind and range; what it leaves out has its default."""
+    return _made(_checked(content, source))
+
+
+def _made(values: dict[str, Any]) -> Recipe:
+    return Recipe(**values | {"parts": Parts(**values.get("parts", {}))})
+
+
+def _checked(
+    values: dict[str, Any], source: str, line_of: Callable[[Any], int] | None = None
+) -> dict[str, Any]:
+    """The values that are there, as the kinds that the recipe has; a number may be a text, as 1e-4 is in YAML."""
+    from zsar_cli.schemas import check
+
+    if values.get("architecture") is not None:
+        from zsar_cli.model.architecture import check_architecture
+
+        check_architecture(values["architecture"], f"{source}: architecture")
+    return check(_schema(Recipe), values, source, line_of).model_dump(exclude_unset=True)
 
 
 def recipe_content(recipe: Recipe) -> dict[str, Any]:
@@ -216,36 +231,3 @@ def field_kinds(record: type) -> dict[str, tuple[type, bool]]:
             (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
         kinds[f.name] = (typing.get_origin(hint) or hint, optional)
     return kinds
-
-
-def _checked(values: dict[Any, Any], record: type, source: str) -> dict[str, Any]:
-    kinds = field_kinds(record)
-    checked = {}
-    for key, value in values.items():
-        if key not in kinds:
-            raise UsageError(f"{source}: unknown field {key!r}; the fields are {', '.join(kinds)}.")
-        kind, optional = kinds[key]
-        try:
-            checked[key] = None if value is None and optional else _as(kind, value)
-        except (TypeError, ValueError, OverflowError):
-            names = {
-                int: "a whole number",
-                float: "a number",
-                bool: "true or false",
-                str: "a text",
-                dict: "a map",
-            }
-            raise UsageError(f"{source}: {key} must be {names[kind]}, not {value!r}.") from None
-    return checked
-
-
-def _as(kind: type, value: Any) -> Any:
-    """The value as that kind. A number may be a text: YAML reads 1e-4, without a point, as one."""
-    if kind in (int, float) and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        number = float(value)
-        if not math.isfinite(number) or (kind is int and number != int(number)):
-            raise ValueError
-        return int(value) if kind is int and isinstance(value, int) else kind(number)
-    if not isinstance(value, kind):
-        raise TypeError
-    return value

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from zsar_cli.errors import UsageError, shown
 
+MOST_CLASSES = 100_000
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[Any, ...]
@@ -37,8 +38,65 @@ def one_line(value: str) -> str:
 
 Whole = Annotated[int, BeforeValidator(_no_truth)]
 Number = Annotated[float, BeforeValidator(_no_truth)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S"), AfterValidator(one_line)]
 FileName = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(one_line)]
+
+
+def _template(value: str) -> str:
+    if value.count("{}") != 1:
+        raise ValueError("must have exactly one {} for the label")
+    return " ".join(value.split())
+
+
+TemplateList = Annotated[
+    tuple[Annotated[str, Field(max_length=1000), AfterValidator(_template)], ...],
+    Field(min_length=1, max_length=1000),
+]
+
+
+class TemplateFile(Checked):
+    """Prompt templates, as their file has them."""
+
+    name: Annotated[Name, AfterValidator(str.strip)]
+    positive: TemplateList
+    negative: TemplateList
+
+
+def _several(value: Any) -> Any:
+    """One text or several, as people write them."""
+    return () if value is None else (value,) if isinstance(value, str) else value
+
+
+def _lists(value: Any) -> Any:
+    """A split that is no more than its lists."""
+    return {"lists": value} if isinstance(value, (str, list)) else value
+
+
+FileNames = Annotated[tuple[FileName, ...], Field(max_length=1000), BeforeValidator(_several)]
+
+
+class SplitFile(Checked):
+    """A split of a data set, as its definition's file has it."""
+
+    lists: FileNames = ()
+    folders: FileNames = ()
+    format: Name | None = None
+    fold: Annotated[Whole, Field(ge=1, le=1000)] = 1
+    label_column: Name | None = None
+
+
+class DefinitionFile(Checked):
+    """A data set's definition, as its file has it."""
+
+    name: Name
+    classes: Annotated[list[str], Field(max_length=MOST_CLASSES)] | FileName | None = None
+    splits: dict[Name, Annotated[SplitFile, BeforeValidator(_lists)]] | None = None
+    subsets: dict[Name, FileNames] | None = None
+    root: FileName | None = None
+    page: FileName | None = None
+    rendered: bool = False
+    format: Name | None = None
+
 
 # By the kind of pydantic's error; {} are the entries of its context.
 SENTENCES = {
@@ -51,8 +109,9 @@ SENTENCES = {
     "finite_number": "must be a number",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
-    "string_type": "must be a text",
+    "string_type": "must be a text in quotes",
     "string_unicode": "must be a text",
+    "string_pattern_mismatch": "must not be empty",
     "string_too_short": "must not be empty",
     "string_too_long": "must be at most {max_length} characters long",
     "greater_than_equal": "must be at least {ge}",
@@ -65,7 +124,7 @@ SENTENCES = {
     "dict_type": "must be a map",
     "model_type": "must be a map",
     "model_attributes_type": "must be a map",
-    "too_short": "must have at least {min_length} entries",
+    "too_short": "must have {min_length} or more entries",
     "too_long": "must have at most {max_length} entries",
 }
 
@@ -74,7 +133,7 @@ def check(
     model: type[Model],
     content: Any,
     where: str,
-    line_of: Callable[[Location], int | None] = lambda location: None,
+    line_of: Callable[[Location], int] | None = None,
 ) -> Model:
     """The content as that model.
 
@@ -91,8 +150,7 @@ def check(
         # extra keys first: a key that is missing is often there under another name
         first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
         location = tuple(part for part in first["loc"] if not _is_branch(part))
-        line = line_of(location)
-        place = f"{where}, line {line}" if line else where
+        place = f"{where}, line {line_of(location)}" if line_of else where
         raise UsageError(f"{place}: {_sentence(model, first, location)}.") from None
 
 
@@ -110,8 +168,11 @@ def _sentence(model: type[BaseModel], error: Mapping[str, Any], location: Locati
     if kind == "extra_forbidden":
         fields = _fields_of(model, location)
         return f"unknown field {shown(location[-1])}; the fields are {', '.join(fields)}"
-    rule = str(context["error"]) if kind == "value_error" else SENTENCES.get(kind, "is not what it must be")
-    return f"{key} {rule.format(**context).replace(chr(39), '')}, not {shown(error['input'])}"
+    if kind == "value_error":
+        rule = str(context["error"])
+    else:
+        rule = SENTENCES.get(kind, "is not what it must be").format(**context).replace("'", "")
+    return f"{key} {rule}, not {shown(error['input'])}"
 
 
 def _fields_of(model: type[BaseModel], location: Location) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,20 +108,31 @@ def line(node: yaml.Node) -> int:
 def entries(node: yaml.MappingNode, path: str | Path) -> list[tuple[str, yaml.Node, int]]:
     """(key, value, line) of a mapping, keys as they are written (so that ``yes`` and ``1.0`` stay what they are).
 
+    What ``<<`` refers to is merged in, behind the mapping's own keys.
+
     Raises:
         UsageError: a key that is no text, or one that comes twice.
     """
     found: list[tuple[str, yaml.Node, int]] = []
     seen: dict[str, int] = {}
+    merged: list[yaml.Node] = []
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise UsageError(f"{path}, line {line(key)}: a key must be a text; put it in quotes.")
+        if key.tag == f"{TAG}merge":
+            merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            continue
         if key.value in seen:
             raise UsageError(
-                f"{path}, line {line(key)}: {key.value!r} is there already, in line {seen[key.value]}."
+                f"{path}, line {line(key)}: {shown(key.value)} is there already, in line {seen[key.value]}."
             )
         seen[key.value] = line(key)
         found.append((key.value, value, line(key)))
+    for base in merged:
+        if not isinstance(base, yaml.MappingNode):
+            raise UsageError(f"{path}, line {line(base)}: << takes a map, or a list of maps.")
+        found += [entry for entry in entries(base, path) if entry[0] not in seen]
+        seen |= {key: number for key, _, number in found}
     return found
 
 
@@ -162,19 +173,39 @@ def typed(node: yaml.Node, path: str | Path) -> Any:
         raise UsageError(f"{path}, line {line(node)}: {shown(node.value)} is not a {kind}.") from error
 
 
-def line_at(root: yaml.Node, location: Sequence[Any]) -> int:
-    """The line of the value that keys and numbers lead to from the outside in, or of the last that is there."""
-    here = root
-    for part in location:
-        if isinstance(here, yaml.MappingNode):
-            inner = next((value for key, value in here.value if key.value == str(part)), None)
-        else:
-            there = isinstance(here, yaml.SequenceNode) and isinstance(part, int) and part < len(here.value)
-            inner = here.value[part] if there else None
-        if inner is None:
-            break
-        here = inner
-    return line(here)
+def content(root: yaml.Node | None, path: str | Path, typed_keys: Sequence[str] = ()) -> dict[str, Any]:
+    """A map with texts as they are written, but for the keys whose values have types.
+
+    Raises:
+        UsageError: it is no map.
+    """
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"{path} must be a map of field to value.")
+    return {key: (typed if key in typed_keys else plain)(node, path) for key, node, _ in entries(root, path)}
+
+
+def line_in(root: yaml.Node | None) -> Callable[[Sequence[Any]], int]:
+    """Finds the line of the value that keys and numbers lead to from the outside in, or of the last that is there."""
+
+    def line_of(location: Sequence[Any]) -> int:
+        here, found = root, 1 if root is None else line(root)
+        for part in location:
+            if isinstance(here, yaml.MappingNode):
+                pair = next((pair for pair in here.value if pair[0].value == str(part)), None)
+                inner, shown_at = pair[::-1] if pair else (None, None)
+            else:
+                there = (
+                    isinstance(here, yaml.SequenceNode) and isinstance(part, int) and part < len(here.value)
+                )
+                inner = shown_at = here.value[part] if isinstance(here, yaml.SequenceNode) and there else None
+            if inner is None or shown_at is None:
+                break
+            here, found = inner, line(shown_at)
+        return found
+
+    return line_of
 
 
 def read_json(text: str, path: str | Path) -> Any:

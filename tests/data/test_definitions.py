@@ -163,7 +163,7 @@ def test_a_definition_may_name_one_list_or_several(tmp_path: Path, splits: str) 
 
 
 @pytest.mark.parametrize(
-    "text", ["splits: [a]", "splits: {test: 3}", "splits: {test: {fold: x}}", "subsets: a"]
+    "text", ["splits: [a]", "splits: {test: {odd: 3}}", "splits: {test: {fold: x}}", "subsets: a"]
 )
 def test_damaged_definitions_are_errors_that_name_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.yaml").write_text(f"name: bad\nroot: .\n{text}\n")

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from zsar_cli import yaml_nodes
 from zsar_cli.data.classes import ClassList, NameMatcher, class_list, list_names, normalise_name
@@ -17,6 +16,7 @@ from zsar_cli.data.numbering import UCF_NAME, read_numbers
 from zsar_cli.data.readers import Listing, Row, read_listing
 from zsar_cli.data.splits import SYNONYMS
 from zsar_cli.errors import UsageError
+from zsar_cli.errors import shown as quoted
 from zsar_cli.files import existing
 from zsar_cli.labels import clean_names, load_labels
 from zsar_cli.video.find import folders_in, why_unread
@@ -186,71 +186,47 @@ def _folder_definition(path: Path) -> Definition:
 
 
 def _parse(path: Path) -> Definition:
-    raw = yaml_nodes.load(path)
-    known = {"name", "classes", "splits", "subsets", "root", "page", "rendered", "format"}
-    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
-        raise UsageError(f"{path} must be a YAML map with at least a name.")
-    if set(raw) - known:
-        odd = ", ".join(sorted(map(str, set(raw) - known)))
-        raise UsageError(f"{path} has unknown keys: {odd}. Known: {', '.join(sorted(known))}.")
-    root = raw.get("root")
-    if root is not None:
-        try:
-            root = str((path.parent / Path(root).expanduser()).resolve())
-        except (TypeError, ValueError, OSError, RuntimeError):  # RuntimeError: ~nobody
-            raise UsageError(f"{path}: root must be the path of a folder, not {str(root)[:100]!r}.") from None
-    for key in ("splits", "subsets"):
-        if not isinstance(raw.get(key) or {}, dict):
-            raise UsageError(f"{path}: {key} must be a map from a split's name to its lists.")
+    from zsar_cli.schemas import DefinitionFile, check
+
+    root = yaml_nodes.read(path)
+    said = check(DefinitionFile, yaml_nodes.content(root, path), str(path), yaml_nodes.line_in(root))
     splits = {
-        str(name): _parse_split(path, name, value, raw.get("format"))
-        for name, value in (raw.get("splits") or {}).items()
-    }
-    subsets = {str(k): _texts(v) for k, v in (raw.get("subsets") or {}).items()}
-    classes = _parse_classes(path, raw.get("classes"))
-    return Definition(raw["name"], classes, splits, subsets, root, raw.get("page"), bool(raw.get("rendered")))
-
-
-def _parse_split(path: Path, name: Any, value: Any, format: Any) -> Split:
-    value = {"lists": value} if isinstance(value, (str, list)) else value
-    keys = {"lists", "folders", "format", "fold", "label_column"}
-    if not isinstance(value, dict) or set(value) - keys or not isinstance(value.get("fold", 1), int):
-        raise UsageError(
-            f"{path}: split {name} must be a list's path, or lists, folders, format, fold and label_column."
+        name: Split(
+            tuple(_local(path, entry) for entry in split.lists),
+            split.folders,
+            split.format or said.format or "auto",
+            split.fold,
+            split.label_column,
         )
-    return Split(
-        tuple(_local(path, entry) for entry in _texts(value.get("lists"))),
-        _texts(value.get("folders")),
-        str(value.get("format") or format or "auto"),
-        value.get("fold", 1),
-        None if value.get("label_column") is None else str(value["label_column"]),
-    )
+        for name, split in (said.splits or {}).items()
+    }
+    folder = None
+    if said.root is not None:
+        try:
+            folder = str((path.parent / Path(said.root).expanduser()).resolve())
+        except (OSError, RuntimeError):  # RuntimeError: ~nobody
+            raise UsageError(f"{path}: root must be the path of a folder, not {quoted(said.root)}.") from None
+    classes = _parse_classes(path, said.classes)
+    return Definition(said.name, classes, splits, said.subsets or {}, folder, said.page, said.rendered)
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    """One text or several, as people write them."""
-    if value is None:
-        return ()
-    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
-
-
-def _local(definition: Path, entry: Any) -> str:
+def _local(definition: Path, entry: str) -> str:
     """A list that lies beside its definition is taken from there, else it is looked for below the root."""
-    beside = definition.parent / str(entry)
-    return str(beside.resolve()) if os.path.exists(beside) and definition.parent != SETS else str(entry)
+    beside = definition.parent / entry
+    return str(beside.resolve()) if os.path.exists(beside) and definition.parent != SETS else entry
 
 
-def _parse_classes(path: Path, raw: Any) -> ClassList | None:
-    if raw is None:
+def _parse_classes(path: Path, said: list[str] | str | None) -> ClassList | None:
+    if said is None:
         return None
-    if isinstance(raw, list):
-        return ClassList(path.stem, clean_names((str(name), f"{path}, classes") for name in raw))
-    if os.path.isfile(path.parent / str(raw)):
-        return ClassList(path.stem, load_labels(str(path.parent / str(raw))).names)
-    if normalise_name(str(raw)) in map(normalise_name, list_names()):
-        return class_list(str(raw))
+    if isinstance(said, list):
+        return ClassList(path.stem, clean_names((name, f"{path}, classes") for name in said))
+    if os.path.isfile(path.parent / said):
+        return ClassList(path.stem, load_labels(str(path.parent / said)).names)
+    if normalise_name(said) in map(normalise_name, list_names()):
+        return class_list(said)
     raise UsageError(
-        f"{path}: classes {str(raw)[:100]!r} is neither a list, a file beside it, nor a built-in class list."
+        f"{path}: classes {quoted(said)} is neither a list, a file beside it, nor a built-in class list."
     )
 
 

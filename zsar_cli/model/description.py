@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from zsar_cli import yaml_nodes
@@ -15,10 +14,9 @@ from zsar_cli.errors import UsageError, shown
 from zsar_cli.files import existing, require_file
 from zsar_cli.model.architecture import Side, Size, check_architecture
 from zsar_cli.model.parts import Parts
-from zsar_cli.schemas import Checked, FileName, Name, Number, Whole, check, one_line
+from zsar_cli.schemas import MOST_CLASSES, Checked, FileName, Name, Number, Whole, check, one_line
 from zsar_cli.video.transforms import Preprocess
 
-MOST_CLASSES = 100_000
 REMEMBERED = {"templates", "frames", "data", "data_root", "classes", "metrics", "recipe"}
 Label = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
 Positive = Annotated[Number, Field(gt=0)]
@@ -93,14 +91,9 @@ def read_description(path: Path) -> Description:
     """
     require_file(path, "The model description")
     root = yaml_nodes.read(path)
-    if not isinstance(root, yaml.MappingNode):
-        raise UsageError(f"{path} is no model description that zsar wrote: it is no map.")
     # Texts as they are written, so that a class "no" stays one; what open_clip is built from with its types
-    content = {
-        key: (yaml_nodes.typed if key in ("architecture", "recipe") else yaml_nodes.plain)(node, path)
-        for key, node, _ in yaml_nodes.entries(root, path)
-    }
-    config = check(_Config, content, str(path), lambda location: yaml_nodes.line_at(root, location))
+    content = yaml_nodes.content(root, path, ("architecture", "recipe"))
+    config = check(_Config, content, str(path), yaml_nodes.line_in(root))
     if config.architecture is not None:
         check_architecture(config.architecture, f"{path}: architecture")
         if config.preprocess is None:
