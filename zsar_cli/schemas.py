@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -149,18 +149,28 @@ def check(
     except ValidationError as error:
         # extra keys first: a key that is missing is often there under another name
         first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
-        location = tuple(part for part in first["loc"] if not _is_branch(part))
+        location = _keys(first, content)
         place = f"{where}, line {line_of(location)}" if line_of else where
         raise UsageError(f"{place}: {_sentence(model, first, location)}.") from None
 
 
-def _is_branch(part: Any) -> bool:
-    """Whether a part of a location names a kind of value that was tried, and no key."""
-    return isinstance(part, str) and (part in ("int", "float", "str", "bool", "none") or "[" in part)
+def _keys(error: Mapping[str, Any], content: Any) -> Location:
+    """Where an error is, by keys and numbers alone: pydantic also names the kinds that it tried for a value."""
+    found: list[Any] = []
+    here, last = content, error["loc"][-1] if error["type"] == "missing" else None
+    for part in error["loc"]:
+        if isinstance(here, Mapping) and (part in here or part == last):
+            here = here.get(part)
+        elif isinstance(here, Sequence) and isinstance(part, int) and (part < len(here) or part == last):
+            here = here[part] if part < len(here) else None
+        else:
+            continue
+        found.append(part)
+    return tuple(found)
 
 
 def _sentence(model: type[BaseModel], error: Mapping[str, Any], location: Location) -> str:
-    key = ".".join(str(part)[:60] for part in location if part != "[key]") or "the whole"
+    key = ".".join(str(part)[:60] for part in location) or "the whole"
     key = key if key.isprintable() else shown(key)
     kind, context = error["type"], error.get("ctx", {})
     if kind == "missing":
