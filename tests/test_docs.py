@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.conftest import REPOSITORY
-from tests.video_files import write_video
+from tests.video_files import numbered_frame, write_video
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BUNDLED = REPOSITORY / "zsar_cli" / "assets" / "motion-tiny" / "model.safetensors"
@@ -62,6 +63,9 @@ def desk(tmp_path_factory, tiny_clip_dir, server) -> tuple[Path, dict[str, str]]
     (folder / "clips").mkdir()
     for name in ("one.mp4", "two.mp4"):
         write_video(folder / "clips" / name, 10)
+    (folder / "frames").mkdir()
+    for number in range(4):
+        Image.fromarray(numbered_frame(number)).save(folder / "frames" / f"{number}.png")
     (folder / "labels.txt").write_text("arm wrestling\nplaying chess\n")
     (folder / "mine.yaml").write_text("name: mine\npositive: ['a video of {}']\nnegative: ['no {}']\n")
     (folder / "phrases.yaml").write_text(

@@ -121,6 +121,7 @@ def test_what_is_asked_for_decides_the_key(videos, tiny_clip_dir, tmp_path):
         request(path, decoder="decord"),
         request(videos[0]),
     ]
+    assert cache.key(request(path, image_rate=10.0)) == cache.key(request(path))  # a file tells its own
     keys = [cache.key(r) for r in requests]
     status = os.stat(path)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
@@ -145,6 +146,7 @@ def test_a_folder_of_frames_changes_with_any_frame(tiny_clip_dir, tmp_path):
     cache = FeatureCache(tmp_path / "cache", RecognizerModel(load_backbone(str(tiny_clip_dir))))
     before = cache.key(request(str(folder)))
     assert cache.key(request(str(folder))) == before
+    assert cache.key(request(str(folder), image_rate=10.0)) != before  # its times rest on it
     os.utime(folder / "1.png", ns=(0, 1))
     assert cache.key(request(str(folder))) != before
 

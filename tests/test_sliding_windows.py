@@ -14,9 +14,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch.nn import functional as F
 
-from tests.video_files import frame_number, write_video
+from tests.video_files import frame_number, write_video, write_with_sound
+from zsar_cli.cli.timelines import subtitles, timeline_lines
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.model.alignment import score_with_bank
 from zsar_cli.model.backbone import FrameFeatures
@@ -249,6 +251,34 @@ def test_there_are_as_many_windows_as_frames_call_for_however_far_apart_they_are
     for span in found:
         if span.end - span.start > frames:  # several windows: nothing changes in them
             assert not any(span.start < tick < span.end for tick in shown)
+
+
+def test_segments_are_on_the_clock_of_the_container(tmp_path):
+    path = write_with_sound(tmp_path / "late.mp4", video_at=1.5)
+    found, _ = timeline(path, 1, 0.5)
+    assert found.segments[0].start == pytest.approx(1.5, abs=0.01)
+    assert found.segments[-1].end == pytest.approx(3.5, abs=0.01)
+    assert found.duration == pytest.approx(2, abs=0.01)
+    record = found.to_record()
+    record["segments"] = [record["segments"][0] | {"answer": "red", "start": 1.5, "end": 3.5}]
+    assert subtitles(record, "srt").splitlines()[1] == "00:00:01,500 --> 00:00:03,500"
+    lines = [line.plain for line in timeline_lines(record, 60)]
+    assert lines[1].count("█") == 45  # from end to end
+    assert "╵0:02" in lines[2]
+    assert "0:01.5 to 0:03.5" in lines[3]
+
+
+def test_the_times_of_a_folder_of_frames_rest_on_the_rate_that_is_said(tmp_path):
+    for number, colour in enumerate(["red"] * 8 + ["green"] * 8):
+        Image.new("RGB", (8, 8), COLOURS[colour]).save(tmp_path / f"{number}.png")
+    for fps in (25.0, 4.0):
+        found, _ = timeline(tmp_path, 8 / fps, 4 / fps, fps=fps)
+        assert shown(found) == [
+            ("red", 0, pytest.approx(8 / fps)),
+            ("green", pytest.approx(8 / fps), pytest.approx(16 / fps)),
+        ]
+        assert found.to_record()["assumed_fps"] == fps
+    assert "assumed_fps" not in timeline(write_video(tmp_path / "a.mp4"), 1, 1)[0].to_record()
 
 
 def test_stride_longer_than_a_window_is_refused():

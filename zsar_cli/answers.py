@@ -16,6 +16,7 @@ from zsar_cli.errors import VideoError, memory_explained
 from zsar_cli.explain import Evidence, HeatMaps, label_evidence
 from zsar_cli.records import NONE_OF_THESE, Failure, LabelScore, Prediction
 from zsar_cli.run_log import StageTimes
+from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
 
@@ -40,6 +41,7 @@ class ClipOptions:
     crops: int = 1  # 1 (centre) or 3
     decoder: str = "auto"
     batch_size: int = 8  # videos that are scored together at most
+    fps: float = IMAGE_RATE  # of folders of frames, which do not tell
 
     def __post_init__(self) -> None:
         if self.frames is not None:
@@ -48,6 +50,7 @@ class ClipOptions:
         checks.choice("crops", self.crops, (1, 3))
         checks.choice("decoder", self.decoder, checks.DECODERS)
         checks.whole("batch_size", self.batch_size, checks.BATCH_SIZE)
+        checks.number("fps", self.fps, checks.FPS)
 
 
 def answer_videos(
@@ -75,7 +78,8 @@ def answer_videos(
     times = times or StageTimes()
     sampling = Sampling(options.frames or model.frames, options.views)
     requests = (
-        ClipRequest(path, sampling, model.preprocess, options.crops, options.decoder) for path in videos
+        ClipRequest(path, sampling, model.preprocess, options.crops, options.decoder, image_rate=options.fps)
+        for path in videos
     )
     loaded = load_cached(pool, requests, cache, pixels=evidence)
     view = options.crops // 2 if evidence else None  # the centre of the first view is shown
@@ -152,8 +156,17 @@ def _answer(
     answer = None
     if threshold is not None:
         answer = NONE_OF_THESE if unknown > threshold else found[0].label
-    frames = int(clip.indices.size)
-    return Prediction(path, found, unknown, clip.info.duration, frames, answer, clip.warning), evidence
+    found_in = Prediction(
+        video=path,
+        predictions=found,
+        unknown=unknown,
+        duration=clip.info.duration,
+        frames=int(clip.indices.size),
+        answer=answer,
+        warning=clip.warning,
+        assumed_fps=clip.info.fps if clip.info.assumed else None,
+    )
+    return found_in, evidence
 
 
 def ready_batches(results: Iterator[Any], size: int, stop: threading.Event) -> Iterator[list[Any]]:

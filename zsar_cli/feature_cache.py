@@ -117,6 +117,8 @@ class FeatureCache:
         if identity is None:
             return None
         shown = {k: v for k, v in asdict(request).items() if k not in ("path", "augmentation", "seed")}
+        if not os.path.isdir(request.path):
+            del shown["image_rate"]  # only the times of a folder of frames rest on it
         content = json.dumps([FORMAT, identity, shown], sort_keys=True)
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -23,6 +23,7 @@ from zsar_cli.inputs import find_videos
 from zsar_cli.labels import Labels, load_labels
 from zsar_cli.records import Failure, LabelScore, Prediction
 from zsar_cli.run_log import StageTimes
+from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.workers import DecodePool
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ class Recognizer:
         views: int = 1,
         crops: int = 1,
         decoder: str = "auto",
+        fps: float = IMAGE_RATE,
     ) -> Prediction:
         """The best labels for one video, decoded in this process.
 
@@ -175,13 +177,14 @@ class Recognizer:
             labels: the labels themselves; a file or built-in list of them; or prompt embeddings.
             templates: a file of prompt templates or the name of shipped ones.
             frames: frames of a view; by default as many as the model was trained with.
+            fps: frames a second of a directory of images, which does not tell.
             threshold: with one, ``answer`` is the best label, or "none of these" where ``unknown`` exceeds it.
 
         Raises:
             VideoError: the video cannot be read.
             UsageError: the labels, the templates or an option are wrong.
         """
-        options = ClipOptions(frames, views, crops, decoder)
+        options = ClipOptions(frames, views, crops, decoder, fps=fps)
         return self._one(video, labels, templates, options, top_k, threshold, evidence=False)[0]
 
     def explain(
@@ -195,12 +198,13 @@ class Recognizer:
         views: int = 1,
         crops: int = 1,
         decoder: str = "auto",
+        fps: float = IMAGE_RATE,
     ) -> Evidence:
         """What the model saw in a video: the frames of its first view, a heat map of motion, the labels' similarities.
 
         Arguments and answers are those of :meth:`predict`; ``zsar predict --explain`` draws it.
         """
-        options = ClipOptions(frames, views, crops, decoder)
+        options = ClipOptions(frames, views, crops, decoder, fps=fps)
         evidence = self._one(video, labels, templates, options, top_k, None, evidence=True)[1]
         if evidence is None:
             raise VideoError("unreadable", "the frames could not be decoded again")
@@ -241,6 +245,7 @@ class Recognizer:
         views: int = 1,
         crops: int = 1,
         decoder: str = "auto",
+        fps: float = IMAGE_RATE,
         batch_size: int = 8,
         workers: int | None = None,
         timeout: float = 60.0,
@@ -253,7 +258,7 @@ class Recognizer:
         Raises:
             UsageError: the labels, the templates or an option are wrong; at once, before the first result.
         """
-        options = ClipOptions(frames, views, crops, decoder, batch_size)
+        options = ClipOptions(frames, views, crops, decoder, batch_size, fps)
         check_answer(top_k, threshold)
         checks.number("timeout", timeout, checks.TIMEOUT)
         workers = default_workers() if workers is None else checks.whole("workers", workers, checks.WORKERS)
@@ -279,6 +284,7 @@ class Recognizer:
         threshold: float = 0.5,
         frames: int | None = None,
         decoder: str = "auto",
+        fps: float = IMAGE_RATE,
     ) -> Timeline:
         """What happens in a long video, and when; the answers are those of ``zsar predict --window``.
 
@@ -297,7 +303,7 @@ class Recognizer:
         window = checks.number("window", window, checks.WINDOW)
         stride = window / 2 if stride is None else stride
         frames = self.model.frames if frames is None else frames
-        options = WindowOptions(window, stride, frames, top_k, threshold, decoder)
+        options = WindowOptions(window, stride, frames, top_k, threshold, decoder, fps)
         text = self.embed_labels(labels, templates)
         with DecodePool(0) as pool:
             (result,) = run_windows(self.model, [path], text, pool, options)

@@ -42,6 +42,9 @@ class Prediction:
     frames: int  # frames the model saw
     answer: str | None = None  # where a threshold was given: the best label, or "none of these"
     warning: str | None = None  # what could not be read, or does not add up
+    assumed_fps: float | None = (
+        None  # of a folder of frames: the duration rests on it, and on nothing in the files
+    )
 
     def to_record(self) -> dict[str, Any]:
         """The record of the command line."""
@@ -52,7 +55,7 @@ class Prediction:
             "duration": round(self.duration, 3),
             "frames": self.frames,
         }
-        extra = {"answer": self.answer, "warning": self.warning}
+        extra = {"answer": self.answer, "assumed_fps": self.assumed_fps, "warning": self.warning}
         return record | {key: value for key, value in extra.items() if value is not None}
 
 

@@ -19,7 +19,9 @@ from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
 from zsar_cli.records import NONE_OF_THESE, Failure, LabelScore
 from zsar_cli.run_log import StageTimes
+from zsar_cli.video.decode import VideoInfo
 from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, spans
+from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.workers import DecodePool
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ MOST_WINDOWS = 250_000  # of one video: what they say is kept to its end; at the
 class WindowOptions:
     """Windows of ``window`` s that start ``stride`` s apart, each shown to the model as ``frames`` frames.
 
-    ``threshold``: where ``unknown`` exceeds it, the answer is "none of these".
+    ``threshold``: where ``unknown`` exceeds it, the answer is "none of these". ``fps``: of folders of frames.
     """
 
     window: float = 4.0
@@ -47,6 +49,7 @@ class WindowOptions:
     top_k: int = 5
     threshold: float = 0.5
     decoder: str = "auto"
+    fps: float = IMAGE_RATE
 
     def __post_init__(self) -> None:
         checks.number("window", self.window, checks.WINDOW)
@@ -55,6 +58,7 @@ class WindowOptions:
         checks.whole("top_k", self.top_k, checks.TOP_K)
         checks.number("threshold", self.threshold, checks.SHARE)
         checks.choice("decoder", self.decoder, checks.DECODERS)
+        checks.number("fps", self.fps, checks.FPS)
         if not 0 < self.stride <= self.window:
             raise UsageError(
                 f"A stride of {self.stride:g} s over windows of {self.window:g} s leaves gaps or never moves on; "
@@ -66,7 +70,7 @@ class WindowOptions:
 class Segment:
     """A stretch of a video with one answer."""
 
-    start: float  # s
+    start: float  # s, on the clock of the video's file (docs/videos.md)
     end: float  # s
     answer: str  # a label, or "none of these"
     predictions: list[LabelScore]  # best first; means over the stretch
@@ -92,6 +96,9 @@ class Timeline:
     duration: float  # s
     frames: int  # frames the model saw
     warning: str | None = None
+    assumed_fps: float | None = (
+        None  # of a folder of frames: all times rest on it, and on nothing in the files
+    )
 
     def to_record(self) -> dict[str, Any]:
         """The record of the command line."""
@@ -101,7 +108,8 @@ class Timeline:
             "duration": round(self.duration, 3),
             "frames": self.frames,
         }
-        return record | ({"warning": self.warning} if self.warning else {})
+        extra = {"assumed_fps": self.assumed_fps, "warning": self.warning}
+        return record | {key: value for key, value in extra.items() if value is not None}
 
 
 def run_windows(
@@ -125,7 +133,14 @@ def run_windows(
     def requests() -> Iterator[GridRequest]:
         for path in videos:
             paths.append(path)
-            yield GridRequest(path, options.window, options.frames, model.preprocess, options.decoder)
+            yield GridRequest(
+                path,
+                options.window,
+                options.frames,
+                model.preprocess,
+                options.decoder,
+                image_rate=options.fps,
+            )
 
     for number, chunks in enumerate(pool.stream(requests(), load_grid, stop)):
         path = paths[number]
@@ -164,7 +179,7 @@ class _Slider:
     number: int = 0  # of the next window
     step: float = 0.0
     duration: float = 0.0  # s so far
-    promised: float = 0.0  # s in all, by the file's index
+    info: VideoInfo = field(default_factory=lambda: VideoInfo(0.0, 0, 0, 0, 1.0))  # by the file's index
     frames: int = 0
     warning: str | None = None
     shown: list[tuple[int, FrameFeatures]] = field(
@@ -177,15 +192,15 @@ class _Slider:
         self.step, self.warning = chunk.step, chunk.warning
         self.frames += len(chunk.ticks)
         before, self.duration = self.duration, (int(chunk.ticks[-1]) + 1) * chunk.step
-        self.promised = chunk.info.duration
+        self.info = chunk.info
         self.shown += [(int(tick), features[i]) for i, tick in enumerate(chunk.ticks)]
         self._slide(int(chunk.ticks[-1]) + 1)
         return self.duration - before
 
     def finish(self, whole: bool) -> None:
         """The windows that only the video's end completes. ``whole``: it was read to its end."""
-        if whole and self.promised > 0:
-            self.duration = self.promised
+        if whole and self.info.duration > 0:
+            self.duration = self.info.duration
         self._slide(round(self.duration / self.step))
         last = last_span(
             self.spans[-1] if self.spans else None, self.duration, self.options.frames, self.step
@@ -269,8 +284,16 @@ def _timeline(
     surest = [min(covering, key=lambda window: doubt[window]) for _, _, covering in parts]
     table = _Scores(windows.score[surest], windows.yes[surest], windows.unknown[surest])
     times = [min(first * slider.step, slider.duration) for first, _, _ in parts] + [slider.duration]
-    segments = _merge(table, times, text.labels, options)
-    return Timeline(path, segments, slider.duration, slider.frames, warning or slider.warning)
+    info = slider.info
+    segments = _merge(table, [info.start + time for time in times], text.labels, options)
+    return Timeline(
+        video=path,
+        segments=segments,
+        duration=slider.duration,
+        frames=slider.frames,
+        warning=warning or slider.warning,
+        assumed_fps=info.fps if info.assumed else None,
+    )
 
 
 @dataclass

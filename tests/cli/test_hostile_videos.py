@@ -59,7 +59,7 @@ def test_what_is_no_video(predict, video: bytes, tmp_path: Path) -> None:
     add("good.mp4", "ok").write_bytes(video)
     add("missing.mp4", "not_found")
     add("empty.mp4", "unreadable").touch()
-    add("text.mp4", "unreadable").write_text("no video\n" * 99)
+    add("text.mp4", "no_video").write_text("no video\n" * 99)
     add("cut.mp4", "unreadable").write_bytes(video[: len(video) // 2])
     os.mkfifo(add("pipe.mp4", "not_a_file"))
     add("loop.mp4", "not_a_file").symlink_to(tmp_path / "loop.mp4")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from tests.close import assert_close, assert_same_lines
 from tests.tiny_models import large_clip
-from tests.video_files import write_video
+from tests.video_files import numbered_frame, write_video
 from zsar_cli.cli import formats
 from zsar_cli.cli.app import app
 from zsar_cli.errors import ZsarError
@@ -69,6 +70,21 @@ def test_a_record_for_each_video_in_the_order_given(videos, tiny_clip_dir):
     scores = [p["score"] for p in good["predictions"]]
     assert scores == sorted(scores, reverse=True)
     assert 0 <= good["unknown"] <= 1
+
+
+def test_the_rate_of_a_folder_of_frames_is_said_and_stands_in_its_record(videos, tiny_clip_dir, tmp_path):
+    for number in range(10):
+        Image.fromarray(numbered_frame(number)).save(tmp_path / f"{number}.png")
+    given = ["predict", tmp_path, videos / "a.mp4", "--model", tiny_clip_dir, *LABELS, "--workers", 0]
+    for fps, more in ((25.0, []), (4.0, ["--fps", 4]), (4.0, ["--fps", 4, "--window", 1])):
+        code, out, _ = run(*given, *more)
+        frames, video = records(out)
+        assert code == 0
+        assert frames["assumed_fps"] == fps
+        assert frames["duration"] == pytest.approx(10 / fps, abs=0.001)
+        assert "assumed_fps" not in video
+        assert video["duration"] == pytest.approx(0.6, abs=0.01)
+    assert run(*given, "--fps", "nan")[0] == run(*given, "--fps", 0)[0] == 2
 
 
 def test_list_on_standard_input(videos, tiny_clip_dir):
@@ -225,7 +241,7 @@ def test_broken_file_has_its_record_and_the_rest_goes_on(videos, tiny_clip_dir, 
     code, out, _ = run("predict", broken, videos / "a.mp4", "--model", tiny_clip_dir, *LABELS, "--workers", 1)
     first, second = records(out)
     assert code == 1
-    assert first["error"]["kind"] == "unreadable"
+    assert first["error"]["kind"] == "no_video"
     assert "predictions" in second
 
 

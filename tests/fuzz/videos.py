@@ -21,7 +21,17 @@ from tests.video_files import write_video
 FRAMES = 40
 TIMEOUT = 20.0  # s that one video may take
 KINDS = {
-    *("not_found", "permission", "not_a_file", "no_video", "unreadable", "timeout", "crashed", "memory"),
+    *(
+        "not_found",
+        "permission",
+        "not_a_file",
+        "no_video",
+        "encrypted",
+        "unreadable",
+        "timeout",
+        "crashed",
+        "memory",
+    ),
     "not_finite",
 }
 # name, codec, container's own options, whether its length is written in it
@@ -169,7 +179,7 @@ def make_oddities(folder: Path) -> dict[str, str | None]:
         found[os.fsdecode(path)] = expected
 
     put("zero bytes.mp4", b"", "unreadable")
-    put("text.mp4", b"This is not a video.\n" * 50, "unreadable")
+    put("text.mp4", b"This is not a video.\n" * 50, "no_video")
     put("two\nlines.mp4")
     put("quotes ' \" `.mp4")
     put("not-utf8-\udcff\udcfe.mp4")
@@ -178,7 +188,7 @@ def make_oddities(folder: Path) -> dict[str, str | None]:
     put("%d pattern %s {}.mp4")
     put("no ending")
     put("concat:a|b.mp4")
-    put("playlist.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://localhost:1/a.ts\n#EXT-X-ENDLIST\n", "unreadable")
+    put("playlist.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://localhost:1/a.ts\n#EXT-X-ENDLIST\n", "no_video")
     put("concat.mp4", b"ffconcat version 1.0\nfile /etc/passwd\n", "no_video")
     (folder / "folder.mp4").mkdir()
     found[str(folder / "folder.mp4")] = "not_a_file"

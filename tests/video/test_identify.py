@@ -23,6 +23,7 @@ NO_VIDEOS = {
     "JSON": [b'{"error": {"code": 403}}', b'[\n  {"a": 1}]', b"{}", '{"error"'.encode("utf-16")],
     "XML": [b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', b"<Error>", b"<svg width='3'></svg>"],
     "text file": [b"Not Found\n", b"1\n00:00:01,000 --> 00:00:02,000\nHello\n\n", "Ünï".encode() * 3000, b"a"],
+    "playlist": [b"#EXTM3U\n#EXTINF:10,\nhttp://127.0.0.1:1/a.ts\n", b"ffconcat version 1.0\nfile a.mp4\n"],
     "PDF": [b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"],
     "PostScript": [b"%!PS-Adobe-3.0 EPSF-3.0\n"],
     "ZIP": [b"PK\x03\x04" + bytes(range(256))],

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.video_files import frame_number, numbered_frame, patched, write_video
+from tests.video_files import frame_number, numbered_frame, patched, write_video, write_with_sound
 from zsar_cli.video import decode
 from zsar_cli.video.decode import iter_frames, planned_info, read_frames
 from zsar_cli.video.probe import read_index
@@ -94,38 +94,6 @@ def test_reference_files_show_the_video_and_not_its_thumbnail(shared: Path) -> N
 
 
 # --- the clock ------------------------------------------------------------------------------------------------
-
-
-def write_with_sound(
-    path: Path, *, video_at: float = 0.0, sound_at: float = 0.0, sound_last: bool = False, frames: int = 40
-) -> Path:
-    """Numbered frames and silence, each from its own time on; with ``sound_last`` all of it behind the frames."""
-    options = {"max_interleave_delta": "1"} if sound_last else {}
-    if path.suffix == ".mp4":
-        options["movflags"] = "faststart"
-    with av.open(str(path), "w", container_options=options) as output:
-        stream: Any = output.add_stream("libx264", rate=20, options={"bf": "0"})
-        stream.width, stream.height, stream.pix_fmt = 160, 64, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 20)
-        stream.codec_context.thread_count = 1
-        sound: Any = output.add_stream("mp2" if path.suffix == ".ts" else "aac", rate=48000)
-        packets = []
-        for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24")
-            frame.pts, frame.time_base = number + round(video_at * 20), Fraction(1, 20)
-            packets += stream.encode(frame)
-        packets += stream.encode(None)
-        size = sound.codec_context.frame_size or 1024
-        layout = "stereo"
-        for start in range(0, frames * 2400, size):
-            block = av.AudioFrame.from_ndarray(np.zeros((2, size), np.float32), format="fltp", layout=layout)
-            block.sample_rate, block.pts = 48000, start + round(sound_at * 48000)
-            block.time_base = Fraction(1, 48000)
-            packets += sound.encode(block)
-        packets += sound.encode(None)
-        for packet in packets:
-            output.mux(packet)
-    return path
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])

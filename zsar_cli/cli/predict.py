@@ -148,8 +148,19 @@ def predict(
             envvar="ZSAR_WORKERS",
         ),
     ] = None,
+    fps: Annotated[
+        float,
+        typer.Option(
+            min=checks.FPS[0],
+            max=checks.FPS[1],
+            help="Frames a second of folders of images, which do not tell: durations and times rest on it.",
+        ),
+    ] = 25.0,
     decoder: Annotated[
-        Literal["auto", "decord", "pyav"], typer.Option(help="How to decode.", envvar="ZSAR_DECODER")
+        Literal["auto", "decord", "pyav"],
+        typer.Option(
+            help="How to decode. decord reads plain files only, PyAV the others.", envvar="ZSAR_DECODER"
+        ),
     ] = "auto",
     timeout: Annotated[
         float,
@@ -179,8 +190,9 @@ def predict(
     if threshold is not None:
         checks.number("--threshold", threshold, checks.SHARE)
     checks.choice("--crops", crops, (1, 3))
+    checks.number("--fps", fps, checks.FPS)
     _check_output(output, resume, format)
-    windows = _windows(window, stride, frames, views, crops, top_k, threshold, decoder, format, output)
+    windows = _windows(window, stride, frames, views, crops, top_k, threshold, decoder, fps, format, output)
     if cache is not None and windows is not None and cache != _from_environment("ZSAR_FEATURES"):
         raise UsageError(
             "--cache keeps clips of whole videos and nothing of windows; leave one of the two out."
@@ -193,7 +205,7 @@ def predict(
     from zsar_cli.run_log import log_setup
     from zsar_cli.video.workers import DecodePool
 
-    options = ClipOptions(frames, views, crops, decoder, batch_size)
+    options = ClipOptions(frames, views, crops, decoder, batch_size, fps)
     if explain is not None:
         _check_explain(explain, windows)
     listed = "-" in videos
@@ -269,6 +281,7 @@ def _windows(
     top_k: int,
     threshold: float | None,
     decoder: str,
+    fps: float,
     format: Format | None,
     output: Path | None,
 ) -> WindowOptions | None:
@@ -287,7 +300,7 @@ def _windows(
 
     stride = window / 2 if stride is None else stride
     threshold = 0.5 if threshold is None else threshold
-    return WindowOptions(window, stride, frames or 8, top_k, threshold, decoder)
+    return WindowOptions(window, stride, frames or 8, top_k, threshold, decoder, fps)
 
 
 def _check_explain(folder: Path, windows: WindowOptions | None) -> None:

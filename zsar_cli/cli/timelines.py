@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,7 @@ def timeline_lines(record: dict[str, Any], width: int) -> list[Text]:
 
     width = min(width, WIDEST)
     segments, duration = record["segments"], max(record["duration"], 1e-3)
+    start = segments[0]["start"] if segments else 0.0  # a picture may begin after the sound
     name = Text(printable(record["video"]), style="bold")
     about = clock(duration)
     room = width - cell_len(name.plain) - len(about)
@@ -141,23 +143,23 @@ def timeline_lines(record: dict[str, Any], width: int) -> list[Text]:
     columns = width - label_width - 12
     for label in kept:
         row = Text("  " + _fit(label, label_width) + " ")
-        row.append(_blocks(shown, label, duration, columns), style=colours[label])
+        row.append(_blocks(shown, label, start, duration, columns), style=colours[label])
         lines.append(row.append(f" {clock(spent[label]):>7}", style="dim"))
     if kept:
-        lines.append(Text(" " * (label_width + 3) + _ruler(duration, columns), style="dim"))
+        lines.append(Text(" " * (label_width + 3) + _ruler(start, duration, columns), style="dim"))
     if len(spent) > len(kept):
         lines.append(Text(f"  and {len(spent) - len(kept)} more labels below", style="dim"))
-    lines += [_segment_line(segment, colours, width, duration) for segment in shown]
+    lines += [_segment_line(segment, colours, width, start + duration) for segment in shown]
     if record.get("warning"):
         lines.append(Text("  ").append(printable(record["warning"]), style="yellow"))
     return lines
 
 
-def _segment_line(segment: dict[str, Any], colours: dict[str, str], width: int, duration: float) -> Text:
+def _segment_line(segment: dict[str, Any], colours: dict[str, str], width: int, end: float) -> Text:
     from rich.text import Text
 
     best = segment["predictions"][0]
-    digits = len(clock(duration, tenths=True))
+    digits = len(clock(end, tenths=True))
     times = (
         f"{clock(segment['start'], tenths=True):>{digits}} to {clock(segment['end'], tenths=True):>{digits}}"
     )
@@ -177,26 +179,26 @@ def _fit(label: str, room: int) -> str:
     return set_cell_size(label, room)
 
 
-def _blocks(segments: Segments, label: str, duration: float, columns: int) -> str:
+def _blocks(segments: Segments, label: str, start: float, duration: float, columns: int) -> str:
     """A character a stretch of time, in halves: full where the label is the answer, blank where it is not."""
     halves = [False] * (2 * columns)
     for segment in segments:
         if segment["answer"] == label:
-            first = round(segment["start"] / duration * len(halves))
-            last = max(round(segment["end"] / duration * len(halves)), first + 1)
+            first = round((segment["start"] - start) / duration * len(halves))
+            last = max(round((segment["end"] - start) / duration * len(halves)), first + 1)
             for place in range(min(first, len(halves) - 1), min(last, len(halves))):
                 halves[place] = True
     marks = {(True, True): "█", (True, False): "▌", (False, True): "▐", (False, False): " "}
     return "".join(marks[halves[2 * c], halves[2 * c + 1]] for c in range(columns))
 
 
-def _ruler(duration: float, columns: int) -> str:
+def _ruler(start: float, duration: float, columns: int) -> str:
     """Round times where they lie, at most one every ten characters."""
     steps = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
     step = next((s for s in steps if s / duration * columns >= 10), duration)
     ruler = ""
-    for number in range(int(duration / step + 1e-9) + 1):
-        place = round(number * step / duration * columns)
+    for number in range(math.ceil(start / step - 1e-9), int((start + duration) / step + 1e-9) + 1):
+        place = round((number * step - start) / duration * columns)
         mark = "╵" + clock(number * step, tenths=step < 1)
         if place >= len(ruler) and place + len(mark) <= columns + 8:
             ruler = ruler.ljust(place) + mark

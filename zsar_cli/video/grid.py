@@ -15,6 +15,7 @@ import numpy as np
 
 from zsar_cli.errors import VideoError
 from zsar_cli.video.decode import VideoInfo, iter_frames, planned_info
+from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.transforms import Preprocess, resize_and_crop
 
 MOST_TICKS = 2**50  # whole numbers that floats still tell apart, with room to reckon
@@ -30,6 +31,7 @@ class GridRequest:
     preprocess: Preprocess = field(default_factory=Preprocess)
     decoder: str = "auto"
     chunk: int = 32
+    image_rate: float = IMAGE_RATE  # frames a second of a folder of images
 
 
 @dataclass
@@ -48,7 +50,7 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
 
     Raises VideoError.
     """
-    planned = planned_info(request.path)
+    planned = planned_info(request.path, image_rate=request.image_rate)
     step = min(request.window, planned.duration) / request.frames
     # NaN is none of these
     if not (planned.duration > 0 and planned.fps > 0 and step > 0 and planned.duration / step < MOST_TICKS):
@@ -69,6 +71,7 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
         decoder=request.decoder,
         resize=lambda pixels: resize_and_crop(pixels, request.preprocess),
         chunk=request.chunk,
+        image_rate=request.image_rate,
     ):
         ticks = np.floor(np.minimum((part.times - first) / step + 1e-6, MOST_TICKS)).astype(np.int64)
         yield GridChunk(part.frames, ticks, step, part.info, part.warning)

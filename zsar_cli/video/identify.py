@@ -8,7 +8,9 @@ import re
 LOOKED_AT = 4096  # bytes of the start
 
 # What downloads that went wrong leave, and what is named like a video by mistake
+PLAYLIST = "a playlist, not a video; name the files that it lists"
 STARTS = (
+    (rb"#EXTM3U|ffconcat version|\[playlist\]", PLAYLIST),
     (rb"version https://git-lfs", "a Git LFS pointer, not the video itself; fetch it with `git lfs pull`"),
     (rb"%PDF-", "a PDF document, not a video"),
     (rb"%!PS", "a PostScript file, not a video"),

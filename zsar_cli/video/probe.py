@@ -18,7 +18,7 @@ import numpy as np
 from zsar_cli.errors import VideoError
 from zsar_cli.video.boxes import avi_ticks, has_licence_data, is_encrypted
 from zsar_cli.video.find import local_path, why_unread
-from zsar_cli.video.identify import what_it_is
+from zsar_cli.video.identify import PLAYLIST, what_it_is
 from zsar_cli.video.upright import MOST_PIXELS, pixel_aspect
 
 av.logging.set_level(av.logging.PANIC)  # what is wrong with a file goes into its record, not onto the screen
@@ -30,7 +30,6 @@ SHUFFLED = {"avi"}  # its time stamps are those of decoding
 ORDERED_IN_AVI = {"mpeg4", "mjpeg"}
 PACKED = 8  # bytes: an MPEG-4 packet this short stands for a frame that was packed into the one before
 PLAYLISTS = {"hls", "concat", "dash", "imf", "webm_dash_manifest", "rtsp", "sdp", "sap"}
-PLAYLIST = "this is a playlist, not a video; name the files that it lists"
 TEXTS = {"tty", "bin", "xbin", "idf", "adf"}  # FFmpeg draws these as pictures of their letters
 ENCRYPTED = "this video is encrypted (DRM) and cannot be decoded; get a copy without protection"
 MOST_PACKETS = 20_000_000  # 90 hours at 60 frames a second
@@ -176,12 +175,12 @@ def file_errors(path: str) -> Iterator[None]:
         yield
     except VideoError as error:
         what = what_it_is(path) if error.kind in ("unreadable", "no_video") else None
-        if what is not None and error.message != PLAYLIST:
+        if what is not None:
             raise VideoError("no_video", f"this is {what}") from None
         raise
     except PermissionError as error:
         if error.errno == errno.EPERM:  # FFmpeg says so of what a playlist names; a file's rights are EACCES
-            raise VideoError("no_video", PLAYLIST) from None
+            raise VideoError("no_video", f"this is {PLAYLIST}") from None
         raise VideoError("permission", "no permission to read this file; check its access rights") from None
     except FileNotFoundError:
         raise VideoError("not_found", "the file vanished while it was being read") from None
@@ -343,7 +342,7 @@ def _video_streams(container: Any) -> list[Any]:
     """The streams that may be the video, ready to decode. Raises VideoError: no_video, unreadable."""
     formats = set(container.format.name.split(","))
     if formats & PLAYLISTS:
-        raise VideoError("no_video", PLAYLIST)
+        raise VideoError("no_video", f"this is {PLAYLIST}")
     if formats & TEXTS:
         raise VideoError("no_video", "this is a text file, not a video")
     pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails

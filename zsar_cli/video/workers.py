@@ -18,6 +18,7 @@ import numpy as np
 
 from zsar_cli.errors import VideoError
 from zsar_cli.video.decode import DecodedVideo, VideoInfo, iter_frames, read_frames
+from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.keeper import Job, Keeper, fair_share_mb
 from zsar_cli.video.sampling import Sampling, view_indices
 from zsar_cli.video.transforms import (
@@ -42,6 +43,7 @@ class ClipRequest:
     decoder: str = "auto"
     augmentation: Augmentation | None = None
     seed: int | None = None
+    image_rate: float = IMAGE_RATE  # frames a second of a folder of images
 
 
 @dataclass
@@ -92,7 +94,9 @@ def load_clip(request: ClipRequest) -> Clip:
             cropped = resize_and_crop(frame[None], preprocess, crops=request.crops)
             return cropped.reshape(request.crops, *preprocess.size, 3)
 
-    video = read_frames(request.path, choose, decoder=request.decoder, resize=resize)
+    video = read_frames(
+        request.path, choose, decoder=request.decoder, resize=resize, image_rate=request.image_rate
+    )
     views, frames = sampling.views, sampling.frames
     crops = video.frames.shape[1]
     pixels = video.frames.reshape(views, frames, crops, *preprocess.size, 3).swapaxes(1, 2)
