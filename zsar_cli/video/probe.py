@@ -173,27 +173,34 @@ def file_errors(path: str) -> Iterator[None]:
     """Turns whatever a file that is no video, or is damaged, makes PyAV raise into a VideoError."""
     try:
         yield
-    except VideoError as error:
-        what = what_it_is(path) if error.kind in ("unreadable", "no_video") else None
-        if what is not None:
-            raise VideoError("no_video", f"this is {what}") from None
-        raise
-    except PermissionError as error:
-        if error.errno == errno.EPERM:  # FFmpeg says so of what a playlist names; a file's rights are EACCES
-            raise VideoError("no_video", f"this is {PLAYLIST}") from None
-        raise VideoError("permission", "no permission to read this file; check its access rights") from None
-    except FileNotFoundError:
-        raise VideoError("not_found", "the file vanished while it was being read") from None
     except MemoryError:
         raise VideoError(
             "memory", "not enough memory to decode this video; its frames may be very large"
         ) from None
+    except VideoError as error:
+        if error.kind in ("unreadable", "no_video"):
+            _say_what_it_is(path)
+        raise
     except (av.error.FFmpegError, OSError, ValueError, RuntimeError, EOFError, IndexError) as error:
-        if (what := what_it_is(path)) is not None:
-            raise VideoError("no_video", f"this is {what}") from None
+        _say_what_it_is(path)
+        if isinstance(error, PermissionError):
+            if (
+                error.errno == errno.EPERM
+            ):  # FFmpeg says so of what a playlist names; a file's rights are EACCES
+                raise VideoError("no_video", f"this is {PLAYLIST}") from None
+            raise VideoError(
+                "permission", "no permission to read this file; check its access rights"
+            ) from None
+        if isinstance(error, FileNotFoundError):
+            raise VideoError("not_found", "the file vanished while it was being read") from None
         detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
         message = f"not a video that can be read ({detail.lower()}); the file may be cut short or damaged"
         raise VideoError("unreadable", message) from None
+
+
+def _say_what_it_is(path: str) -> None:
+    if (what := what_it_is(path)) is not None:
+        raise VideoError("no_video", f"this is {what}") from None
 
 
 def packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
