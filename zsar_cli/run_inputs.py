@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from zsar_cli.data.definitions import Dataset, Item
 
 RECIPE, INPUTS = "recipe.json", "inputs.json"
-BY_CONTENT = ("model", "data", "labels", "templates")  # fields of the recipe that inputs.json holds to
+BY_CONTENT = (
+    "model",
+    "data",
+    "labels",
+    "label_column",
+    "templates",
+)  # fields of the recipe that inputs.json holds to
 
 
 @dataclass(frozen=True)

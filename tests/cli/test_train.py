@@ -274,6 +274,21 @@ def test_a_list_of_numbers_is_trained_on_with_the_names_of_its_classes(zsar, vid
     assert json.loads(evaluated.out)["parts"]["test"]["videos"] == 12
 
 
+def test_the_column_of_the_label_is_named_once(zsar, videos, tmp_path, tiny_clip_dir):
+    lines = [f"{path},who {int(path.stem) % 3},{path.parent.name}" for path in sorted(videos.rglob("*.mp4"))]
+    (tmp_path / "columns.csv").write_text("\n".join(["video,who,what", *lines]) + "\n")
+    options = ("--data", tmp_path / "columns.csv", "--model", tiny_clip_dir, "-c", "modules", *SMALL)
+    options += ("--output", tmp_path / "run", "--steps", 1, "--batch-size", 2, "--frames", 2, "--workers", 0)
+    unclear = zsar("train", *options)
+    assert unclear.code == 2
+    assert "--label-column" in unclear.err
+    clear = zsar("train", *options, "--label-column", "what")
+    assert clear.code == 0, clear.err
+    evaluated = zsar("eval", "--model", tmp_path / "run", "--format", "json")
+    assert evaluated.code == 0, evaluated.err
+    assert json.loads(evaluated.out)["parts"]["test"]["classes"] == 2
+
+
 def test_clips_of_a_folder_val_choose_the_best_model(zsar, videos, tmp_path, tiny_clip_dir):
     for path in videos.rglob("*.mp4"):
         purpose = ("train", "val", "test")[int(path.stem) % 3 if int(path.stem) < 4 else 0]

@@ -181,7 +181,8 @@ def evaluate(
     checks.number("--timeout", timeout, checks.TIMEOUT)
     classes = chosen.classes if labels is None else load_labels(labels).names
     root = data_root or (chosen.data_root if data is None else None)
-    source = Source(chosen.data, _text(root), _text(list_file), classes, label_column)
+    column = label_column or chosen.label_column
+    source = Source(chosen.data, _text(root), _text(list_file), classes, column)
     if unknown is not None and protocol != "open-set":
         raise UsageError("--unknown is for --protocol open-set.")
     if protocol == "open-set" and unknown is None and known_name(chosen.data) == "ucf101":

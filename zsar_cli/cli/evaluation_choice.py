@@ -26,6 +26,7 @@ class Choice:
     classes: tuple[str, ...] | None = None  # of a run whose list numbers them
     trained_on: str | None = None
     seen: tuple[str, ...] = ()  # the classes of its training
+    label_column: str | None = None  # of that data's list
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Trained:
     data_root: str | None = None
     seen: tuple[str, ...] = ()  # its classes
     numbered: bool = False  # whether its list only numbers them
+    label_column: str | None = None
 
 
 def choose(data: str | None, model: str | None) -> Choice:
@@ -54,7 +56,9 @@ def choose(data: str | None, model: str | None) -> Choice:
     why = "the data that the model was trained on"
     _check_still_there(model, before.data)
     names = before.seen if before.numbered else None
-    return Choice(model, before.data, why, before.data_root, names, before.data, before.seen)
+    return Choice(
+        model, before.data, why, before.data_root, names, before.data, before.seen, before.label_column
+    )
 
 
 def _check_still_there(model: str, data: str) -> None:
@@ -75,11 +79,13 @@ def trained_with(model: str) -> Trained:
     path = folder.expanduser() / "config.yaml"
     try:
         said = yaml_nodes.load(path, 20 * yaml_nodes.YAML_LIMIT) if path.is_file() else {}
+        recipe = said.get("recipe") or {}
         return Trained(
             "motion-shapes" if model == BUNDLED_MODEL else said.get("data"),
             said.get("data_root"),
             tuple(map(str, said.get("classes") or ())),
-            (said.get("recipe") or {}).get("labels") is not None,
+            recipe.get("labels") is not None,
+            recipe.get("label_column"),
         )
     except (UsageError, AttributeError, TypeError, ValueError):
         return Trained()  # what is wrong with it is said when the model is loaded
