@@ -451,6 +451,26 @@ def test_best_is_what_would_be_released_and_validation_leaves_no_trace(start, tm
     assert same(weights(run.model), weights(undisturbed.model))
 
 
+def test_held_out_clips_that_cannot_be_read_choose_nothing(start, tmp_path, caplog):
+    from zsar_cli.data.definitions import Item
+    from zsar_cli.holdout import top1
+    from zsar_cli.prompts import embed_labels
+    from zsar_cli.video.workers import DecodePool
+
+    run = trainer(start, tmp_path)
+    gone = [Item(str(tmp_path / "gone.mp4"), 0)]
+    text = embed_labels(run.model, LABELS, TEMPLATES, bank=False)
+    rows: list[dict[str, float]] = []
+    with DecodePool(0) as pool:
+        run.run(
+            report=rows.append,
+            validate=lambda: top1(run.model, gone, text, frames=2, pool=pool, batch_size=2),
+        )
+    assert not any("held_out_top1" in row for row in rows)
+    assert not (tmp_path / "best").exists()
+    assert "none of the held-out clips can be read" in caplog.text
+
+
 # --- stopping and going on
 
 

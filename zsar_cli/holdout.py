@@ -62,7 +62,8 @@ def top1(
 ) -> float:
     """Share of the clips whose own class has the best score; each process of a job looks at some of them.
 
-    One centre view a clip. Videos that cannot be read do not count; those in ``cache`` are not read again.
+    One centre view a clip. Videos that cannot be read do not count, NaN where none can; those in ``cache`` are not
+    read again.
     """
     own = items[distributed.rank() :: distributed.world()]
     counts = torch.zeros(2, dtype=torch.float64)  # right, all
@@ -73,7 +74,7 @@ def top1(
             best = scores.score.argmax(dim=-1).cpu()
             counts += torch.tensor([(best == target).sum(), len(target)])
     distributed.add_up([counts])
-    return float(counts[0] / counts[1].clamp(min=1))
+    return float(counts[0] / counts[1])
 
 
 def _batches(

@@ -312,10 +312,13 @@ def count_seen(plan: Plan, trained: Sequence[str]) -> tuple[int, int]:
 
 
 def setting(protocol: str, seen: int, unseen: int) -> str:
-    """What a result is called: zero-shot only where none of the labels was a class of the model's training."""
+    """What a result is called: plainly zero-shot only where none of the labels was a class of the model's training.
+
+    The field's zero-shot numbers, of models that were trained on Kinetics, share some classes with it.
+    """
     if protocol != "zero-shot" or not seen:
         return protocol
-    return "some classes seen in training" if unseen else "classes seen in training"
+    return "zero-shot with some classes seen in training" if unseen else "classes seen in training"
 
 
 def labels_hash(labels: Sequence[str]) -> str:
@@ -347,7 +350,7 @@ def combine(plan: Plan, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def comparable(results: dict[str, Any], published: dict[str, Any]) -> list[str]:
     """The columns of the published table that a result compares with: zero-shot, the same data among as many labels."""
-    if results["protocol"] != "zero-shot":
+    if not results["protocol"].startswith("zero-shot"):
         return []
     evaluated = {(entry["data"], entry["labels"]) for entry in results["lists"]}
     columns = zip(published["columns"], published["labels"], strict=True)

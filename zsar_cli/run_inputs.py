@@ -114,7 +114,7 @@ def refuse_other_recipe(output: Path, recipe: Recipe) -> None:
     if not path.is_file():
         return
     try:
-        before = recipe_content(load_run_recipe(output))
+        before = recipe_content(from_anywhere(load_run_recipe(output)))  # older versions kept relative paths
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is damaged; start a new run in another --output.") from error
     by_content = BY_CONTENT if (output / INPUTS).is_file() else ()

@@ -187,7 +187,10 @@ class Trainer:
             if validate is not None and (last or self.step % self.recipe.validate_every == 0):
                 with self.times.measured("validation"):
                     score = self._validate(validate)
-                report({"step": self.step, "held_out_top1": score})
+                if math.isnan(score):
+                    logger.warning("none of the held-out clips can be read, so nothing chooses a best model")
+                else:
+                    report({"step": self.step, "held_out_top1": score})
             if ended or last or (checkpoint_every and self.step % checkpoint_every == 0):
                 self.save_checkpoint()
             if ended:

@@ -244,7 +244,7 @@ def test_classes_seen_in_training_are_not_called_zero_shot(zsar, tmp_path: Path,
     write_video(tmp_path / "other" / "Run" / "a.mp4")
     write_video(tmp_path / "other" / "swim" / "a.mp4")
     partly = zsar("eval", "--model", run, "--data", tmp_path / "other", "--format", "json", *SHORT)
-    assert json.loads(partly.out)["protocol"] == "some classes seen in training"
+    assert json.loads(partly.out)["protocol"] == "zero-shot with some classes seen in training"
     assert json.loads(partly.out)["labels_not_seen_in_training"] == 1
     plain = zsar("eval", "--model", tiny_clip_dir, "--data", tmp_path / "other", "--format", "json", *SHORT)
     assert json.loads(plain.out)["protocol"] == "zero-shot"

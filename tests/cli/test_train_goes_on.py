@@ -56,6 +56,22 @@ def test_a_run_of_an_older_version_is_held_to_the_classes_of_its_checkpoint(zsar
     assert "classes added: 'jumping'" in refused.err
 
 
+def test_a_run_that_an_older_version_began_with_relative_paths_goes_on(zsar, run, tmp_path, monkeypatch):
+    (run / "inputs.json").unlink()
+    recipe = json.loads((run / "recipe.json").read_text())
+    old = {key: value for key, value in recipe.items() if key not in ("labels", "label_column")}
+    (run / "recipe.json").write_text(json.dumps(old | {"data": "videos"}))
+    monkeypatch.chdir(tmp_path)
+    done = zsar("train", "--resume", "-o", run)
+    assert done.code == 0, done.err
+
+
+def test_a_misspelt_run_is_not_taken_for_the_default_recipe(zsar, tmp_path):
+    done = zsar("train", "--resume", "-o", tmp_path / "misspelt")
+    assert done.code == 2
+    assert f"There is no run in {tmp_path / 'misspelt'} to resume" in done.err
+
+
 def test_more_steps_than_the_run_was_to_have_names_the_way_to_train_on(zsar, run, tmp_path):
     refused = zsar("train", "--resume", "-o", run, "--steps", 8)
     assert refused.code == 2

@@ -139,6 +139,12 @@ def test_folders_for_training_and_testing(tmp_path: Path) -> None:
     assert shown(load_dataset(tmp_path, split="val")) == {"c.mp4": "jump"}
     (part,) = make_plan(Source(str(tmp_path)), split="val").parts
     assert [Path(item.path).name for item in part.items] == ["c.mp4"]
+    assert load_dataset(tmp_path, split="test").classes == ("jump", "run")  # among all that are trained on
+    (tmp_path / "test" / "swim").mkdir()
+    (tmp_path / "test" / "swim" / "e.mp4").touch()
+    # Classes of its own: zero-shot among these
+    assert load_dataset(tmp_path, split="test").classes == ("run", "swim")
+    assert load_dataset(tmp_path, split="train").classes == ("jump", "run")
     (tmp_path / "walk").mkdir()  # then train and val are classes, odd as they are
     assert set(load_dataset(tmp_path).classes) == {"train", "val", "test"}
 

@@ -74,9 +74,10 @@ def _check_still_there(model: str, data: str) -> None:
 def trained_with(model: str) -> Trained:
     """What a run was trained on and how."""
     from zsar_cli import yaml_nodes
+    from zsar_cli.files import existing
 
-    folder = Path(__file__).parent.parent / "assets" / model if model == BUNDLED_MODEL else Path(model)
-    path = folder.expanduser() / "config.yaml"
+    bundled = Path(__file__).parent.parent / "assets" / model
+    path = (bundled if model == BUNDLED_MODEL else existing(model) or Path(model)) / "config.yaml"
     try:
         said = yaml_nodes.load(path, 20 * yaml_nodes.YAML_LIMIT) if path.is_file() else {}
         recipe = said.get("recipe") or {}

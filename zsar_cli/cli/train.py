@@ -139,8 +139,11 @@ def _draw_curves(history: list[dict[str, float]], output: Path) -> None:
 def _find_recipe(config: str | None, output: Path, resume: bool, overrides: dict[str, Any]) -> Recipe:
     """The recipe named; a run that goes on has its own."""
     if config is None and resume:
-        from zsar_cli.run_inputs import load_run_recipe
+        from zsar_cli.run_inputs import RECIPE, load_run_recipe
 
+        said = {**overrides, **overrides.get("parts", {}), "parts": None}
+        if not (output / RECIPE).is_file() and not any(value is not None for value in said.values()):
+            raise UsageError(f"There is no run in {output} to resume; check --output.")
         with contextlib.suppress(OSError, ValueError):
             return override(load_run_recipe(output), **overrides)
     return load_recipe(config or "kinetics", **overrides)

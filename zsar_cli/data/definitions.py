@@ -180,9 +180,22 @@ def _folder_definition(path: Path) -> Definition:
             own = next((name for name in names if name in splits), None)
             if own is not None:
                 splits[purpose] = splits[own]
-    else:
-        splits = dict.fromkeys(("train", "test"), Split(folders=(str(path),)))
+        return Definition(path.name, _classes_of_training(path.name, splits), splits, root=str(path))
+    splits = dict.fromkeys(("train", "test"), Split(folders=(str(path),)))
     return Definition(path.name, None, splits, root=str(path))
+
+
+def _classes_of_training(name: str, splits: dict[str, Split]) -> ClassList | None:
+    """The classes of train/ where the other folders have some of them: a test that lacks a class is among all.
+
+    None where another folder has classes of its own: it is then tested among these, zero-shot.
+    """
+    names = {
+        split: [name for name in folders_in(place.folders[0]) if any(Path(place.folders[0], name).iterdir())]
+        for split, place in splits.items()
+    }
+    known = names.get("train", [])
+    return ClassList(name, tuple(known)) if all(set(own) <= set(known) for own in names.values()) else None
 
 
 def _parse(path: Path) -> Definition:

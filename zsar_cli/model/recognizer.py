@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from zsar_cli import __version__
 from zsar_cli.errors import UsageError
-from zsar_cli.files import atomic_write, checksum, require_file
+from zsar_cli.files import atomic_write, checksum, existing, require_file
 from zsar_cli.model.alignment import (
     NegativeAdapter,
     Scores,
@@ -287,7 +287,7 @@ def is_recognizer(spec: str) -> bool:
 
 
 def _directory(spec: str) -> Path:
-    return ASSETS / spec if spec in BUNDLED else Path(spec).expanduser()
+    return ASSETS / spec if spec in BUNDLED else existing(spec) or Path(spec)
 
 
 def _load_base(run: Path, said: Description, place: str | None, device: str) -> Backbone:
