@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -260,6 +263,44 @@ def test_any_file_name_works(name, tmp_path, plain, monkeypatch):
     with open(path, "wb") as file:
         file.write(plain.read_bytes())
     assert numbers(read_frames(path, centres)) == centres(40)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file names with a colon")
+@pytest.mark.parametrize("decoder", decode.DECODERS)
+def test_a_folder_named_like_a_protocol_connects_nowhere(decoder, tmp_path, plain, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        for protocol in ("http", "tcp", "rtmp"):
+            path = Path(f"{protocol}:/{address}/v.mp4")
+            (tmp_path / path).parent.mkdir(parents=True)
+            (tmp_path / path).write_bytes(plain.read_bytes())
+        monkeypatch.chdir(tmp_path)
+        for protocol in ("http", "tcp", "rtmp"):
+            for spelling in (f"{protocol}:/{address}/v.mp4", f"{protocol}://{address}/v.mp4"):
+                assert numbers(read_frames(spelling, centres, decoder=decoder)) == centres(40)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_decord_is_given_plain_files_only(tmp_path, plain, monkeypatch):
+    decord = pytest.importorskip("decord", reason="decord has no wheel for this machine")
+    asked = []
+    reader = decord.VideoReader
+    monkeypatch.setattr(
+        decord, "VideoReader", lambda path, **options: asked.append(path) or reader(path, **options)
+    )
+    for name in ("h264.ts", "mpeg2.mpg", "h264.avi", "hevc_open_group.mp4", "h264_edit_list.mp4"):
+        read_frames(write_video(tmp_path / name, **FILES[name][0]), centres, decoder="decord")
+    sneaky = tmp_path / "playlist.mp4"  # for an older FFmpeg a playlist, whatever is behind the first line
+    sneaky.write_bytes(
+        b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n" + (tmp_path / "h264.ts").read_bytes()
+    )
+    with contextlib.suppress(VideoError):
+        read_frames(sneaky, centres, decoder="decord")
+    assert asked == []
+    read_frames(os.path.relpath(plain), centres, decoder="decord")
+    assert asked == [str(plain)]
 
 
 def test_decoders_are_silent_and_need_no_torch(shared):
