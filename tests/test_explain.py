@@ -13,7 +13,7 @@ from tests.video_files import write_video
 from zsar_cli.answers import examine
 from zsar_cli.explain import Evidence, LabelEvidence
 from zsar_cli.pictures import explain_sheet, save, training_curves
-from zsar_cli.video.decode import VideoInfo
+from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.workers import Clip
 
 

@@ -28,8 +28,8 @@ from zsar_cli.data.clips import is_rendered
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.building import token_count
-from zsar_cli.video.decode import VideoInfo
 from zsar_cli.video.find import is_image
+from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.transforms import normalise
 from zsar_cli.video.workers import Clip, ClipRequest, DecodePool, Ready
 

@@ -19,9 +19,9 @@ from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
 from zsar_cli.records import NONE_OF_THESE, Failure, LabelScore
 from zsar_cli.run_log import StageTimes
-from zsar_cli.video.decode import VideoInfo
 from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, spans
 from zsar_cli.video.images import IMAGE_RATE
+from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.workers import DecodePool
 
 if TYPE_CHECKING:

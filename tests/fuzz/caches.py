@@ -103,7 +103,7 @@ def make_features(folder: Path) -> None:
     """A cache of one video."""
     from zsar_cli.feature_cache import EncodedClip, FeatureCache
     from zsar_cli.model.backbone import FrameFeatures
-    from zsar_cli.video.decode import VideoInfo
+    from zsar_cli.video.times import VideoInfo
 
     info = VideoInfo(1.0, 8, 8, 2, 2.0)
     clip = EncodedClip(FrameFeatures(*_features()), np.array([[0, 1]]), np.array([[0.0, 0.5]]), info)

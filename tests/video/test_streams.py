@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.video_files import frame_number, numbered_frame, patched, write_video, write_with_sound
-from zsar_cli.video import decode
+from zsar_cli.video import decode, times
 from zsar_cli.video.decode import iter_frames, planned_info, read_frames
 from zsar_cli.video.probe import read_index
 
@@ -191,10 +191,10 @@ def test_the_last_frame_lasts_as_long_every_way(tmp_path: Path) -> None:
 
 def test_stamps_in_the_order_of_decoding_are_put_in_order() -> None:
     index = read_index_stub()
-    assert decode._in_order([2, 8, 6, 10, 4], index).tolist() == [2, 4, 6, 8, 10]
-    assert decode._in_order([0, 2, 50_000, 4], index) is None  # a clock that was set anew
-    assert decode._in_order([0, 2, 2], index) is None
-    assert decode._in_order([0, None], index) is None
+    assert times._in_order([2, 8, 6, 10, 4], index).tolist() == [2, 4, 6, 8, 10]
+    assert times._in_order([0, 2, 50_000, 4], index) is None  # a clock that was set anew
+    assert times._in_order([0, 2, 2], index) is None
+    assert times._in_order([0, None], index) is None
 
 
 def read_index_stub() -> Any:

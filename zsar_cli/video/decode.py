@@ -29,6 +29,7 @@ from zsar_cli.video.probe import (
     packets,
     read_index,
 )
+from zsar_cli.video.times import Clock, VideoInfo, planned_timing, shortfall, timing
 from zsar_cli.video.upright import STRAIGHT, to_rgb, turn_of_frame
 
 Choose = Callable[[int], Sequence[int]]
@@ -38,27 +39,7 @@ DECODERS = ("auto", "decord", "pyav")
 SEEK_GAIN = 0.2  # seeking must spare at least this much of the decoding to be worth its risk
 MP4_STARTS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}  # first boxes
 DECORD_READS = {"h264", "vp8", "vp9", "mpeg4", "mjpeg"}  # in files that are cuttable, with the right frames
-OUT_OF_ORDER = 1.0  # s that time stamps may go back where a container has those of decoding
 REFERRED = 0.6  # about the share of the decoding in H.264 that goes into frames to which others refer
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """``duration`` in s; ``width`` and ``height`` as shown; ``frame_count`` readable frames.
-
-    ``start``: s from the start of the container's clock to the first frame (sound may begin before it).
-    ``assumed``: the times rest on a frame rate that nothing in the file tells.
-    ``interval``: s from one frame to the next, the median; 0 where it is 1 / ``fps`` everywhere.
-    """
-
-    duration: float
-    width: int
-    height: int
-    frame_count: int
-    fps: float
-    start: float = 0.0
-    assumed: bool = False
-    interval: float = 0.0
 
 
 @dataclass
@@ -140,7 +121,7 @@ def iter_frames(
         return
     with file_errors(name):
         index = read_index(name)
-        clock = _Clock(index)
+        clock = Clock(index)
         wanted = _Wanted(choose, rate, index.frame_count, first)
         reader = _Sequence(name, index)
         batch: list[tuple[int, float, np.ndarray]] = []
@@ -152,16 +133,16 @@ def iter_frames(
             if (
                 len(batch) == chunk
             ):  # held back until a later frame comes, so that the last chunk can carry the warning
-                yield _chunk(batch, _planned_info(index, size), None)
+                yield _chunk(batch, planned_timing(index, size), None)
                 batch = []
             pixels = to_rgb(frame, index.aspect)
             size = pixels.shape[:2]
             batch.append((number, time, resize(pixels) if resize else pixels))
         if not reader.pts:
             raise nothing_read(name)
-        info, _, timed = _timing(reader.pts, index, size)
+        info, _, timed = timing(reader.pts, index, size)
         if batch:
-            yield _chunk(batch, info, _warning(info, index, reader.problems, timed))
+            yield _chunk(batch, info, shortfall(info, index, reader.problems, timed))
 
 
 def planned_info(path: str | os.PathLike[str], *, image_rate: float = IMAGE_RATE) -> VideoInfo:
@@ -173,7 +154,7 @@ def planned_info(path: str | os.PathLike[str], *, image_rate: float = IMAGE_RATE
         index = read_index(name)
         if not index.frame_count:
             raise nothing_read(name)
-        return _planned_info(index, (0, 0))
+        return planned_timing(index, (0, 0))
 
 
 class _Sequence:
@@ -225,8 +206,8 @@ def _read_in_sequence(path: str, index: Index, choose: Choose, resize: Resize | 
         _collect(path, index, missing, pixels, resize)
         if set(indices) - pixels.frames.keys():
             raise VideoError("unreadable", "decoding this file twice gives different frames; it is damaged")
-    info, times, timed = _timing(reader.pts, index, pixels.size or (0, 0))
-    return _assemble(pixels, indices, times, info, _warning(info, index, reader.problems, timed))
+    info, times, timed = timing(reader.pts, index, pixels.size or (0, 0))
+    return _assemble(pixels, indices, times, info, shortfall(info, index, reader.problems, timed))
 
 
 def _collect(path: str, index: Index, wanted: set[int], pixels: _Pixels, resize: Resize | None) -> _Sequence:
@@ -257,8 +238,8 @@ def _read_seeking(path: str, index: Index, choose: Choose, resize: Resize | None
         if isinstance(error, MemoryError) or getattr(error, "kind", "") == "memory":
             raise
         return None
-    info, seconds, _ = _timing(times.tolist(), index, pixels.size or (0, 0))
-    return _assemble(pixels, indices, seconds, info, _warning(info, index, []))
+    info, seconds, _ = timing(times.tolist(), index, pixels.size or (0, 0))
+    return _assemble(pixels, indices, seconds, info, shortfall(info, index, []))
 
 
 def _runs(index: Index, wanted: list[int]) -> list[tuple[int, int, list[int]]]:
@@ -349,8 +330,8 @@ def _read_decord(path: str, index: Index, choose: Choose, resize: Resize | None)
         return None
     if count != index.frame_count:
         return None
-    info, seconds, _ = _timing(index.pts[index.order].tolist(), index, pixels.size or (0, 0))
-    return _assemble(pixels, indices, seconds, info, _warning(info, index, []))
+    info, seconds, _ = timing(index.pts[index.order].tolist(), index, pixels.size or (0, 0))
+    return _assemble(pixels, indices, seconds, info, shortfall(info, index, []))
 
 
 def _read_images(images: ImageSequence, choose: Choose, resize: Resize | None) -> DecodedVideo:
@@ -404,76 +385,6 @@ class _Wanted:
             return False
         self.tick = int(ticks) + 1
         return True
-
-
-class _Clock:
-    """Times of frames while they come: time stamps where the index found good ones, else the frame rate."""
-
-    def __init__(self, index: Index) -> None:
-        self.index = index
-        self.first: int | None = None
-        self.latest = -1.0
-
-    def time(self, number: int, pts: int | None) -> float:
-        if not self.index.timed or pts is None:
-            time = number / self.index.rate
-        elif self.index.shuffled and number < self.index.frame_count:
-            time = float(self.index.seconds[number])
-        else:
-            self.first = pts if self.first is None else self.first
-            time = (pts - self.first) * self.index.time_base
-        self.latest = max(time, self.latest)
-        return self.latest
-
-
-def _timing(
-    pts: Sequence[int | None], index: Index, size: tuple[int, int]
-) -> tuple[VideoInfo, np.ndarray, bool]:
-    """Info, every frame's time in s from the first, and whether that rests on time stamps or on the frame rate."""
-    count = len(pts)
-    stamps = _in_order(pts, index)
-    seconds = np.arange(count) / index.rate if stamps is None else (stamps - stamps[0]) * index.time_base
-    tail = 1 / index.rate if stamps is None else index.tail
-    duration = float(seconds[-1]) + tail
-    fps = (count - 1) / float(seconds[-1]) if count > 1 else index.rate
-    interval = float(np.median(np.diff(seconds))) if count > 1 else tail
-    info = VideoInfo(duration, size[1], size[0], count, fps, index.start, interval=interval)
-    return info, seconds, stamps is not None
-
-
-def _in_order(pts: Sequence[int | None], index: Index) -> np.ndarray | None:
-    """Time stamps of frames as they are shown; None where they do not tell frames apart.
-
-    Some containers have the times of decoding only, and a decoder hands them out with its frames in another order:
-    those are sorted. Stamps that go back further are of a clock that was set anew.
-    """
-    if any(value is None for value in pts):
-        return None
-    stamps = np.asarray(pts, np.int64)
-    steps = np.diff(stamps) * index.time_base
-    if (steps < 0).any() and steps.min() > -OUT_OF_ORDER:
-        stamps = np.sort(stamps)
-    return stamps if (np.diff(stamps) > 0).all() else None
-
-
-def _planned_info(index: Index, size: tuple[int, int]) -> VideoInfo:
-    pts = index.pts[index.order].tolist() if index.timed else [None] * index.frame_count
-    return _timing(pts, index, size)[0]
-
-
-def _warning(info: VideoInfo, index: Index, problems: list[str], timed: bool = True) -> str | None:
-    """What is known to be missing: time that the file promises, or what the decoder met errors in.
-
-    A difference of counts says nothing: a packet may hold one field, two frames or none that is shown.
-    """
-    claimed = index.claimed or 0.0
-    if timed and claimed - info.duration > max(2.5 / info.fps, 0.03 * claimed):
-        return f"only {info.duration:.1f} of {claimed:.1f} s could be read"
-    if problems:
-        whole = max(claimed, info.duration)
-        read = whole - max(len(problems) / info.fps, 0.1)
-        return f"damaged: only {max(read, 0):.1f} of {whole:.1f} s could be read"
-    return None
 
 
 def _chunk(batch: list[tuple[int, float, np.ndarray]], info: VideoInfo, warning: str | None) -> DecodedVideo:

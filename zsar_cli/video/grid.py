@@ -14,8 +14,9 @@ from itertools import pairwise
 import numpy as np
 
 from zsar_cli.errors import VideoError
-from zsar_cli.video.decode import VideoInfo, iter_frames, planned_info
+from zsar_cli.video.decode import iter_frames, planned_info
 from zsar_cli.video.images import IMAGE_RATE
+from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.transforms import Preprocess, resize_and_crop
 
 MOST_TICKS = 2**50  # whole numbers that floats still tell apart, with room to reckon

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from zsar_cli.errors import VideoError
-from zsar_cli.video.decode import DecodedVideo, VideoInfo, iter_frames, read_frames
+from zsar_cli.video.decode import DecodedVideo, iter_frames, read_frames
 from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.keeper import Job, Keeper, fair_share_mb
 from zsar_cli.video.sampling import Sampling, view_indices
+from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.transforms import (
     Augmentation,
     Preprocess,
