@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from tests.fuzz.files import fuzz_files
 from tests.fuzz.videos import Findings, fuzz_videos
+
+MEMORY = 12_000_000_000  # bytes of addresses, after which a case counts as a defect
 
 
 def main() -> int:
@@ -22,6 +25,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="decoding processes")
     parser.add_argument("--keep", type=Path, help="folder for the cases that showed a defect")
     options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     with tempfile.TemporaryDirectory(prefix="zsar-fuzz-") as scratch:
         folder = options.keep or Path(scratch)
         os.environ["ZSAR_CACHE_DIR"] = str(Path(scratch) / "cache")
