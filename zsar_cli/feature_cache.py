@@ -15,7 +15,7 @@ import os
 import queue
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -289,11 +289,13 @@ def _described(features: FrameFeatures, about: Any, views: tuple[int, int] | Non
     if not (sound and indices.min() >= 0 and np.isfinite(times).all() and abs(times).max() <= LONGEST):
         raise ValueError("their times make no sense")
     info = VideoInfo(**about["info"])
-    for name, value in asdict(info).items():
-        kinds: tuple[type, ...] = (int,) if name in ("width", "height", "frame_count") else (int, float)
-        kinds = (bool,) if name == "assumed" else kinds
-        if type(value) not in kinds or not 0 <= value <= LONGEST:
-            raise ValueError(f"a {name} of {str(value)[:20]}")
+    for field in fields(info):
+        value = getattr(info, field.name)
+        if (
+            type(value).__name__ not in (field.type, field.type.replace("float", "int"))
+            or not 0 <= value <= LONGEST
+        ):
+            raise ValueError(f"a {field.name} of {str(value)[:20]}")
     warning = about["warning"]
     if warning is not None and not (
         isinstance(warning, str) and warning.isprintable() and len(warning) < 1000

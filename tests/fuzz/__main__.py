@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import resource
 import sys
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for the cases that showed a defect")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    logging.getLogger("zsar_cli").setLevel(logging.ERROR)  # what is damaged is told of, thousands of times
     with tempfile.TemporaryDirectory(prefix="zsar-fuzz-") as scratch:
         folder = options.keep or Path(scratch)
         os.environ["ZSAR_CACHE_DIR"] = str(Path(scratch) / "cache")
