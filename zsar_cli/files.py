@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from zsar_cli.encodings import decode
 from zsar_cli.errors import UsageError
@@ -21,56 +20,162 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     """A path aside to write to; it takes the place of ``path`` when the block ends well, else it goes away.
 
     The file aside lies in the same directory and has the same suffix. A reader sees the old file or the new one,
-    never a part; after a power cut too. What is not a regular file (``/dev/stdout``) is handed out itself.
+    never a part; after a power cut too. A link is replaced itself, and what it points at stays as it is. What takes
+    bytes and keeps none (``/dev/stdout``, a pipe) is handed out itself.
+
+    Args:
+        replace: False refuses where something has that name when the block ends.
 
     Raises:
-        UsageError: the directory is missing or read-only, or the disk is full.
+        UsageError: the directory is missing or read-only, the name is taken, or the disk is full.
     """
-    target = Path(os.path.realpath(path))  # a link stays a link, and what it points at is replaced
-    if target.is_dir():
-        raise UsageError(f"{path} is a directory; name a file to write.")
-    if target.exists() and not target.is_file():
-        yield target
+    if is_stream(path):
+        yield Path(path)
         return
-    aside = _reserve(target, path)
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a directory; name a file to write.")
+    target = Path(os.path.realpath(Path(path).parent)) / Path(path).name
+    held, aside = _reserve(target, path)
     try:
         yield aside
-        with open(aside, "rb+") as handle:
-            os.fsync(handle.fileno())
-        _open_to_others(aside)
-        os.replace(aside, target)
+        _publish(aside, target, path, replace)
     except BaseException as error:
-        with suppress(OSError):
-            aside.unlink()
         reason = _reason(error)
         if reason is None:
             raise
         raise UsageError(f"{path} cannot be written: {reason}.") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+        if held is not None:
+            os.close(held)
     _sync_directory(target.parent)
 
 
-def _reserve(target: Path, path: str | Path) -> Path:
+def _publish(aside: Path, target: Path, path: str | Path, replace: bool) -> None:
     try:
-        handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.stem[:100]}.", suffix=f".tmp{target.suffix}"
-        )
+        with open(aside, "rb+") as handle:
+            os.fsync(handle.fileno())
+        _set_rights(aside, target)
+        if replace:
+            os.replace(aside, target)
+            return
+        try:
+            os.link(aside, target)  # unlike a rename, never in place of something
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            if os.path.lexists(target):
+                raise FileExistsError from None
+            os.replace(aside, target)
+    except FileExistsError:
+        raise UsageError(f"{path} is there already; nothing was replaced.") from None
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} cannot be written: its directory was deleted or cleared meanwhile."
+        ) from None
+
+
+def _reserve(target: Path, path: str | Path) -> tuple[int | None, Path]:
+    """A new file aside, and a descriptor that holds it against :func:`sweep` while this process lives."""
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=_suffix(target))
     except OSError as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
             raise UsageError(f"{path} cannot be written: there is no directory {target.parent}.") from error
         raise UsageError(f"{path} cannot be written: {_reason(error) or error.strerror or error}.") from error
+    if _try_lock(handle):
+        return handle, Path(name)
     os.close(handle)
-    return Path(name)
+    return None, Path(name)
 
 
-def _open_to_others(path: Path) -> None:
-    """The rights of any new file: mkstemp and safetensors make files that only their owner may read."""
+ASIDE = ".zsar-tmp"  # in the names of files aside, which nobody else gives
+
+
+def shortened(name: str, size: int = 60) -> str:
+    """The start of a file name, at most ``size`` bytes of it: file systems count bytes, not letters."""
+    return os.fsencode(name)[:size].decode("utf-8", "ignore")
+
+
+def _prefix(target: Path) -> str:
+    return f".{shortened(target.stem)}."
+
+
+def _suffix(target: Path) -> str:
+    return ASIDE + (target.suffix if len(os.fsencode(target.suffix)) < 20 else "")
+
+
+def sweep(target: Path) -> None:
+    """Remove what writers of ``target``, a file or a folder of files, left aside when they were killed.
+
+    Only names that :func:`atomic_write` gives, only files, no link, and none that a living process holds. For the
+    one that has the lock on ``target``.
+    """
+    if target.is_dir():
+        folder, known = target, re.compile(rf"\..*\.[a-z0-9_]{{8}}{re.escape(ASIDE)}(\.[^.]*)?", re.DOTALL)
+    else:
+        folder = target.parent
+        known = re.compile(re.escape(_prefix(target)) + "[a-z0-9_]{8}" + re.escape(_suffix(target)))
+    with suppress(OSError), os.scandir(folder) as entries:
+        left = [entry.path for entry in entries if known.fullmatch(entry.name)]
+        for name in left:
+            _remove_dead(name)
+
+
+def _remove_dead(name: str) -> None:
+    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with suppress(OSError):
+        handle = os.open(name, flags)
+        try:
+            if stat.S_ISREG(os.fstat(handle).st_mode) and _try_lock(handle):
+                os.unlink(name)
+        finally:
+            os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    """Hold an open file; False where another process does, or nobody can."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows; a file system without locks
+        return False
+    return True
+
+
+def is_stream(path: str | Path) -> bool:
+    """Whether what is written there goes on to somebody else: a device, a pipe, an open descriptor (/dev/stdout)."""
+    name = os.fspath(path)
+    for _ in range(40):
+        if re.fullmatch(r"/dev/fd/\d+|/proc/[^/]+(/task/\d+)?/fd/\d+", os.path.abspath(name)):
+            return True
+        try:
+            name = os.path.join(os.path.dirname(name), os.readlink(name))
+        except (OSError, ValueError):  # no link
+            break
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _set_rights(path: Path, target: Path) -> None:
+    """Those of the file it replaces, else of any new file: mkstemp and safetensors make files for their owner alone."""
     mask = os.umask(0)
     os.umask(mask)
-    path.chmod(0o666 & ~mask)
+    rights = 0o666 & ~mask
+    with suppress(OSError):
+        before = os.lstat(target).st_mode
+        if stat.S_ISREG(before):
+            rights = stat.S_IMODE(before) & 0o777
+    path.chmod(rights)
 
 
 def _reason(error: BaseException) -> str | None:
@@ -91,20 +196,6 @@ def _sync_directory(directory: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def lock_file(file: IO[bytes], path: Path) -> None:
-    """Hold an open file against other runs of this program. UsageError where one has it already."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"Another run is writing {path}; wait for it, or choose another --output.") from None
-    except OSError:  # a file system without locks
-        pass
 
 
 def existing(name: str | Path) -> Path | None:
@@ -155,19 +246,3 @@ def read_text(path: str | Path, *, limit: int = 16_000_000, keep_bytes: bool = F
     if len(content) > limit:
         raise UsageError(f"{path} is longer than {limit // 1_000_000} MB; is it the file you meant?")
     return decode(content, path, keep_bytes=keep_bytes)
-
-
-class OwnNames:
-    """A name for each video's own file in one folder: its stem, numbered where two videos share it."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def of(self, video: str) -> str:
-        """The name, without an ending; never the same twice."""
-        stem = name = Path(video).stem or "video"
-        number = 2
-        while name in self._taken:
-            name, number = f"{stem}-{number}", number + 1
-        self._taken.add(name)
-        return name

@@ -33,6 +33,9 @@ MARGIN = 0.3
 TOP = 0.85  # title and the heat's scale
 
 
+ABOUT = "zsar"  # the key of what a picture is about, among the texts in the file
+
+
 def require_matplotlib() -> Any:
     """matplotlib, imported. UsageError where it is missing.
 
@@ -72,10 +75,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 @fixed_settings()
-def to_png(figure: Figure) -> bytes:
-    """The picture's file content; the same picture gives the same bytes."""
+def to_png(figure: Figure, about: str | None = None) -> bytes:
+    """The picture's file content, which says what it is ``about``; the same picture gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", metadata={"Software": None} | ({ABOUT: about} if about else {}))
     return buffer.getvalue()
 
 

@@ -7,6 +7,7 @@ It is made from what an evaluation wrote (``results.json``, ``predictions.jsonl`
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import json
 from collections import Counter
@@ -62,6 +63,22 @@ class Report:
     command: str
     published: dict[str, Any] | None = None
     sheets: list[tuple[str, bytes]] = field(default_factory=list)
+    mark: str = ""  # tells of which evaluation it is: see mark_of
+
+
+def mark_of(settings: dict[str, Any]) -> str:
+    """What stands in a report about the evaluation with these settings, and in no other."""
+    content = json.dumps(settings, sort_keys=True).encode()
+    return f'<meta name="generator" content="zsar eval {hashlib.sha256(content).hexdigest()[:16]}">'
+
+
+def is_report_of(path: Path, settings: dict[str, Any]) -> bool:
+    """Whether a file is an earlier report about the evaluation with these settings."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return not path.is_symlink() and mark_of(settings) in file.read(1000)
+    except OSError:
+        return False
 
 
 def read_records(folder: Path) -> dict[str, list[Record]]:
@@ -102,14 +119,14 @@ def write_report(report: Report, path: Path) -> None:
     sections.append(("How to get this again", _again(report)))
     title = f"{results['model']} on {', '.join(sorted({e['data'] for e in results['lists']}))}"
     with atomic_write(path) as aside:
-        Path(aside).write_text(_page(title, results["protocol"], sections), encoding="utf-8")
+        Path(aside).write_text(_page(title, results["protocol"], sections, report.mark), encoding="utf-8")
 
 
-def _page(title: str, protocol: str, sections: Sequence[tuple[str, str]]) -> str:
+def _page(title: str, protocol: str, sections: Sequence[tuple[str, str]], mark: str) -> str:
     links = "".join(f'<a href="#s{n}">{_safe(name)}</a>' for n, (name, _) in enumerate(sections))
     body = "".join(f'<h2 id="s{n}">{_safe(name)}</h2>{text}' for n, (name, text) in enumerate(sections))
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{mark}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         # Nothing is fetched, whatever a label or a path may hold
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import math
 import platform
@@ -26,7 +24,9 @@ from zsar_cli.evaluation import (
 )
 from zsar_cli.evaluation_records import RecordFile, usable
 from zsar_cli.files import atomic_write
+from zsar_cli.plain_text import BOM, csv_text
 from zsar_cli.protocols import Part, Plan, combine, count_seen, describe_data, setting
+from zsar_cli.records import to_json as records_json
 from zsar_cli.run_log import StageTimes
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def run_plan(
     max_missing: float = 0.1,
     cache: FeatureCache | None = None,
     times: StageTimes | None = None,
+    overwrite: bool = False,
+    prepare: Callable[[dict[str, Any]], None] = lambda settings: None,
 ) -> dict[str, Any]:
     """Evaluate every part of a plan.
 
@@ -95,20 +97,24 @@ def run_plan(
         progress: told how many more records are done.
         cache: where visual features are kept.
         times: gets the seconds of the stages.
+        overwrite: replace what ``output`` holds of another evaluation, or of anybody else.
+        prepare: told the settings once it is clear that ``output`` can be written, before any work.
 
     Returns:
         the content of ``results.json``; of several processes, for the first one alone.
 
     Raises:
-        UsageError: ``output`` holds another evaluation, or more than ``max_missing`` of a list is missing or
-            cannot be read.
+        UsageError: ``output`` holds another evaluation or other files, or more than ``max_missing`` of a list is
+            missing or cannot be read.
     """
     for part in plan.parts:
         part.dataset.check_missing(max_missing)
     options = replace(options, frames=options.frames or model.frames)
     settings = settings_of(model, plan, options, prompts, cached=cache is not None)
     # Of several processes, the first one reads and writes
-    file = RecordFile(output, settings) if output is not None and distributed.rank() == 0 else None
+    file = None
+    if output is not None and distributed.rank() == 0:
+        file = RecordFile(output, settings, names=_file_names(plan), overwrite=overwrite)
     parts = {part.name: part for part in plan.parts}
     unreadable: dict[str, list[str]] = {name: [] for name in parts}
 
@@ -122,6 +128,7 @@ def run_plan(
         progress(1)
 
     try:
+        prepare(settings)
         texts = {labels: encode(labels) for labels in dict.fromkeys(part.labels for part in plan.parts)}
         probes = PROBES if options.probe_motion else ()
         done = usable(file.done, plan.parts, probes) if file is not None else {}
@@ -139,23 +146,38 @@ def run_plan(
             cache=cache,
             times=times,
         )
+        if distributed.rank() != 0:
+            return {}
+        results = {
+            "model": model.name,
+            "device": str(next(model.parameters()).device),
+            **settings,
+            "protocol": setting(
+                plan.protocol, *count_seen(plan, (model.trained_on or {}).get("classes", ()))
+            ),
+            **_numbers(model, plan, records, options),
+            "versions": _versions(),
+        }
+        if output is not None:
+            _write_results(output, plan, records, results)
+        return results
     finally:
         if file is not None:
             file.close()
-    if distributed.rank() != 0:
-        return {}
-    device = str(next(model.parameters()).device)
-    results = {
-        "model": model.name,
-        "device": device,
-        **settings,
-        "protocol": setting(plan.protocol, *count_seen(plan, (model.trained_on or {}).get("classes", ()))),
-        **_numbers(model, plan, records, options),
-        "versions": _versions(),
-    }
-    if output is not None:
-        _write_results(output, plan, records, results)
-    return results
+
+
+def _file_names(plan: Plan) -> list[str]:
+    """The files that :func:`_write_results` writes."""
+    names = [
+        f"{table}_{_file_part(part)}.csv"
+        for part in _labelled(plan)
+        for table in ("per_class", "confusion", "reliability")
+    ]
+    return [*names, *(f"train_{shots}shot.txt" for shots in plan.few_shot_lists), "results.json"]
+
+
+def _file_part(part: Part) -> str:
+    return part.name.replace(" ", "-")
 
 
 def _numbers(
@@ -218,7 +240,7 @@ def _write_results(
     output: Path, plan: Plan, records: dict[str, list[dict[str, Any]]], results: dict[str, Any]
 ) -> None:
     for part in _labelled(plan):
-        name = part.name.replace(" ", "-")
+        name = _file_part(part)
         counts, accuracy = class_table(records[part.name], part.labels)
         rows = [["class", "videos", "top1"]]
         for label, count, value in zip(part.labels, counts.sum(axis=1), accuracy, strict=True):
@@ -246,10 +268,9 @@ def _write_results(
     _write(output / "results.json", to_json(results))
 
 
-def to_json(results: dict[str, Any]) -> str:
+def to_json(results: dict[str, Any], *, ascii_only: bool = False) -> str:
     """Valid JSON: numbers that do not exist are null."""
-    text = json.dumps(_finite(results), indent=2, ensure_ascii=False) + "\n"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a file name's bytes that are not UTF-8
+    return records_json(_finite(results), indent=2, ascii_only=ascii_only) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -261,11 +282,7 @@ def _finite(value: Any) -> Any:
 
 
 def _write_csv(path: Path, rows: list[list[str]]) -> None:
-    with (
-        atomic_write(path) as aside,
-        aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        csv.writer(file, lineterminator="\n").writerows(rows)
+    _write(path, BOM + csv_text(rows))
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,11 +16,11 @@ from zsar_cli import checkpoints
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write, existing
 from zsar_cli.recipe import Recipe, make_recipe, recipe_content
+from zsar_cli.run_folder import INPUTS, RECIPE
 
 if TYPE_CHECKING:
     from zsar_cli.data.definitions import Dataset, Item
 
-RECIPE, INPUTS = "recipe.json", "inputs.json"
 BY_CONTENT = (
     "model",
     "data",

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli.checkpoints import told
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write
+from zsar_cli.outputs import LineFile
 from zsar_cli.recipe import Recipe
+from zsar_cli.run_folder import METRICS, check_folder, clear_folder, hold_folder
 from zsar_cli.run_log import log_setup
 from zsar_cli.training import Trainer, total_steps
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from zsar_cli.video.workers import DecodePool
 
 logger = logging.getLogger(__name__)
-METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Environment:
     tensorboard: bool = False
     cache: Path | None = None  # of what the frozen visual tower says; the recipe must not augment
     backbone: str | None = None  # where the weights are now that a run named as the model was trained on
+    overwrite: bool = False  # an earlier run in output, or other files of these names
 
     def from_anywhere(self) -> Environment:
         """The same with absolute paths."""
@@ -215,21 +216,26 @@ def _run(
     templates = load_templates(recipe.templates)
     data = find_data(environment)
     dataset = data.dataset
-    if first and resume:
-        run_inputs.refuse_other_recipe(output, recipe)
-    model = start_model(recipe, device, environment.backbone)
-    if first:
-        start = "" if recipe.architecture is not None else weights_hash(model)
-        inputs = run_inputs.describe_inputs(dataset, data.held_out, templates.hash, start)
-        if resume:
-            run_inputs.refuse_other_inputs(output, inputs)
-        run_inputs.keep(output, recipe, inputs)
-    recipe = replace(recipe, parts=model.parts)
-    steps = total_steps(len(dataset.items), recipe)
-    cache = _open_cache(environment, model, len(dataset.items))
-    log_setup(model, workers=environment.workers, precision=recipe.precision)
-    started = time.perf_counter()
     with ExitStack() as stack:
+        if first:
+            stack.callback(hold_folder(output).close)
+            check_folder(output, recipe.model, resume=resume, overwrite=environment.overwrite)
+        if first and resume:
+            run_inputs.refuse_other_recipe(output, recipe)
+        model = start_model(recipe, device, environment.backbone)
+        if first:
+            start = "" if recipe.architecture is not None else weights_hash(model)
+            inputs = run_inputs.describe_inputs(dataset, data.held_out, templates.hash, start)
+            if resume:
+                run_inputs.refuse_other_inputs(output, inputs)
+            if environment.overwrite:
+                clear_folder(output)
+            run_inputs.keep(output, recipe, inputs)
+        recipe = replace(recipe, parts=model.parts)
+        steps = total_steps(len(dataset.items), recipe)
+        cache = _open_cache(environment, model, len(dataset.items))
+        log_setup(model, workers=environment.workers, precision=recipe.precision)
+        started = time.perf_counter()
         pool = _open_pool(stack, environment, dataset)
         stream = _make_stream(environment, dataset, model, steps, pool, cache)
         # What a model of zsar's was built on cannot be found by a name
@@ -239,15 +245,16 @@ def _run(
         if resume and not trainer.resume() and first:
             logger.warning("%s holds no checkpoint to resume from; the run starts at the beginning", output)
         history = _keep_rows(output / METRICS, trainer.step) if first else []
-        log = stack.enter_context((output / METRICS).open("ab", buffering=0)) if first else None
+        log = LineFile(output / METRICS, lock=False) if first else None
+        if log is not None:
+            stack.callback(log.abandon)
         board = _open_board(stack, output, trainer.step) if environment.tensorboard and first else None
 
         def on_step(row: dict[str, float]) -> None:
             history.append(row)
             if log is not None:
                 line = json.dumps({key: _rounded(value) for key, value in row.items()}) + "\n"
-                with told(output / METRICS):
-                    log.write(line.encode())
+                log.write(line.encode(), "Make room there, or choose another --output.")
             if board is not None:
                 for key, value in row.items():
                     if key != "step":

@@ -14,7 +14,8 @@ from tests.cli.test_predict import LABELS, own_cache, run  # noqa: F401 - a fixt
 from tests.close import assert_close
 from tests.video_files import write_video
 from zsar_cli.cli import formats, timelines
-from zsar_cli.cli.timelines import SubtitleFolder, subtitles, timeline_lines
+from zsar_cli.cli.folders import VideoFolder, write_subtitles
+from zsar_cli.cli.timelines import subtitles, timeline_lines
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +117,15 @@ def test_cues_leave_none_of_these_out_and_cannot_break_the_file():
 
 
 def test_videos_of_one_name_do_not_share_a_file(tmp_path):
-    folder = SubtitleFolder(tmp_path, "srt")
-    for video in ("a/clip.mp4", "b/clip.mp4"):
-        folder.write({**RECORD, "video": video})
-    folder.write({"video": "c/clip.mp4", "error": {"kind": "not_found", "message": "no"}})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip-2.srt", "clip.srt"]
+    videos = [str(tmp_path / "in" / name / "clip.mp4") for name in "ab"]
+    folder = VideoFolder(tmp_path / "out", "srt", videos, videos)
+    for video in videos:
+        write_subtitles(folder, {**RECORD, "video": video})
+    write_subtitles(folder, {"video": "c/clip.mp4", "error": {"kind": "not_found", "message": "no"}})
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.srt")) == [
+        "out/a/clip.srt",
+        "out/b/clip.srt",
+    ]
 
 
 @pytest.mark.parametrize("width", [50, 80, 120])

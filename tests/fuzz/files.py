@@ -418,7 +418,7 @@ def _records() -> Target:
     def use(folder: Path) -> Any:
         from zsar_cli.records import RecordFile
 
-        file = RecordFile(folder / "r.jsonl", resume=True, labels=["waving"])
+        file = RecordFile(folder / "r.jsonl", resume=True)
         file.close()
         return sorted(file.done)
 

@@ -155,6 +155,7 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 all well, 1 some inputs failed, 2 wrong usage, 130 interrupted."""
     _open_closed_streams()
+    console.degrade_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     arguments = _flags_first(given)
     try:

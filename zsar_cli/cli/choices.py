@@ -10,6 +10,7 @@ import typer
 
 from zsar_cli import checks
 from zsar_cli.errors import UsageError
+from zsar_cli.files import is_stream
 
 
 def _starting(incomplete: str, values: list[str]) -> list[str]:
@@ -124,6 +125,10 @@ ViewsOption = Annotated[
     ),
 ]
 CropsOption = Annotated[int, typer.Option(help="Crops of a view: 1 (centre) or 3.", metavar="1|3")]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace what is in the way of the output; else it is left alone."),
+]
 CacheOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
@@ -142,6 +147,8 @@ def refuse_directory(output: Path | None) -> None:
         return
     if output.is_dir():
         raise UsageError(f"{output} is a directory; name a file to write.")
+    if is_stream(output):
+        return
     if not output.parent.is_dir():
         raise UsageError(f"{output} cannot be written: there is no directory {output.parent}.")
     if not os.access(output if output.exists() else output.parent, os.W_OK):

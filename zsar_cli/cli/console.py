@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -15,8 +16,11 @@ from zsar_cli.errors import UsageError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+# What stands for our own ornaments where a stream does not take them
+PLAIN = {"━": "=", "█": "#", "▌": "#", "▐": "#", "╵": "|", "…": "~", "→": ">", "─": "-", "│": "|"}
 ERASE_LINE = "\r\x1b[2K"
 _settings = {"quiet": False, "verbose": False}
+_errors: list[tuple[Any, str]] = []  # how streams took what they cannot encode
 _live: list[Progress] = []  # the bar that stands in the last line of stderr, if one does
 
 
@@ -44,9 +48,29 @@ def configure(*, quiet: bool = False, verbose: bool = False) -> None:
     logging.captureWarnings(True)
 
 
+def degrade_streams() -> None:
+    """Show what standard output and error cannot encode as escapes: a terminal that is not UTF-8, bytes of names."""
+    codecs.register_error("zsar", _degraded)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            _errors.append((stream, stream.errors or "strict"))
+            stream.reconfigure(errors="zsar")
+
+
+def _degraded(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(PLAIN.get(x) or x.encode("ascii", "backslashreplace").decode() for x in letters), error.end
+
+
 def reset() -> None:
     """As it was before any command, for a program that runs several."""
     _settings.update(quiet=False, verbose=False)
+    while _errors:
+        stream, errors = _errors.pop()
+        with suppress(ValueError):  # closed
+            stream.reconfigure(errors=errors)
     if "logging" in sys.modules:
         sys.modules["logging"].captureWarnings(False)
 
@@ -81,10 +105,8 @@ def plain(text: str) -> None:
 def _say(line: str) -> None:
     with _bar_aside():
         try:
-            sys.stderr.write(line.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+            sys.stderr.write(line + "\n")
             sys.stderr.flush()
-        except UnicodeEncodeError:  # a terminal that is not UTF-8
-            sys.stderr.write(ascii(line)[1:-1] + "\n")
         except OSError:  # nobody reads it
             pass
 

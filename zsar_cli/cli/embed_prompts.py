@@ -13,10 +13,12 @@ from zsar_cli.cli.choices import (
     LabelOption,
     LabelsOption,
     ModelOption,
+    OverwriteOption,
     PrecisionOption,
     TemplatesOption,
     refuse_directory,
 )
+from zsar_cli.outputs import Lock, refuse_inputs, refuse_taken
 
 
 def embed_prompts(
@@ -30,6 +32,7 @@ def embed_prompts(
     templates: TemplatesOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Embed labels with prompt templates, positive and negative, and save the embeddings."""
     from zsar_cli.cli import console
@@ -37,6 +40,8 @@ def embed_prompts(
     from zsar_cli.prompts import load_templates
 
     refuse_directory(output)
+    refuse_inputs(output, [labels, templates])
+    refuse_taken([output], overwrite=overwrite)
     if templates is not None:
         load_templates(templates)
     wanted = load_labels(labels, label or [])
@@ -44,12 +49,14 @@ def embed_prompts(
     from zsar_cli.prediction import Recognizer
     from zsar_cli.run_log import log_setup
 
-    with console.status(f"Loading {model} ..."):
-        recognizer = Recognizer.load(model, device=device, precision=precision, backbone=backbone)
-    log_setup(recognizer.model)
-    with console.status(f"Embedding {len(wanted)} labels ..."):
-        embeddings = recognizer.embed_labels(wanted, templates, negatives=True)
-    embeddings.save(output)
+    with Lock(output):
+        with console.status(f"Loading {model} ..."):
+            recognizer = Recognizer.load(model, device=device, precision=precision, backbone=backbone)
+        log_setup(recognizer.model)
+        with console.status(f"Embedding {len(wanted)} labels ..."):
+            embeddings = recognizer.embed_labels(wanted, templates, negatives=True)
+        refuse_taken([output], overwrite=overwrite)
+        embeddings.save(output)
     console.note(
         f"{len(embeddings.labels)} labels, templates {embeddings.templates}, model {embeddings.model}: {output}"
     )

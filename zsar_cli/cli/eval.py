@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from zsar_cli.cli.choices import (
     CropsOption,
     DeviceOption,
     FramesOption,
+    OverwriteOption,
     PrecisionOption,
     TemplatesOption,
     ViewsOption,
@@ -23,6 +25,7 @@ from zsar_cli.cli.choices import (
 )
 from zsar_cli.cli.evaluation_choice import DEFAULT_MODEL, Choice, choose, note_training_clips
 from zsar_cli.errors import UsageError, VideoError
+from zsar_cli.outputs import refuse_taken
 
 if TYPE_CHECKING:
     from zsar_cli.evaluation import Options
@@ -163,6 +166,7 @@ def evaluate(
     precision: PrecisionOption = "auto",
     seed: Annotated[int, typer.Option(help="Of shuffled frames, bootstrap and few-shot draws.")] = 0,
     cache: CacheOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Evaluate a model on a data set.
 
@@ -216,7 +220,18 @@ def evaluate(
         output = output or report
     with distributed.processes():
         results = _run(
-            plan, chosen, options, text, device, precision, backbone, output, max_missing, cache, report
+            plan,
+            chosen,
+            options,
+            text,
+            device,
+            precision,
+            backbone,
+            output,
+            max_missing,
+            cache,
+            report,
+            overwrite,
         )
     if distributed.rank() == 0:
         _show_results(results, _header(plan, chosen, results["protocol"]), format, compare)
@@ -297,6 +312,7 @@ def _run(
     max_missing: float,
     cache: Path | None,
     report: Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     from zsar_cli.cli import console
     from zsar_cli.cli.memory import keep_freed_memory
@@ -312,6 +328,7 @@ def _run(
         phrase_bank,
     )
     from zsar_cli.protocols import labels_hash
+    from zsar_cli.report import is_report_of, mark_of
     from zsar_cli.results import Prompts, run_plan
     from zsar_cli.run_log import StageTimes, log_setup
 
@@ -336,6 +353,14 @@ def _run(
         {"phrases": len(bank), "hash": labels_hash(bank)},
         labels_hash(described) if described else None,
     )
+    mark = ""
+
+    def prepare(settings: dict[str, Any]) -> None:
+        nonlocal mark
+        mark = mark_of(settings)
+        if report is not None and not is_report_of(page := report / "report.html", settings):
+            refuse_taken([page], overwrite=overwrite, option="--report")
+
     with console.progress(sum(len(part.items) for part in plan.parts)) as advance:
         results = run_plan(
             network,
@@ -348,6 +373,8 @@ def _run(
             max_missing=max_missing,
             cache=features,
             times=times,
+            overwrite=overwrite,
+            prepare=prepare,
         )
     console.detail(f"Time: {times}.")
     if features is not None:
@@ -355,7 +382,7 @@ def _run(
     if report is not None and distributed.rank() == 0:
         assert output is not None
         with console.status("Drawing the report ..."):
-            _report(report, output, plan, network, encode, options, results)
+            _report(report, output, plan, network, encode, options, results, mark)
         console.note(f"Report: {report / 'report.html'}")
     return results
 
@@ -378,11 +405,11 @@ def _report(
     encode: Any,
     options: Options,
     results: dict[str, Any],
+    mark: str,
 ) -> None:
     """``report.html``: what the run wrote, and the worst mistakes looked at once more."""
     import contextlib
     import shlex
-    import sys
 
     from zsar_cli.answers import examine
     from zsar_cli.evaluation import iter_clips
@@ -403,7 +430,7 @@ def _report(
 
     sheets = mistake_sheets(worst_mistakes(records), load, look)
     command = shlex.join(["zsar", *sys.argv[1:]])
-    write_report(Report(results, records, command, published_numbers(), sheets), folder / "report.html")
+    write_report(Report(results, records, command, published_numbers(), sheets, mark), folder / "report.html")
 
 
 # --- what is shown ------------------------------------------------------------------------------------------
@@ -451,6 +478,7 @@ def _show(lines: Iterable[Any]) -> None:
 
 def _show_json(content: dict[str, Any]) -> None:
     from zsar_cli.cli import console
+    from zsar_cli.plain_text import takes_unicode
     from zsar_cli.results import to_json
 
-    console.out(to_json(content))
+    console.out(to_json(content, ascii_only=not takes_unicode(sys.stdout)))

@@ -200,7 +200,9 @@ def _table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title and Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title and Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for number, column in enumerate(columns):
         text = number == 0 or column in ("backbone", "source")
         table.add_column(column, justify="left" if text else "right", overflow="fold")

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import unicodedata
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from zsar_cli.plain_text import csv_text, printable, takes_unicode
 from zsar_cli.records import NONE_OF_THESE, to_json
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+__all__ = ["Format", "block", "csv_header", "csv_rows", "printable", "render"]
 Format = Literal["table", "jsonl", "csv", "srt", "vtt"]
 CSV_COLUMNS = ("video", "rank", "label", "score", "yes", "unknown", "answer", "duration", "frames")
 CSV_TAIL = ("warning", "error")
 WIDEST = 100  # columns of a block: beyond, eyes lose the line
-BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # reorder what follows
-
-
-def printable(text: str) -> str:
-    """Text that cannot steer a terminal: control characters and undecodable bytes become visible escapes."""
-    return "".join(map(_visible, text))
-
-
-def _visible(letter: str) -> str:
-    code = ord(letter)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    if letter in BIDIRECTIONAL or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp"):
-        return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    return letter
 
 
 def render(record: dict[str, Any], format: Format, stream: IO[str], *, windows: bool = False) -> str:
@@ -39,7 +23,7 @@ def render(record: dict[str, Any], format: Format, stream: IO[str], *, windows: 
     ``windows``: the record is of a run that gives segments.
     """
     if format == "jsonl":
-        return to_json(record) + "\n"
+        return to_json(record, ascii_only=not takes_unicode(stream)) + "\n"
     if format in ("srt", "vtt"):
         from zsar_cli.cli.timelines import subtitles
 
@@ -57,27 +41,21 @@ def csv_header(*, windows: bool = False) -> str:
         from zsar_cli.cli import timelines
 
         return timelines.csv_header()
-    return _csv([[*CSV_COLUMNS, *CSV_TAIL]])
+    return csv_text([[*CSV_COLUMNS, *CSV_TAIL]])
 
 
 def csv_rows(record: dict[str, Any]) -> str:
     """A row for each label shown, or one with the error."""
-    video = printable(record["video"])
+    video = record["video"]
     if "error" in record:
         error = record["error"]
-        return _csv([[video, *[""] * len(CSV_COLUMNS), f"{error['kind']}: {printable(error['message'])}"]])
+        return csv_text([[video, *[""] * len(CSV_COLUMNS), f"{error['kind']}: {error['message']}"]])
     about = [record["unknown"], record.get("answer", ""), record["duration"], record["frames"]]
-    warning = printable(record.get("warning", ""))
-    return _csv(
+    warning = record.get("warning", "")
+    return csv_text(
         [video, rank, found["label"], found["score"], found["yes"], *about, warning, ""]
         for rank, found in enumerate(record["predictions"], start=1)
     )
-
-
-def _csv(rows: Any) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def block(record: dict[str, Any], stream: IO[str]) -> str:

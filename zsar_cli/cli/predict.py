@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from zsar_cli import checks
+from zsar_cli import checks, distributed
 from zsar_cli.cli.choices import (
     BackboneOption,
     CacheOption,
@@ -24,17 +24,22 @@ from zsar_cli.cli.choices import (
     LabelOption,
     LabelsOption,
     ModelOption,
+    OverwriteOption,
     PrecisionOption,
     TemplatesOption,
     ViewsOption,
     refuse_directory,
 )
 from zsar_cli.cli.formats import Format
+from zsar_cli.cli.made_with import made_with
 from zsar_cli.cli.signals import listening
-from zsar_cli.cli.sink import Sink, format_of, open_sink
+from zsar_cli.cli.sink import SUBTITLES, Sink, Target, format_of, open_sink
 from zsar_cli.errors import UsageError
+from zsar_cli.outputs import refuse_busy, refuse_inputs, refuse_taken
+from zsar_cli.records import check_output
 
 if TYPE_CHECKING:
+    from zsar_cli.cli.folders import VideoFolder
     from zsar_cli.labels import Labels
     from zsar_cli.prediction import ClipOptions, Recognizer
     from zsar_cli.prompts import PromptEmbeddings
@@ -42,7 +47,6 @@ if TYPE_CHECKING:
     from zsar_cli.windows import Timeline, WindowOptions
 
 SHORT = 1.0  # s
-SUBTITLES = ("srt", "vtt")
 
 
 def predict(
@@ -122,8 +126,13 @@ def predict(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Add to --output, and skip the videos that it answers already.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with --output: skip the videos that it answers already, and try its failures again.",
+        ),
     ] = False,
+    overwrite: OverwriteOption = False,
     null: Annotated[
         bool, typer.Option("--null", "-0", help="The list on standard input is NUL-separated (find -print0).")
     ] = False,
@@ -183,7 +192,6 @@ def predict(
     Exit codes: 0 all well, 1 some videos failed (each has its record; 0 under torchrun, which would start such a
     job again), 2 wrong usage, 130 interrupted.
     """
-    from zsar_cli import distributed
     from zsar_cli.cli import console
 
     checks.number("--timeout", timeout, checks.TIMEOUT)
@@ -191,7 +199,7 @@ def predict(
         checks.number("--threshold", threshold, checks.SHARE)
     checks.choice("--crops", crops, (1, 3))
     checks.number("--fps", fps, checks.FPS)
-    _check_output(output, resume, format)
+    _check_output(output, resume, overwrite, format)
     windows = _windows(window, stride, frames, views, crops, top_k, threshold, decoder, fps, format, output)
     if cache is not None and windows is not None and cache != _from_environment("ZSAR_FEATURES"):
         raise UsageError(
@@ -207,17 +215,21 @@ def predict(
 
     options = ClipOptions(frames, views, crops, decoder, batch_size, fps)
     if explain is not None:
-        _check_explain(explain, windows)
+        _check_explain(windows)
     listed = "-" in videos
     if listed and sys.stdin.isatty():
         console.note("Reading names of videos from the terminal, one a line; end the list with Ctrl-D.")
     found = None if listed or distributed.rank() else list(find_videos(videos))
+    if output is not None:
+        refuse_inputs(output, [labels, prompts, templates, *(found or ())])
     if distributed.rank() == 0:
-        _check_subtitles(output, format, several=found is None or len(found) > 1)
-    run = Run(options, top_k, threshold, windows, explain)
+        _check_subtitles(output, format, several=found is None or len(found) > 1, overwrite=overwrite)
+    run = Run(options, top_k, threshold, windows)
     workers = default_workers() if workers is None else workers
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible(run))
+        if explain is not None:
+            run.explain = _open_explain(stack, explain, videos, found, resume, overwrite)
         # The processes start while this one imports torch and reads the weights
         pool = stack.enter_context(DecodePool(workers, timeout=timeout))
         with console.status(f"Loading {model} ..."):
@@ -244,7 +256,12 @@ def predict(
             )
         sink = Sink(lambda record: None)
         if distributed.rank() == 0:
-            sink = stack.enter_context(open_sink(output, format, resume, text, windows is not None))
+            target = Target(
+                output, format_of(output, format), videos, found, resume, overwrite, windows is not None
+            )
+            if output is not None and target.format == "jsonl":
+                target = replace(target, made_with=made_with(recognizer.model, run, text, wanted))
+            sink = stack.enter_context(open_sink(target))
         paths = find_videos(videos, sys.stdin.buffer, null=null) if listed else iter(found or ())
         run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
     run.report(output, format_of(output, format))
@@ -257,7 +274,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _check_output(output: Path | None, resume: bool, format: Format | None) -> None:
+def _check_output(output: Path | None, resume: bool, overwrite: bool, format: Format | None) -> None:
     if resume and output is None:
         raise UsageError("--resume adds to a file; name it with --output.")
     if resume and format_of(output, format) != "jsonl":
@@ -265,11 +282,12 @@ def _check_output(output: Path | None, resume: bool, format: Format | None) -> N
     if output is None or format_of(output, format) in SUBTITLES:
         return
     refuse_directory(output)
-    if not resume and output.is_file() and output.stat().st_size:
-        instead = (
-            "add to it with --resume" if format_of(output, format) == "jsonl" else "choose another --output"
-        )
-        raise UsageError(f"{output} is there already; remove it first, or {instead}.")
+    if distributed.rank() == 0:
+        refuse_busy(output)
+    if format_of(output, format) == "jsonl":
+        check_output(output, resume=resume, overwrite=overwrite)
+    else:
+        refuse_taken([output], overwrite=overwrite)
 
 
 def _windows(
@@ -303,19 +321,31 @@ def _windows(
     return WindowOptions(window, stride, frames or 8, top_k, threshold, decoder, fps)
 
 
-def _check_explain(folder: Path, windows: WindowOptions | None) -> None:
+def _check_explain(windows: WindowOptions | None) -> None:
     from zsar_cli.pictures import require_matplotlib
 
     if windows is not None:
         raise UsageError("--explain is about whole videos; leave --window out, or cut the part you mean.")
     require_matplotlib()  # says what is missing before any work is done
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError(
-            f"{folder} cannot be made: {reason}. Choose another folder for --explain."
-        ) from error
+
+
+def _open_explain(
+    stack: contextlib.ExitStack,
+    folder: Path,
+    inputs: Sequence[str],
+    videos: Sequence[str] | None,
+    resume: bool,
+    overwrite: bool,
+) -> VideoFolder:
+    """The folder of pictures; of several processes, each draws some, and the first one holds the folder."""
+    from zsar_cli.cli.folders import VideoFolder, lock
+    from zsar_cli.cli.sheets import is_sheet_of
+
+    if distributed.rank() == 0:
+        stack.enter_context(lock(folder, "--explain"))
+    own = is_sheet_of if resume else (lambda path, video: False)
+    known = videos if distributed.world() == 1 else None
+    return VideoFolder(folder, "png", inputs, known, overwrite=overwrite, own=own, option="--explain")
 
 
 def _from_environment(name: str) -> Path | None:
@@ -323,7 +353,7 @@ def _from_environment(name: str) -> Path | None:
     return Path(value) if (value := os.environ.get(name)) else None
 
 
-def _check_subtitles(output: Path | None, format: Format | None, *, several: bool) -> None:
+def _check_subtitles(output: Path | None, format: Format | None, *, several: bool, overwrite: bool) -> None:
     """One subtitle file is one video's."""
     chosen = format_of(output, format)
     if chosen not in SUBTITLES:
@@ -332,6 +362,7 @@ def _check_subtitles(output: Path | None, format: Format | None, *, several: boo
         raise UsageError(f"Each video has its own {chosen} file; name a folder that exists with --output.")
     if not several and output is not None and not output.is_dir():
         refuse_directory(output)
+        refuse_taken([output], overwrite=overwrite)
 
 
 def _labels(
@@ -392,7 +423,7 @@ class Run:
     top_k: int
     threshold: float | None
     windows: WindowOptions | None = None
-    explain: Path | None = None
+    explain: VideoFolder | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     done: int = 0
@@ -411,13 +442,12 @@ class Run:
         total: int | None,
     ) -> None:
         """Every video to the sink, with a bar; of several processes, the first one writes what all of them found."""
-        from zsar_cli import distributed
         from zsar_cli.cli import console
         from zsar_cli.inputs import same_input
 
         skip: set[str] = set()
         if sink.file is not None:
-            skip, self.failed = sink.file.done, sink.file.failed
+            skip = set(sink.file.done)
             total = None if total is None else total - len(skip)
 
         def remaining() -> Iterator[str]:
@@ -500,7 +530,6 @@ class Run:
 @contextlib.contextmanager
 def _interruptible(run: Run) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run after the records in hand; before it has begun, or a second time, at once."""
-    from zsar_cli import distributed
 
     def handle(number: int, frame: object) -> None:
         again = run.stop.is_set() and distributed.world() == 1  # torchrun passes on what was sent already

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsar_cli.files import OwnNames
 from zsar_cli.records import Failure, Prediction
 
 if TYPE_CHECKING:
@@ -18,11 +20,10 @@ if TYPE_CHECKING:
 def with_sheets(
     recognizer: Recognizer, paths: Iterator[str], text: PromptEmbeddings, pool: DecodePool, run: Run
 ) -> Iterator[Prediction | Failure]:
-    """The results of predict; a video's sheet is on the disk before its record is out."""
-    from zsar_cli.pictures import explain_sheet, save
+    """The results of predict; a video's sheet is on the disk before its record is out, and the record names it."""
+    from zsar_cli.pictures import explain_sheet, to_png
 
     assert run.explain is not None
-    names = OwnNames()
     results = recognizer.answers(
         paths,
         text,
@@ -35,8 +36,24 @@ def with_sheets(
     )
     for result, evidence in results:
         if evidence is not None and isinstance(result, Prediction):
-            save(
-                explain_sheet(evidence, result.video, result.answer and f"answer: {result.answer}"),
-                run.explain / f"{names.of(result.video)}.png",
-            )
+            sheet = explain_sheet(evidence, result.video, result.answer and f"answer: {result.answer}")
+            path = run.explain.write(result.video, to_png(sheet, _about(result.video)))
+            result = replace(result, written=str(path))
         yield result
+
+
+def is_sheet_of(path: Path, video: str) -> bool:
+    """Whether a file is a sheet about this video: a run that was killed may have left one without its record."""
+    from zsar_cli.pictures import ABOUT
+
+    try:
+        with open(path, "rb") as file:
+            start = file.read(100_000)
+    except OSError:
+        return False
+    mark = f"tEXt{ABOUT}\0{_about(video)}".encode("latin-1")
+    return not path.is_symlink() and start.startswith(b"\x89PNG\r\n\x1a\n") and mark in start
+
+
+def _about(video: str) -> str:
+    return json.dumps(video)

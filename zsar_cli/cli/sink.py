@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli.cli.formats import Format
-from zsar_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from zsar_cli.prompts import PromptEmbeddings
     from zsar_cli.records import RecordFile
+
+SUBTITLES = ("srt", "vtt")
 
 
 @dataclass
@@ -24,6 +24,20 @@ class Sink:
     write: Callable[[dict[str, Any]], object]
     shows: bool = False  # people see the records themselves: errors need no second line
     file: RecordFile | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where records shall go, and what the videos are."""
+
+    output: Path | None
+    format: Format
+    inputs: Sequence[str]
+    videos: Sequence[str] | None = None  # all of them, where they are known before
+    resume: bool = False
+    overwrite: bool = False
+    windows: bool = False  # records of segments
+    made_with: dict[str, Any] = field(default_factory=dict)
 
 
 def format_of(output: Path | None, format: Format | None) -> Format:
@@ -37,30 +51,24 @@ def format_of(output: Path | None, format: Format | None) -> Format:
 
 
 @contextlib.contextmanager
-def open_sink(
-    output: Path | None,
-    format: Format | None,
-    resume: bool,
-    text: PromptEmbeddings,
-    windows: bool = False,
-) -> Iterator[Sink]:
+def open_sink(target: Target) -> Iterator[Sink]:
     """Standard output, a file that grows by records, a table that is written at the end, or a folder of subtitles."""
     from zsar_cli.cli import console
     from zsar_cli.cli.formats import csv_header, render
 
-    chosen = format_of(output, format)
+    output, chosen, windows = target.output, target.format, target.windows
     if output is not None and chosen == "jsonl":
         from zsar_cli.records import RecordFile
 
-        file = RecordFile(output, resume=resume, labels=text.labels)
+        file = RecordFile(
+            output, made_with=target.made_with, resume=target.resume, overwrite=target.overwrite
+        )
         with contextlib.closing(file):
             yield Sink(file.write, file=file)
     elif output is not None and output.is_dir():
-        from zsar_cli.cli.timelines import SubtitleFolder
-
-        yield Sink(SubtitleFolder(output, chosen).write)
+        yield from _subtitles(output, target)
     elif output is not None:
-        yield from _whole_file(output, chosen, windows)
+        yield from _whole_file(output, target)
     else:
         if chosen == "csv":
             console.out(csv_header(windows=windows))
@@ -70,14 +78,31 @@ def open_sink(
         )
 
 
-def _whole_file(output: Path, chosen: Format, windows: bool) -> Iterator[Sink]:
+def _subtitles(output: Path, target: Target) -> Iterator[Sink]:
+    from zsar_cli.cli import console
+    from zsar_cli.cli.folders import VideoFolder, lock, write_subtitles
+
+    with lock(output, "--output"):
+        folder = VideoFolder(output, target.format, target.inputs, target.videos, overwrite=target.overwrite)
+        yield Sink(lambda record: write_subtitles(folder, record))
+    console.note(f"{folder.count} {target.format} {'file' if folder.count == 1 else 'files'} in {output}.")
+
+
+def _whole_file(output: Path, target: Target) -> Iterator[Sink]:
     """Tables and CSV say nowhere what is done: the file is there when the run has ended, and then whole."""
     from zsar_cli.cli.formats import csv_header, render
-    from zsar_cli.files import atomic_write
+    from zsar_cli.files import atomic_write, is_stream
+    from zsar_cli.outputs import Lock, refuse_taken, taken
+    from zsar_cli.plain_text import BOM
 
-    if output.is_file() and output.stat().st_size:
-        raise UsageError(f"{output} is there already; remove it first, or choose another --output.")
-    with atomic_write(output) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
-        if chosen == "csv":
-            stream.write(csv_header(windows=windows))
-        yield Sink(lambda record: stream.write(render(record, chosen, stream, windows=windows)))
+    chosen, windows = target.format, target.windows
+    with Lock(output):
+        refuse_taken([output], overwrite=target.overwrite)
+        replace = target.overwrite or (taken(output) is None and output.exists())  # an empty file may be
+        with (
+            atomic_write(output, replace=replace) as aside,
+            open(aside, "w", encoding="utf-8", newline="") as stream,
+        ):
+            if chosen == "csv":
+                stream.write(("" if is_stream(output) else BOM) + csv_header(windows=windows))
+            yield Sink(lambda record: stream.write(render(record, chosen, stream, windows=windows)))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli.cli.formats import WIDEST, printable
-from zsar_cli.errors import UsageError
-from zsar_cli.files import OwnNames, atomic_write
+from zsar_cli.cli.formats import WIDEST
+from zsar_cli.plain_text import csv_text, printable
 from zsar_cli.records import NONE_OF_THESE
 
 if TYPE_CHECKING:
@@ -29,17 +25,17 @@ Segments = Sequence[dict[str, Any]]
 
 def csv_header() -> str:
     """The first line of CSV."""
-    return _csv([CSV_COLUMNS])
+    return csv_text([CSV_COLUMNS])
 
 
 def csv_rows(record: dict[str, Any]) -> str:
     """A row for each segment, with its best label, or one with the error; times in s."""
-    video = printable(record["video"])
+    video = record["video"]
     if "error" in record:
         error = record["error"]
-        return _csv([[video, *[""] * 7, f"{error['kind']}: {printable(error['message'])}"]])
-    warning = printable(record.get("warning", ""))
-    return _csv(
+        return csv_text([[video, *[""] * 7, f"{error['kind']}: {error['message']}"]])
+    warning = record.get("warning", "")
+    return csv_text(
         [
             video,
             f"{s['start']:.3f}",
@@ -59,12 +55,6 @@ def _of_answer(segment: dict[str, Any]) -> tuple[Any, Any]:
     if segment["answer"] == NONE_OF_THESE:
         return "", ""
     return segment["predictions"][0]["score"], segment["predictions"][0]["yes"]
-
-
-def _csv(rows: Any) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 # --- for players ----------------------------------------------------------------------------------------------
@@ -88,29 +78,6 @@ def _stamp(seconds: float, format: str) -> str:
     minutes, second = divmod(whole, 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour:02}:{minute:02}:{second:02}{',' if format == 'srt' else '.'}{thousandths:03}"
-
-
-class SubtitleFolder:
-    """A file for each video, named like the video so that players find it."""
-
-    def __init__(self, folder: Path, format: str) -> None:
-        self.folder, self.format = folder, format
-        self._names = OwnNames()
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Write one video's subtitles, whole or not at all; a failed video has none."""
-        if "error" in record:
-            return
-        path = self.folder / f"{self._names.of(record['video'])}.{self.format}"
-        try:
-            with atomic_write(path) as aside:
-                Path(aside).write_text(
-                    subtitles(record, self.format), encoding="utf-8", errors="backslashreplace"
-                )
-        except OSError as error:
-            raise UsageError(
-                f"{path} cannot be written: {(error.strerror or str(error)).lower()}."
-            ) from error
 
 
 # --- for people -----------------------------------------------------------------------------------------------

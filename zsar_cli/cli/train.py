@@ -13,11 +13,14 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from zsar_cli.cli.choices import BackboneOption
+from zsar_cli import distributed
+from zsar_cli.cli.choices import BackboneOption, OverwriteOption
 from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
 from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
+from zsar_cli.outputs import refuse_busy
 from zsar_cli.recipe import Recipe, load_recipe, override
+from zsar_cli.run_folder import check_folder
 
 
 @with_recipe_flags
@@ -55,6 +58,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --output from its last checkpoint.")
     ] = False,
+    overwrite: OverwriteOption = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard event files.")
     ] = False,
@@ -78,14 +82,15 @@ def train(
             )
         recipe = replace(recipe, augment=False)
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"  # by torchrun, after a process died
-    resume = resume or restarted
-    if not resume and (output / "checkpoints").is_dir() and not dry_run:
-        raise UsageError(
-            f"{output} already holds a run; continue it with --resume, or choose another --output."
-        )
+    if restarted:
+        resume, overwrite = True, False
+    if not dry_run and not restarted and distributed.rank() == 0:
+        if output.is_dir():
+            refuse_busy(output)
+        check_folder(output, recipe.model, resume=resume, overwrite=overwrite)
 
-    from zsar_cli import distributed
     from zsar_cli.cli import console
+    from zsar_cli.plain_text import printable
     from zsar_cli.training_run import Environment, describe_run, run_training
 
     environment = Environment(
@@ -99,10 +104,11 @@ def train(
         tensorboard,
         cache,
         backbone,
+        overwrite,
     )
     if dry_run:
         for line in describe_run(environment):
-            console.out(line)
+            console.out(printable(line))
         return
     first = distributed.rank() == 0
     with _stoppable() as stop, console.training_progress(show=first) as progress:

@@ -1,0 +1,113 @@
+"""A file for each video in one folder, named so that one sees which video it is about."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from zsar_cli.files import shortened
+
+LONGEST = 255  # bytes of a name on most file systems
+SPARE = 16  # of them for an ending
+
+
+class OwnNames:
+    """Names for the files about videos, relative to a folder and without an ending; no two videos share one.
+
+    A video that was named itself gives its own name, a video in a folder that was named the path in that folder,
+    the folder's name before it: ``cam1`` gives ``cam1/clip``. Videos that would then share a name get the path from
+    the folder that all inputs have in common (``cam1/clip``, ``cam2/clip``), and keep their ending where that does
+    not tell them apart either. The order of the videos does not matter.
+
+    Where the videos are not known before (a list that is still being written), each has the last of these forms.
+    """
+
+    def __init__(self, inputs: Sequence[str], videos: Sequence[str] | None = None) -> None:
+        themselves = set(videos or ())  # a folder of images is a video itself
+        folders = (given for given in inputs if given not in themselves and os.path.isdir(given))
+        self._folders = {_absolute(folder) for folder in folders}
+        self._given: dict[str, str] = {}
+        parents = [os.path.dirname(folder) for folder in self._folders] or [os.getcwd()]
+        if videos is not None:
+            parents = [os.path.dirname(self._root(_absolute(video))) for video in videos] or parents
+        try:
+            self._common = os.path.commonpath(parents)
+        except ValueError:  # on two drives
+            self._common = ""
+        self._known: dict[str, str] = {}
+        forms = (self._by_input, self._by_common, self._with_ending)
+        left = list(videos or ())
+        used: set[str] = set()
+        for form in forms:
+            names: dict[str, list[str]] = {}
+            for video in left:
+                names.setdefault(_same(form(video)), []).append(video)
+            alone = {key: same[0] for key, same in names.items() if len(same) == 1 and key not in used}
+            self._known |= {video: form(video) for video in alone.values()}
+            used |= set(alone)
+            left = [video for video in left if video not in self._known]
+        self._known |= {video: f"{self._with_ending(video)}-{_digest(video)}" for video in left}
+
+    def of(self, video: str) -> str:
+        """The name of the file about a video, with ``/`` between folders; safe on any file system."""
+        name = self._known.get(video) or self._with_ending(video)
+        if self._given.setdefault(_same(name), video) != video:  # that is only told while names come in
+            name += f"-{_digest(video)}"
+        return "/".join(_safe(part, video) for part in name.split("/"))
+
+    def _root(self, path: str) -> str:
+        """The folder that was named and holds the path; the path itself where none does."""
+        holding = [folder for folder in self._folders if path.startswith(folder.rstrip(os.sep) + os.sep)]
+        return max(holding, key=len, default=path)
+
+    def _by_input(self, video: str) -> str:
+        path = _absolute(video)
+        return _without_ending(_relative(path, os.path.dirname(self._root(path))), video)
+
+    def _by_common(self, video: str) -> str:
+        return _without_ending(self._with_ending(video), video)
+
+    def _with_ending(self, video: str) -> str:
+        return _relative(_absolute(video), self._common)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)
+
+
+def _relative(path: str, folder: str) -> str:
+    """The path from a folder that holds it, else from the root; never one with ``..``."""
+    inside = folder and path.startswith(folder.rstrip(os.sep) + os.sep)
+    relative = os.path.relpath(path, folder) if inside else os.path.splitdrive(path)[1].lstrip(os.sep)
+    return relative.replace(os.sep, "/")
+
+
+def _without_ending(name: str, video: str) -> str:
+    folder, _, last = name.rpartition("/")
+    stem = last if os.path.isdir(video) else Path(last).stem
+    return f"{folder}/{stem}" if folder else stem
+
+
+def _same(name: str) -> str:
+    """Equal for names that some file system takes for one: in case, or in how letters are composed."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
+
+
+_WINDOWS = re.compile(r'[<>:"\\|?*]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?=\.|$)', re.IGNORECASE)
+
+
+def _safe(part: str, video: str) -> str:
+    """A part of a path that every file system takes; one that is too long is cut and tells itself apart."""
+    if os.name == "nt":
+        part = _WINDOWS.sub("_", part)
+    if len(os.fsencode(part)) > LONGEST - SPARE:
+        part = f"{shortened(part, LONGEST - SPARE - 10)}-{_digest(part)}"
+    return part or _digest(video)

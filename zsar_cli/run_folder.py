@@ -1,0 +1,102 @@
+"""The folder of a training run: whose it is, and what in it a run may replace."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from zsar_cli.errors import UsageError
+from zsar_cli.files import sweep
+from zsar_cli.outputs import Lock, refuse_taken
+
+RECIPE, INPUTS, METRICS, CHECKPOINTS, BEST = (
+    "recipe.json",
+    "inputs.json",
+    "metrics.jsonl",
+    "checkpoints",
+    "best",
+)
+MODEL = ("model.safetensors", "config.yaml")
+FILES = (RECIPE, INPUTS, METRICS, *MODEL, "curves.png", *(f"{BEST}/{name}" for name in MODEL))
+
+
+def check_folder(output: Path, model: str, *, resume: bool, overwrite: bool) -> None:
+    """UsageError where a run may not write into ``output``: something there is not its own.
+
+    Args:
+        model: what the run starts from.
+        resume: the run in ``output`` goes on.
+        overwrite: what is there may be replaced.
+    """
+    if resume and overwrite:
+        raise UsageError("--resume goes on with what is there and --overwrite replaces it; give one of them.")
+    if overwrite:
+        if os.path.realpath(model) == os.path.realpath(output):
+            raise UsageError(f"{output} is what this run starts from; choose another --output.")
+        return
+    ours = _is_run(output)
+    if not resume and (ours or any(_steps(output))):
+        raise UsageError(
+            f"{output} already holds a run; continue it with --resume, choose another --output, or replace it with "
+            "--overwrite."
+        )
+    if not ours:
+        refuse_taken([output / name for name in FILES], overwrite=False)
+    elif os.path.lexists(output / MODEL[0]) and not any(_steps(output)):
+        raise UsageError(
+            f"{output} holds a finished model and no checkpoint to continue from. Train on from it with --model "
+            f"{shlex.quote(str(output))} and another --output, or start anew with --overwrite."
+        )
+
+
+def hold_folder(output: Path) -> Lock:
+    """Make the folder and hold it for this run."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}. Choose another --output.") from error
+    lock = Lock(output)
+    sweep(output / BEST)
+    return lock
+
+
+def clear_folder(output: Path) -> None:
+    """Remove what an earlier run left, and nothing else; no link is followed."""
+    try:
+        for step in list(_steps(output)):
+            if step.is_symlink() or not step.is_dir():
+                step.unlink()
+            else:
+                shutil.rmtree(step)
+        for name in FILES:
+            with suppress(FileNotFoundError):
+                os.unlink(output / name)
+    except OSError as error:
+        raise UsageError(
+            f"{output} cannot be replaced: {error.strerror}. Choose another --output."
+        ) from error
+
+
+def _steps(output: Path) -> Iterator[Path]:
+    """The checkpoints of a run, and what is left of those that were being written."""
+    folder = output / CHECKPOINTS
+    return (
+        iter(())
+        if folder.is_symlink()
+        else (path for kind in ("step-*", ".step-*") for path in folder.glob(kind))
+    )
+
+
+def _is_run(output: Path) -> bool:
+    """Whether a folder has the recipe of a run in it."""
+    path = output / RECIPE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not path.is_symlink() and isinstance(found, dict) and {"model", "tune", "steps"} <= set(found)
