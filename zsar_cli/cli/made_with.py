@@ -33,6 +33,8 @@ def made_with(
     named = named or [(name, [name]) for name in prompts.labels]
     return {
         "zsar": __version__,
+        "window": None,  # a mode of its own; said first where it differs
+        "stride": None,
         "model": model.name,
         "weights": weights_hash(model),
         "precision": model.backbone.precision,
