@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 import string
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from zsar_cli.data.lines import read_lines
 from zsar_cli.errors import UsageError
 from zsar_cli.labels import clean, load_labels
 
@@ -196,7 +198,7 @@ def test_labels_that_differ_in_punctuation_alone_are_told(tmp_path: Path, caplog
 def test_a_missing_file_of_labels_is_called_missing(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("run\n")
     for spec, what in (
-        (tmp_path / "lables.txt", "did you mean"),
+        (tmp_path / "lables.txt", r"did you mean .*labels\.txt\?$"),
         (tmp_path / "other.csv", "There is no file"),
         (tmp_path / "nowhere" / "labels.txt", "its folder is not there"),
         ("run,jump", "--label"),
@@ -206,8 +208,17 @@ def test_a_missing_file_of_labels_is_called_missing(tmp_path: Path) -> None:
             load_labels(str(spec))
 
 
-def test_a_hundred_thousand_labels(tmp_path: Path) -> None:
-    names = [f"label {'x' * (i % 7)}{i}" for i in range(100_000)]
+@pytest.mark.parametrize("line", ["a" + " " * 60_000 + "b", "a," * 60_000, "1" * 60_000 + " a", '"' * 60_001])
+@pytest.mark.parametrize("name", ["l.txt", "l.csv"])
+def test_long_lines_take_no_time_in_their_square(tmp_path: Path, name: str, line: str) -> None:
+    with suppress(UsageError):
+        load(tmp_path, name, f"{line}\n{line}x\n")
+    with suppress(UsageError):
+        read_lines(f"{line}\n{line}x\n")
+
+
+def test_tens_of_thousands_of_labels(tmp_path: Path) -> None:
+    names = [f"label {'x' * (i % 7)}{i}" for i in range(30_000)]
     assert load(tmp_path, "l.txt", "\n".join(names)) == tuple(names)
     assert load(tmp_path, "m.json", json.dumps({name: i for i, name in enumerate(names)})) == tuple(names)
 

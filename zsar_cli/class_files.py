@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import html
+import itertools
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -77,7 +78,7 @@ def _of_table(text: str, path: Path, usual: str | None) -> list[Entry]:
     """Names of a text; ``usual`` is the separator that its ending promises."""
     said, text = tables.said_mark(text)
     home = said or usual
-    for mark in [said] if said else tables.MARKS:
+    for mark in [said] if said else [mark for mark in tables.MARKS if mark in text]:
         if (found := _columns(text, mark, path, csv_file=bool(home))) is not None:
             return found
     if home:
@@ -222,6 +223,7 @@ def _single_column(text: str, mark: str, path: Path) -> list[Entry]:
     return [Entry(row.cells[0], (), f"{path}, line {row.number}") for row in rows]
 
 
+_LONGEST_NUMBERED = 2_000  # characters: the patterns below take time in its square
 _NUMBER_WORDS = (*tables.ID_WORDS, *tables.NAME_WORDS)
 # A number or code before or behind a name, and how sure the mark between them makes it
 _FIRST = (
@@ -239,12 +241,15 @@ _LAST = (
 
 def _numbered(lines: Sequence[Line], path: Path, *, in_order: bool) -> list[Entry] | None:
     """Names without the numbers that all lines have before or behind them; None where not all have."""
-    if not lines:
+    if not lines or max(len(line.cells[0]) for line in lines) > _LONGEST_NUMBERED:
         return None
     for patterns, place in ((_FIRST, (2, 1)), (_LAST, (1, 2))):
         for pattern, sure in patterns:
-            matches = [pattern.fullmatch(line.cells[0]) for line in lines]
-            if not all(matches):
+            found = (pattern.fullmatch(line.cells[0]) for line in lines)
+            matches = list(
+                itertools.takewhile(bool, found)
+            )  # the first line that does not fit is the last looked at
+            if len(matches) < len(lines):
                 continue
             names = [_unquote(m[place[0]]) for m in matches if m]
             codes = [m[place[1]] for m in matches if m]

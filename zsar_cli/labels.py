@@ -71,7 +71,7 @@ def _built_in(spec: str) -> tuple[str, ...]:
     except UsageError as error:
         names = list_names()
         if spec and ("/" in spec or "\\" in spec or Path(spec[:200]).suffix.lower() in FORMS):
-            raise UsageError(f"There is no file {spec[:200]}{_beside(spec)}.") from error
+            raise UsageError(f"There is no file {spec[:200]}{_beside(spec)}") from error
         close = difflib.get_close_matches(spec.casefold(), names, n=1, cutoff=0.6)
         hint = f"did you mean {close[0]}?" if close else f"the lists are {', '.join(names)}."
         if not close and any(mark in spec for mark in ", "):
@@ -83,13 +83,13 @@ def _beside(spec: str) -> str:
     """What may have been meant by a file that is not there."""
     folder = existing(Path(spec).expanduser().parent) if len(spec) < 4096 and "\0" not in spec else None
     if folder is None:
-        return "; its folder is not there either"
+        return "; its folder is not there either."
     try:
         names = [entry.name for entry in itertools.islice(os.scandir(folder), 10_000) if entry.is_file()]
     except OSError:
-        return ""
+        return "."
     close = difflib.get_close_matches(Path(spec).name, names, n=1, cutoff=0.6)
-    return f"; did you mean {Path(spec).with_name(close[0])}?" if close else ""
+    return f"; did you mean {Path(spec).with_name(close[0])}?" if close else "."
 
 
 # --- what a label may be ------------------------------------------------------------------------------------
@@ -112,6 +112,8 @@ def clean(text: Any, where: str) -> str:
         raise UsageError(f"{where}: a label or description is empty.")
     if len(text) > _LONGEST:
         raise UsageError(f"{where}: a label of {len(text)} characters; is it the file you meant?")
+    if text.isascii() and text.isprintable():
+        return text
     odd = next((letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs")), None)
     if odd is not None:
         raise UsageError(
@@ -131,7 +133,8 @@ def clean_names(names: Iterable[tuple[Any, str]]) -> tuple[str, ...]:
     alike: list[tuple[str, str]] = []
     for text, where in names:
         name = clean(text, where)
-        key = unicodedata.normalize("NFC", name.casefold())  # text towers read lower case
+        key = name.casefold()  # text towers read lower case
+        key = key if key.isascii() else unicodedata.normalize("NFC", key)
         if key in seen:
             raise UsageError(f"The label {name!r} is there twice ({seen[key][1]}; {where}).")
         if key == NONE_OF_THESE:

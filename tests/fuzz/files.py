@@ -276,15 +276,6 @@ def _built_in(data: str, listed: str, text: str, *videos: str) -> Target:
     return Target(data, partial(_write, {listed: text, **dict.fromkeys(videos, "x")}), use, (listed,))
 
 
-def _class_map(name: str, text: str) -> Target:
-    def use(folder: Path) -> Any:
-        from zsar_cli.labels import load_labels
-
-        return load_labels(str(folder / name)).names
-
-    return Target(f"classes {name}", partial(_write, {name: text}), use, (name,))
-
-
 def _recipe() -> Target:
     text = "model: ViT-B-16/openai\ndata: motion-shapes\nsteps: 5\nlr: 0.001\nflip: true\n"
     text += "parts:\n  width: 32\n  heads: 4\n"
@@ -532,9 +523,25 @@ def targets() -> list[Target]:
             json.dumps(ssv2),
             "20bn-something-something-v2/74225.webm",
         ),
-        _class_map("c.txt", "1 waving\n2 tai chi\n"),
-        _class_map("c.csv", 'id,name\n0,waving\n1,"tai chi"\n'),
-        _class_map("c.json", json.dumps({"waving": "0", "tai chi": "1"})),
+        _labels("c.txt", "1 waving\n2 tai chi\n"),
+        _labels("c.csv", 'id,name\n0,waving\n1,"tai chi"\n'),
+        _labels("data.yaml", "train: x\nnc: 2\nnames: {0: waving, 1: tai chi}\n"),
+        _labels("german.csv", "sep=;\nid;name\n0;waving\n1;tai chi\n"),
+        _labels("m.pbtxt", "item { id: 1 name: 'waving' }\nitem { id: 2 name: 'tai chi' }\n"),
+        _labels("r.jsonl", '{"id": 0, "name": "waving"}\n{"id": 1, "name": "tai chi"}\n'),
+        _listing(
+            "columns.csv",
+            "label,n,file,split\nwaving,0,a.mp4,val\ntai chi,1,b c.mp4,val\n",
+            "a.mp4",
+            "b c.mp4",
+        ),
+        _listing("crime.txt", "a.mp4 waving 1 2 -1 -1\nb c.mp4 tai chi 3 4 5 6\n", "a.mp4", "b c.mp4"),
+        _listing(
+            "m.jsonl",
+            '{"file_name": "a.mp4", "label": "waving"}\n{"file_name": "b c.mp4", "label": 1}\n',
+            "a.mp4",
+        ),
+        _labels("c.json", json.dumps({"waving": "0", "tai chi": "1"})),
         _recipe(),
         _embeddings(),
         _model_directory(),

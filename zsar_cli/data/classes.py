@@ -31,6 +31,8 @@ def normalise_name(name: str) -> str:
     "ApplyEyeMakeup", "apply_eye_makeup" and "apply eye makeup" become one, as do "hurling (sport)" and
     "hurling_sport". Letters of any script stay, with the marks that belong to them: in many, vowels are marks.
     """
+    if name.isascii():
+        return "".join(filter(str.isalnum, name.lower()))
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return "".join(x for x in folded if x.isalnum() or unicodedata.category(x).startswith("M"))
 

@@ -222,7 +222,7 @@ def _label_first(lines: Sequence[str], kind: Kind) -> tuple[list[Row], list[str]
 
 def _times_behind(lines: Sequence[str]) -> tuple[list[Row], list[str]] | None:
     """Rows of ``name label number number number number``, as UCF-Crime's without the videos' endings."""
-    matches = [re.fullmatch(r"(\S+)\s+(\D\S*)((?:\s+-?[\d.]+){4,})", line) for line in lines]
+    matches = [re.fullmatch(r"(\S+)\s+([^\d\s]\S*)((?:\s+-?[\d.]+){4,})", line) for line in lines]
     if not lines or not all(matches) or len({len(m[3].split()) for m in matches if m}) > 1:
         return None
     return [Row(m[1], m[2]) for m in matches if m], ["left aside: the numbers after each label"]
@@ -230,7 +230,11 @@ def _times_behind(lines: Sequence[str]) -> tuple[list[Row], list[str]] | None:
 
 def _without_offsets(lines: list[_Line], kind: Kind) -> tuple[list[_Line], list[str]]:
     """Lines of ``folder offset count label``, where the disk says that the offset is no part of the path."""
-    short = [re.sub(r"\s+\d{1,18}$", "", line.path) for line in lines]
+    parts = [line.path.rpartition(" ") for line in lines]
+    short = [
+        path.rstrip() if path and tables.is_integer(last) else line.path
+        for line, (path, _, last) in zip(lines, parts, strict=True)
+    ]
     looked = list(zip(lines, short, strict=True))[:LOOKED_AT]
     if any(len(line.numbers) != 2 or line.path == path or kind(line.path) for line, path in looked):
         return lines, []
