@@ -39,9 +39,9 @@ def run(variant: str, seed: int, output: Path, steps: int | None) -> None:
     """Train one variant with one seed and write its numbers to ``output``."""
     import torch
 
-    from zsar_cli.model.recognizer import load_model
-    from zsar_cli.recipe import load_recipe
-    from zsar_cli.training_run import Environment, run_training
+    from zsar_cli.model.zsar import load_model
+    from zsar_cli.training.recipe import load_recipe
+    from zsar_cli.training.run import Environment, run_training
 
     torch.set_num_threads(1)  # runs stand side by side, a core each
     recipe = load_recipe(str(HERE / "ablation.yaml"), seed=seed, steps=steps)
@@ -64,9 +64,9 @@ def result_name(variant: str, seed: int) -> str:
 def measure(model: Any) -> dict[str, Any]:
     """The numbers of one model, each what ``zsar eval`` prints of it (the same clips, prompts and metrics)."""
     from zsar_cli.data import motion_shapes
-    from zsar_cli.evaluation import detect_unknown, score_records, summarise
-    from zsar_cli.metrics import harmonic_mean
-    from zsar_cli.prompts import embed_labels
+    from zsar_cli.evaluation.inference import detect_unknown, score_records, summarise
+    from zsar_cli.evaluation.metrics import harmonic_mean
+    from zsar_cli.text.embeddings import embed_labels
 
     clips = {split: embed_split(model, split) for split in ("seen", "unseen", "shifted", "neither")}
     everything = motion_shapes.class_labels("all")
@@ -103,9 +103,9 @@ def embed_split(model: Any, split: str) -> dict[str, Any]:
     """Video embeddings (clips, E) of a split: frames as they are, shuffled, reversed, and the middle one only."""
     import torch
 
-    from zsar_cli.batches import rendered_clip
     from zsar_cli.data import motion_shapes
     from zsar_cli.model.backbone import FrameFeatures
+    from zsar_cli.training.data import rendered_clip
     from zsar_cli.video.transforms import normalise
 
     ids, frames = motion_shapes.clip_ids(split), model.record.frames

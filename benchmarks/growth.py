@@ -50,7 +50,7 @@ def labels(setup: Setup, results: Results) -> None:
     import torch
     from torch.nn import functional as F
 
-    from zsar_cli.prediction import Recognizer
+    from zsar_cli.recognizer import Recognizer
 
     model = Recognizer.load(setup.motion).model
     embeddings = {
@@ -74,7 +74,7 @@ def labels(setup: Setup, results: Results) -> None:
 
 def frames(setup: Setup, results: Results) -> None:
     """One video at 8 to 64 frames, decoding included."""
-    from zsar_cli.prediction import Recognizer
+    from zsar_cli.recognizer import Recognizer
 
     recognizer = Recognizer.load(setup.motion)
     counts = (8, 16) if setup.quick else (8, 16, 32, 64)
@@ -98,8 +98,8 @@ def frames(setup: Setup, results: Results) -> None:
 
 def length(setup: Setup, results: Results) -> None:
     """Ten seconds of video and thirty minutes of it, at 8 frames."""
-    from zsar_cli.prediction import Recognizer
-    from zsar_cli.video.workers import ClipRequest, load_clip
+    from zsar_cli.recognizer import Recognizer
+    from zsar_cli.video.pool import ClipRequest, load_clip
 
     minutes = 3 if setup.quick else 30
     long = material.make_long(setup.short, setup.work / "videos" / f"{minutes}min.mp4", 6 * minutes)
@@ -131,7 +131,7 @@ def length(setup: Setup, results: Results) -> None:
 
 def windows(setup: Setup, results: Results) -> None:
     """Windows of 4 s, 2 s apart, over two minutes of 720p; and one prediction over as many of its frames."""
-    from zsar_cli.prediction import Recognizer
+    from zsar_cli.recognizer import Recognizer
 
     source = setup.work / "videos" / "1280x720.mp4"
     minutes = material.make_long(source, setup.work / "videos" / "2min.mp4", 12)

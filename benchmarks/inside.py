@@ -20,13 +20,13 @@ def measure(setup: Setup, results: Results) -> None:
     """Decode, transform, tower, MSM + MAB and text, a video of 8 frames."""
     import torch
 
-    from zsar_cli.feature_cache import encode_pixels
-    from zsar_cli.labels import load_labels
-    from zsar_cli.prediction import Recognizer
+    from zsar_cli.features.cache import encode_pixels
+    from zsar_cli.recognizer import Recognizer
+    from zsar_cli.text.labels import load_labels
     from zsar_cli.video.decode import read_frames
+    from zsar_cli.video.pool import ClipRequest, load_clip
     from zsar_cli.video.sampling import segment_indices
     from zsar_cli.video.transforms import normalise, resize_and_crop
-    from zsar_cli.video.workers import ClipRequest, load_clip
 
     recognizer = Recognizer.load(setup.motion)
     model, text = recognizer.model, load_labels(None, ["arm wrestling", "tai chi"])
@@ -136,12 +136,12 @@ def measure_levers(setup: Setup, results: Results) -> None:
 def measure_precision(setup: Setup, results: Results) -> None:
     """Whether motion-tiny, and its backbone as plain CLIP, answer as in fp32 on the unseen classes of motion-shapes."""
     from zsar_cli.data import motion_shapes
-    from zsar_cli.labels import load_labels
     from zsar_cli.model.backbone import load_backbone, resolve_precision
     from zsar_cli.model.int8 import cpu_has_int8
-    from zsar_cli.model.recognizer import RecognizerModel, load_model
-    from zsar_cli.prediction import Recognizer
-    from zsar_cli.training_run import embed_rendered
+    from zsar_cli.model.zsar import RecognizerModel, load_model
+    from zsar_cli.recognizer import Recognizer
+    from zsar_cli.text.labels import load_labels
+    from zsar_cli.training.run import embed_rendered
 
     labels = load_labels(None, motion_shapes.class_labels("unseen"))
     ids = motion_shapes.clip_ids("unseen")[:: 8 if setup.quick else 1]
@@ -189,12 +189,12 @@ def measure_precision(setup: Setup, results: Results) -> None:
 
 def measure_caches(setup: Setup, results: Results) -> None:
     """A second predict with the same labels, and with other labels on the same videos."""
-    from zsar_cli.feature_cache import FeatureCache
-    from zsar_cli.labels import Labels
-    from zsar_cli.prediction import ClipOptions, Recognizer, default_workers
-    from zsar_cli.prompts import embed_prompts, load_templates
-    from zsar_cli.text_cache import TextCache
-    from zsar_cli.video.workers import DecodePool
+    from zsar_cli.features.cache import FeatureCache
+    from zsar_cli.recognizer import ClipOptions, Recognizer, default_workers
+    from zsar_cli.text.cache import TextCache
+    from zsar_cli.text.embeddings import embed_prompts, load_templates
+    from zsar_cli.text.labels import Labels
+    from zsar_cli.video.pool import DecodePool
 
     folder = tempfile.mkdtemp(prefix="features", dir=setup.work)
     recognizer = Recognizer.load(setup.motion)

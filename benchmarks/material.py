@@ -106,7 +106,7 @@ def make_motion_model(folder: Path, backbone: Path) -> Path:
     import torch
 
     from zsar_cli.model.backbone import load_backbone
-    from zsar_cli.model.recognizer import Parts, RecognizerModel
+    from zsar_cli.model.zsar import Parts, RecognizerModel
 
     model = RecognizerModel(load_backbone(str(backbone)), Parts())
     assert model.project is not None

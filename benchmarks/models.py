@@ -14,7 +14,7 @@ import open_clip
 import torch
 
 from zsar_cli.model.backbone import Backbone
-from zsar_cli.model.building import without_initialisation
+from zsar_cli.model.factory import without_initialisation
 from zsar_cli.model.int8 import cpu_has_int8
 
 MODELS = {"PE-Core-B-16": "meta, of `predict` and `embed-prompts`", "ViT-B-16": "openai, of `train`"}

@@ -16,8 +16,8 @@ import av
 from rich.console import Console
 from rich.text import Text
 
-from zsar_cli.cli.formats import _answer_lines
-from zsar_cli.cli.timelines import timeline_lines
+from zsar_cli.cli.output.formats import _answer_lines
+from zsar_cli.cli.output.timelines import timeline_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from tests.video_files import write_video
-from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
+from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
 
 MARKS = 20
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from zsar_cli.batches import Batch
-from zsar_cli.feature_cache import EncodedClip, FeatureCache, encode_clips, stack_features
+from zsar_cli.features.cache import EncodedClip, FeatureCache, encode_clips, stack_features
 from zsar_cli.model.backbone import load_backbone
-from zsar_cli.model.recognizer import PLAIN, Parts, RecognizerModel
-from zsar_cli.prompts import load_templates
-from zsar_cli.recipe import Recipe
-from zsar_cli.training import Trainer
+from zsar_cli.model.zsar import PLAIN, Parts, RecognizerModel
+from zsar_cli.text.embeddings import load_templates
+from zsar_cli.training.data import Batch
+from zsar_cli.training.recipe import Recipe
+from zsar_cli.training.trainer import Trainer
+from zsar_cli.video.pool import ClipRequest, load_clip
 from zsar_cli.video.sampling import Sampling
-from zsar_cli.video.workers import ClipRequest, load_clip
 
 LABELS = [f"action number {k}" for k in range(16)]
 

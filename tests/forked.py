@@ -34,8 +34,11 @@ PRELOAD = [
         "typer._adapters",
     ),
     *(f"zsar_cli.cli.{command}" for command in ("predict", "train", "eval", "embed_prompts")),
-    *(f"zsar_cli.{module}" for module in ("prediction", "training_run", "evaluation", "video.decode")),
-    *("zsar_cli.data.motion_shapes", "zsar_cli.model.recognizer"),
+    *(
+        f"zsar_cli.{module}"
+        for module in ("recognizer", "training.run", "evaluation.inference", "video.decode")
+    ),
+    *("zsar_cli.data.motion_shapes", "zsar_cli.model.zsar"),
 ]
 
 

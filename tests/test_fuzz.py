@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import files, videos
-from zsar_cli.video.workers import Clip, ClipRequest, DecodePool
+from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
 
 
 @pytest.fixture(autouse=True)

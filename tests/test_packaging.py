@@ -20,7 +20,7 @@ def test_wheel_brings_templates_assets_and_lists(tmp_path):
         check=True, capture_output=True,
     )  # fmt: skip
     code = (
-        "import zsar_cli, zsar_cli.prompts as p; from zsar_cli.data.classes import class_names;"
+        "import zsar_cli, zsar_cli.text.embeddings as p; from zsar_cli.data.classes import class_names;"
         "print(zsar_cli.__file__); assert len(p.phrase_bank()) > 100; assert len(class_names('kinetics400')) == 400;"
         "assert {p.load_templates(n).name for n in p.builtin_templates()} == {'plain', 'video', 'kinetics', 'ssv2'}"
     )
@@ -32,4 +32,4 @@ def test_wheel_brings_templates_assets_and_lists(tmp_path):
     assert done.returncode == 0, done.stderr
     assert str(target) in done.stdout
     assert (target / "zsar_cli" / "prompt_templates" / "video.yaml").is_file()
-    assert (target / "zsar_cli" / "recipes" / "motion-tiny.yaml").is_file()
+    assert (target / "zsar_cli" / "assets" / "recipes" / "motion-tiny.yaml").is_file()

@@ -78,7 +78,7 @@ def make_tiny_clip(
 
 def large_clip(config: dict[str, Any]) -> Any:
     """An open_clip model of a real size, its weights drawn in a tenth of the time that open_clip's take."""
-    from zsar_cli.model.building import build, without_initialisation
+    from zsar_cli.model.factory import build, without_initialisation
 
     with without_initialisation():
         clip = build(config, "test")

@@ -8,13 +8,13 @@ __version__ = "0.1.0"
 __all__ = ["Recognizer", "__version__"]
 
 if TYPE_CHECKING:
-    from zsar_cli.prediction import Recognizer
+    from zsar_cli.recognizer import Recognizer
 
 
 def __getattr__(name: str) -> Any:
     # Importing the package must stay cheap: torch comes in only when the recognizer is asked for.
     if name == "Recognizer":
-        from zsar_cli.prediction import Recognizer
+        from zsar_cli.recognizer import Recognizer
 
         return Recognizer
     raise AttributeError(f"module 'zsar_cli' has no attribute {name!r}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from zsar_cli.model.recognizer import RecognizerModel
+    from zsar_cli.model.zsar import RecognizerModel
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -130,7 +130,7 @@ def test_what_nobody_foresaw_is_one_line_too(zsar, monkeypatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("zsar_cli.labels.load_labels", fail)
+    monkeypatch.setattr("zsar_cli.text.labels.load_labels", fail)
     result = zsar("predict", "a.mp4", "--label", "x")
     assert result.code == 1
     assert result.err.count("\n") == 1

@@ -31,7 +31,7 @@ SHORT = ("--frames", 2, "--workers", 0, "--precision", "fp32")
 def shapes_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as ``zsar train`` writes it on motion-shapes: the whole method at random weights."""
     from zsar_cli.model.backbone import Backbone
-    from zsar_cli.model.recognizer import Parts, RecognizerModel, Record
+    from zsar_cli.model.zsar import Parts, RecognizerModel, Record
 
     torch.manual_seed(0)
     parts = Parts(width=16, queries=2, layers=1, heads=2)
@@ -169,7 +169,7 @@ def test_unreadable_videos_are_counted_and_too_many_stop_the_run(
 def test_the_bundled_model_on_motion_shapes(
     zsar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes_run: Path, few_clips: None
 ) -> None:
-    from zsar_cli.model import recognizer
+    from zsar_cli.model import zsar as recognizer
 
     (tmp_path / "motion-tiny").symlink_to(shapes_run)
     monkeypatch.setattr(recognizer, "ASSETS", tmp_path)

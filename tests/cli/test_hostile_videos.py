@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.video_files import write_video
-from zsar_cli.video import workers
+from zsar_cli.video import pool as workers
 
 THREE = ["--label", "waving", "--label", "running", "--label", "tai chi"]
 

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from tests.tiny_models import VIT, make_tiny_clip
 from tests.video_files import write_video
 from zsar_cli import Recognizer
-from zsar_cli.explain import HeatMaps
 from zsar_cli.model.alignment import average_views
 from zsar_cli.model.backbone import Backbone
-from zsar_cli.model.recognizer import Parts, RecognizerModel, Record, load_model
+from zsar_cli.model.zsar import Parts, RecognizerModel, Record, load_model
+from zsar_cli.prediction.explain import HeatMaps
 
 NAMES = ["arm wrestling", "shooting a basketball", "tai chi"]
 DESCRIPTIONS = {"arm wrestling": ["two people push hands at a table"], "tai chi": ["slow moves", "old art"]}
@@ -133,7 +133,7 @@ def test_embeddings_without_a_bank_are_refused_for_a_plain_clip(tiny_clip_dir):
 
 
 def test_a_phrase_of_the_bank_as_a_label_has_the_bank_s_embedding(tiny_clip_dir):
-    from zsar_cli.prompts import phrase_bank
+    from zsar_cli.text.embeddings import phrase_bank
 
     recognizer = Recognizer.load(str(tiny_clip_dir), precision="fp32")
     for templates in (None, "ssv2"):
@@ -173,7 +173,9 @@ def test_videos_of_all_sizes_and_lengths_answer_alike_alone_and_together(tmp_pat
     for options in ({}, {"views": 2, "crops": 3}):
         alone = [recognizer.predict(video, NAMES, **options) for video in videos]
         with monkeypatch.context() as patch:
-            patch.setattr("zsar_cli.answers.ready_batches", lambda items, size, stop: iter([list(items)]))
+            patch.setattr(
+                "zsar_cli.prediction.clips.ready_batches", lambda items, size, stop: iter([list(items)])
+            )
             together = list(recognizer.predict_many(videos, NAMES, workers=0, **options))
         for video, one, other in zip(videos, alone, together, strict=True):
             assert one.video == other.video == str(video)
@@ -184,10 +186,10 @@ def test_videos_of_all_sizes_and_lengths_answer_alike_alone_and_together(tmp_pat
 
 @pytest.mark.parametrize("beta", [0.0, 30.0])
 def test_held_out_clips_are_judged_as_predict_answers(data, motion_dir, beta):
-    from zsar_cli.data.definitions import Item
-    from zsar_cli.holdout import top1
-    from zsar_cli.prompts import embed_labels
-    from zsar_cli.video.workers import DecodePool
+    from zsar_cli.data.definition import Item
+    from zsar_cli.text.embeddings import embed_labels
+    from zsar_cli.training.holdout import top1
+    from zsar_cli.video.pool import DecodePool
 
     recognizer = Recognizer.load(motion_dir, precision="fp32")
     recognizer.model.beta = beta
@@ -228,8 +230,8 @@ def test_explain_reads_and_fills_the_cache(
 
 
 def test_explain_takes_several_videos_through_the_model_together(data, motion_dir, monkeypatch):
-    from zsar_cli.answers import ClipOptions
-    from zsar_cli.video.workers import DecodePool
+    from zsar_cli.prediction.clips import ClipOptions
+    from zsar_cli.video.pool import DecodePool
 
     recognizer = Recognizer.load(motion_dir, precision="fp32")
     videos = sorted(map(str, (data / "videos").rglob("*.mp4")))
@@ -237,7 +239,9 @@ def test_explain_takes_several_videos_through_the_model_together(data, motion_di
     together = []
     embed = HeatMaps.embed
     monkeypatch.setattr(HeatMaps, "embed", lambda *a: together.append(len(set(a[2]))) or embed(*a))
-    monkeypatch.setattr("zsar_cli.answers.ready_batches", lambda items, size, stop: iter([list(items)]))
+    monkeypatch.setattr(
+        "zsar_cli.prediction.clips.ready_batches", lambda items, size, stop: iter([list(items)])
+    )
     options = ClipOptions(views=2, crops=3)
     with DecodePool(0) as pool:
         found = list(recognizer.answers(videos, text, pool, options, evidence=True))

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from tests.close import assert_close, assert_same_lines
 from tests.tiny_models import large_clip
 from tests.video_files import numbered_frame, write_video
-from zsar_cli.cli import formats
 from zsar_cli.cli.app import app
+from zsar_cli.cli.output import formats
 from zsar_cli.errors import ZsarError
 
 LABELS = ["--label", "arm wrestling", "--label", "shooting a basketball", "--label", "tai chi"]

@@ -13,9 +13,9 @@ import torch
 from tests.video_files import write_video
 from zsar_cli import Recognizer
 from zsar_cli.errors import UsageError
-from zsar_cli.evaluation import Options
-from zsar_cli.prediction import ClipOptions
-from zsar_cli.windows import WindowOptions
+from zsar_cli.evaluation.inference import Options
+from zsar_cli.prediction.windows import WindowOptions
+from zsar_cli.recognizer import ClipOptions
 
 NAN, INF = float("nan"), float("inf")
 LABELS = ["waving", "running"]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.test_predict import own_cache, run  # noqa: F401 - a fixture
 from tests.video_files import write_video
-from zsar_cli.report import Report, worst_mistakes, write_report
+from zsar_cli.evaluation.report import Report, worst_mistakes, write_report
 
 CLASSES = ("tai chi", "arm wrestling", "<b>bold & brave</b>")
 
@@ -106,7 +106,7 @@ def test_mistakes_are_shown_and_labels_cannot_become_markup(report):
 
 
 def test_the_matrix_has_perfect_classes_too(monkeypatch):
-    from zsar_cli import report
+    from zsar_cli.evaluation import report
 
     shown = []
     matrix = report._matrix

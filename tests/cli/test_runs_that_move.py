@@ -103,7 +103,7 @@ def test_a_bare_file_is_read_as_the_architecture_that_it_was(zsar, videos, tmp_p
 
 
 def test_runs_that_an_older_version_made_still_load(moved):
-    from zsar_cli.model.recognizer import load_model
+    from zsar_cli.model.zsar import load_model
 
     run, _, new = moved
     config = yaml.safe_load((run / "config.yaml").read_text())

@@ -56,7 +56,7 @@ def videos(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def no_final_validation(monkeypatch):
     """Its five hundred clips take a second, and only one test looks at it."""
-    from zsar_cli import training_run
+    from zsar_cli.training import run as training_run
 
     monkeypatch.setattr(training_run, "validate", lambda *_: {})
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.video_files import write_video
-from zsar_cli import run_inputs
 from zsar_cli.errors import UsageError
-from zsar_cli.recipe import Recipe
-from zsar_cli.run_inputs import Inputs
+from zsar_cli.training import inputs as run_inputs
+from zsar_cli.training.inputs import Inputs
+from zsar_cli.training.recipe import Recipe
 
 SMALL = ("--parts-width", 16, "--parts-queries", 2, "--parts-layers", 1, "--parts-heads", 2)
 CLASSES = ["clapping", "waving", "running"]

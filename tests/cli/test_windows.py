@@ -13,9 +13,9 @@ from rich.cells import cell_len
 from tests.cli.test_predict import LABELS, own_cache, run  # noqa: F401 - a fixture
 from tests.close import assert_close
 from tests.video_files import write_video
-from zsar_cli.cli import formats, timelines
-from zsar_cli.cli.folders import VideoFolder, write_subtitles
-from zsar_cli.cli.timelines import subtitles, timeline_lines
+from zsar_cli.cli.output import formats, timelines
+from zsar_cli.cli.output.folders import VideoFolder, write_subtitles
+from zsar_cli.cli.output.timelines import subtitles, timeline_lines
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import pytest
 from tests.data.make import make_hmdb51, make_kinetics, make_ssv2, make_ucf101, write_video
 from zsar_cli.data.classes import class_list
 from zsar_cli.data.clips import load_rendered_clip
-from zsar_cli.data.definitions import dataset_names, load_dataset, load_motion_shapes
+from zsar_cli.data.definition import dataset_names, load_dataset, load_motion_shapes
 from zsar_cli.errors import UsageError
-from zsar_cli.protocols import Source, make_plan
+from zsar_cli.evaluation.protocols import Source, make_plan
+from zsar_cli.video.pool import ClipRequest, load_clip
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Preprocess
-from zsar_cli.video.workers import ClipRequest, load_clip
 
 
 def shown(dataset) -> dict[str, str]:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsar_cli.data.definitions import load_dataset
+from zsar_cli.data.annotations import read_listing
+from zsar_cli.data.definition import load_dataset
 from zsar_cli.data.lines import parse_lines, read_lines
-from zsar_cli.data.locate import VideoIndex
-from zsar_cli.data.readers import read_listing
 from zsar_cli.data.rows import Row
+from zsar_cli.data.video_index import VideoIndex
 from zsar_cli.errors import UsageError
 
 WALK, RUN = Row("train/a.mp4", "walking"), Row("train/b c.mp4", "running")

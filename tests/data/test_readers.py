@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsar_cli.data.readers import Row, parse_lines, read_listing
+from zsar_cli.data.annotations import Row, parse_lines, read_listing
 from zsar_cli.errors import UsageError
-from zsar_cli.labels import load_labels
+from zsar_cli.text.labels import load_labels
 
 # Rows of real lists: a change of reader that loses or merges one shows here.
 REAL = {

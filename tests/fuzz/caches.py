@@ -24,14 +24,14 @@ def _vectors() -> dict[str, np.ndarray]:
 
 def make_texts(folder: Path) -> None:
     """A cache of 40 texts."""
-    from zsar_cli.text_cache import TextCache
+    from zsar_cli.text.cache import TextCache
 
     TextCache(folder).put("m", _vectors())
 
 
 def use_damaged_texts(folder: Path) -> None:
     """What is found is what was stored; what is stored again is found."""
-    from zsar_cli.text_cache import TextCache
+    from zsar_cli.text.cache import TextCache
 
     vectors = _vectors()
     for text, vector in TextCache(folder).get("m", TEXTS, 16).items():
@@ -44,7 +44,7 @@ def use_damaged_texts(folder: Path) -> None:
 
 def forge_texts(path: Path, rng: random.Random, marker: Path) -> str:
     """Rows with checksums that fit, of what no model says."""
-    from zsar_cli.text_cache import TextCache
+    from zsar_cli.text.cache import TextCache
 
     kind = rng.choice(("wider", "numbers", "narrow", "rows", "sparse", "head", "other"))
     width = {"wider": rng.choice((17, 32, 65536)), "narrow": rng.choice((1, 15))}.get(kind, 16)
@@ -66,7 +66,7 @@ def forge_texts(path: Path, rng: random.Random, marker: Path) -> str:
 
 def use_forged_texts(folder: Path) -> None:
     """Vectors are of the model's width and finite."""
-    from zsar_cli.text_cache import TextCache
+    from zsar_cli.text.cache import TextCache
 
     for _ in range(2):
         for vector in TextCache(folder).get("m", TEXTS, 16).values():
@@ -101,7 +101,7 @@ def feature_file() -> str:
 
 def make_features(folder: Path) -> None:
     """A cache of one video."""
-    from zsar_cli.feature_cache import EncodedClip, FeatureCache
+    from zsar_cli.features.cache import EncodedClip, FeatureCache
     from zsar_cli.model.backbone import FrameFeatures
     from zsar_cli.video.times import VideoInfo
 
@@ -111,9 +111,9 @@ def make_features(folder: Path) -> None:
 
 
 def _found(folder: Path) -> Any:
-    from zsar_cli.feature_cache import FeatureCache
+    from zsar_cli.features.cache import FeatureCache
+    from zsar_cli.video.pool import ClipRequest
     from zsar_cli.video.sampling import Sampling
-    from zsar_cli.video.workers import ClipRequest
 
     return FeatureCache(folder, _model()).get(KEY, ClipRequest("v.mp4", Sampling(2)))
 
@@ -130,7 +130,7 @@ def use_damaged_features(folder: Path) -> None:
 
 def forge_features(path: Path, rng: random.Random, marker: Path) -> str:
     """Other tensors, or other facts, with checksums that fit."""
-    from zsar_cli.feature_cache import _checksum, _checksum_of
+    from zsar_cli.features.cache import _checksum, _checksum_of
 
     content = path.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -162,7 +162,7 @@ def forge_features(path: Path, rng: random.Random, marker: Path) -> str:
 
 def use_forged_features(folder: Path) -> None:
     """What is taken for a video's features goes through the model."""
-    from zsar_cli.feature_cache import FeatureCache, map_features
+    from zsar_cli.features.cache import FeatureCache, map_features
 
     model, found = _model(), _found(folder)
     if found is not None:

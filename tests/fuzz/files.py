@@ -194,7 +194,7 @@ def damage_pickle(path: Path, rng: random.Random, marker: Path) -> str:
 
 def _labels(name: str, text: str) -> Target:
     def use(folder: Path) -> Any:
-        from zsar_cli.labels import load_labels
+        from zsar_cli.text.labels import load_labels
 
         labels = load_labels(str(folder / name))
         assert labels.names
@@ -214,7 +214,7 @@ def _templates() -> Target:
     text = 'name: own\npositive:\n  - "a video of {}"\n  - "a person {}"\nnegative: ["nobody doing {}", "no {}"]\n'
 
     def use(folder: Path) -> Any:
-        from zsar_cli.prompts import load_templates
+        from zsar_cli.text.embeddings import load_templates
 
         found = load_templates(str(folder / "t.yaml"))
         assert all(template.count("{}") == 1 for template in (*found.positive, *found.negative))
@@ -247,7 +247,7 @@ def _definition() -> Target:
 
 
 def _dataset(name: str, folder: Path, classes: tuple[str, ...] | None = None) -> Any:
-    from zsar_cli.protocols import Source, describe_data, make_plan
+    from zsar_cli.evaluation.protocols import Source, describe_data, make_plan
 
     plan = make_plan(Source(str(folder / name), str(folder), None, classes))
     for part in plan.parts:
@@ -268,7 +268,7 @@ def _built_in(data: str, listed: str, text: str, *videos: str) -> Target:
     """A benchmark as it lies on disk, with its own list damaged."""
 
     def use(folder: Path) -> Any:
-        from zsar_cli.data.definitions import load_dataset
+        from zsar_cli.data.definition import load_dataset
 
         found = load_dataset(data, str(folder))
         return [(item.listed, item.label) for item in found.items]
@@ -281,7 +281,7 @@ def _recipe() -> Target:
     text += "parts:\n  width: 32\n  heads: 4\n"
 
     def use(folder: Path) -> Any:
-        from zsar_cli.recipe import load_recipe
+        from zsar_cli.training.recipe import load_recipe
 
         return load_recipe(str(folder / "r.yaml"))
 
@@ -290,7 +290,7 @@ def _recipe() -> Target:
 
 def _embeddings() -> Target:
     def make(folder: Path) -> None:
-        from zsar_cli.prompts import PromptEmbeddings
+        from zsar_cli.text.embeddings import PromptEmbeddings
 
         rows = torch.nn.functional.normalize(
             torch.randn(3, 3, 16, generator=torch.Generator().manual_seed(0)), dim=-1
@@ -299,7 +299,7 @@ def _embeddings() -> Target:
         PromptEmbeddings(names, *rows, "m", "f", "video", "h").save(folder / "p.safetensors")
 
     def use(folder: Path) -> Any:
-        from zsar_cli.prompts import PromptEmbeddings
+        from zsar_cli.text.embeddings import PromptEmbeddings
 
         found = PromptEmbeddings.load(folder / "p.safetensors")
         assert len(found.labels) == len(set(found.labels)) == len(found.positive)
@@ -320,7 +320,7 @@ def _digest(tensors: dict[str, Any]) -> str:
 def _tiny_model() -> Any:
     from zsar_cli.model.backbone import Backbone
     from zsar_cli.model.parts import Parts
-    from zsar_cli.model.recognizer import RecognizerModel, Record
+    from zsar_cli.model.zsar import RecognizerModel, Record
 
     torch.manual_seed(0)
     record = Record(templates="video", data="ucf101", classes=["waving", "running"], metrics={"top1": 0.5})
@@ -328,7 +328,7 @@ def _tiny_model() -> Any:
 
 
 def _use_model(folder: Path) -> Any:
-    from zsar_cli.model.recognizer import load_model
+    from zsar_cli.model.zsar import load_model
 
     model = load_model(str(folder))
     if model.preprocess.size[0] <= 512:  # weights of 1e38 overflow, which predict tells in each record
@@ -366,9 +366,9 @@ def _checkpoint() -> Target:
     state = "checkpoints/step-00000001"
 
     def trainer(folder: Path) -> Any:
-        from zsar_cli.prompts import load_templates
-        from zsar_cli.recipe import Recipe
-        from zsar_cli.training import Trainer
+        from zsar_cli.text.embeddings import load_templates
+        from zsar_cli.training.recipe import Recipe
+        from zsar_cli.training.trainer import Trainer
 
         recipe = Recipe(model="custom", architecture=CLIP, frames=2, batch_size=2)
         return Trainer(
@@ -407,7 +407,7 @@ def _records() -> Target:
     lines = [json.dumps({**line, "video": f"{number}.mp4"}) for number in range(4)]
 
     def use(folder: Path) -> Any:
-        from zsar_cli.records import RecordFile
+        from zsar_cli.prediction.records import RecordFile
 
         file = RecordFile(folder / "r.jsonl", resume=True)
         file.close()
@@ -433,10 +433,10 @@ def _evaluation_records() -> Target:
     ]
 
     def use(folder: Path) -> Any:
-        from zsar_cli.data.definitions import Dataset, Item
-        from zsar_cli.evaluation import class_table, detect_unknown, summarise
-        from zsar_cli.evaluation_records import RecordFile, usable
-        from zsar_cli.protocols import Part
+        from zsar_cli.data.definition import Dataset, Item
+        from zsar_cli.evaluation.inference import class_table, detect_unknown, summarise
+        from zsar_cli.evaluation.output import RecordFile, usable
+        from zsar_cli.evaluation.protocols import Part
 
         items = [Item(f"/{number}.mp4", number % 2, f"{number}.mp4") for number in range(4)]
         part = Part("test", Dataset("d", labels, items, "l", 4, "h"), labels, [0, 1, 0, 1])
@@ -447,7 +447,7 @@ def _evaluation_records() -> Target:
         return summarise(found, labels)["top1"], class_table(found, labels)[0].tolist()
 
     def make(folder: Path) -> None:
-        from zsar_cli.evaluation_records import RecordFile
+        from zsar_cli.evaluation.output import RecordFile
 
         file = RecordFile(folder, {"weights": "w"})
         for line in lines:

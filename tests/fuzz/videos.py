@@ -94,9 +94,9 @@ def fuzz_videos(
 ) -> Findings:
     """``count`` damaged videos through a model; the files that led to a defect stay in ``folder``/kept."""
     from zsar_cli import Recognizer
-    from zsar_cli.labels import load_labels
-    from zsar_cli.prediction import ClipOptions
-    from zsar_cli.video.workers import DecodePool
+    from zsar_cli.recognizer import ClipOptions
+    from zsar_cli.text.labels import load_labels
+    from zsar_cli.video.pool import DecodePool
 
     recognizer = Recognizer.load(str(model), device="cpu", precision="fp32")
     text = recognizer.embed_labels(load_labels(None, ["waving", "running"]))

@@ -20,9 +20,10 @@ from tests.tiny_models import LAYOUTS, VIT, LettersTokenizer, large_clip, make_t
 from tests.video_files import write_video
 from zsar_cli.cli import app
 from zsar_cli.errors import UsageError
-from zsar_cli.model import recognizer, sources
+from zsar_cli.model import hub as sources
+from zsar_cli.model import zsar as recognizer
 from zsar_cli.model.backbone import Backbone, load_backbone, resolve_device, resolve_precision
-from zsar_cli.model.building import build, preprocess_of, token_count
+from zsar_cli.model.factory import build, preprocess_of, token_count
 
 TEXTS = ["riding a horse", "a person who opens a very large cardboard box with both hands", "x"]
 
@@ -113,7 +114,7 @@ def test_real_families(arch: str, tokens: int, tmp_path: Path, monkeypatch, caps
     assert backbone.encode_frames(frames(backbone, 1)).tokens.shape[1] == tokens
     video = write_video(tmp_path / "a.mp4", 12)
     monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("zsar_cli.prompts.phrase_bank", lambda: ("standing still", "an empty room"))
+    monkeypatch.setattr("zsar_cli.text.embeddings.phrase_bank", lambda: ("standing still", "an empty room"))
     monkeypatch.setattr(
         recognizer, "load_model", lambda *_, **__: recognizer.RecognizerModel(backbone).eval()
     )

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tests.hostile_weights import ASKING, ODD, SAME, archive, entry, tensor
 from zsar_cli.errors import UsageError
-from zsar_cli.model.building import load_weights
-from zsar_cli.model.checkpoint import Weights, read_weights, without_prefixes
+from zsar_cli.model.factory import load_weights
+from zsar_cli.model.weights import Weights, read_weights, without_prefixes
 
 NAMES = {"visual.proj": (4, 4), "transformer.bias": (4,), "logit_scale": ()}
 

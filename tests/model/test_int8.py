@@ -17,14 +17,14 @@ from tests.tiny_models import VIT, make_tiny_clip
 from tests.video_files import write_video
 from zsar_cli.data.motion_shapes import class_labels, clip_ids
 from zsar_cli.errors import UsageError
-from zsar_cli.feature_cache import FeatureCache
-from zsar_cli.labels import load_labels
+from zsar_cli.features.cache import FeatureCache
 from zsar_cli.model import int8
 from zsar_cli.model.backbone import Backbone, load_backbone
 from zsar_cli.model.int8 import Int8Linear, cpu_has_int8, has_vnni, int8_blocks, to_int8
-from zsar_cli.model.recognizer import Parts, RecognizerModel, load_model
-from zsar_cli.prediction import Recognizer
-from zsar_cli.training_run import embed_rendered
+from zsar_cli.model.zsar import Parts, RecognizerModel, load_model
+from zsar_cli.recognizer import Recognizer
+from zsar_cli.text.labels import load_labels
+from zsar_cli.training.run import embed_rendered
 
 # By which the libraries are told to do without instructions that the processor has
 HELD_BACK = {"ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"} & os.environ.keys()

@@ -7,12 +7,12 @@ import torch
 from torch.nn import functional as F
 
 from tests import tiny_models
-from zsar_cli.losses import Prompts, losses
 from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, motion_cues, separation_loss
-from zsar_cli.model.recognizer import Parts, RecognizerModel, load_model
-from zsar_cli.recipe import Recipe
-from zsar_cli.training import make_optimizer, trainable
+from zsar_cli.model.zsar import Parts, RecognizerModel, load_model
+from zsar_cli.training.losses import Prompts, losses
+from zsar_cli.training.recipe import Recipe
+from zsar_cli.training.trainer import make_optimizer, trainable
 from zsar_cli.video.transforms import Preprocess
 
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)

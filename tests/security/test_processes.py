@@ -18,8 +18,8 @@ import zsar_cli
 from tests.video_files import write_video
 from zsar_cli.errors import VideoError
 from zsar_cli.video import keeper
+from zsar_cli.video.pool import ClipRequest, DecodePool
 from zsar_cli.video.sampling import Sampling
-from zsar_cli.video.workers import ClipRequest, DecodePool
 
 NAMES = sorted(
     {*sys.stdlib_module_names, "numpy", "av", "PIL", "decord", "zsar_cli", "sitecustomize", "usercustomize"}
@@ -170,8 +170,9 @@ def test_nobodys_settings_count_for_a_picture(monkeypatch):
     import matplotlib
     from matplotlib.texmanager import TexManager
 
-    from tests.test_explain import evidence
-    from zsar_cli import pictures, report
+    from tests.prediction.test_explain import evidence
+    from zsar_cli import plots as pictures
+    from zsar_cli.evaluation import report
 
     def latex(*arguments):
         raise AssertionError("LaTeX is started")
@@ -218,6 +219,6 @@ def test_every_figure_is_drawn_with_fixed_settings():
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes in the file system")
 def test_a_matplotlibrc_of_the_current_folder_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "matplotlibrc")  # whoever reads it waits for ever
-    code = "from zsar_cli.pictures import require_matplotlib; require_matplotlib()"
+    code = "from zsar_cli.plots import require_matplotlib; require_matplotlib()"
     environment = {**os.environ, "PYTHONPATH": str(Path(zsar_cli.__file__).parent.parent)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=60)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from zsar_cli.errors import VideoError
-from zsar_cli.video.workers import Clip, ClipRequest, load_clip
+from zsar_cli.video.pool import Clip, ClipRequest, load_clip
 
 
 @dataclass(frozen=True)

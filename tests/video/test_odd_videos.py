@@ -11,8 +11,8 @@ import pytest
 from tests.video_files import frame_number, patched, write_video
 from zsar_cli.errors import VideoError
 from zsar_cli.video.decode import iter_frames, read_frames
+from zsar_cli.video.pool import ClipRequest, DecodePool, load_clip
 from zsar_cli.video.transforms import Preprocess
-from zsar_cli.video.workers import ClipRequest, DecodePool, load_clip
 
 SMALL = Preprocess(size=(64, 160))
 

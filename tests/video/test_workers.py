@@ -21,9 +21,9 @@ from hostile_loads import Task
 from tests.video_files import frame_number, write_video
 from zsar_cli.errors import VideoError
 from zsar_cli.video import keeper
+from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, StreamRequest, load_clip
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Augmentation, Preprocess
-from zsar_cli.video.workers import Clip, ClipRequest, DecodePool, StreamRequest, load_clip
 
 SMALL = Preprocess(size=(64, 160))
 
@@ -151,7 +151,7 @@ def test_workers_go_when_their_parent_does(how, tmp_path):
         import sys
         sys.path[:0] = [{str(Path(hostile_loads.__file__).parent)!r}]
         import hostile_loads
-        from zsar_cli.video.workers import DecodePool
+        from zsar_cli.video.pool import DecodePool
         with DecodePool(2, load=hostile_loads.load) as pool:
             for number, _ in pool.imap([hostile_loads.Task(0)] + [hostile_loads.Task(1, "hang")] * 4):
                 print("begun", flush=True)

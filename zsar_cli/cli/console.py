@@ -28,7 +28,7 @@ def configure(*, quiet: bool = False, verbose: bool = False) -> None:
     """How much is said on stderr; the package's log and Python's warnings go there too, a line a message."""
     import logging
 
-    from zsar_cli.cli.formats import printable
+    from zsar_cli.cli.output.formats import printable
 
     class OneLine(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -84,14 +84,14 @@ def detail(message: str) -> None:
 def note(message: str) -> None:
     """A line for people, on stderr; silent with ``--quiet``."""
     if not _settings["quiet"]:
-        from zsar_cli.cli.formats import printable
+        from zsar_cli.cli.output.formats import printable
 
         _say(printable(message))
 
 
 def error(message: str) -> None:
     """What went wrong, on stderr, whatever the settings; and in which process, where there are several."""
-    from zsar_cli.cli.formats import printable
+    from zsar_cli.cli.output.formats import printable
     from zsar_cli.distributed import rank
 
     _say(printable(f"zsar{f' (rank {number})' if (number := rank()) else ''}: {message}"))
@@ -205,7 +205,7 @@ def status(message: str) -> Iterator[None]:
     if _settings["quiet"] or not sys.stderr.isatty():
         yield
         return
-    from zsar_cli.cli.formats import printable
+    from zsar_cli.cli.output.formats import printable
 
     sys.stderr.write(printable(message))
     sys.stderr.flush()

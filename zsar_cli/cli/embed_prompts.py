@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zsar_cli.cli.choices import (
+from zsar_cli.cli.options import (
     BackboneOption,
     DeviceOption,
     LabelOption,
@@ -36,8 +36,8 @@ def embed_prompts(
 ) -> None:
     """Embed labels with prompt templates, positive and negative, and save the embeddings."""
     from zsar_cli.cli import console
-    from zsar_cli.labels import load_labels
-    from zsar_cli.prompts import load_templates
+    from zsar_cli.text.embeddings import load_templates
+    from zsar_cli.text.labels import load_labels
 
     refuse_directory(output)
     refuse_inputs(output, [labels, templates])
@@ -46,7 +46,7 @@ def embed_prompts(
         load_templates(templates)
     wanted = load_labels(labels, label or [])
 
-    from zsar_cli.prediction import Recognizer
+    from zsar_cli.recognizer import Recognizer
     from zsar_cli.run_log import log_setup
 
     with Lock(output):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from zsar_cli import checks, distributed
-from zsar_cli.cli.choices import (
+from zsar_cli.cli.evaluation_choice import DEFAULT_MODEL, Choice, choose, note_training_clips
+from zsar_cli.cli.options import (
     BackboneOption,
     CacheOption,
     CropsOption,
@@ -23,14 +24,13 @@ from zsar_cli.cli.choices import (
     ViewsOption,
     complete_model,
 )
-from zsar_cli.cli.evaluation_choice import DEFAULT_MODEL, Choice, choose, note_training_clips
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.outputs import refuse_taken
 
 if TYPE_CHECKING:
-    from zsar_cli.evaluation import Options
-    from zsar_cli.prompts import PromptEmbeddings
-    from zsar_cli.protocols import Plan
+    from zsar_cli.evaluation.inference import Options
+    from zsar_cli.evaluation.protocols import Plan
+    from zsar_cli.text.embeddings import PromptEmbeddings
 
 Protocol = Literal["zero-shot", "base-to-novel", "generalised", "few-shot", "open-set"]
 
@@ -172,10 +172,10 @@ def evaluate(
 
     With no option at all: the bundled model on motion-shapes, which renders itself.
     """
-    from zsar_cli.answers import ClipOptions
-    from zsar_cli.data.definitions import known_name
-    from zsar_cli.labels import load_labels
-    from zsar_cli.protocols import Source, count_seen, make_plan, setting
+    from zsar_cli.data.definition import known_name
+    from zsar_cli.evaluation.protocols import Source, count_seen, make_plan, setting
+    from zsar_cli.prediction.clips import ClipOptions
+    from zsar_cli.text.labels import load_labels
 
     chosen = choose(data, model)
     if sampling is not None:
@@ -201,7 +201,7 @@ def evaluate(
     for part in plan.parts:
         part.dataset.check_missing(max_missing)  # before the model takes its time to load
 
-    from zsar_cli.evaluation import Options
+    from zsar_cli.evaluation.inference import Options
 
     options = Options(
         frames,
@@ -243,8 +243,8 @@ def _header(plan: Plan, chosen: Choice, protocol: str) -> str:
 
 def _unknown_source(unknown: str | None, own_root: str | None, root: str | None) -> Any:
     """Where unknown videos come from. A folder or a definition of the user's own knows where it lies."""
-    from zsar_cli.data.definitions import known_name
-    from zsar_cli.protocols import Source
+    from zsar_cli.data.definition import known_name
+    from zsar_cli.evaluation.protocols import Source
 
     if unknown is None:
         return None
@@ -280,7 +280,7 @@ def _phrases(descriptions: Path | None, plan: Plan) -> dict[str, tuple[str, ...]
     if descriptions is None:
         return {}
     from zsar_cli.data.classes import NameMatcher
-    from zsar_cli.labels import load_labels
+    from zsar_cli.text.labels import load_labels
 
     described = load_labels(str(descriptions))
     matcher = NameMatcher(described.names)
@@ -316,10 +316,14 @@ def _run(
 ) -> dict[str, Any]:
     from zsar_cli.cli import console
     from zsar_cli.cli.memory import keep_freed_memory
-    from zsar_cli.feature_cache import FeatureCache
+    from zsar_cli.evaluation.protocols import labels_hash
+    from zsar_cli.evaluation.report import is_report_of, mark_of
+    from zsar_cli.evaluation.results import Prompts, run_plan
+    from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.backbone import resolve_device
-    from zsar_cli.model.recognizer import load_model
-    from zsar_cli.prompts import (
+    from zsar_cli.model.zsar import load_model
+    from zsar_cli.run_log import StageTimes, log_setup
+    from zsar_cli.text.embeddings import (
         Labels,
         TextCache,
         default_templates,
@@ -327,10 +331,6 @@ def _run(
         load_templates,
         phrase_bank,
     )
-    from zsar_cli.protocols import labels_hash
-    from zsar_cli.report import is_report_of, mark_of
-    from zsar_cli.results import Prompts, run_plan
-    from zsar_cli.run_log import StageTimes, log_setup
 
     device = str(resolve_device(device))
     times = StageTimes()
@@ -388,7 +388,7 @@ def _run(
 
 
 def _check_report(folder: Path) -> None:
-    from zsar_cli.pictures import require_matplotlib
+    from zsar_cli.plots import require_matplotlib
 
     require_matplotlib()  # says what is missing before hours of work
     try:
@@ -411,10 +411,10 @@ def _report(
     import contextlib
     import shlex
 
-    from zsar_cli.answers import examine
-    from zsar_cli.evaluation import iter_clips
-    from zsar_cli.protocols import published_numbers
-    from zsar_cli.report import Report, mistake_sheets, read_records, worst_mistakes, write_report
+    from zsar_cli.evaluation.inference import iter_clips
+    from zsar_cli.evaluation.protocols import published_numbers
+    from zsar_cli.evaluation.report import Report, mistake_sheets, read_records, worst_mistakes, write_report
+    from zsar_cli.prediction.clips import examine
 
     parts = {part.name: part for part in plan.parts}
     records = read_records(output)
@@ -437,8 +437,8 @@ def _report(
 
 
 def _show_plan(plan: Plan, chosen: Choice, header: str, format: str, max_missing: float) -> None:
-    from zsar_cli.cli.evaluation_tables import plan_lines
-    from zsar_cli.protocols import count_seen, describe_data, setting
+    from zsar_cli.cli.output.evaluation_tables import plan_lines
+    from zsar_cli.evaluation.protocols import count_seen, describe_data, setting
 
     if format == "table":
         _show(plan_lines(plan, header, max_missing))
@@ -455,8 +455,8 @@ def _show_plan(plan: Plan, chosen: Choice, header: str, format: str, max_missing
 
 
 def _show_results(results: dict[str, Any], header: str, format: str, compare: bool) -> None:
-    from zsar_cli.cli.evaluation_tables import comparison_lines, result_lines
-    from zsar_cli.protocols import published_numbers
+    from zsar_cli.cli.output.evaluation_tables import comparison_lines, result_lines
+    from zsar_cli.evaluation.protocols import published_numbers
 
     published = published_numbers() if compare else None
     if format == "json":
@@ -470,7 +470,7 @@ def _show_results(results: dict[str, Any], header: str, format: str, compare: bo
 def _show(lines: Iterable[Any]) -> None:
     """Texts and Rich's tables, one below the other."""
     from zsar_cli.cli import console
-    from zsar_cli.cli.formats import printable
+    from zsar_cli.cli.output.formats import printable
 
     for line in lines:
         console.out(printable(line) if isinstance(line, str) else line)
@@ -478,7 +478,7 @@ def _show(lines: Iterable[Any]) -> None:
 
 def _show_json(content: dict[str, Any]) -> None:
     from zsar_cli.cli import console
-    from zsar_cli.plain_text import takes_unicode
-    from zsar_cli.results import to_json
+    from zsar_cli.evaluation.results import to_json
+    from zsar_cli.text.plain_text import takes_unicode
 
     console.out(to_json(content, ascii_only=not takes_unicode(sys.stdout)))

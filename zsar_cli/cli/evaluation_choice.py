@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zsar_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from zsar_cli.protocols import Plan
+    from zsar_cli.evaluation.protocols import Plan
 
 DEFAULT_MODEL = "PE-Core-B-16/meta"
 BUNDLED_MODEL = "motion-tiny"
@@ -62,7 +62,7 @@ def choose(data: str | None, model: str | None) -> Choice:
 
 
 def _check_still_there(model: str, data: str) -> None:
-    from zsar_cli.data.definitions import known_name
+    from zsar_cli.data.definition import known_name
     from zsar_cli.files import existing
 
     if known_name(data) is None and existing(data) is None:
@@ -73,13 +73,12 @@ def _check_still_there(model: str, data: str) -> None:
 
 def trained_with(model: str) -> Trained:
     """What a run was trained on and how."""
-    from zsar_cli import yaml_nodes
-    from zsar_cli.files import existing
+    from zsar_cli import yaml_files
+    from zsar_cli.files import ASSETS, existing
 
-    bundled = Path(__file__).parent.parent / "assets" / model
-    path = (bundled if model == BUNDLED_MODEL else existing(model) or Path(model)) / "config.yaml"
+    path = (ASSETS / model if model == BUNDLED_MODEL else existing(model) or Path(model)) / "config.yaml"
     try:
-        said = yaml_nodes.load(path, 20 * yaml_nodes.YAML_LIMIT) if path.is_file() else {}
+        said = yaml_files.load(path, 20 * yaml_files.YAML_LIMIT) if path.is_file() else {}
         recipe = said.get("recipe") or {}
         return Trained(
             "motion-shapes" if model == BUNDLED_MODEL else said.get("data"),
@@ -94,7 +93,7 @@ def trained_with(model: str) -> Trained:
 
 def note_training_clips(plan: Plan, chosen: Choice, source: Any) -> None:
     """Say where a run is tested on the clips that it learned from."""
-    from zsar_cli.data.definitions import load_definition
+    from zsar_cli.data.definition import load_definition
     from zsar_cli.files import existing
 
     if chosen.trained_on is None or source.list_file is not None:

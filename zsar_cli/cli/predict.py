@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from zsar_cli import checks, distributed
-from zsar_cli.cli.choices import (
+from zsar_cli.cli.options import (
     BackboneOption,
     CacheOption,
     CropsOption,
@@ -30,21 +30,21 @@ from zsar_cli.cli.choices import (
     ViewsOption,
     refuse_directory,
 )
-from zsar_cli.cli.formats import Format
-from zsar_cli.cli.made_with import made_with
+from zsar_cli.cli.output.formats import Format
+from zsar_cli.cli.output.made_with import made_with
+from zsar_cli.cli.output.sink import SUBTITLES, Sink, Target, format_of, open_sink
 from zsar_cli.cli.signals import listening
-from zsar_cli.cli.sink import SUBTITLES, Sink, Target, format_of, open_sink
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_busy, refuse_inputs, refuse_taken
-from zsar_cli.records import check_output
+from zsar_cli.prediction.records import check_output
 
 if TYPE_CHECKING:
-    from zsar_cli.cli.folders import VideoFolder
-    from zsar_cli.labels import Labels
-    from zsar_cli.prediction import ClipOptions, Recognizer
-    from zsar_cli.prompts import PromptEmbeddings
-    from zsar_cli.records import Failure, Prediction
-    from zsar_cli.windows import Timeline, WindowOptions
+    from zsar_cli.cli.output.folders import VideoFolder
+    from zsar_cli.prediction.records import Failure, Prediction
+    from zsar_cli.prediction.windows import Timeline, WindowOptions
+    from zsar_cli.recognizer import ClipOptions, Recognizer
+    from zsar_cli.text.embeddings import PromptEmbeddings
+    from zsar_cli.text.labels import Labels
 
 SHORT = 1.0  # s
 
@@ -208,10 +208,10 @@ def predict(
     wanted, templates = _labels(labels, label, prompts, templates)
 
     from zsar_cli.cli.memory import keep_freed_memory
-    from zsar_cli.inputs import find_videos
-    from zsar_cli.prediction import ClipOptions, Recognizer, default_workers
+    from zsar_cli.prediction.inputs import find_videos
+    from zsar_cli.recognizer import ClipOptions, Recognizer, default_workers
     from zsar_cli.run_log import log_setup
-    from zsar_cli.video.workers import DecodePool
+    from zsar_cli.video.pool import DecodePool
 
     options = ClipOptions(frames, views, crops, decoder, batch_size, fps)
     if explain is not None:
@@ -314,7 +314,7 @@ def _windows(
         return None
     if views > 1 or crops > 1:
         raise UsageError("--window goes without --views and --crops: overlapping windows are views already.")
-    from zsar_cli.windows import WindowOptions
+    from zsar_cli.prediction.windows import WindowOptions
 
     stride = window / 2 if stride is None else stride
     threshold = 0.5 if threshold is None else threshold
@@ -322,7 +322,7 @@ def _windows(
 
 
 def _check_explain(windows: WindowOptions | None) -> None:
-    from zsar_cli.pictures import require_matplotlib
+    from zsar_cli.plots import require_matplotlib
 
     if windows is not None:
         raise UsageError("--explain is about whole videos; leave --window out, or cut the part you mean.")
@@ -338,8 +338,8 @@ def _open_explain(
     overwrite: bool,
 ) -> VideoFolder:
     """The folder of pictures; of several processes, each draws some, and the first one holds the folder."""
-    from zsar_cli.cli.folders import VideoFolder, lock
-    from zsar_cli.cli.sheets import is_sheet_of
+    from zsar_cli.cli.output.folders import VideoFolder, lock
+    from zsar_cli.cli.output.sheets import is_sheet_of
 
     if distributed.rank() == 0:
         stack.enter_context(lock(folder, "--explain"))
@@ -369,8 +369,8 @@ def _labels(
     labels: str | None, label: list[str] | None, prompts: Path | None, templates: str | None
 ) -> tuple[Labels | None, str | None]:
     """Labels and templates, checked; None where prompt embeddings take their place."""
-    from zsar_cli.labels import load_labels
-    from zsar_cli.prompts import load_templates
+    from zsar_cli.text.embeddings import load_templates
+    from zsar_cli.text.labels import load_labels
 
     if prompts is None:
         if templates is not None:
@@ -389,7 +389,7 @@ def _labels(
 def _embeddings(
     recognizer: Recognizer, wanted: Labels | None, prompts: Path | None, templates: str | None
 ) -> PromptEmbeddings:
-    from zsar_cli.prompts import PromptEmbeddings
+    from zsar_cli.text.embeddings import PromptEmbeddings
 
     if wanted is not None:
         return recognizer.embed_labels(wanted, templates)
@@ -443,7 +443,7 @@ class Run:
     ) -> None:
         """Every video to the sink, with a bar; of several processes, the first one writes what all of them found."""
         from zsar_cli.cli import console
-        from zsar_cli.inputs import same_input
+        from zsar_cli.prediction.inputs import same_input
 
         skip: set[str] = set()
         if sink.file is not None:
@@ -483,14 +483,14 @@ class Run:
         count_time: Callable[[float], None],
     ) -> Iterator[Prediction | Timeline | Failure]:
         if self.windows is not None:
-            from zsar_cli.windows import run_windows
+            from zsar_cli.prediction.windows import run_windows
 
             model, stop = recognizer.model, self.stop
             return run_windows(
                 model, paths, text, pool, self.windows, stop=stop, report=count_time, times=recognizer.times
             )
         if self.explain is not None:
-            from zsar_cli.cli.sheets import with_sheets
+            from zsar_cli.cli.output.sheets import with_sheets
 
             return with_sheets(recognizer, paths, text, pool, self)
         return recognizer.run(

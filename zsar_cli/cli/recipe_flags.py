@@ -14,7 +14,7 @@ import yaml
 from zsar_cli.errors import UsageError
 from zsar_cli.files import read_text
 from zsar_cli.model.parts import Parts
-from zsar_cli.recipe import Recipe, field_kinds
+from zsar_cli.training.recipe import Recipe, field_kinds
 
 PARTS = "parts_"  # begins the flags for the fields of ``parts``
 
@@ -43,7 +43,7 @@ def _flag(name: str, kind: type, text: str) -> inspect.Parameter:
 
 
 def recipe_overrides(given: dict[str, Any]) -> dict[str, Any]:
-    """The flags' values in the form that :func:`zsar_cli.recipe.override` takes."""
+    """The flags' values in the form that :func:`zsar_cli.training.recipe.override` takes."""
     parts = {key.removeprefix(PARTS): value for key, value in given.items() if key.startswith(PARTS)}
     rest = {key: value for key, value in given.items() if not key.startswith(PARTS)}
     if rest.get("architecture") is not None:

@@ -14,13 +14,13 @@ from typing import Annotated, Any, Optional
 import typer
 
 from zsar_cli import distributed
-from zsar_cli.cli.choices import BackboneOption, OverwriteOption
+from zsar_cli.cli.options import BackboneOption, OverwriteOption
 from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
 from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_busy
-from zsar_cli.recipe import Recipe, load_recipe, override
-from zsar_cli.run_folder import check_folder
+from zsar_cli.training.folder import check_folder
+from zsar_cli.training.recipe import Recipe, load_recipe, override
 
 
 @with_recipe_flags
@@ -90,8 +90,8 @@ def train(
         check_folder(output, recipe.model, resume=resume, overwrite=overwrite)
 
     from zsar_cli.cli import console
-    from zsar_cli.plain_text import printable
-    from zsar_cli.training_run import Environment, describe_run, run_training
+    from zsar_cli.text.plain_text import printable
+    from zsar_cli.training.run import Environment, describe_run, run_training
 
     environment = Environment(
         recipe,
@@ -132,7 +132,7 @@ def train(
 def _draw_curves(history: list[dict[str, float]], output: Path) -> None:
     """``curves.png``; a finished run does not fail for want of a picture."""
     from zsar_cli.cli import console
-    from zsar_cli.pictures import save, training_curves
+    from zsar_cli.plots import save, training_curves
 
     if not history:
         return
@@ -145,7 +145,7 @@ def _draw_curves(history: list[dict[str, float]], output: Path) -> None:
 def _find_recipe(config: str | None, output: Path, resume: bool, overrides: dict[str, Any]) -> Recipe:
     """The recipe named; a run that goes on has its own."""
     if config is None and resume:
-        from zsar_cli.run_inputs import RECIPE, load_run_recipe
+        from zsar_cli.training.inputs import RECIPE, load_run_recipe
 
         said = {**overrides, **overrides.get("parts", {}), "parts": None}
         if not (output / RECIPE).is_file() and not any(value is not None for value in said.values()):

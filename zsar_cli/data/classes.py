@@ -6,13 +6,13 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
 import yaml
 
 from zsar_cli.errors import UsageError
+from zsar_cli.files import ASSETS
 
-LISTS = Path(__file__).parent / "lists"
+LISTS = ASSETS / "lists"
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from zsar_cli.video.pool import Clip, ClipRequest
 from zsar_cli.video.sampling import Sampling, view_indices
 from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.transforms import Preprocess, resize_and_crop
-from zsar_cli.video.workers import Clip, ClipRequest
 
 RENDERED = "motion-shapes:"
 

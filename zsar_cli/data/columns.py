@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zsar_cli import tables
 from zsar_cli.data.rows import (
     AFTER_VIDEO,
     BARE_VIDEO,
@@ -21,6 +20,7 @@ from zsar_cli.data.rows import (
     unquote,
 )
 from zsar_cli.errors import UsageError
+from zsar_cli.text import tables
 
 # Headers of columns, the surest first
 PATH_WORDS = (

@@ -1,7 +1,7 @@
 """From prompts to scores: alignment with positive prompts and with negative, "non-class" ones.
 
 For class c, ``p_c`` is the embedding of its positive prompts and ``n_c`` that of its negative prompts
-(:mod:`zsar_cli.prompts`); v is the video embedding; all have unit length. The arrangement is the paper's
+(:mod:`zsar_cli.text.embeddings`); v is the video embedding; all have unit length. The arrangement is the paper's
 (arXiv:2604.17062), the equations are this project's reading of it; the shared, learned residual that makes
 negatives carry over to new names follows the finding of NegPrompt (CVPR 2024), the term that keeps positive
 and negative apart that of CLIPN (ICCV 2023).

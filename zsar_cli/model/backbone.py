@@ -1,6 +1,6 @@
 """The backbone: any image-text model that open_clip can build, with one call for frames and one for texts.
 
-Weights are found and checked in :mod:`zsar_cli.model.sources`.
+Weights are found and checked in :mod:`zsar_cli.model.hub`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from zsar_cli.distributed import own_device
 from zsar_cli.errors import UsageError
-from zsar_cli.model.building import build, for_weights, load_weights, preprocess_of, token_width
+from zsar_cli.model.factory import build, for_weights, load_weights, preprocess_of, token_width
+from zsar_cli.model.hub import find_source, load_tokenizer, offline
 from zsar_cli.model.int8 import LEAST_WIDTH, cpu_has_int8, each_on_a_core, int8_blocks, to_int8
-from zsar_cli.model.sources import find_source, load_tokenizer, offline
 from zsar_cli.video.transforms import Preprocess
 
 logger = logging.getLogger(__name__)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from zsar_cli.errors import VideoError
 from zsar_cli.resources import available_memory
-from zsar_cli.video.serving import await_ready, pickled, receive, send_bytes
+from zsar_cli.video.worker import await_ready, pickled, receive, send_bytes
 
 if TYPE_CHECKING:
-    from zsar_cli.video.workers import DecodePool
+    from zsar_cli.video.pool import DecodePool
 
 LIFETIME = 1000  # videos of one worker before a fresh one takes over: what decoders leak stays small
 START_LIMIT = 300.0  # s that a worker's imports may take, on a disk that sleeps or a machine that is busy
@@ -34,7 +34,7 @@ BOOT = (
     "import signal\n"
     "for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):\n"
     "    if hasattr(signal, name): signal.signal(getattr(signal, name), signal.SIG_IGN)\n"
-    "from zsar_cli.video import serving, workers; serving.serve()"
+    "from zsar_cli.video import pool, worker; worker.serve()"
 )
 
 

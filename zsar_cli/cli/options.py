@@ -1,0 +1,155 @@
+"""Options that several commands share: their help, ranges, environment variables and completions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from zsar_cli import checks
+from zsar_cli.errors import UsageError
+from zsar_cli.files import is_stream
+
+
+def _starting(incomplete: str, values: list[str]) -> list[str]:
+    return [value for value in values if value.startswith(incomplete)]
+
+
+def complete_labels(incomplete: str) -> list[str]:
+    """Names of built-in lists, for the shell."""
+    from zsar_cli.data.classes import list_names
+
+    return _starting(incomplete, list(list_names()))
+
+
+def complete_templates(incomplete: str) -> list[str]:
+    """Names of shipped templates, for the shell."""
+    from zsar_cli.text.embeddings import builtin_templates
+
+    return _starting(incomplete, builtin_templates())
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Models that people start with, for the shell; every other of open_clip's works too."""
+    return _starting(
+        incomplete,
+        ["motion-tiny", "PE-Core-B-16/meta", "PE-Core-L-14-336/meta", "ViT-B-16/openai", "ViT-L-14/openai"],
+    )
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """Kinds of devices, for the shell."""
+    return _starting(incomplete, ["auto", "cpu", "cuda", "mps"])
+
+
+LabelsOption = Annotated[
+    Optional[str],  # noqa: UP045 - Typer evaluates this on Python 3.10 too
+    typer.Option(
+        "--labels",
+        "-l",
+        help="Labels: a file (.txt with one a line, .csv, .yaml or .json), or a built-in list: kinetics400, "
+        "kinetics600, ucf101, hmdb51, ssv2.",
+        envvar="ZSAR_LABELS",
+        autocompletion=complete_labels,
+        metavar="FILE|LIST",
+    ),
+]
+LabelOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--label", help="One label; may be given many times, and added to --labels.", metavar="TEXT"
+    ),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="motion-tiny (bundled), ARCH/TAG of open_clip, ARCH/path/to/weights, or a folder that zsar train "
+        "wrote.",
+        envvar="ZSAR_MODEL",
+        autocompletion=complete_model,
+        metavar="MODEL",
+    ),
+]
+BackboneOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--backbone",
+        help="Where the weights are now that a run with --tune modules was trained on, if they have moved.",
+        metavar="PATH",
+    ),
+]
+TemplatesOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--templates",
+        "-t",
+        help="Prompt templates: plain, video, kinetics, ssv2, or a YAML file. Default: those the model was "
+        "trained with, else video.",
+        envvar="ZSAR_TEMPLATES",
+        autocompletion=complete_templates,
+        metavar="NAME|FILE",
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda, cuda:N or mps.",
+        envvar="ZSAR_DEVICE",
+        autocompletion=complete_device,
+        metavar="DEVICE",
+    ),
+]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        help="auto: int8 or bf16 where this machine is faster in it, else fp32.", envvar="ZSAR_PRECISION"
+    ),
+]
+FramesOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        min=checks.FRAMES[0],
+        max=checks.FRAMES[1],
+        help="Frames of a view. Default: as many as the model was trained with, else 8.",
+    ),
+]
+ViewsOption = Annotated[
+    int,
+    typer.Option(
+        min=checks.VIEWS[0], max=checks.VIEWS[1], help="Views over time; their embeddings are averaged."
+    ),
+]
+CropsOption = Annotated[int, typer.Option(help="Crops of a view: 1 (centre) or 3.", metavar="1|3")]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace what is in the way of the output; else it is left alone."),
+]
+CacheOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--cache",
+        help="Folder that keeps the visual features of each video: asking again decodes nothing and runs no "
+        "tower. At ViT-B/16 and 8 frames 10 kB a video, and 2.4 MB where the model looks at motion.",
+        envvar="ZSAR_FEATURES",
+        metavar="DIR",
+    ),
+]
+
+
+def refuse_directory(output: Path | None) -> None:
+    """UsageError where a file to write is a folder, or its folder is missing or locked: said before hours of work."""
+    if output is None:
+        return
+    if output.is_dir():
+        raise UsageError(f"{output} is a directory; name a file to write.")
+    if is_stream(output):
+        return
+    if not output.parent.is_dir():
+        raise UsageError(f"{output} cannot be written: there is no directory {output.parent}.")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise UsageError(f"{output} cannot be written: access is denied. Choose another place.")

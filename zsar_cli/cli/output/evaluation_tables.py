@@ -1,0 +1,212 @@
+"""What people see of an evaluation: what would run, its results, published numbers beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli.cli.output.formats import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from zsar_cli.evaluation.protocols import Plan
+
+
+def percent(value: float | None) -> str:
+    """A share as percent with one decimal; "-" where there is none."""
+    return "-" if value is None or value != value else f"{100 * value:.1f}"
+
+
+def plan_lines(plan: Plan, header: str, max_missing: float) -> Iterator[Any]:
+    """What ``--dry-run`` says: a table of the parts, then what is odd about their lists."""
+    yield f"Would evaluate {header}"
+    rows = []
+    for part in plan.parts:
+        data = part.dataset
+        listed = len(part.items) + data.missing + sum(data.unmatched.values())
+        classes = f"{len(data.classes)}" + (f" of {len(part.labels)}" if data.classes != part.labels else "")
+        rows.append(
+            (
+                part.name,
+                str(listed),
+                str(len(part.items)),
+                str(data.missing),
+                classes,
+                str(len(data.empty_classes)),
+            )
+        )
+    yield _table(("part", "listed", "exist", "missing", "classes", "without clips"), rows)
+    for part in plan.parts:
+        data = part.dataset
+        yield f"{part.name}: {list_line(data.list_name, data.list_rows, data.list_hash)}"
+        for note in data.notes:
+            yield f"  {note}"
+        if data.missing_paths:
+            yield f"  missing: {_some(data.missing_paths)}"
+        if data.unmatched:
+            yield f"  labels that match no class: {_some([f'{n} ({k})' for n, k in data.unmatched.items()])}"
+        if data.empty_classes:
+            yield f"  classes without clips: {_some(data.empty_classes)}"
+        if data.missing_share > max_missing or not data.items:
+            share = f"{percent(data.missing_share)}%"
+            yield f"  would stop: {share} of the videos cannot be used, and --max-missing is {percent(max_missing)}%"
+    for note in plan.notes:
+        yield f"note: {note}"
+
+
+def list_line(name: str, rows: int, digest: str) -> str:
+    """What identifies a list."""
+    return f"{name}, {rows} rows, hash {digest}"
+
+
+def _some(names: list[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+def result_lines(results: dict[str, Any], header: str) -> Iterator[Any]:
+    """A finished evaluation: its conditions, parts and summary, motion probe, open set."""
+    yield header
+    yield conditions(results)
+    rows = []
+    lists = {entry["part"]: entry for entry in results["lists"]}
+    for part, numbers in results["parts"].items():
+        low, high = numbers["top1_interval95"]
+        rows.append(
+            (
+                part,
+                str(numbers["videos"]),
+                str(
+                    numbers["unreadable"]
+                    + lists[part]["missing"]
+                    + sum(lists[part]["unmatched_labels"].values())
+                ),
+                str(numbers["classes"]),
+                percent(numbers["top1"]),
+                f"{percent(low)}-{percent(high)}",
+                percent(numbers["top5"]),
+                percent(numbers["mean_class_accuracy"]),
+                f"{numbers['ece']:.3f}" if numbers["videos"] else "-",
+            )
+        )
+    columns = ("part", "videos", "lost", "labels", "top-1", "95% of it", "top-5", "class mean", "ECE")
+    yield _table(columns, rows)
+    yield from _summary(results)
+    yield from _probes(results)
+    yield from _open_set(results)
+    for part, entry in lists.items():
+        yield f"{part}: {list_line(entry['list'], entry['rows'], entry['hash'])}"
+        numbers = results["parts"].get(part, {})
+        if entry["missing"]:
+            yield f"  {entry['missing']} listed videos are missing: {_some(entry['missing_videos'])}"
+        if entry["unmatched_labels"]:
+            odd = [f"{name} ({count})" for name, count in entry["unmatched_labels"].items()]
+            yield f"  labels that match no class: {_some(odd)}"
+        if numbers.get("unreadable") or entry["missing"]:
+            yield f"  top-1 with the lost videos counted as wrong: {percent(numbers.get('top1_lower'))}"
+        if numbers.get("cut_short"):
+            yield f"  {numbers['cut_short']} videos were readable in part only"
+        if numbers.get("labels_in_training"):
+            of = f"{numbers['labels_in_training']} of {numbers['classes']} labels"
+            yield f"  {of} are among the classes that the model was trained on"
+    for note in results["notes"]:
+        yield f"note: {note}"
+
+
+def conditions(results: dict[str, Any]) -> str:
+    """What moves the numbers besides model and videos, in a line or two."""
+    options, templates = results["options"], results["templates"]
+    mean = ", ".join(f"{value:.3f}" for value in results["preprocess"]["mean"])
+    described = f"; descriptions {results['descriptions']}" if results.get("descriptions") else ""
+    return (
+        f"{options['frames']} frames x {options['views']} views x {options['crops']} crops; templates "
+        f"{templates['name']} ({templates['hash']}){described}; {results['precision']}; pixels centred on {mean}; "
+        f"weights {results['weights']}"
+    )
+
+
+def _summary(results: dict[str, Any]) -> Iterator[str]:
+    summary, protocol = results["summary"], results["protocol"]
+    if "harmonic_mean" in summary:
+        among = " among all labels" if protocol in ("generalised", "whole") else ""
+        yield f"harmonic mean of seen and unseen{among}: {percent(summary['harmonic_mean'])}"
+    elif summary.get("splits", 1) > 1:
+        spread = f"{percent(summary['mean'])} ± {percent(summary['spread'])}"
+        yield f"mean and standard deviation of top-1 over {summary['splits']} splits: {spread}"
+
+
+def _probes(results: dict[str, Any]) -> Iterator[Table]:
+    rows = []
+    for part, numbers in results["parts"].items():
+        for name, found in (
+            (part, numbers),
+            (f"{part}, where order matters", numbers.get("probes_of_ordered", {})),
+        ):
+            if "probes" in found:
+                cells = (f"{percent(p['top1'])} ({-100 * p['cost']:+.1f})" for p in found["probes"].values())
+                rows.append((name, percent(found["top1"]), *cells))
+    if rows:
+        title = "Does it use motion? Top-1, and the difference that the frames' order makes"
+        yield _table(("part", "as filmed", "shuffled", "reversed", "one frame"), rows, title)
+
+
+def _open_set(results: dict[str, Any]) -> Iterator[Table]:
+    if "open_set" not in results:
+        return
+    found = results["open_set"]
+    rows = [
+        (
+            f"{kind} (unknown of zsar predict)" if kind == found["unknown_of_predict"] else kind,
+            *(percent(numbers[key]) for key in ("auroc", "aupr", "fpr95")),
+        )
+        for kind, numbers in found["scores"].items()
+    ]
+    title = (
+        f"{found['unknown_videos']} unknown videos (the positive class) against {found['known_videos']} known "
+        f"({found['known']}); FPR at TPR 0.95"
+    )
+    yield _table(("score", "AUROC", "AUPR", "FPR95"), rows, title)
+
+
+def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iterator[Any]:
+    """Published zero-shot numbers with one's own as the last row, and what makes them differ."""
+    from zsar_cli.evaluation.protocols import comparable, published_rows
+
+    columns = comparable(results, published)
+    if not columns:
+        yield (
+            f"No published numbers compare with these: zsar knows those of the zero-shot protocol on "
+            f"{', '.join(published['columns'])}."
+        )
+        return
+    rows = [tuple(row) for row in published_rows(published, columns)]
+    own = [percent(results["summary"].get("mean"))] * len(columns)
+    rows.append(("this run", results["model"], *own, f"templates {results['templates']['name']}"))
+    title = "Published zero-shot top-1 (%), trained on Kinetics-400 (CLIP: not at all)"
+    yield _table(("method", "backbone", *columns, "source"), rows, title, last_bold=True)
+    if "kinetics600" in columns:
+        counts = ", ".join(str(entry["rows"]) for entry in results["lists"])
+        yield f"Rows of the lists used here: {counts}. {published['lists_note']}"
+
+
+def _table(
+    columns: tuple[str, ...],
+    rows: Sequence[tuple[str, ...]],
+    title: str | None = None,
+    *,
+    last_bold: bool = False,
+) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=title and Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for number, column in enumerate(columns):
+        text = number == 0 or column in ("backbone", "source")
+        table.add_column(column, justify="left" if text else "right", overflow="fold")
+    for number, row in enumerate(rows):
+        style = "bold" if last_bold and number == len(rows) - 1 else None
+        table.add_row(*(Text(printable(cell)) for cell in row), style=style)
+    return table

@@ -1,0 +1,122 @@
+"""How a record looks: a block for people, rows of CSV, a line of JSON; always safe to show."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from zsar_cli.prediction.records import NONE_OF_THESE, to_json
+from zsar_cli.text.plain_text import csv_text, printable, takes_unicode
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+__all__ = ["Format", "block", "csv_header", "csv_rows", "printable", "render"]
+Format = Literal["table", "jsonl", "csv", "srt", "vtt"]
+CSV_COLUMNS = ("video", "rank", "label", "score", "yes", "unknown", "answer", "duration", "frames")
+CSV_TAIL = ("warning", "error")
+WIDEST = 100  # columns of a block: beyond, eyes lose the line
+
+
+def render(record: dict[str, Any], format: Format, stream: IO[str], *, windows: bool = False) -> str:
+    """A record as text that ends with a line end; ``stream`` decides the block's width and colours.
+
+    ``windows``: the record is of a run that gives segments.
+    """
+    if format == "jsonl":
+        return to_json(record, ascii_only=not takes_unicode(stream)) + "\n"
+    if format in ("srt", "vtt"):
+        from zsar_cli.cli.output.timelines import subtitles
+
+        return "" if "error" in record else subtitles(record, format)
+    if format == "csv" and windows:
+        from zsar_cli.cli.output import timelines
+
+        return timelines.csv_rows(record)
+    return csv_rows(record) if format == "csv" else block(record, stream)
+
+
+def csv_header(*, windows: bool = False) -> str:
+    """The first line of CSV; with ``windows`` that of segments."""
+    if windows:
+        from zsar_cli.cli.output import timelines
+
+        return timelines.csv_header()
+    return csv_text([[*CSV_COLUMNS, *CSV_TAIL]])
+
+
+def csv_rows(record: dict[str, Any]) -> str:
+    """A row for each label shown, or one with the error."""
+    video = record["video"]
+    if "error" in record:
+        error = record["error"]
+        return csv_text([[video, *[""] * len(CSV_COLUMNS), f"{error['kind']}: {error['message']}"]])
+    about = [record["unknown"], record.get("answer", ""), record["duration"], record["frames"]]
+    warning = record.get("warning", "")
+    return csv_text(
+        [video, rank, found["label"], found["score"], found["yes"], *about, warning, ""]
+        for rank, found in enumerate(record["predictions"], start=1)
+    )
+
+
+def block(record: dict[str, Any], stream: IO[str]) -> str:
+    """The video's name, and below it a line a label: probability, bar, label, and how sure of it by itself."""
+    from rich.console import Console
+    from rich.padding import Padding
+
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    width = min(console.width, WIDEST)
+    if "segments" in record:
+        from zsar_cli.cli.output.timelines import timeline_lines
+
+        lines = timeline_lines(record, width)
+    else:
+        lines = _error_lines(record) if "error" in record else _answer_lines(record, width)
+    with console.capture() as captured:
+        for line in lines:
+            indent = 2 if line.plain.startswith("  ") else 0  # what is folded stays indented
+            console.print(Padding(line[indent:], (0, 0, 0, indent)), width=width, overflow="fold")
+    return captured.get()
+
+
+def _error_lines(record: dict[str, Any]) -> list[Text]:
+    from rich.text import Text
+
+    return [
+        Text(printable(record["video"]), style="bold"),
+        Text("  ").append(printable(record["error"]["message"]), style="red"),
+    ]
+
+
+def _answer_lines(record: dict[str, Any], width: int) -> list[Text]:
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    lines = [Text(printable(record["video"]), style="bold")]
+    about = f"{record['duration']:.1f} s   unknown {record['unknown']:.2f}"
+    room = width - cell_len(lines[0].plain) - len(about)
+    if room < 3:  # on a line of its own
+        lines.append(Text())
+        room = width - len(about)
+    lines[-1].append(" " * room + about, style="not bold dim")
+    if record.get("answer") == NONE_OF_THESE:
+        lines.append(Text("  ").append(NONE_OF_THESE, style="yellow"))
+    lines += [_label_line(found, width) for found in record["predictions"]]
+    if record.get("warning"):
+        lines.append(Text("  ").append(printable(record["warning"]), style="yellow"))
+    return lines
+
+
+def _label_line(found: dict[str, Any], width: int) -> Text:
+    from rich.cells import cell_len, set_cell_size
+    from rich.text import Text
+
+    bar = max(8, width // 6)
+    full = round(found["score"] * bar)
+    line = Text(f"  {found['score']:6.1%}  ")
+    line.append("━" * full + " " * (bar - full), style="cyan")
+    sure = f"  yes {found['yes']:.2f}"
+    room = max(1, width - cell_len(line.plain) - len("  ") - len(sure))
+    label = printable(found["label"])
+    if cell_len(label) > room:
+        label = set_cell_size(label, room - 1).rstrip() + "…"
+    return line.append("  " + set_cell_size(label, room)).append(sure, style="dim")

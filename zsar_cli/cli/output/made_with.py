@@ -1,0 +1,54 @@
+"""What the records of a file were made with: all that decides an answer, so that none are mixed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli import __version__
+
+if TYPE_CHECKING:
+    from zsar_cli.cli.predict import Run
+    from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.text.embeddings import PromptEmbeddings
+    from zsar_cli.text.labels import Labels
+
+MOVES_NOTHING = ("batch_size",)
+
+
+def made_with(
+    model: RecognizerModel, run: Run, prompts: PromptEmbeddings, labels: Labels | None
+) -> dict[str, Any]:
+    """The settings of a run of predict; ``labels`` is None where ``prompts`` came from a file."""
+    from zsar_cli.evaluation.inference import weights_hash
+
+    options = asdict(run.windows or run.options)
+    named = (
+        [(name, list(phrases)) for name, phrases in zip(labels.names, labels.phrases, strict=True)]
+        if labels
+        else []
+    )
+    named = named or [(name, [name]) for name in prompts.labels]
+    return {
+        "zsar": __version__,
+        "window": None,  # a mode of its own; said first where it differs
+        "stride": None,
+        "model": model.name,
+        "weights": weights_hash(model),
+        "precision": model.backbone.precision,
+        "labels": {"count": len(named), "hash": _hash(sorted(named)), "order hash": _hash(named)},
+        "templates": {"name": prompts.templates, "hash": prompts.templates_hash},
+        "prompts hash": None
+        if labels
+        else hashlib.sha256(prompts.positive.cpu().numpy().tobytes()).hexdigest()[:16],
+        "top_k": run.top_k,
+        "threshold": run.threshold,
+        **{key: value for key, value in options.items() if key not in MOVES_NOTHING},
+        "frames": options["frames"] or model.frames,
+    }
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

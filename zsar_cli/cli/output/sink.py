@@ -1,0 +1,108 @@
+"""Where the records of ``zsar predict`` go: standard output, a file, or a folder of subtitles."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli.cli.output.formats import Format
+
+if TYPE_CHECKING:
+    from zsar_cli.prediction.records import RecordFile
+
+SUBTITLES = ("srt", "vtt")
+
+
+@dataclass
+class Sink:
+    """Where records go."""
+
+    write: Callable[[dict[str, Any]], object]
+    shows: bool = False  # people see the records themselves: errors need no second line
+    file: RecordFile | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where records shall go, and what the videos are."""
+
+    output: Path | None
+    format: Format
+    inputs: Sequence[str]
+    videos: Sequence[str] | None = None  # all of them, where they are known before
+    resume: bool = False
+    overwrite: bool = False
+    windows: bool = False  # records of segments
+    made_with: dict[str, Any] = field(default_factory=dict)
+
+
+def format_of(output: Path | None, format: Format | None) -> Format:
+    """The format asked for, else what the output's ending says, else what suits standard output."""
+    from zsar_cli.cli import console
+
+    if output is None:
+        return console.choose_format(format, sys.stdout)
+    by_ending: dict[str, Format] = {".csv": "csv", ".txt": "table", ".srt": "srt", ".vtt": "vtt"}
+    return format or by_ending.get(output.suffix.lower(), "jsonl")
+
+
+@contextlib.contextmanager
+def open_sink(target: Target) -> Iterator[Sink]:
+    """Standard output, a file that grows by records, a table that is written at the end, or a folder of subtitles."""
+    from zsar_cli.cli import console
+    from zsar_cli.cli.output.formats import csv_header, render
+
+    output, chosen, windows = target.output, target.format, target.windows
+    if output is not None and chosen == "jsonl":
+        from zsar_cli.prediction.records import RecordFile
+
+        file = RecordFile(
+            output, made_with=target.made_with, resume=target.resume, overwrite=target.overwrite
+        )
+        with contextlib.closing(file):
+            yield Sink(file.write, file=file)
+    elif output is not None and output.is_dir():
+        yield from _subtitles(output, target)
+    elif output is not None:
+        yield from _whole_file(output, target)
+    else:
+        if chosen == "csv":
+            console.out(csv_header(windows=windows))
+        yield Sink(
+            lambda record: console.out(render(record, chosen, sys.stdout, windows=windows)),
+            shows=chosen == "table" or sys.stdout.isatty(),
+        )
+
+
+def _subtitles(output: Path, target: Target) -> Iterator[Sink]:
+    from zsar_cli.cli import console
+    from zsar_cli.cli.output.folders import VideoFolder, lock, write_subtitles
+
+    with lock(output, "--output"):
+        folder = VideoFolder(output, target.format, target.inputs, target.videos, overwrite=target.overwrite)
+        yield Sink(lambda record: write_subtitles(folder, record))
+    console.note(f"{folder.count} {target.format} {'file' if folder.count == 1 else 'files'} in {output}.")
+
+
+def _whole_file(output: Path, target: Target) -> Iterator[Sink]:
+    """Tables and CSV say nowhere what is done: the file is there when the run has ended, and then whole."""
+    from zsar_cli.cli.output.formats import csv_header, render
+    from zsar_cli.files import atomic_write, is_stream
+    from zsar_cli.outputs import Lock, refuse_taken, taken
+    from zsar_cli.text.plain_text import BOM
+
+    chosen, windows = target.format, target.windows
+    with Lock(output):
+        refuse_taken([output], overwrite=target.overwrite)
+        replace = target.overwrite or (taken(output) is None and output.exists())  # an empty file may be
+        with (
+            atomic_write(output, replace=replace) as aside,
+            open(aside, "w", encoding="utf-8", newline="") as stream,
+        ):
+            if chosen == "csv":
+                stream.write(("" if is_stream(output) else BOM) + csv_header(windows=windows))
+            yield Sink(lambda record: stream.write(render(record, chosen, stream, windows=windows)))

@@ -1,0 +1,181 @@
+"""How a timeline looks: coloured rows on a terminal, rows of CSV, subtitles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli.cli.output.formats import WIDEST
+from zsar_cli.prediction.records import NONE_OF_THESE
+from zsar_cli.text.plain_text import csv_text, printable
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+CSV_COLUMNS = ("video", "start", "end", "label", "score", "yes", "unknown", "warning", "error")
+# Okabe and Ito's palette, which colour-blind people tell apart; the row says the same as the colour
+COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442", "#0072B2")
+MOST_ROWS = 12
+Segments = Sequence[dict[str, Any]]
+
+
+# --- for spreadsheets and ELAN --------------------------------------------------------------------------------
+
+
+def csv_header() -> str:
+    """The first line of CSV."""
+    return csv_text([CSV_COLUMNS])
+
+
+def csv_rows(record: dict[str, Any]) -> str:
+    """A row for each segment, with its best label, or one with the error; times in s."""
+    video = record["video"]
+    if "error" in record:
+        error = record["error"]
+        return csv_text([[video, *[""] * 7, f"{error['kind']}: {error['message']}"]])
+    warning = record.get("warning", "")
+    return csv_text(
+        [
+            video,
+            f"{s['start']:.3f}",
+            f"{s['end']:.3f}",
+            s["answer"],
+            *_of_answer(s),
+            s["unknown"],
+            warning,
+            "",
+        ]
+        for s in record["segments"]
+    )
+
+
+def _of_answer(segment: dict[str, Any]) -> tuple[Any, Any]:
+    """Score and yes of the answer; blank for "none of these", which has none."""
+    if segment["answer"] == NONE_OF_THESE:
+        return "", ""
+    return segment["predictions"][0]["score"], segment["predictions"][0]["yes"]
+
+
+# --- for players ----------------------------------------------------------------------------------------------
+
+
+def subtitles(record: dict[str, Any], format: str) -> str:
+    """SubRip (srt) or WebVTT (vtt); "none of these" shows nothing."""
+    shown = [s for s in record["segments"] if s["answer"] != NONE_OF_THESE]
+    cues = []
+    for number, segment in enumerate(shown, start=1):
+        times = f"{_stamp(segment['start'], format)} --> {_stamp(segment['end'], format)}"
+        text = " ".join(printable(segment["answer"]).replace("-->", "→").split())
+        if format == "vtt":
+            text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        cues.append(f"{number}\n{times}\n{text}\n")
+    return ("WEBVTT\n\n" if format == "vtt" else "") + "\n".join(cues)
+
+
+def _stamp(seconds: float, format: str) -> str:
+    whole, thousandths = divmod(round(seconds * 1000), 1000)
+    minutes, second = divmod(whole, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour:02}:{minute:02}:{second:02}{',' if format == 'srt' else '.'}{thousandths:03}"
+
+
+# --- for people -----------------------------------------------------------------------------------------------
+
+
+def timeline_lines(record: dict[str, Any], width: int) -> list[Text]:
+    """The video's name, a row for each label with blocks where it happens, a ruler, and the segments."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    width = min(width, WIDEST)
+    segments, duration = record["segments"], max(record["duration"], 1e-3)
+    start = segments[0]["start"] if segments else 0.0  # a picture may begin after the sound
+    name = Text(printable(record["video"]), style="bold")
+    about = clock(duration)
+    room = width - cell_len(name.plain) - len(about)
+    if room < 2:
+        name.append("\n")
+        room = width - len(about)
+    lines = [name.append(" " * room + about, style="not bold dim")]
+    shown = [s for s in segments if s["answer"] != NONE_OF_THESE]
+    spent: dict[str, float] = {}
+    for segment in shown:
+        spent[segment["answer"]] = spent.get(segment["answer"], 0.0) + segment["end"] - segment["start"]
+    if not spent:
+        lines.append(Text("  ").append(f"{NONE_OF_THESE}, from start to end", style="yellow"))
+    kept = sorted(sorted(spent, key=lambda label: -spent[label])[:MOST_ROWS], key=list(spent).index)
+    colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(kept)}
+    label_width = min(max([cell_len(printable(label)) for label in kept], default=0), max(12, width // 3))
+    columns = width - label_width - 12
+    for label in kept:
+        row = Text("  " + _fit(label, label_width) + " ")
+        row.append(_blocks(shown, label, start, duration, columns), style=colours[label])
+        lines.append(row.append(f" {clock(spent[label]):>7}", style="dim"))
+    if kept:
+        lines.append(Text(" " * (label_width + 3) + _ruler(start, duration, columns), style="dim"))
+    if len(spent) > len(kept):
+        lines.append(Text(f"  and {len(spent) - len(kept)} more labels below", style="dim"))
+    lines += [_segment_line(segment, colours, width, start + duration) for segment in shown]
+    if record.get("warning"):
+        lines.append(Text("  ").append(printable(record["warning"]), style="yellow"))
+    return lines
+
+
+def _segment_line(segment: dict[str, Any], colours: dict[str, str], width: int, end: float) -> Text:
+    from rich.text import Text
+
+    best = segment["predictions"][0]
+    digits = len(clock(end, tenths=True))
+    times = (
+        f"{clock(segment['start'], tenths=True):>{digits}} to {clock(segment['end'], tenths=True):>{digits}}"
+    )
+    sure = f"{best['score']:6.1%}  yes {best['yes']:.2f}"
+    line = Text(f"  {times}  ", style="dim")
+    room = max(4, width - len(line.plain) - len(sure) - 2)
+    line.append(_fit(segment["answer"], room), style=f"not dim {colours.get(segment['answer'], '')}".strip())
+    return line.append("  " + sure, style="dim")
+
+
+def _fit(label: str, room: int) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    label = printable(label)
+    if cell_len(label) > room:
+        label = set_cell_size(label, room - 1).rstrip() + "…"
+    return set_cell_size(label, room)
+
+
+def _blocks(segments: Segments, label: str, start: float, duration: float, columns: int) -> str:
+    """A character a stretch of time, in halves: full where the label is the answer, blank where it is not."""
+    halves = [False] * (2 * columns)
+    for segment in segments:
+        if segment["answer"] == label:
+            first = round((segment["start"] - start) / duration * len(halves))
+            last = max(round((segment["end"] - start) / duration * len(halves)), first + 1)
+            for place in range(min(first, len(halves) - 1), min(last, len(halves))):
+                halves[place] = True
+    marks = {(True, True): "█", (True, False): "▌", (False, True): "▐", (False, False): " "}
+    return "".join(marks[halves[2 * c], halves[2 * c + 1]] for c in range(columns))
+
+
+def _ruler(start: float, duration: float, columns: int) -> str:
+    """Round times where they lie, at most one every ten characters."""
+    steps = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
+    step = next((s for s in steps if s / duration * columns >= 10), duration)
+    ruler = ""
+    for number in range(math.ceil(start / step - 1e-9), int((start + duration) / step + 1e-9) + 1):
+        place = round((number * step - start) / duration * columns)
+        mark = "╵" + clock(number * step, tenths=step < 1)
+        if place >= len(ruler) and place + len(mark) <= columns + 8:
+            ruler = ruler.ljust(place) + mark
+    return ruler
+
+
+def clock(seconds: float, *, tenths: bool = False) -> str:
+    """0:07, 1:02:03; with tenths 0:07.5."""
+    total = round(seconds * 10) if tenths else round(seconds) * 10
+    minutes, rest = divmod(total, 600)
+    hours, minutes = divmod(minutes, 60)
+    second = f"{rest / 10:04.1f}" if tenths else f"{rest // 10:02}"
+    return f"{hours}:{minutes:02}:{second}" if hours else f"{minutes}:{second}"

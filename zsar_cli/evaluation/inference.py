@@ -1,0 +1,406 @@
+"""The evaluation engine: videos to records, records to numbers.
+
+A record is all that is kept of a video (one line of ``predictions.jsonl``): every number can be recomputed
+from the records, so a run that was stopped goes on from them and ends in the same results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsar_cli import checks, distributed
+from zsar_cli.data.clips import is_rendered, render_request
+from zsar_cli.errors import VideoError, memory_explained
+from zsar_cli.evaluation import metrics
+from zsar_cli.evaluation.output import Records
+from zsar_cli.features.cache import FeatureCache, Loaded, load_cached, map_features
+from zsar_cli.model.alignment import average_views, score_with_bank, usable_bank
+from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.prediction.clips import ClipOptions
+from zsar_cli.run_log import StageTimes
+from zsar_cli.video.pool import ClipRequest, DecodePool
+from zsar_cli.video.sampling import Sampling
+
+if TYPE_CHECKING:
+    from zsar_cli.evaluation.protocols import Part
+    from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.text.embeddings import PromptEmbeddings
+
+# How sure is the model that none of the labels fits? Higher is "unknown" for each.
+UNKNOWN_SCORES = ("yes", "softmax", "energy", "bank")
+PROBES = ("shuffled", "reversed", "frozen")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How videos are shown to the model: ``views`` times ``crops`` clips each, their embeddings averaged."""
+
+    frames: int | None = None  # a view; None: as many as the model was trained with
+    views: int = 1
+    crops: int = 1
+    batch_size: int = 8
+    workers: int = 2
+    decoder: str = "auto"
+    timeout: float = 60.0
+    probe_motion: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ClipOptions(self.frames, self.views, self.crops, self.decoder, self.batch_size)
+        checks.whole("workers", self.workers, checks.WORKERS)
+        checks.number("timeout", self.timeout, checks.TIMEOUT)
+
+
+# --- scores to records --------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def score_records(
+    model: RecognizerModel, embedding: Tensor, targets: Sequence[int], text: PromptEmbeddings
+) -> list[dict[str, Any]]:
+    """What is kept of each video.
+
+    Args:
+        embedding: (B, E) of unit length, see :func:`zsar_cli.model.alignment.average_views`.
+        targets: index of the true label of each, -1 where it is none of them.
+
+    Returns:
+        a dict each: ``label`` and ``rank`` (0 is best; None for unknown videos), ``top`` (five pairs of label
+        and score), ``unknown`` (see :data:`UNKNOWN_SCORES`).
+    """
+    bank = None if text.bank is None else usable_bank(text.bank.float(), text.positive.float())
+    if bank is not None and not len(bank):
+        bank = None  # every phrase of the bank is too close to a label: scores do without
+    scores = model.score(embedding, text.positive, text.negative, None if bank is None else text.bank)
+    logits = scores.logits.double().cpu().numpy()
+    probability, rest = _softmax(logits)
+    unknown = {
+        "yes": (1 - scores.yes.double().amax(-1)).cpu().numpy(),
+        "softmax": rest,
+        "energy": -scores.logits.double().logsumexp(-1).cpu().numpy(),
+    }
+    if bank is not None:
+        scale = model.log_scale.exp()
+        against = score_with_bank(embedding.float(), text.positive.float(), bank, scale=scale)
+        unknown["bank"] = against.unknown.double().cpu().numpy()
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    records: list[dict[str, Any]] = []
+    for row, target in enumerate(targets):
+        rank = int(metrics.true_ranks(logits[row : row + 1], [target])[0]) if target >= 0 else None
+        records.append(
+            {
+                "label": text.labels[target] if target >= 0 else None,
+                "rank": rank,
+                "top": [[text.labels[c], _digits(probability[row, c])] for c in best[row]],
+                "unknown": {kind: _digits(values[row]) for kind, values in unknown.items()},
+            }
+        )
+    return records
+
+
+def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (B, C), and 1 minus the greatest (B,) without the loss of digits that the difference brings."""
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    total = weights.sum(axis=1)
+    others = np.sort(weights, axis=1)[:, :-1].sum(axis=1)
+    return weights / total[:, None], others / total
+
+
+def _digits(value: float) -> float:
+    """Nine significant digits: all that fp32 holds. Decimals instead would make ties of small numbers."""
+    return float(f"{value:.9g}")
+
+
+def evaluate_embeddings(
+    model: RecognizerModel, embeddings: Tensor, targets: Sequence[int], text: PromptEmbeddings
+) -> dict[str, Any]:
+    """Metrics (see :func:`summarise`) of video embeddings (N, E) that are already at hand."""
+    return summarise(score_records(model, embeddings, targets, text), text.labels)
+
+
+def summarise(
+    records: Sequence[dict[str, Any]], labels: Sequence[str], *, seed: int = 0, missing: int = 0
+) -> dict[str, Any]:
+    """Numbers of one part of an evaluation, from its records alone.
+
+    ``top1`` is over the videos that could be read; ``top1_lower`` counts those that could not, and the
+    ``missing`` ones of the list, as wrong. Unknown videos (no ``label``) take no part.
+    """
+    known = [r for r in records if "error" not in r and r["label"] is not None]
+    failed = sum("error" in r for r in records)
+    place = {name: index for index, name in enumerate(labels)}
+    ranks = np.array([r["rank"] for r in known], dtype=np.int64)
+    truth = np.array([place[r["label"]] for r in known], dtype=np.int64)
+    predicted = np.array([place[r["top"][0][0]] for r in known], dtype=np.int64)
+    confidence = np.array([r["top"][0][1] for r in known], dtype=np.float64)
+    right = (predicted == truth).astype(np.float64)
+    correct = (ranks == 0).astype(np.float64)
+    curve = metrics.reliability(confidence, right)
+    result: dict[str, Any] = {
+        "videos": len(known),
+        "unreadable": failed,
+        "cut_short": sum("warning" in r for r in known),
+        "classes": len(labels),
+        "top1": metrics.top_k(ranks, 1),
+        "top5": metrics.top_k(ranks, 5),
+        "top1_interval95": list(metrics.bootstrap_interval(correct, seed=seed)),
+        "top1_lower": float(correct.sum()) / (len(known) + failed + missing) if known else float("nan"),
+        "mean_class_accuracy": metrics.mean_class_accuracy(ranks, truth, len(labels)),
+        "ece": metrics.expected_calibration_error(confidence, right),
+        "reliability": {
+            "edges": curve.edges.tolist(),
+            "count": curve.count.tolist(),
+            "confidence": _numbers(curve.confidence),
+            "accuracy": _numbers(curve.accuracy),
+        },
+    }
+    if known and "probes" in known[0]:
+        result["probes"] = {
+            probe: {
+                "top1": (top1 := metrics.top_k([r["probes"][probe] for r in known], 1)),
+                "cost": result["top1"] - top1,
+            }
+            for probe in PROBES
+        }
+    return result
+
+
+def class_table(records: Iterable[dict[str, Any]], labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Confusion counts (C, C) and top-1 of each class (C,)."""
+    known = [r for r in records if "error" not in r and r["label"] is not None]
+    place = {name: index for index, name in enumerate(labels)}
+    truth = [place[r["label"]] for r in known]
+    counts = metrics.confusion_matrix(truth, [place[r["top"][0][0]] for r in known], len(labels))
+    return counts, metrics.per_class_accuracy([r["rank"] for r in known], truth, len(labels))
+
+
+def detect_unknown(known: Iterable[dict[str, Any]], unknown: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """AUROC, AUPR and FPR at 95% TPR of each unknown score; unknown videos are the positive class."""
+    pairs = [(r["unknown"], False) for r in known if "error" not in r]
+    pairs += [(r["unknown"], True) for r in unknown if "error" not in r]
+    truth = [is_unknown for _, is_unknown in pairs]
+    result = {}
+    for kind in UNKNOWN_SCORES:
+        if pairs and all(kind in scores for scores, _ in pairs):
+            values = [scores[kind] for scores, _ in pairs]
+            result[kind] = {
+                "auroc": metrics.auroc(truth, values),
+                "aupr": metrics.aupr(truth, values),
+                "fpr95": metrics.fpr_at_tpr(truth, values),
+            }
+    return result
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [float(v) if np.isfinite(v) else None for v in values]
+
+
+# --- videos to records --------------------------------------------------------------------------------------
+
+
+def evaluate_parts(
+    model: RecognizerModel,
+    parts: Sequence[Part],
+    texts: Sequence[PromptEmbeddings],
+    options: Options,
+    *,
+    done: Records | None = None,
+    write: Callable[[dict[str, Any]], None] = lambda record: None,
+    rank: int | None = None,
+    world: int | None = None,
+    cache: FeatureCache | None = None,
+    times: StageTimes | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """Evaluate parts, looking once at each video however many of them it is in.
+
+    Of several processes, each takes every ``world``-th batch that is left, and the first one has all records.
+
+    Args:
+        texts: the label embeddings of each part.
+        done: records of an earlier run, which are not computed again.
+        write: called with each new record.
+        rank, world: this process's number and how many there are; by default as torchrun says.
+        cache: what is in it is neither decoded nor put through the visual tower.
+        times: gets the seconds of the stages.
+
+    Returns:
+        the records of each part by its name, in the order of its items.
+    """
+    records: Records = {part.name: dict((done or {}).get(part.name, {})) for part in parts}
+    times = times or StageTimes()
+    videos = _places(parts)
+    paths = list(videos)
+    size = options.batch_size
+    batches = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
+
+    def open_places(batch: range) -> list[tuple[int, int, int]]:
+        """(video, part, item) of the records that are still to come."""
+        places = [(video, *place) for video in batch for place in videos[paths[video]]]
+        return [(video, part, item) for video, part, item in places if item not in records[parts[part].name]]
+
+    # A batch that was cut off is computed whole again, so that its numbers do not depend on where.
+    todo = [batch for batch in batches if open_places(batch)]
+    todo = todo[distributed.rank() if rank is None else rank :: world or distributed.world()]
+
+    def own() -> Generator[dict[str, Any], None, None]:
+        with contextlib.ExitStack() as stack:
+            wanted = [paths[video] for batch in todo for video in batch]
+            clips = iter_clips(wanted, model, options, stack, cache)
+            for batch in todo:
+                with times.measured("waiting for decoders"):
+                    loaded = list(islice(clips, len(batch)))
+                places = open_places(batch)
+                # its place in its own list, so that the draw is the same whatever else is evaluated in the same run
+                draws = [videos[paths[video]][0][1] for video in batch]
+                with times.measured("model"), memory_explained("use a smaller --batch-size, fewer --frames"):
+                    found = list(
+                        _evaluate_batch(model, parts, texts, options, batch, loaded, places, draws, cache)
+                    )
+                yield from found
+
+    with contextlib.closing(own()) as found:
+        for _, record in distributed.to_first(found):
+            records[record["part"]][record["item"]] = record
+            write(record)
+    return {name: [of_part[item] for item in sorted(of_part)] for name, of_part in records.items()}
+
+
+def _places(parts: Sequence[Part]) -> dict[str, list[tuple[int, int]]]:
+    """Where each video is asked for: path -> (part, item) numbers; videos in the order of their first place."""
+    videos: dict[str, list[tuple[int, int]]] = {}
+    for number, part in enumerate(parts):
+        for item, video in enumerate(part.items):
+            videos.setdefault(video.path, []).append((number, item))
+    return videos
+
+
+def iter_clips(
+    paths: Sequence[str],
+    model: RecognizerModel,
+    options: Options,
+    stack: contextlib.ExitStack,
+    cache: FeatureCache | None = None,
+) -> Iterator[Loaded]:
+    """Each video as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
+    sampling = Sampling(options.frames or model.frames, options.views)
+    decoded = sum(not is_rendered(path) for path in paths)
+    pool = stack.enter_context(DecodePool(min(options.workers, decoded), timeout=options.timeout))
+    requests = (ClipRequest(p, sampling, model.preprocess, options.crops, options.decoder) for p in paths)
+    return load_cached(pool, requests, cache, render_request)
+
+
+def _evaluate_batch(
+    model: RecognizerModel,
+    parts: Sequence[Part],
+    texts: Sequence[PromptEmbeddings],
+    options: Options,
+    batch: range,
+    loaded: Sequence[Loaded],
+    places: Sequence[tuple[int, int, int]],
+    draws: Sequence[int],
+    cache: FeatureCache | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The records of a batch's videos, one for each of ``places`` (video, part, item).
+
+    ``draws``: for each video of the batch the number that the shuffling of its frames is drawn from.
+    """
+    clips = {video: (key, clip) for video, (_, key, clip) in zip(batch, loaded, strict=True)}
+    good = {video: pair for video, pair in clips.items() if not isinstance(pair[1], VideoError)}
+    row = {video: number for number, video in enumerate(good)}
+    scored: dict[tuple[int, int], dict[str, Any]] = {}
+    if good:
+        numbers = dict(zip(batch, draws, strict=True))
+        embedding = _embed_videos(model, [(numbers[v], *pair) for v, pair in good.items()], options, cache)
+        for number in sorted({part for _, part, _ in places}):
+            mine = [(row[video], item) for video, part, item in places if part == number and video in good]
+            targets = [parts[number].targets[item] for _, item in mine]
+            of_part = embedding[[video for video, _ in mine]]
+            found = _score_probed(model, of_part, targets, texts[number]) if mine else []
+            scored |= {(number, item): record for (_, item), record in zip(mine, found, strict=True)}
+    for video, number, item in places:
+        part, clip = parts[number], clips[video][1]
+        record: dict[str, Any] = {"part": part.name, "item": item, "video": part.items[item].listed}
+        scores: dict[str, Any] = scored.get((number, item), {})
+        if isinstance(clip, VideoError):
+            yield record | {"error": {"kind": clip.kind, "message": clip.message}}
+        elif any(value != value for value in scores["unknown"].values()):  # NaN
+            message = "the model's numbers overflowed on this video; use --precision fp32"
+            yield record | {"error": {"kind": "not_finite", "message": message}}
+        else:
+            yield record | scores | ({"warning": clip.warning} if clip.warning else {})
+
+
+@torch.no_grad()
+def _embed_videos(
+    model: RecognizerModel,
+    videos: Sequence[tuple[int, str | None, Any]],
+    options: Options,
+    cache: FeatureCache | None,
+) -> Tensor:
+    """(B, 1 + probes, E): of each video as it is, then with its frames in each probe's order; views are averaged.
+
+    ``videos`` holds a number that its shuffling is drawn from, its key in the cache and its clip.
+    """
+    numbers = [number for number, _, _ in videos]
+    probes = PROBES if options.probe_motion else ()
+
+    def embed(features: FrameFeatures, of_video: list[int]) -> Tensor:
+        seen = [features]
+        for probe in probes:
+            drawn = [numbers[k] for k in of_video]
+            order = _orders(probe, drawn, features.embedding.shape[1], options.seed).to(
+                features.embedding.device
+            )
+            rows = torch.arange(len(order), device=order.device)[:, None]
+            seen.append(FrameFeatures(features.embedding[rows, order], features.tokens[rows, order]))
+        return torch.stack([model.encode_video(x).embedding.float() for x in seen], dim=1)
+
+    found = map_features(model, [(key, clip) for _, key, clip in videos], embed, cache)
+    return average_views(found.transpose(1, 2))
+
+
+def _score_probed(
+    model: RecognizerModel, embedding: Tensor, targets: Sequence[int], text: PromptEmbeddings
+) -> list[dict[str, Any]]:
+    """Records of videos (B, 1 + probes, E), with the true label's rank under each probe."""
+    records = score_records(model, embedding[:, 0], targets, text)
+    for number, probe in enumerate(PROBES[: embedding.shape[1] - 1], start=1):
+        probed = score_records(model, embedding[:, number], targets, text)
+        for record, other in zip(records, probed, strict=True):
+            record.setdefault("probes", {})[probe] = other["rank"]
+    return records
+
+
+def _orders(probe: str, videos: Sequence[int], count: int, seed: int) -> Tensor:
+    """Which frame stands at each place (clips, T): shuffled (by video), reversed, or the middle one only."""
+    frames = np.arange(count)
+    rows = []
+    for video in videos:
+        if probe == "shuffled":
+            row = np.random.default_rng([seed, video]).permutation(frames)
+        else:
+            row = frames[::-1] if probe == "reversed" else np.full_like(frames, count // 2)
+        rows.append(row.copy())
+    return torch.from_numpy(np.stack(rows))
+
+
+def weights_hash(model: RecognizerModel) -> str:
+    """16 hex digits that name a model's weights, whatever the precision it computes in.
+
+    SHA-256 over the backbone's fingerprint, taken before its weights are rounded, and all other weights whole.
+    """
+    digest = hashlib.sha256(model.backbone.fingerprint().encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.startswith("backbone."):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,468 @@
+"""A cache of frame features on disk: what the visual tower says of a video does not change with the labels.
+
+One safetensors file a video. A file is written aside and renamed, so a run may be stopped at any moment and several
+processes may share a folder: at worst two of them compute the same thing. What is read may be anybody's: it is used
+only where it has the checksums, shapes and ranges of what this model would store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import queue
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsar_cli.cache_files import is_folder, make_folder, read_file, sweep, write_file
+from zsar_cli.data.clips import is_rendered
+from zsar_cli.errors import UsageError, VideoError
+from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.model.factory import token_count
+from zsar_cli.video.find import is_image
+from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, Ready
+from zsar_cli.video.times import VideoInfo
+from zsar_cli.video.transforms import normalise
+
+if TYPE_CHECKING:
+    from zsar_cli.model.zsar import RecognizerModel
+
+Loaded: TypeAlias = "tuple[ClipRequest, str | None, Clip | EncodedClip | VideoError]"  # asked, key, got
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 3
+FRAMES_AT_ONCE = 512  # that go through the visual tower together, however many views a video has
+MOST_CLIPS, MOST_FRAMES = 192, 1024  # of a video, where nothing says how many it has
+LONGEST = 1e9  # s, pixels or frames: nothing that a video says of itself is beyond
+
+
+@dataclass
+class EncodedClip:
+    """A video's features as they were stored, in fp16, and what its record says besides; see :class:`Clip`.
+
+    ``features``: embedding (V, T, E) and tokens (V, T, N, D) of its V clips; N is 0 where no tokens were wanted.
+    ``pixels``: as in :class:`Clip`, where they are wanted besides.
+    """
+
+    features: FrameFeatures
+    indices: np.ndarray
+    times: np.ndarray
+    info: VideoInfo
+    warning: str | None = None
+    pixels: np.ndarray | None = None
+
+
+class FeatureCache:
+    """Frame features by video (path, size, time of change), how it is shown, and the tower with its weights.
+
+    Patch tokens are stored only for models that look at motion: at ViT-B/16 they are 300 times the embeddings.
+    What cannot be read counts as missing. A disk that is full costs time and a logged warning, never the run.
+    """
+
+    def __init__(self, directory: str | Path, model: RecognizerModel, expected: int = 0) -> None:
+        """``expected`` videos will be stored, if that is known. UsageError if ``directory`` cannot be written."""
+        self.expected = expected
+        self.directory = Path(os.path.expanduser(directory))
+        if str(self.directory).startswith("~"):
+            raise UsageError(
+                f"The cache {directory} cannot be used: there is no such home. Choose another folder."
+            )
+        self.needs_tokens = model.msm is not None
+        self.read = self.added = self.added_bytes = 0
+        self._works, self._damaged = True, 0
+        backbone = model.backbone
+        self._widths = (
+            backbone.embed_dim,
+            token_count(backbone.clip.visual, model.preprocess.size),
+            backbone.token_dim,
+        )
+        self._folders = [self.directory / f"features-{key}" for key in backbone.frame_keys]
+        self._folder = self._folders[0]
+        self._aside = self._folder / "aside"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(
+                f"The cache {directory} cannot be used: {reason}. Choose another folder."
+            ) from error
+        if not os.access(self.directory, os.W_OK):
+            raise UsageError(f"The cache {directory} cannot be written; choose another folder.")
+        try:
+            make_folder(self._folder)
+            make_folder(self._aside)
+        except OSError as error:
+            self._give_up(error)
+        else:
+            sweep(self._aside)
+
+    def key(self, request: ClipRequest) -> str | None:
+        """Names the features of one video as ``request`` shows it; None if the file cannot be looked at.
+
+        Taken before decoding: a file that changes meanwhile is found under its new key only.
+        """
+        if request.seed is not None:
+            raise ValueError("frames that are drawn by chance cannot be cached")
+        identity = _identity(request.path)
+        if identity is None:
+            return None
+        shown = {k: v for k, v in asdict(request).items() if k not in ("path", "augmentation", "seed")}
+        if not os.path.isdir(request.path):
+            del shown["image_rate"]  # only the times of a folder of frames rest on it
+        content = json.dumps([FORMAT, identity, shown], sort_keys=True)
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    def get(self, key: str, request: ClipRequest | None = None) -> EncodedClip | None:
+        """The features under ``key``; None if they are not there, not whole, or not of what ``request`` shows."""
+        for folder in self._folders:
+            path = _path(folder, key)
+            if not (is_folder(folder) and is_folder(path.parent)):
+                continue
+            try:
+                clip = self._load(path, request)
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # whatever a file of anybody's makes json and safetensors raise
+                self._tell_damage(path, error)
+                continue
+            if clip is not None:
+                self.read += 1
+                return clip
+        return None
+
+    def _load(self, path: Path, request: ClipRequest | None) -> EncodedClip | None:
+        """None where the file is sound and has no tokens, which this model needs."""
+        width, count, token_width = self._widths
+        clips = request.sampling.views * request.crops if request else MOST_CLIPS
+        frames = request.sampling.frames if request else MOST_FRAMES
+        room = 65536 + 64 * clips * frames  # for what a header says of indices and times
+        content = read_file(path, room + 2 * clips * frames * (width + count * token_width))
+        start = 8 + int.from_bytes(content[:8], "little")
+        if start > room:
+            raise ValueError("the header is too long")
+        header = json.loads(content[8:start])
+        stored = header.pop("__metadata__")
+        if stored["checksum"] != _checksum_of(stored["clip"]):
+            raise ValueError("they are not what was written")
+        about = json.loads(stored["clip"])
+        if request is None:
+            clips, frames = header["embedding"]["shape"][:2]
+        shapes = {"embedding": (clips, frames, width), "tokens": (clips, frames, count, token_width)}
+        if not self.needs_tokens:
+            del shapes["tokens"]
+        elif "tokens" not in header:
+            return None
+        if max(entry["data_offsets"][1] for entry in header.values()) != len(content) - start:
+            raise ValueError("there is more or less than was written")
+        tensors = {name: _tensor(content, start, header[name], shape) for name, shape in shapes.items()}
+        for name, tensor in tensors.items():
+            if about["checksums"][name] != _checksum(tensor) or not _is_finite(tensor):
+                raise ValueError("they are not what was written")
+        embedding = tensors["embedding"]
+        tokens = tensors["tokens"] if self.needs_tokens else embedding.new_zeros(clips, frames, 0, 0)
+        views = (request.sampling.views, frames) if request else None
+        return _described(FrameFeatures(embedding, tokens), about, views)
+
+    def put(self, key: str, clip: EncodedClip) -> None:
+        """Store the features of one video."""
+        from safetensors.torch import save
+
+        if not self._works:
+            return
+        tensors = {"embedding": clip.features.embedding.contiguous()}
+        if self.needs_tokens:
+            tensors["tokens"] = clip.features.tokens.contiguous()
+            self._widths = (
+                self._widths[0],
+                tensors["tokens"].shape[2],
+                self._widths[2],
+            )  # the tower has the last word
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+            logger.warning("features exceed fp16's range and are not cached")
+            return
+        about = {
+            "indices": clip.indices.tolist(),
+            "times": clip.times.tolist(),
+            "info": asdict(clip.info),
+            "warning": clip.warning,
+            "checksums": {name: _checksum(tensor) for name, tensor in tensors.items()},
+        }
+        text = json.dumps(about)
+        content = save(tensors, {"clip": text, "checksum": _checksum_of(text)})
+        path = _path(self._folder, key)
+        try:
+            make_folder(path.parent)
+            write_file(path, content, self._aside)
+        except OSError as error:
+            self._give_up(error)
+            return
+        size = len(content)
+        self.added += 1
+        self.added_bytes += size
+        free = _free(self.directory)
+        if self.added == 1 and free is not None and size * self.expected > free:
+            logger.warning(
+                "The cache %s will take %s and %s are left on its disk; what does not fit is computed again.",
+                self.directory,
+                _megabytes(size * self.expected),
+                _megabytes(free),
+            )
+
+    def summary(self) -> str:
+        """What this run read and added, in words, with what it costs on the disk."""
+        text = f"{self.directory}: {self.read} videos read"
+        if self.added:
+            each = _megabytes(self.added_bytes / self.added)
+            text += f", {self.added} added ({_megabytes(self.added_bytes)}, {each} a video"
+            free = _free(self.directory)
+            text += f"; {_megabytes(free)} are left on its disk)" if free is not None else ")"
+        return text
+
+    def _give_up(self, error: OSError) -> None:
+        self._works = False
+        where = f" ({error.filename})" if error.filename else ""
+        logger.warning("Nothing more is cached in %s: %s%s.", self.directory, error.strerror or error, where)
+
+    def _tell_damage(self, path: Path, error: Exception) -> None:
+        self._damaged += 1
+        logger.log(
+            logging.WARNING if self._damaged == 1 else logging.INFO,
+            "Cached features that are damaged or not this model's are computed again, such as %s (%s).",
+            path,
+            (str(error).splitlines() or [type(error).__name__])[0][:200],
+        )
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f"{key}.safetensors"
+
+
+def _checksum(tensor: Tensor) -> int:
+    """CRC-32 of the shape and the bytes: a disk that loses a bit must not change an answer."""
+    shape = zlib.crc32(str(tuple(tensor.shape)).encode())
+    return zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, shape)
+
+
+def _tensor(content: bytearray, start: int, entry: Any, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of a safetensors file that is to be fp16 of this shape, without a copy. ValueError where it is not."""
+    first, end = entry["data_offsets"]
+    if (
+        entry["dtype"] != "F16"
+        or tuple(entry["shape"]) != shape
+        or 0 in shape
+        or end - first != 2 * math.prod(shape)
+        or not 0 <= first <= end <= len(content) - start
+    ):
+        raise ValueError("they are not of this shape")
+    values = torch.frombuffer(content, dtype=torch.float16, count=math.prod(shape), offset=start + first)
+    return values.view(shape)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Of fp16, from its bits: five times faster than torch.isfinite on a CPU."""
+    exponents = tensor.view(torch.int16).numpy() & 0x7C00
+    return int(exponents.max()) < 0x7C00
+
+
+def _checksum_of(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _described(features: FrameFeatures, about: Any, views: tuple[int, int] | None) -> EncodedClip:
+    """Features and what was stored beside them. ValueError, or another, where that says what no video could."""
+    indices, times = np.asarray(about["indices"]), np.asarray(about["times"])
+    clips, frames = features.embedding.shape[:2]
+    if views is None:
+        views = len(indices), frames
+    sound = indices.shape == times.shape == views and clips % len(indices) == 0
+    sound = sound and indices.dtype.kind == "i" and times.dtype.kind in "fi"
+    if not (sound and indices.min() >= 0 and np.isfinite(times).all() and abs(times).max() <= LONGEST):
+        raise ValueError("their times make no sense")
+    info = VideoInfo(**about["info"])
+    for field in fields(info):
+        value = getattr(info, field.name)
+        if (
+            type(value).__name__ not in (field.type, field.type.replace("float", "int"))
+            or not 0 <= value <= LONGEST
+        ):
+            raise ValueError(f"a {field.name} of {str(value)[:20]}")
+    warning = about["warning"]
+    if warning is not None and not (
+        isinstance(warning, str) and warning.isprintable() and len(warning) < 1000
+    ):
+        raise ValueError("their warning is no line of text")
+    return EncodedClip(features, indices.astype(np.int64), times.astype(float), info, warning)
+
+
+def load_cached(
+    pool: DecodePool,
+    requests: Iterable[ClipRequest],
+    cache: FeatureCache | None,
+    render: Callable[[ClipRequest], Clip | None] = lambda request: None,
+    *,
+    pixels: bool = False,
+) -> Iterator[Loaded]:
+    """For each request, in order: itself, its key, and an EncodedClip from the cache, else what the pool makes of it.
+
+    The pool gives a Clip or a VideoError. ``render`` may give a Clip that needs no decoding. With ``pixels``, what the
+    cache has is decoded as well, for its pixels; where that fails, the EncodedClip has none.
+    """
+    asked: queue.SimpleQueue[tuple[ClipRequest, str | None, EncodedClip | None]] = queue.SimpleQueue()
+
+    def jobs() -> Iterator[Any]:
+        for request in requests:
+            key = cache.key(request) if cache is not None else None
+            stored = cache.get(key, request) if cache is not None and key is not None else None
+            asked.put((request, key, stored))
+            ready: Any = (None if pixels else stored) or render(request)
+            yield request if ready is None else Ready(ready)
+
+    for result in pool.imap(jobs()):
+        request, key, stored = asked.get()
+        if pixels and stored is not None:
+            result = replace(stored, pixels=getattr(result, "pixels", None))
+        yield request, key, result
+
+
+@torch.no_grad()
+def map_features(
+    model: RecognizerModel,
+    videos: Sequence[tuple[str | None, Clip | EncodedClip]],
+    function: Callable[[FrameFeatures, list[int]], Tensor],
+    cache: FeatureCache | None = None,
+) -> Tensor:
+    """``function`` of the frame features of B videos with V clips each, a bounded number of frames at a time.
+
+    With a cache the features are those in fp16 that it holds, or will hold: the answer is the same every time.
+
+    Args:
+        videos: each with its key in the cache, as :func:`load_cached` gives them.
+        function: gets features with leading (n, T) and which video each of the n clips is of; gives (n, ...).
+
+    Returns:
+        (B, V, ...).
+    """
+    results = []
+    for start, group in _groups(videos):
+        views, frames = _leading(group[0][1])
+        of_video = [start + k for k in range(len(group)) for _ in range(views)]
+        if cache is None:
+            pixels = torch.from_numpy(np.concatenate([clip.pixels for _, clip in group]))  # type: ignore[union-attr]
+        else:
+            stored = stack_features(encode_clips(model, group, cache))
+        at_once = max(1, FRAMES_AT_ONCE // frames)
+        for first in range(0, len(of_video), at_once):
+            part = slice(first, first + at_once)
+            if cache is None:
+                features = encode_pixels(model, pixels[part])
+            else:
+                features = FrameFeatures(
+                    to_device(stored.embedding[part], model.backbone.device),
+                    to_device(stored.tokens[part], model.backbone.device),
+                )
+            results.append(function(features, of_video[part]))
+    return torch.cat(results).unflatten(0, (len(videos), -1))
+
+
+@torch.no_grad()
+def encode_clips(
+    model: RecognizerModel, videos: Sequence[tuple[str | None, Clip | EncodedClip]], cache: FeatureCache
+) -> list[EncodedClip]:
+    """The videos encoded: those that are not yet go through the tower and into the cache."""
+    fresh = [(key, clip) for key, clip in videos if isinstance(clip, Clip)]
+    encoded: Iterator[FrameFeatures] = iter(())
+    if fresh:
+        pixels = torch.from_numpy(np.concatenate([clip.pixels for _, clip in fresh]))
+        parts = [
+            encode_pixels(model, part) for part in pixels.split(max(1, FRAMES_AT_ONCE // pixels.shape[1]))
+        ]
+        embeddings = torch.cat([part.embedding.half().cpu() for part in parts]).chunk(len(fresh))
+        keep = None if cache.needs_tokens else 0
+        tokens = torch.cat([part.tokens[..., :keep, :keep].half().cpu() for part in parts]).chunk(len(fresh))
+        encoded = (FrameFeatures(e, t) for e, t in zip(embeddings, tokens, strict=True))
+    result = []
+    for key, clip in videos:
+        if isinstance(clip, Clip):
+            clip = EncodedClip(next(encoded), clip.indices, clip.times, clip.info, clip.warning)
+            if key is not None:
+                cache.put(key, clip)
+        result.append(clip)
+    return result
+
+
+def stack_features(clips: Sequence[EncodedClip]) -> FrameFeatures:
+    """The features of B videos of V clips each as one batch of B * V clips, fp16."""
+    return FrameFeatures(
+        torch.cat([clip.features.embedding for clip in clips]),
+        torch.cat([clip.features.tokens for clip in clips]),
+    )
+
+
+def encode_pixels(model: RecognizerModel, pixels: Tensor) -> FrameFeatures:
+    """The visual tower over clips (B, T, h, w, 3) uint8, which are normalised where the model is."""
+    pixels = to_device(pixels, model.backbone.device)
+    return model.encode_frames(normalise(pixels, model.preprocess, model.backbone.dtype))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; to a GPU by way of pinned memory, so that nobody waits for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _groups(videos: Sequence[tuple[Any, Any]]) -> Iterator[tuple[int, Sequence[tuple[Any, Any]]]]:
+    """Videos in portions of at most FRAMES_AT_ONCE frames, or of one video; with where each begins."""
+    views, frames = _leading(videos[0][1])
+    size = max(1, FRAMES_AT_ONCE // (views * frames))
+    for start in range(0, len(videos), size):
+        yield start, videos[start : start + size]
+
+
+def _leading(clip: Clip | EncodedClip) -> tuple[int, int]:
+    """V and T of a video."""
+    shape = clip.pixels.shape if isinstance(clip, Clip) else clip.features.embedding.shape
+    return shape[0], shape[1]
+
+
+def _identity(path: str) -> list[Any] | None:
+    """What tells a file, or a folder of frames, from any other and from its earlier states."""
+    if is_rendered(path):
+        from zsar_cli.data import motion_shapes
+
+        return [path, hashlib.sha256(Path(motion_shapes.__file__).read_bytes()).hexdigest()]
+    try:
+        status = os.stat(path)
+        identity: list[Any] = [os.path.realpath(path), status.st_size, status.st_mtime_ns]
+        if os.path.isdir(path):
+            with os.scandir(path) as entries:
+                frames = [e for e in entries if is_image(e.name)]
+            stats = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in frames)
+            identity.append(stats)
+    except (OSError, ValueError):
+        return None
+    return identity
+
+
+def _free(directory: Path) -> int | None:
+    """Bytes; None where the folder has gone meanwhile."""
+    import shutil
+
+    try:
+        return shutil.disk_usage(directory).free
+    except OSError:
+        return None
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

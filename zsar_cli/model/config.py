@@ -1,0 +1,114 @@
+"""A model directory's ``config.yaml``, read and checked before anything is built from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from zsar_cli import yaml_files
+from zsar_cli.checks import FRAMES
+from zsar_cli.errors import UsageError, shown
+from zsar_cli.files import existing, require_file
+from zsar_cli.model.architecture import Side, Size, check_architecture
+from zsar_cli.model.parts import Parts
+from zsar_cli.schemas import MOST_CLASSES, Checked, FileName, Name, Number, Whole, check, one_line
+from zsar_cli.video.transforms import Preprocess
+
+REMEMBERED = {"templates", "frames", "data", "data_root", "classes", "metrics", "recipe"}
+Label = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
+Positive = Annotated[Number, Field(gt=0)]
+
+
+class _Preprocess(Checked):
+    size: tuple[Side, Side]
+    mean: tuple[Number, Number, Number]
+    std: tuple[Positive, Positive, Positive]
+    interpolation: Literal["bicubic", "bilinear"]
+    resize_mode: Literal["shortest", "squash", "longest"]
+    fill_color: Annotated[Whole, Field(ge=0, le=255)] = 0
+
+
+class _Parts(Checked):
+    separation: bool
+    aggregation: bool
+    gated: bool
+    negatives: Literal["learned", "fixed", "none"]
+    width: Size
+    queries: Size
+    layers: Annotated[Whole, Field(ge=1, le=1000)]
+    heads: Size
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> _Parts:
+        if self.width % self.heads:
+            raise ValueError("must have a width that is a multiple of heads")
+        return self
+
+
+class _Config(Checked, extra="ignore"):
+    """``config.yaml``; of keys that this version does not know, nothing is used."""
+
+    backbone: FileName
+    architecture: dict[str, Any] | None = None
+    preprocess: _Preprocess | None = None
+    parts: _Parts
+    beta: Annotated[Number, Field(ge=-1000, le=1000)]
+    weights_crc32: Annotated[str, Field(max_length=8)] | None = None
+    backbone_fingerprint: Annotated[str, Field(max_length=64), AfterValidator(one_line)] | None = None
+    # What a model remembers of its training
+    templates: FileName | None = None
+    frames: Annotated[Whole, Field(ge=FRAMES[0], le=FRAMES[1])] = 8
+    data: FileName | None = None
+    data_root: FileName | None = None
+    classes: Annotated[list[Label], Field(max_length=MOST_CLASSES, default_factory=list)]
+    metrics: Annotated[dict[Name, Number | None], Field(max_length=1000, default_factory=dict)]
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ``config.yaml`` says; ``architecture`` and ``preprocess`` where the backbone's weights are there too."""
+
+    backbone: str
+    architecture: dict[str, Any] | None
+    preprocess: Preprocess | None
+    parts: Parts
+    beta: float
+    remembered: dict[str, Any]
+    checksum: str | None  # of model.safetensors; old directories have none
+    fingerprint: str | None  # of the backbone's weights where they lie elsewhere; old directories have none
+
+
+def read_description(path: Path) -> Description:
+    """Read ``config.yaml``.
+
+    Raises:
+        UsageError: it is missing, no YAML, or a value is missing, of another kind, out of range or too long, with
+            its line; or it names a pipe or a device to read from.
+    """
+    require_file(path, "The model description")
+    root = yaml_files.read(path)
+    # Texts as they are written, so that a class "no" stays one; what open_clip is built from with its types
+    content = yaml_files.content(root, path, ("architecture", "recipe"))
+    config = check(_Config, content, str(path), yaml_files.line_in(root))
+    if config.architecture is not None:
+        check_architecture(config.architecture, f"{path}: architecture")
+        if config.preprocess is None:
+            raise UsageError(f"{path}: preprocess is missing.")
+    for key, name in (("templates", config.templates), ("backbone", config.backbone)):
+        found = existing(name) if name else None
+        if found is not None and not found.is_file() and not found.is_dir():
+            raise UsageError(f"{path}: {key} must be a name or a file, not the device or pipe {shown(name)}.")
+    return Description(
+        config.backbone,
+        config.architecture,
+        None if config.preprocess is None else Preprocess(**config.preprocess.model_dump()),
+        Parts(**config.parts.model_dump()),
+        config.beta,
+        config.model_dump(include=config.model_fields_set & REMEMBERED),
+        config.weights_crc32,
+        config.backbone_fingerprint,
+    )

@@ -1,0 +1,355 @@
+"""The whole model: a CLIP backbone, motion separation and aggregation, and alignment with prompts; saved and loaded.
+
+An untrained model is the frame-averaged CLIP, bit for bit: ``v = normalize(mean_t f_t + W_o mean_k q_k)`` with
+``W_o`` zero at the start, so training can only add to it. Equations: :mod:`zsar_cli.model.motion` and
+:mod:`zsar_cli.model.alignment`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zsar_cli import __version__
+from zsar_cli.errors import UsageError
+from zsar_cli.files import ASSETS, atomic_write, checksum, existing, require_file
+from zsar_cli.model.alignment import (
+    NegativeAdapter,
+    Scores,
+    score_with_bank,
+    score_with_negatives,
+    usable_bank,
+)
+from zsar_cli.model.backbone import (
+    Backbone,
+    FrameFeatures,
+    check_precision,
+    load_backbone,
+    resolve_precision,
+)
+from zsar_cli.model.config import Description, read_description
+from zsar_cli.model.factory import for_weights
+from zsar_cli.model.hub import moved, offline
+from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separation
+from zsar_cli.model.parts import PLAIN, Parts
+from zsar_cli.model.weights import brief, check_finite, read_safetensors
+from zsar_cli.video.transforms import Preprocess
+
+BUNDLED = ("motion-tiny",)
+
+
+@dataclass
+class VideoEncoding:
+    """A batch of clips as the model sees them."""
+
+    embedding: Tensor  # (B, E) of unit length
+    separation: Separation | None = None  # what MSM made of the clips
+    motion: Tensor | None = None  # (B, M) pooled motion, before and
+    refined: Tensor | None = None  # (B, M) after aggregation
+    static: Tensor | None = None  # (B, M) pooled static context
+
+    @property
+    def motion_map(self) -> Tensor | None:
+        """(B, T, N) how strongly each patch moves; None where the model has no MSM."""
+        return None if self.separation is None else self.separation.strength
+
+
+@dataclass
+class Record:
+    """What a model remembers of its training; written to ``config.yaml`` beside the weights."""
+
+    name: str | None = None  # what it was loaded as
+    templates: str | None = None
+    frames: int = 8
+    data: str | None = None
+    data_root: str | None = None
+    classes: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+class RecognizerModel(nn.Module):
+    """Clips in, embeddings and scores out."""
+
+    def __init__(self, backbone: Backbone, parts: Parts = PLAIN, record: Record | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.parts = parts
+        self.record = record or Record()
+        self.beta = 0.0
+        if parts.separation and backbone.precision == "int8" and not backbone.fine:
+            raise UsageError("Motion needs patch tokens in fine int8: set_precision('int8', fine=True).")
+        width = parts.width
+        self.msm = MotionSeparation(backbone.token_dim, width) if parts.separation else None
+        self.mab = (
+            MotionAggregation(width, parts.queries, parts.layers, parts.heads, parts.gated)
+            if parts.separation and parts.aggregation
+            else None
+        )
+        self.project = nn.Linear(width, backbone.embed_dim, bias=False) if parts.separation else None  # W_o
+        if self.project is not None:
+            nn.init.zeros_(self.project.weight)
+        self.adapter = NegativeAdapter(backbone.embed_dim) if parts.negatives == "learned" else None
+        self.log_scale = nn.Parameter(backbone.logit_scale.detach().float().log().reshape(()).clone())  # tau
+        if parts.negatives != "none":
+            self.log_negative_scale = nn.Parameter(torch.tensor(10.0).log())  # tau_n
+            self.offset = nn.Parameter(torch.zeros(()))
+
+    # --- properties that the engines ask for
+
+    @property
+    def name(self) -> str:
+        """What the model is called in records and error messages."""
+        return self.record.name or self.backbone.spec
+
+    @property
+    def uses_negatives(self) -> bool:
+        """Whether negative prompts take part in the scores; if not, nobody needs to encode any."""
+        return self.parts.negatives != "none"
+
+    @property
+    def templates(self) -> str | None:
+        """The prompt templates the model was trained with, if it was."""
+        return self.record.templates
+
+    @property
+    def frames(self) -> int:
+        """Frames of a view that the model was trained with; 8 for one that was not."""
+        return self.record.frames
+
+    @property
+    def trained_on(self) -> dict[str, Any] | None:
+        """``{"data": name, "classes": [...]}``, or None for a model that saw no videos."""
+        return {"data": self.record.data, "classes": self.record.classes} if self.record.data else None
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How pixels must be prepared for the visual tower."""
+        return self.backbone.preprocess
+
+    def added_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Everything that is not the backbone, by name."""
+        return [(name, p) for name, p in self.named_parameters() if not name.startswith("backbone.")]
+
+    # --- video
+
+    def encode_frames(self, pixels: Tensor) -> FrameFeatures:
+        """Run the visual tower once over every frame.
+
+        Args:
+            pixels: normalised (B, T, 3, H, W).
+
+        Returns:
+            embedding (B, T, E), not normalised, and tokens (B, T, N, D).
+        """
+        batch, frames = pixels.shape[:2]
+        flat = self.backbone.encode_frames(pixels.flatten(0, 1))
+        return FrameFeatures(
+            flat.embedding.unflatten(0, (batch, frames)), flat.tokens.unflatten(0, (batch, frames))
+        )
+
+    def encode_video(self, features: FrameFeatures) -> VideoEncoding:
+        """``v = normalize(mean_t f_t + W_o mean_k q_k)`` from frame features with leading (B, T)."""
+        pooled = features.embedding.float().mean(dim=1)
+        if self.msm is None or self.project is None:
+            return VideoEncoding(F.normalize(pooled, dim=-1))
+        tokens = features.tokens.to(self.project.weight.dtype)
+        separation = self.msm(tokens)
+        motion = separation.motion.mean(dim=(1, 2))
+        refined = motion
+        if self.mab is not None:
+            refined = self.mab(separation, self.backbone.patch_grid).mean(dim=1)
+        return VideoEncoding(
+            embedding=F.normalize(pooled + self.project(refined).float(), dim=-1),
+            separation=separation,
+            motion=motion,
+            refined=refined,
+            static=separation.static.mean(dim=1),
+        )
+
+    def forward(self, pixels: Tensor) -> VideoEncoding:
+        """Normalised clips (B, T, 3, H, W) -> :class:`VideoEncoding`."""
+        return self.encode_video(self.encode_frames(pixels))
+
+    # --- scores
+
+    def align_negatives(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """The negatives (C, E) that scores use: moved by the adapter, where there is one."""
+        return negative if self.adapter is None else self.adapter(positive, negative)
+
+    @torch.no_grad()
+    def score(
+        self, video: Tensor, positive: Tensor, negative: Tensor | None = None, bank: Tensor | None = None
+    ) -> Scores:
+        """Score video embeddings (B, E) against labels.
+
+        Args:
+            positive: (C, E) of unit length.
+            negative: (C, E); needed where :attr:`uses_negatives`.
+            bank: (P, E) other phrases; gives ``yes`` and ``unknown`` a meaning where negatives have none.
+        """
+        video, positive, scale = video.float(), positive.float(), self.log_scale.exp()
+        if self.uses_negatives:
+            if negative is None:
+                raise UsageError(
+                    f"{self.name} needs negative prompts, and these prompt embeddings have none."
+                )
+            return score_with_negatives(
+                video,
+                positive,
+                self.align_negatives(positive, negative.float()),
+                scale=scale,
+                negative_scale=self.log_negative_scale.exp(),
+                offset=self.offset,
+                beta=self.beta,
+            )
+        usable = positive[:0] if bank is None else usable_bank(bank.float(), positive)
+        return score_with_bank(video, positive, usable, scale=scale)
+
+    # --- files
+
+    def save(self, directory: str | Path, *, backbone: bool = True, half: bool = False) -> None:
+        """Write ``model.safetensors`` and ``config.yaml`` into ``directory``.
+
+        ``backbone=False`` leaves the backbone's weights out: they are then found by its name when loading.
+        ``half`` stores fp16.
+        """
+        if backbone and self.backbone.precision == "int8":
+            raise UsageError("A model in int8 has no weights to save; load it with precision='fp32'.")
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            name: (tensor.half() if half and tensor.is_floating_point() else tensor)
+            .detach()
+            .contiguous()
+            .cpu()
+            for name, tensor in self.state_dict().items()
+            if backbone or not name.startswith("backbone.")
+        }
+        config = {
+            "format": 1,
+            "zsar": __version__,
+            "backbone": self.backbone.spec,
+            "backbone_fingerprint": None if backbone else self.backbone.fingerprint(),
+            "architecture": self.backbone.model_cfg if backbone else None,
+            "preprocess": json.loads(json.dumps(asdict(self.backbone.preprocess))) if backbone else None,
+            "parts": asdict(self.parts),
+            "beta": self.beta,
+            **{key: value for key, value in asdict(self.record).items() if key != "name"},
+        }
+        with atomic_write(directory / "model.safetensors") as aside:
+            save_file(tensors, aside)
+            config["weights_crc32"] = checksum(aside)
+        with atomic_write(directory / "config.yaml") as aside:
+            Path(aside).write_text(
+                yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
+            )
+
+
+def load_model(
+    spec: str, *, device: str = "cpu", precision: str = "fp32", backbone: str | None = None
+) -> RecognizerModel:
+    """Load a bundled model by name, a directory that ``zsar train`` wrote, or any backbone as a plain CLIP.
+
+    Args:
+        backbone: where the weights are now that such a directory was trained on, if they have moved.
+
+    Raises:
+        UsageError: nothing is found under ``spec``, or what is found is damaged or does not fit together.
+    """
+    check_precision(precision)
+    if is_recognizer(spec):
+        directory = _directory(spec)
+        model = _load_directory(directory, device=device, precision=precision, base=backbone)
+        model.record.name = spec if spec in BUNDLED else str(directory)
+    elif backbone is not None:
+        raise UsageError(
+            f"--backbone names the weights that a run was trained on, and {spec} is no folder that zsar train "
+            "wrote; leave it out."
+        )
+    else:
+        model = RecognizerModel(load_backbone(spec, device=device, precision=precision))
+    return model.to(device).eval()
+
+
+def is_recognizer(spec: str) -> bool:
+    """Whether ``spec`` names a model of zsar's own, bundled or trained, and not a plain backbone."""
+    return (_directory(spec) / "config.yaml").is_file()
+
+
+def _directory(spec: str) -> Path:
+    return ASSETS / spec if spec in BUNDLED else existing(spec) or Path(spec)
+
+
+def _load_base(run: Path, said: Description, place: str | None, device: str) -> Backbone:
+    """The backbone that a run's modules were trained on, from where it was then or from ``place``; always the same one.
+
+    Raises:
+        UsageError: it is not there, or ``place`` holds other weights. Names the run and what it needs.
+    """
+    spec = said.backbone if place is None else moved(said.backbone, place)
+    try:
+        backbone = load_backbone(spec, device=device, precision="fp32")
+    except UsageError as error:
+        hint = "" if place else " If they lie elsewhere now, say where with --backbone PATH."
+        raise UsageError(
+            f"{run} holds only what was trained on top of {said.backbone}, and it cannot have these weights: "
+            f"{error}{hint}"
+        ) from error
+    if said.fingerprint is not None and backbone.fingerprint() != said.fingerprint:
+        raise UsageError(
+            f"{spec} holds other weights (fingerprint {backbone.fingerprint()}) than those that {run} was trained "
+            f"on ({said.backbone}, fingerprint {said.fingerprint}). Name these with --backbone PATH."
+        )
+    return backbone
+
+
+def _load_directory(
+    directory: Path, *, device: str, precision: str, base: str | None = None
+) -> RecognizerModel:
+    said = read_description(directory / "config.yaml")
+    weights = directory / "model.safetensors"
+    require_file(weights, "The weights")
+    if said.checksum is not None and checksum(weights) != said.checksum:
+        raise UsageError(
+            f"{weights} is not the file that its config.yaml tells of; copy the directory again."
+        )
+    if said.architecture is not None and base is not None:
+        raise UsageError(f"{directory} holds all of its weights; leave --backbone out.")
+    tensors = read_safetensors(weights)
+    if said.architecture is not None:
+        with for_weights(tensors, directory), offline():
+            backbone = Backbone.from_config(said.architecture, preprocess=said.preprocess, spec=said.backbone)
+        size = getattr(backbone.clip.visual, "image_size", backbone.preprocess.size)
+        if backbone.preprocess.size != ((size, size) if isinstance(size, int) else tuple(size)):
+            raise UsageError(
+                f"{directory / 'config.yaml'} names two sizes of pictures; copy the directory again."
+            )
+        expected = None
+    else:
+        backbone = _load_base(directory, said, base, device)
+        expected = {f"backbone.{name}" for name in backbone.state_dict()}
+    with for_weights(tensors, directory):
+        model = RecognizerModel(backbone, said.parts, Record(**said.remembered))
+    model.beta = said.beta
+    try:
+        missing, unexpected = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    except RuntimeError as error:
+        raise UsageError(f"The weights in {directory} do not fit its config.yaml: {brief(error)}") from error
+    missing = [name for name in missing if expected is None or name not in expected]
+    if missing or unexpected:
+        odd = (missing or unexpected)[0]
+        raise UsageError(
+            f"The weights in {directory} do not fit its config.yaml: {odd} is {'missing' if missing else 'unknown'}."
+        )
+    check_finite(model.state_dict(), weights)
+    backbone.set_precision(resolve_precision(precision, device, backbone), fine=said.parts.separation)
+    return model

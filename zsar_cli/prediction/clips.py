@@ -1,0 +1,226 @@
+"""Videos to answers: the one loop of ``zsar predict``, of ``--explain`` and of Python.
+
+Videos are decoded ahead in worker processes; whatever is ready goes through the model together.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from zsar_cli import checks
+from zsar_cli.errors import VideoError, memory_explained
+from zsar_cli.prediction.explain import Evidence, HeatMaps, label_evidence
+from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Prediction
+from zsar_cli.run_log import StageTimes
+from zsar_cli.video.images import IMAGE_RATE
+from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
+from zsar_cli.video.sampling import Sampling
+
+if TYPE_CHECKING:
+    from zsar_cli.features.cache import EncodedClip, FeatureCache
+    from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.text.embeddings import PromptEmbeddings
+
+Answer: TypeAlias = "tuple[Prediction | Failure, Evidence | None]"
+Keyed: TypeAlias = "tuple[str | None, Clip | EncodedClip]"  # a clip and its key in the cache
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How videos are shown to the model: ``views`` times ``crops`` clips each, their embeddings averaged.
+
+    Raises UsageError for a value that there is not.
+    """
+
+    frames: int | None = None  # a view; None: as many as the model was trained with
+    views: int = 1
+    crops: int = 1  # 1 (centre) or 3
+    decoder: str = "auto"
+    batch_size: int = 8  # videos that are scored together at most
+    fps: float = IMAGE_RATE  # of folders of frames, which do not tell
+
+    def __post_init__(self) -> None:
+        if self.frames is not None:
+            checks.whole("frames", self.frames, checks.FRAMES)
+        checks.whole("views", self.views, checks.VIEWS)
+        checks.choice("crops", self.crops, (1, 3))
+        checks.choice("decoder", self.decoder, checks.DECODERS)
+        checks.whole("batch_size", self.batch_size, checks.BATCH_SIZE)
+        checks.number("fps", self.fps, checks.FPS)
+
+
+def answer_videos(
+    model: RecognizerModel,
+    videos: Iterable[str],
+    text: PromptEmbeddings,
+    pool: DecodePool,
+    options: ClipOptions,
+    *,
+    cache: FeatureCache | None = None,
+    top_k: int = 5,
+    threshold: float | None = None,
+    evidence: bool = False,
+    stop: threading.Event | None = None,
+    times: StageTimes | None = None,
+) -> Iterator[Answer]:
+    """The result of each video, in input order, and its evidence where that is wanted.
+
+    Once ``stop`` is set, the videos that are already decoded together are finished and no others. With a cache, what
+    is in it does not go through the tower again; for evidence the frames themselves are decoded still.
+    """
+    from zsar_cli.features.cache import load_cached
+
+    options = replace(options, frames=options.frames or model.frames)
+    times = times or StageTimes()
+    sampling = Sampling(options.frames or model.frames, options.views)
+    requests = (
+        ClipRequest(path, sampling, model.preprocess, options.crops, options.decoder, image_rate=options.fps)
+        for path in videos
+    )
+    loaded = load_cached(pool, requests, cache, pixels=evidence)
+    view = options.crops // 2 if evidence else None  # the centre of the first view is shown
+    batches = ready_batches(loaded, options.batch_size, stop or threading.Event())
+    for batch in times.waiting("waiting for decoders", batches):
+        good = [(key, clip) for _, key, clip in batch if not isinstance(clip, VideoError)]
+        with times.measured("model"):
+            answers = iter(
+                answer_clips(model, good, text, cache=cache, top_k=top_k, view=view) if good else ()
+            )
+        for request, _, clip in batch:
+            if isinstance(clip, VideoError):
+                yield Failure(request.path, clip.kind, clip.message), None
+            else:
+                yield _answer(request.path, clip, *next(answers), threshold)
+
+
+def answer_clips(
+    model: RecognizerModel,
+    videos: Sequence[Keyed],
+    text: PromptEmbeddings,
+    *,
+    cache: FeatureCache | None = None,
+    top_k: int = 5,
+    view: int | None = None,
+) -> list[tuple[list[LabelScore], float, Evidence | None]]:
+    """For each video its best labels and ``unknown``; and, of the clip ``view``, the evidence."""
+    import torch
+
+    from zsar_cli.features.cache import map_features
+    from zsar_cli.model.alignment import average_views
+
+    heat = HeatMaps(model, view or 0)
+    embed = (lambda part, _: model.encode_video(part).embedding) if view is None else heat.embed
+    with torch.inference_mode(), memory_explained("use a smaller --batch-size, fewer --frames or --views"):
+        video = average_views(map_features(model, videos, embed, cache))
+        scores = model.score(video, text.positive, text.negative, text.bank)
+        best = scores.score.topk(min(top_k, len(text.labels)), dim=-1)
+        yes = scores.yes.gather(-1, best.indices).tolist()
+        rows = zip(best.indices.tolist(), best.values.tolist(), yes, scores.unknown.tolist(), strict=True)
+        found = []
+        for number, (columns, score, sure, unknown) in enumerate(rows):
+            labels = [LabelScore(text.labels[c], s, y) for c, s, y in zip(columns, score, sure, strict=True)]
+            pixels = videos[number][1].pixels if view is not None else None
+            seen = None
+            if pixels is not None and view is not None:
+                learned = model.msm is not None
+                behind = label_evidence(scores, number, columns, text.labels)
+                seen = Evidence(pixels[view], heat.of(number, pixels[view]), learned, behind, unknown)
+            found.append((labels, unknown, seen))
+    return found
+
+
+def examine(
+    model: RecognizerModel, clip: Clip, text: PromptEmbeddings, *, crops: int = 1, top_k: int = 5
+) -> Evidence:
+    """What the model sees in one clip, of which the centre crop of the first view is shown."""
+    ((_, _, evidence),) = answer_clips(model, [(None, clip)], text, top_k=top_k, view=crops // 2)
+    assert evidence is not None
+    return evidence
+
+
+def _answer(
+    path: str,
+    clip: Clip | EncodedClip,
+    found: list[LabelScore],
+    unknown: float,
+    evidence: Evidence | None,
+    threshold: float | None,
+) -> Answer:
+    if unknown != unknown:  # NaN: half precision overflowed somewhere
+        message = "the model's numbers overflowed on this video; use --precision fp32"
+        return Failure(path, "not_finite", message), None
+    answer = None
+    if threshold is not None:
+        answer = NONE_OF_THESE if unknown > threshold else found[0].label
+    found_in = Prediction(
+        video=path,
+        predictions=found,
+        unknown=unknown,
+        duration=clip.info.duration,
+        frames=int(clip.indices.size),
+        answer=answer,
+        warning=clip.warning,
+        assumed_fps=clip.info.fps if clip.info.assumed else None,
+    )
+    return found_in, evidence
+
+
+def ready_batches(results: Iterator[Any], size: int, stop: threading.Event) -> Iterator[list[Any]]:
+    """Lists of what is there already, ``size`` at most: nothing waits for a batch to fill up.
+
+    So the first record is out as soon as the first video is decoded, and batches grow where the model is what
+    takes the time. Ends early once ``stop`` is set.
+    """
+    waiting: queue.Queue[Any] = queue.Queue(maxsize=size)
+    given_up = threading.Event()
+    end = object()
+    errors: list[BaseException] = []
+
+    def put(item: Any) -> None:
+        while not given_up.is_set():
+            try:
+                return waiting.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+
+    def collect() -> None:
+        try:
+            for result in results:
+                put(result)
+                if given_up.is_set():
+                    return
+        except BaseException as error:
+            errors.append(error)
+        put(end)
+
+    threading.Thread(target=collect, daemon=True, name="zsar-collect").start()
+    try:
+        while True:
+            batch = [_next(waiting, stop, end)]
+            while len(batch) < size and batch[-1] is not end and not waiting.empty():
+                batch.append(waiting.get())
+            ended = batch[-1] is end
+            if ended:
+                batch.pop()
+            if batch:
+                yield batch
+            if ended:
+                break
+        if errors:
+            raise errors[0]
+    finally:
+        given_up.set()
+
+
+def _next(waiting: queue.Queue[Any], stop: threading.Event, end: object) -> Any:
+    # In short waits: a signal's handler runs in this thread, and what it asks for must not wait for a decoder
+    while not stop.is_set():
+        try:
+            return waiting.get(timeout=0.2)
+        except queue.Empty:
+            continue
+    return end

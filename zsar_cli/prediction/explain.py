@@ -1,0 +1,98 @@
+"""Where it happens: what a model saw in one video, for a picture of it. Draws nothing itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zsar_cli.model.alignment import Scores
+    from zsar_cli.model.backbone import FrameFeatures
+    from zsar_cli.model.zsar import RecognizerModel
+
+
+@dataclass(frozen=True)
+class LabelEvidence:
+    """One label: its part of the answer, and the similarities behind it."""
+
+    label: str
+    score: float
+    yes: float
+    similarity: float  # cosine with the positive prompts
+    opposed: float | None  # cosine with the negative prompts, where the model uses them
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a model saw in a clip, and what it made of it."""
+
+    frames: np.ndarray  # (T, h, w, 3) uint8, as the model sees them
+    heat: np.ndarray  # (T, rows, columns)
+    learned: bool  # heat is the length of MSM's motion tokens; if not, how much patch tokens change
+    labels: list[LabelEvidence]  # best first
+    unknown: float
+
+
+class HeatMaps:
+    """Keeps one view's heat map (T, N) of each video while the features of a batch of videos pass by.
+
+    Give :meth:`embed` to :func:`zsar_cli.features.cache.map_features`.
+    """
+
+    def __init__(self, model: RecognizerModel, view: int) -> None:
+        self.model = model
+        self.view = view
+        self.maps: dict[int, Tensor] = {}  # by the video's number
+        self._seen: Counter[int] = Counter()  # views of each video so far
+
+    def embed(self, features: FrameFeatures, of_video: Sequence[int]) -> Tensor:
+        """The embeddings (n, E) of clips, which are of these videos."""
+        encoding = self.model.encode_video(features)
+        for clip, video in enumerate(of_video):
+            if self._seen[video] == self.view:
+                if encoding.motion_map is not None:
+                    self.maps[video] = encoding.motion_map[clip]
+                elif features.tokens.shape[-1]:  # a cache keeps none for a model that does not look at motion
+                    self.maps[video] = token_change(features.tokens[clip])
+            self._seen[video] += 1
+        return encoding.embedding
+
+    def of(self, video: int, frames: np.ndarray) -> np.ndarray:
+        """The heat map (T, rows, columns) of a video whose ``frames`` (T, h, w, 3) are on show."""
+        if video not in self.maps:
+            import torch
+
+            from zsar_cli.features.cache import encode_pixels
+
+            features = encode_pixels(self.model, torch.from_numpy(np.ascontiguousarray(frames[None])))
+            self.maps[video] = token_change(features.tokens[0])
+        heat = self.maps[video].float().cpu().numpy()
+        return heat.reshape(len(heat), *self.model.backbone.patch_grid)
+
+
+def token_change(tokens: Tensor) -> Tensor:
+    """How far each patch token (T, N, D) is from its mean over time (T, N): what a model without MSM can show."""
+    tokens = tokens.float()
+    return (tokens - tokens.mean(dim=0)).norm(dim=-1) / tokens.norm(dim=-1).mean()
+
+
+def label_evidence(
+    scores: Scores, row: int, columns: Sequence[int], labels: Sequence[str]
+) -> list[LabelEvidence]:
+    """What stands behind these labels of one video of a batch."""
+    return [
+        LabelEvidence(
+            labels[c],
+            float(scores.score[row, c]),
+            float(scores.yes[row, c]),
+            float(scores.similarity[row, c]),
+            None if scores.opposed is None else float(scores.opposed[row, c]),
+        )
+        for c in columns
+    ]

@@ -1,0 +1,134 @@
+"""Which videos an argument stands for: a file, a directory, a pattern, or a list on standard input."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from collections.abc import Iterable, Iterator
+from glob import has_magic
+from typing import IO
+
+from zsar_cli.errors import UsageError
+from zsar_cli.text.encodings import MARKS, encoding_of
+from zsar_cli.video.find import local_path, matches, videos_below, why_unread
+
+_LINE_END = re.compile(rb"[\r\n]")
+
+
+def find_videos(
+    inputs: Iterable[str], stdin: IO[bytes] | None = None, *, null: bool = False
+) -> Iterator[str]:
+    """The videos that ``inputs`` stand for, lazily and in order; a path that came before does not come again.
+
+    An input is a file, a directory (searched with its subdirectories as :func:`zsar_cli.video.find.videos_below`
+    does), a pattern such as ``clips/**/*.mp4``, or ``-``: a list on ``stdin`` with one path a line, or ended by NUL
+    with ``null``. In a list, a path is taken literally. A ``file://`` address is the file's path. Whatever does not
+    exist or cannot be read is passed on, for its record to say so.
+
+    Raises:
+        UsageError: a named directory without videos, a pattern that matches nothing, or a list that is none.
+    """
+    seen: set[str] = set()
+    for given in inputs:
+        if given == "-":
+            if stdin is None:
+                raise UsageError("'-' reads a list of videos from standard input, and there is none.")
+            found: Iterable[str] = (p for line in _entries(stdin, null) for p in _expand(line, listed=True))
+        else:
+            found = _expand(given, listed=False)
+        for path in found:
+            key = same_input(path)
+            if key not in seen:
+                seen.add(key)
+                yield path
+
+
+def same_input(path: str) -> str:
+    """Equal for two spellings of one path, as ``./a.mp4`` and ``a.mp4``; links and ``..`` are left alone."""
+    return path if ".." in path else os.path.normpath(path)
+
+
+def _expand(given: str, *, listed: bool) -> Iterator[str]:
+    given = local_path(given)
+    if os.path.isdir(given):
+        found = videos_below(given)
+    elif not listed and has_magic(given) and not os.path.lexists(given) and why_unread(given) is None:
+        found = (
+            path
+            for match in _matches(given)
+            for path in (videos_below(match) if os.path.isdir(match) else (match,))
+        )
+    else:
+        yield given
+        return
+    empty = True
+    for path in found:
+        empty = False
+        yield path
+    if empty and not listed:
+        raise UsageError(
+            f"No videos in {given}; files count as videos by their ending, such as .mp4 or .mkv."
+        )
+    if empty:
+        yield given
+
+
+def _matches(pattern: str) -> list[str]:
+    found = matches(pattern)
+    if not found:
+        raise UsageError(f"Nothing matches {pattern!r}; check the pattern.")
+    return found
+
+
+def _entries(stream: IO[bytes], null: bool) -> Iterator[str]:
+    """Paths as soon as each is complete; bytes that are not UTF-8 survive.
+
+    Raises:
+        UsageError: what comes is no list of paths.
+    """
+    rest = b""
+    for chunk in _pieces(stream, null):
+        *complete, rest = (rest + chunk).split(b"\0") if null else _LINE_END.split(rest + chunk)
+        for entry in complete:
+            yield from _entry(entry, null)
+    yield from _entry(rest, null)
+
+
+def _pieces(stream: IO[bytes], null: bool) -> Iterator[bytes]:
+    """The list as UTF-8, or as the bytes it has; PowerShell writes UTF-16."""
+    # Unbuffered: a thread that waits inside a buffered reader's lock would stop the interpreter from ending
+    source = getattr(stream, "raw", stream)
+    chunk = source.read(65536)
+    while (
+        len(chunk) < 4 and any(mark.startswith(chunk) for mark, _ in MARKS) and (more := source.read(65536))
+    ):
+        chunk += more
+    name, length = ("utf-8", 0) if null else encoding_of(chunk)
+    decoder = codecs.getincrementaldecoder(name)() if name != "utf-8" else None
+    chunk = chunk[length:]
+    while chunk:
+        if decoder is not None:
+            try:
+                chunk = decoder.decode(chunk).encode("utf-8", "surrogatepass")
+            except UnicodeDecodeError as error:
+                raise UsageError(
+                    f"The list on standard input does not stay {name[:6].upper()} text."
+                ) from error
+        if (b"\0\0\0" if null else b"\0") in chunk:
+            raise UsageError(
+                "Standard input is no list of paths, one a line. To read a video, name its file; a list that "
+                "find -print0 wrote needs --null."
+            )
+        yield chunk
+        chunk = source.read(65536)
+
+
+def _entry(entry: bytes, null: bool) -> Iterator[str]:
+    if not null:
+        entry = entry.removeprefix(codecs.BOM_UTF8)
+        bare = entry.strip()
+        if len(bare) > 2 and bare[:1] == bare[-1:] == b'"' and not os.path.lexists(entry):
+            entry = bare[1:-1]  # as Windows copies a path
+    if entry.strip():
+        yield os.fsdecode(entry)

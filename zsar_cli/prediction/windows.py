@@ -1,0 +1,337 @@
+"""When it happens: sliding windows over long video, the engine behind ``zsar predict --window``.
+
+A video is decoded once and each of its frames goes through the visual tower once; windows share them. Every
+moment is answered by the surest of the windows that cover it, the one with the lowest ``unknown``: a window that
+straddles two actions is rarely that, so segments end where actions do (the mean of the windows' embeddings blurred
+every boundary by half a window). The price: an action before nothing may seem to last up to a window longer.
+Neighbouring stretches with the same answer become one segment.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli import checks
+from zsar_cli.errors import UsageError, VideoError, memory_explained
+from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore
+from zsar_cli.run_log import StageTimes
+from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, spans
+from zsar_cli.video.images import IMAGE_RATE
+from zsar_cli.video.pool import DecodePool
+from zsar_cli.video.times import VideoInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zsar_cli.model.backbone import FrameFeatures
+    from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.text.embeddings import PromptEmbeddings
+
+WINDOWS_AT_ONCE = 16  # through the motion modules together
+SCORED_AT_ONCE = 1024
+MOST_WINDOWS = 250_000  # of one video: what they say is kept to its end; at the default stride, 138 hours
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """Windows of ``window`` s that start ``stride`` s apart, each shown to the model as ``frames`` frames.
+
+    ``threshold``: where ``unknown`` exceeds it, the answer is "none of these". ``fps``: of folders of frames.
+    """
+
+    window: float = 4.0
+    stride: float = 2.0
+    frames: int = 8
+    top_k: int = 5
+    threshold: float = 0.5
+    decoder: str = "auto"
+    fps: float = IMAGE_RATE
+
+    def __post_init__(self) -> None:
+        checks.number("window", self.window, checks.WINDOW)
+        checks.number("stride", self.stride, checks.WINDOW)
+        checks.whole("frames", self.frames, checks.FRAMES)
+        checks.whole("top_k", self.top_k, checks.TOP_K)
+        checks.number("threshold", self.threshold, checks.SHARE)
+        checks.choice("decoder", self.decoder, checks.DECODERS)
+        checks.number("fps", self.fps, checks.FPS)
+        if not 0 < self.stride <= self.window:
+            raise UsageError(
+                f"A stride of {self.stride:g} s over windows of {self.window:g} s leaves gaps or never moves on; "
+                "choose a stride above 0 and at most as long as a window."
+            )
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a video with one answer."""
+
+    start: float  # s, on the clock of the video's file (docs/videos.md)
+    end: float  # s
+    answer: str  # a label, or "none of these"
+    predictions: list[LabelScore]  # best first; means over the stretch
+    unknown: float
+
+    def to_record(self) -> dict[str, Any]:
+        """As it stands in the JSON record."""
+        return {
+            "start": round(self.start, 3),
+            "end": round(self.end, 3),
+            "answer": self.answer,
+            "predictions": [found.to_record() for found in self.predictions],
+            "unknown": round(self.unknown, 6),
+        }
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What happens in a video, and when: segments from its start to its end, without gaps."""
+
+    video: str
+    segments: list[Segment]
+    duration: float  # s
+    frames: int  # frames the model saw
+    warning: str | None = None
+    assumed_fps: float | None = (
+        None  # of a folder of frames: all times rest on it, and on nothing in the files
+    )
+
+    def to_record(self) -> dict[str, Any]:
+        """The record of the command line."""
+        record: dict[str, Any] = {
+            "video": self.video,
+            "segments": [segment.to_record() for segment in self.segments],
+            "duration": round(self.duration, 3),
+            "frames": self.frames,
+        }
+        extra = {"assumed_fps": self.assumed_fps, "warning": self.warning}
+        return record | {key: value for key, value in extra.items() if value is not None}
+
+
+def run_windows(
+    model: RecognizerModel,
+    videos: Iterable[str],
+    text: PromptEmbeddings,
+    pool: DecodePool,
+    options: WindowOptions,
+    *,
+    stop: threading.Event | None = None,
+    report: Callable[[float], None] = lambda seconds: None,
+    times: StageTimes | None = None,
+) -> Iterator[Timeline | Failure]:
+    """A timeline for each video, in order; one that cannot be read gives a Failure.
+
+    Once ``stop`` is set, nothing more is yielded. ``report`` is told how many more seconds of video are done.
+    """
+    stop, times = stop or threading.Event(), times or StageTimes()
+    paths: list[str] = []
+
+    def requests() -> Iterator[GridRequest]:
+        for path in videos:
+            paths.append(path)
+            yield GridRequest(
+                path,
+                options.window,
+                options.frames,
+                model.preprocess,
+                options.decoder,
+                image_rate=options.fps,
+            )
+
+    for number, chunks in enumerate(pool.stream(requests(), load_grid, stop)):
+        path = paths[number]
+        slider = _Slider(model, options)
+        warning = None
+        try:
+            for chunk in times.waiting("waiting for decoders", chunks):
+                if stop.is_set():
+                    return
+                with times.measured("model"), memory_explained("use fewer --frames, a longer --stride"):
+                    report(slider.take(chunk))
+                if len(slider.spans) > MOST_WINDOWS:
+                    raise VideoError(
+                        "too_long", f"these are more than {MOST_WINDOWS:,} windows; make --stride longer"
+                    )
+            if stop.is_set():
+                return
+        except VideoError as error:
+            if not slider.shown:
+                yield Failure(path, error.kind, error.message)
+                continue
+            # What was found in an hour of video is not thrown away because its end is damaged
+            warning = f"only the first {slider.duration:.1f} s could be read: {error.message}"
+        slider.finish(whole=warning is None)
+        yield _timeline(path, slider, text, options, warning)
+
+
+@dataclass
+class _Slider:
+    """Takes a video's frames as they come and keeps the features that windows still need."""
+
+    model: RecognizerModel
+    options: WindowOptions
+    embeddings: list[Tensor] = field(default_factory=list)  # of each span of windows, (E,)
+    spans: list[Span] = field(default_factory=list)
+    number: int = 0  # of the next window
+    step: float = 0.0
+    duration: float = 0.0  # s so far
+    info: VideoInfo = field(default_factory=lambda: VideoInfo(0.0, 0, 0, 0, 1.0))  # by the file's index
+    frames: int = 0
+    warning: str | None = None
+    shown: list[tuple[int, FrameFeatures]] = field(
+        default_factory=list
+    )  # (first tick, features of one frame)
+
+    def take(self, chunk: GridChunk) -> float:
+        """Encode the frames of a chunk and the windows they complete; returns the seconds that were added."""
+        features = self._encode(chunk)
+        self.step, self.warning = chunk.step, chunk.warning
+        self.frames += len(chunk.ticks)
+        before, self.duration = self.duration, (int(chunk.ticks[-1]) + 1) * chunk.step
+        self.info = chunk.info
+        self.shown += [(int(tick), features[i]) for i, tick in enumerate(chunk.ticks)]
+        self._slide(int(chunk.ticks[-1]) + 1)
+        return self.duration - before
+
+    def finish(self, whole: bool) -> None:
+        """The windows that only the video's end completes. ``whole``: it was read to its end."""
+        if whole and self.info.duration > 0:
+            self.duration = self.info.duration
+        self._slide(round(self.duration / self.step))
+        last = last_span(
+            self.spans[-1] if self.spans else None, self.duration, self.options.frames, self.step
+        )
+        self._embed([last] if last else [])
+
+    @property
+    def _stride(self) -> float:
+        """In ticks; windows start on ticks. A video shorter than a window is one window; its stride shrinks along."""
+        return min(max(self.options.stride / self.step, 1.0), float(self.options.frames))
+
+    def _slide(self, end: int) -> None:
+        """Every window whose ticks lie before ``end``."""
+        frames = self.options.frames
+        ready: list[Span] = []
+        for number, span in spans([tick for tick, _ in self.shown], self.number, end, frames, self._stride):
+            ready.append(span)
+            self.number = number
+        self._embed(ready)
+        # The last window ends with the video: it may reach back a window from here
+        keep = min(round(self.number * self._stride), end - frames)
+        gone = bisect_right([tick for tick, _ in self.shown], keep) - 1
+        del self.shown[: max(gone, 0)]
+
+    def _embed(self, some: list[Span]) -> None:
+        import torch
+
+        for first in range(0, len(some), WINDOWS_AT_ONCE):
+            part = some[first : first + WINDOWS_AT_ONCE]
+            windows = [self._window(span.start) for span in part]
+            stacked = type(windows[0])(
+                torch.stack([w.embedding for w in windows]), torch.stack([w.tokens for w in windows])
+            )
+            with torch.inference_mode():
+                self.embeddings += list(self.model.encode_video(stacked).embedding)
+        self.spans += some
+
+    def _window(self, start: int) -> FrameFeatures:
+        """The features (T, ...) of the frames that are on show at the window's ticks."""
+        import torch
+
+        seen, place = [], 0
+        for tick in range(start, start + self.options.frames):
+            while place + 1 < len(self.shown) and self.shown[place + 1][0] <= tick:
+                place += 1
+            seen.append(self.shown[place][1])
+        kind = type(seen[0])
+        return kind(torch.stack([f.embedding for f in seen]), torch.stack([f.tokens for f in seen]))
+
+    def _encode(self, chunk: GridChunk) -> list[FrameFeatures]:
+        """The visual tower, once over each frame."""
+        import torch
+
+        from zsar_cli.video.transforms import normalise
+
+        backbone = self.model.backbone
+        pixels = torch.from_numpy(chunk.pixels).to(backbone.device)
+        with torch.inference_mode():
+            found = backbone.encode_frames(normalise(pixels, self.model.preprocess, backbone.dtype))
+        kind = type(found)
+        return [kind(e, t) for e, t in zip(found.embedding, found.tokens, strict=True)]
+
+
+def _timeline(
+    path: str, slider: _Slider, text: PromptEmbeddings, options: WindowOptions, warning: str | None
+) -> Timeline | Failure:
+    import torch
+
+    score, yes, unknown = [], [], []
+    for some in torch.stack(slider.embeddings).split(SCORED_AT_ONCE):
+        found = slider.model.score(some, text.positive, text.negative, text.bank)
+        score.append(found.score.cpu())
+        yes.append(found.yes.cpu())
+        unknown.append(found.unknown.cpu())
+    windows = _Scores(torch.cat(score), torch.cat(yes), torch.cat(unknown))
+    if not torch.isfinite(windows.unknown).all():
+        return Failure(
+            path, "not_finite", "the model's numbers overflowed on this video; use --precision fp32"
+        )
+    parts, doubt = cells(slider.spans), windows.unknown.tolist()
+    surest = [min(covering, key=lambda window: doubt[window]) for _, _, covering in parts]
+    table = _Scores(windows.score[surest], windows.yes[surest], windows.unknown[surest])
+    times = [min(first * slider.step, slider.duration) for first, _, _ in parts] + [slider.duration]
+    info = slider.info
+    segments = _merge(table, [info.start + time for time in times], text.labels, options)
+    return Timeline(
+        video=path,
+        segments=segments,
+        duration=slider.duration,
+        frames=slider.frames,
+        warning=warning or slider.warning,
+        assumed_fps=info.fps if info.assumed else None,
+    )
+
+
+@dataclass
+class _Scores:
+    """Of S stretches of time."""
+
+    score: Tensor  # (S, C)
+    yes: Tensor  # (S, C)
+    unknown: Tensor  # (S,)
+
+
+def _merge(table: _Scores, times: list[float], labels: list[str], options: WindowOptions) -> list[Segment]:
+    """Stretch s lasts from ``times[s]`` to ``times[s + 1]``; neighbours with one answer become a segment."""
+    best = table.score.argmax(dim=-1).tolist()
+    answers = [
+        NONE_OF_THESE if unknown > options.threshold else labels[column]
+        for column, unknown in zip(best, table.unknown.tolist(), strict=True)
+    ]
+    segments = []
+    first = 0
+    for place in range(1, len(answers) + 1):
+        if place < len(answers) and answers[place] == answers[first]:
+            continue
+        segments.append(_segment(table, times, labels, options.top_k, first, place, answers[first]))
+        first = place
+    return segments
+
+
+def _segment(
+    table: _Scores, times: list[float], labels: list[str], top_k: int, first: int, end: int, answer: str
+) -> Segment:
+    import torch
+
+    weight = torch.tensor([max(times[i + 1] - times[i], 1e-6) for i in range(first, end)])
+    weight = (weight / weight.sum())[:, None]
+    score = (weight * table.score[first:end]).sum(dim=0)
+    yes = (weight * table.yes[first:end]).sum(dim=0)
+    best = score.topk(min(top_k, len(labels))).indices.tolist()
+    found = [LabelScore(labels[c], float(score[c]), float(yes[c])) for c in best]
+    unknown = float((weight[:, 0] * table.unknown[first:end]).sum())
+    return Segment(times[first], times[end], answer, found, unknown)

@@ -1,0 +1,203 @@
+"""Classes out of JSON and YAML: lists and maps, from or to numbers, or a part of something larger."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zsar_cli import yaml_files
+from zsar_cli.errors import UsageError
+from zsar_cli.text import tables
+from zsar_cli.text.encodings import lines_of
+
+# Keys that hold the classes inside something larger, and those of one class's record
+_HOLDERS = (
+    *("id2label", "label2id", "names", "class_names", "classes", "categories", "labels", "class_to_idx"),
+    *("idx_to_class", "label_map", "labelmap"),
+)
+_RECORD_NAMES = (
+    "name",
+    "label",
+    "class_name",
+    "class",
+    "display_name",
+    "title",
+    "action",
+    "category",
+    "value",
+)
+_RECORD_NUMBERS = ("id", "index", "class_id", "label_id", "number", "value", "label", "class")
+_NUMBER = re.compile(r"[+-]?\d*\.?\d+([eE][+-]?\d+)?")
+_RECORD_PHRASES = ("descriptions", "description", "phrases", "prompts")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A class as its file has it, not cleaned yet."""
+
+    name: str
+    phrases: tuple[str, ...]
+    where: str
+    number: int | None = None
+
+
+def json_or_lines(text: str, path: Path) -> Any:
+    """A JSON document, or one a line."""
+    lines = [line for line in lines_of(text) if line.strip()]
+    if len(lines) > 1 and all(
+        line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines
+    ):
+        return [yaml_files.read_json(line, path) for line in lines]
+    return yaml_files.read_json(text, path)
+
+
+def entries_of(content: Any, path: Path) -> list[Entry]:
+    """Entries of a list of labels, or of a map from label to description(s), from or to numbers."""
+    if content is None:
+        return []
+    if isinstance(content, list):
+        return _of_list(content, path)
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds neither a list of labels nor a map of label to description.")
+    if (inner := _held(content)) is not None:
+        return entries_of(inner, path)
+    return _of_map(content, path)
+
+
+def _held(content: dict[str, Any]) -> Any:
+    """The list or map of classes inside something larger; None where this map is one itself."""
+    known = {key.casefold(): value for key, value in content.items()}
+    for key in _HOLDERS:
+        if isinstance(known.get(key), (list, dict)) and known[key]:
+            return known[key]
+    if any(isinstance(value, dict) for value in content.values()) and not _all_records(content.values()):
+        for value in content.values():
+            if isinstance(value, dict) and (found := _held(value)) is not None:
+                return found
+    return None
+
+
+def _all_records(values: Iterable[Any]) -> bool:
+    return all(map(_is_record, values))
+
+
+def _of_map(content: dict[str, Any], path: Path) -> list[Entry]:
+    values = list(content.values())
+    keyed = all(map(tables.is_integer, content))
+    if keyed and values and _all_records(values):
+        return _of_list([{"id": key, **value} for key, value in content.items()], path)
+    numbers = bool(values) and all(map(_is_number, values))
+    if numbers and keyed:
+        counted = sorted(map(int, values))
+        keyed = counted not in (list(range(len(values))), list(range(1, len(values) + 1)))
+    if numbers and not keyed:
+        return by_number([_numbered_entry(name, value, path) for name, value in content.items()])
+    if keyed and all(isinstance(value, str) for value in values):
+        pairs = [(key, *value.partition(": ")) for key, value in content.items()]
+        entries = [_numbered_entry(name, key, path, text) for key, name, _, text in pairs]
+        return by_number(entries)
+    mixed = next((v for v in values if isinstance(v, str) and _NUMBER.fullmatch(v)), None)
+    if mixed is not None:
+        raise UsageError(
+            f"{path}: some labels have a number ({mixed}), which is no description; give all their places, or none."
+        )
+    if values and all(isinstance(value, dict) for value in values):
+        return by_number([_of_inner(name, value, path) for name, value in content.items()])
+    found = []
+    for label, value in content.items():
+        texts = value if isinstance(value, list) else [] if value is None else [value]
+        found.append(Entry(label, tuple(_text(item, path) for item in texts), f"{path}, {label!r}"))
+    return found
+
+
+def _of_inner(name: str, record: dict[str, Any], path: Path) -> Entry:
+    """``run: {id: 0}`` or ``run: {description: ...}``."""
+    number = next((record[key] for key in _RECORD_NUMBERS if _is_number(record.get(key))), None)
+    phrases: Any = next((record[key] for key in (*_RECORD_PHRASES, "label") if record.get(key)), [])
+    if number is not None and phrases == number:
+        phrases = []
+    if number is None and not phrases:
+        _text(record, path)  # says that it is none
+    texts = phrases if isinstance(phrases, list) else [phrases]
+    return Entry(
+        name,
+        tuple(_text(item, path) for item in texts),
+        f"{path}, {name!r}",
+        None if number is None else int(number),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, str) and tables.is_integer(value)
+
+
+def _numbered_entry(name: str, number: str, path: Path, text: str = "") -> Entry:
+    phrases = (text,) if text.strip() else ()
+    return Entry(without_brackets(name), phrases, f"{path}, {name!r}", int(number))
+
+
+def _of_list(content: list[Any], path: Path) -> list[Entry]:
+    if content and all(isinstance(item, dict) for item in content):
+        if all(len(item) == 1 and not {*item} & {*_RECORD_NAMES, *_RECORD_NUMBERS} for item in content):
+            return _of_map({key: value for item in content for key, value in item.items()}, path)
+        return by_number([_of_record(item, i, path) for i, item in enumerate(content, start=1)])
+    pairs = [item for item in content if isinstance(item, list) and len(item) == 2]
+    if content and len(pairs) == len(content):
+        for name, number in ((0, 1), (1, 0)):
+            if all(_is_number(p[number]) for p in pairs):
+                return by_number([_numbered_entry(_text(p[name], path), p[number], path) for p in pairs])
+    return [Entry(_text(item, path), (), f"{path}, entry {i}") for i, item in enumerate(content, start=1)]
+
+
+def _of_record(record: dict[str, Any], place: int, path: Path) -> Entry:
+    names = [record[key] for key in _RECORD_NAMES if record.get(key) is not None]
+    if not names:
+        raise UsageError(f"{path}, entry {place}: a class needs a name.")
+    name = next((name for name in names if isinstance(name, str) and not tables.is_integer(name)), names[0])
+    number = next((record[key] for key in _RECORD_NUMBERS if record.get(key) not in (None, name)), None)
+    phrases: Any = next((record[key] for key in _RECORD_PHRASES if record.get(key) is not None), [])
+    return Entry(
+        _text(name, path),
+        tuple(_text(item, path) for item in (phrases if isinstance(phrases, list) else [phrases])),
+        f"{path}, entry {place}",
+        int(number) if number is not None and _is_number(number) else None,
+    )
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(value.get(key), str) for key in _RECORD_NAMES)
+
+
+def _text(value: Any, path: Path) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{path}: labels and descriptions are texts, and {str(value)[:60]!r} is none.")
+    return value
+
+
+def entries_of_text_proto(text: str, path: Path) -> list[Entry]:
+    """TensorFlow's label maps: ``item { id: 1 name: 'run' }``."""
+    entries: list[Entry] = []
+    for block in re.findall(r"\{([^{}]*)\}", text):
+        fields = dict(re.findall(r"(\w+)\s*:\s*(\"[^\"]*\"|'[^']*'|\S+)", block))
+        name = fields.get("display_name") or fields.get("name")
+        number = fields.get("id") or fields.get("label_id")
+        if name is None:
+            raise UsageError(f"{path}, entry {len(entries) + 1}: a class needs a name.")
+        name = name.strip("\"'")
+        integer = int(number) if number is not None and tables.is_integer(number) else None
+        entries.append(Entry(name, (), f"{path}, {name!r}", integer))
+    return by_number(entries)
+
+
+def by_number(entries: list[Entry]) -> list[Entry]:
+    if any(entry.number is None for entry in entries):
+        return entries
+    return sorted(entries, key=lambda entry: entry.number or 0)
+
+
+def without_brackets(name: str) -> str:
+    """Something-Something writes "Moving [something] up"."""
+    return re.sub(r"\[([^\[\]]*)\]", r"\1", name)

@@ -1,0 +1,365 @@
+"""Prompts: templates and labels to text, text to embeddings, and the file that keeps embeddings.
+
+Nothing here imports torch before embeddings are made or read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from zsar_cli import yaml_files
+from zsar_cli.errors import UsageError
+from zsar_cli.files import ASSETS, atomic_write, existing, read_text
+from zsar_cli.text.cache import TextCache
+from zsar_cli.text.labels import Labels, clean_names, load_labels
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from zsar_cli.model.zsar import RecognizerModel
+
+__all__ = [
+    "Labels",
+    "PromptEmbeddings",
+    "Templates",
+    "TextCache",
+    "builtin_templates",
+    "default_templates",
+    "embed_labels",
+    "embed_prompts",
+    "load_labels",
+    "load_templates",
+    "phrase_bank",
+]
+
+logger = logging.getLogger(__name__)
+DEFAULT_TEMPLATES = "video"
+FORMAT = "1"
+AT_ONCE = 128  # texts between two reports of progress and two writes to the cache
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Prompt templates: in each, ``{}`` is where the label goes."""
+
+    name: str
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits of the templates' texts; the name does not count."""
+        return hashlib.sha256(json.dumps([self.positive, self.negative]).encode()).hexdigest()[:12]
+
+
+def builtin_templates() -> list[str]:
+    """The names of the templates that ship with the package."""
+    return sorted(path.stem for path in _template_directory().glob("*.yaml"))
+
+
+def load_templates(name_or_path: str | Path) -> Templates:
+    """Read templates by the name of a shipped file ("default" is ``video``) or by path.
+
+    Raises:
+        UsageError: no such templates; or naming file and line, what is wrong with them.
+    """
+    name = DEFAULT_TEMPLATES if name_or_path == "default" else str(name_or_path)
+    known = builtin_templates()
+    path = _template_directory() / f"{name}.yaml" if name in known else existing(name)
+    if path is None:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
+        raise UsageError(f"{name[:200]} is neither a file of templates nor the name of shipped ones; {hint}")
+    return _parse_templates(read_text(path, limit=1_000_000), path)
+
+
+def _template_directory() -> Path:
+    inside = ASSETS.parent / "prompt_templates"  # where the wheel has them
+    return inside if inside.is_dir() else inside.parent.parent / "prompt_templates"
+
+
+def _parse_templates(text: str, path: Path) -> Templates:
+    from zsar_cli.schemas import TemplateFile, check
+
+    root = yaml_files.compose(text, path)
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"{path}: templates have the keys name, positive and negative.")
+    content = yaml_files.content(root, path)
+    found = check(TemplateFile, content, str(path), yaml_files.line_in(root))
+    return Templates(**found.model_dump())
+
+
+@cache
+def phrase_bank() -> tuple[str, ...]:
+    """Some 150 phrases for actions and for scenes without any; what a video is compared with besides the labels."""
+    text = (ASSETS / "phrase_bank.txt").read_text(encoding="utf-8")
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+@dataclass
+class PromptEmbeddings:
+    """What the scores of C labels need of text; each embedding is float32 of unit length."""
+
+    labels: list[str]
+    positive: Tensor  # (C, E)
+    negative: Tensor | None = None  # (C, E)
+    bank: Tensor | None = None  # (P, E) other phrases, for models whose negatives mean nothing yet
+    model: str = ""
+    model_fingerprint: str = ""
+    templates: str = ""
+    templates_hash: str = ""
+
+    def save(self, path: str | Path) -> None:
+        """Write safetensors: the embeddings, and the rest as metadata. UsageError if it cannot be."""
+        from safetensors.torch import save_file
+
+        known = {"positive": self.positive, "negative": self.negative, "bank": self.bank}
+        tensors = {name: tensor for name, tensor in known.items() if tensor is not None}
+        metadata = {
+            "zsar_prompt_embeddings": FORMAT,
+            "labels": json.dumps(self.labels, ensure_ascii=False),
+            "model": self.model,
+            "model_fingerprint": self.model_fingerprint,
+            "templates": self.templates,
+            "templates_hash": self.templates_hash,
+        }
+        plain = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata["checksum"] = _checksum(plain, metadata)
+        with atomic_write(path) as aside:
+            save_file(plain, aside, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> PromptEmbeddings:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UsageError: it is missing, damaged, or something else.
+        """
+        import torch
+        from safetensors import safe_open
+
+        if not Path(path).is_file():
+            raise UsageError(
+                f"There is no file of prompt embeddings {path}; make one with `zsar embed-prompts`."
+            )
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except Exception as error:  # safetensors raises kinds of its own
+            raise UsageError(
+                f"{path} is no whole safetensors file; make it again with `zsar embed-prompts`."
+            ) from error
+        if metadata.get("zsar_prompt_embeddings") != FORMAT:
+            raise UsageError(
+                f"{path} was not written by `zsar embed-prompts` of this version; make it again."
+            )
+        if metadata.get("checksum") not in (None, _checksum(tensors, metadata)):
+            raise UsageError(f"{path} is damaged; make it again with `zsar embed-prompts`.")
+        try:
+            labels = json.loads(metadata["labels"])
+            positive, negative, bank = (
+                tensors["positive"].float(),
+                tensors.get("negative"),
+                tensors.get("bank"),
+            )
+        except (KeyError, ValueError, RecursionError) as error:
+            raise UsageError(f"{path} is damaged; make it again with `zsar embed-prompts`.") from error
+        negative, bank = (None if t is None else t.float() for t in (negative, bank))
+        sound = (
+            isinstance(labels, list)
+            and all(isinstance(label, str) for label in labels)
+            and positive.ndim == 2
+            and len(positive) == len(labels) > 0
+            and (negative is None or negative.shape == positive.shape)
+            and (bank is None or (bank.ndim == 2 and bank.shape[1] == positive.shape[1]))
+            and all(bool(torch.isfinite(t).all()) for t in (positive, negative, bank) if t is not None)
+        )
+        if not sound:
+            raise UsageError(f"{path} does not hold one finite embedding for each label; make it again.")
+        labels = list(clean_names((label, f"{path}, label {i}") for i, label in enumerate(labels, start=1)))
+        names = ("model", "model_fingerprint", "templates", "templates_hash")
+        return cls(labels, positive, negative, bank, **{name: metadata.get(name, "") for name in names})
+
+    def for_model(self, model: RecognizerModel) -> PromptEmbeddings:
+        """These embeddings on the model's device.
+
+        Raises:
+            UsageError: they were made with another model, or lack what the scores of this one need.
+        """
+        self.check_model(model.name, model.backbone.fingerprint())
+        needed = ("negative prompts", self.negative) if model.uses_negatives else ("a phrase bank", self.bank)
+        if needed[1] is None:
+            raise UsageError(
+                f"{model.name} needs {needed[0]}, and these prompt embeddings have none; "
+                "make them again with `zsar embed-prompts`."
+            )
+        return self.to(model.backbone.device)
+
+    def to(self, device: torch.device | str) -> PromptEmbeddings:
+        """The same embeddings on a device."""
+        negative, bank = (None if t is None else t.to(device) for t in (self.negative, self.bank))
+        return replace(self, positive=self.positive.to(device), negative=negative, bank=bank)
+
+    def check_model(self, model: str, fingerprint: str = "") -> None:
+        """UsageError that names both models unless these embeddings were made with this one.
+
+        The fingerprint of the weights decides where both are known: a model may have moved.
+        """
+        same = (
+            self.model_fingerprint == fingerprint
+            if self.model_fingerprint and fingerprint
+            else self.model == model
+        )
+        if not same:
+            other = " of other weights" if self.model == model else ""
+            raise UsageError(
+                f"The prompt embeddings were made with {self.model}{other} and the model is {model}; "
+                f"make them again with `zsar embed-prompts --model {model}`."
+            )
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Of everything in a file of embeddings but itself: a flipped bit would be another answer, without a word."""
+    crc = 0
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode(), crc)
+        crc = zlib.crc32(tensor.float().contiguous().numpy().tobytes(), crc)
+    said = json.dumps(sorted((key, value) for key, value in metadata.items() if key != "checksum"))
+    return f"{zlib.crc32(said.encode(), crc):08x}"
+
+
+def default_templates(model: RecognizerModel) -> Templates:
+    """The templates that a model was trained with, else ``video``."""
+    return load_templates(model.templates or DEFAULT_TEMPLATES)
+
+
+def embed_labels(
+    model: RecognizerModel,
+    labels: Labels | Sequence[str],
+    templates: Templates | None = None,
+    *,
+    negatives: bool = False,
+    bank: bool | None = None,
+    cache: TextCache | None = None,
+) -> PromptEmbeddings:
+    """From labels to what a model's scores need, on its device: the one way, wherever labels are compared with videos.
+
+    The phrases of the bank are put into the positive templates of the labels, as in NegLabel (Jiang et al., ICLR
+    2024): a phrase must differ from a label by its words, not by its template.
+
+    Args:
+        labels: with the phrases that stand for them; plain names stand for themselves.
+        templates: by default those the model was trained with, else ``video``.
+        negatives: embed negative prompts even where the scores do not use them.
+        bank: embed the phrase bank; by default where the scores use it.
+    """
+    if not isinstance(labels, Labels):
+        labels = Labels(tuple(labels), tuple((label,) for label in labels))
+    templates = templates or default_templates(model)
+    encode = model.backbone.encode_text
+
+    def embed(wanted: Labels, negatives: bool) -> PromptEmbeddings:
+        return embed_prompts(encode, wanted, templates, negatives=negatives, cache=cache, model_id=model.name)
+
+    found = embed(labels, negatives or model.uses_negatives)
+    if not model.uses_negatives if bank is None else bank:
+        phrases = phrase_bank()
+        found.bank = embed(Labels(phrases, tuple((phrase,) for phrase in phrases)), False).positive
+    return found.to(model.backbone.device)
+
+
+def embed_prompts(
+    encode_text: Callable[[Sequence[str]], Tensor],
+    labels: Labels,
+    templates: Templates,
+    *,
+    negatives: bool,
+    cache: TextCache | None = None,
+    model_id: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> PromptEmbeddings:
+    """Embed labels: each template with each phrase, encoded, averaged over the label and normalised again.
+
+    That is the prompt ensembling of CLIP (Radford et al. 2021, section 3.1.4). No gradients.
+
+    Args:
+        encode_text: texts to (P, E) of unit length, as ``Backbone.encode_text``; a Backbone's own method also
+            brings the model's fingerprint, the key for the cache, and its warning about texts that are cut.
+        negatives: whether to embed the negative templates too.
+        model_id: the model's name, for the file; and the cache's key where ``encode_text`` brings none.
+        progress: called with (texts done, texts in all).
+    """
+    import torch
+    from torch.nn import functional as F
+
+    kinds = [templates.positive, templates.negative] if negatives else [templates.positive]
+    wanted = [[fill(kind, phrases) for phrases in labels.phrases] for kind in kinds]  # [kind][label] -> texts
+    texts = list(dict.fromkeys(text for kind in wanted for of_label in kind for text in of_label))
+    backbone: Any = getattr(encode_text, "__self__", None)
+    vectors = _encode(encode_text, texts, cache, getattr(backbone, "text_key", model_id), progress)
+    place = {text: index for index, text in enumerate(texts)}
+    means = [
+        torch.stack([vectors[[place[text] for text in of_label]].mean(dim=0) for of_label in kind])
+        for kind in wanted
+    ]
+    return PromptEmbeddings(
+        labels=list(labels.names),
+        positive=F.normalize(means[0], dim=-1),
+        negative=F.normalize(means[1], dim=-1) if negatives else None,
+        model=model_id or getattr(backbone, "spec", ""),
+        model_fingerprint=backbone.fingerprint() if hasattr(backbone, "fingerprint") else "",
+        templates=templates.name,
+        templates_hash=templates.hash,
+    )
+
+
+def fill(templates: Sequence[str], phrases: Sequence[str]) -> list[str]:
+    """Every template with every phrase. The phrase is put in as it is: braces in it mean nothing."""
+    return [template.replace("{}", phrase) for phrase in phrases for template in templates]
+
+
+def _encode(
+    encode_text: Callable[[Sequence[str]], Tensor],
+    texts: list[str],
+    cache: TextCache | None,
+    key: str,
+    progress: Callable[[int, int], None] | None,
+) -> Tensor:
+    """(P, E) float32 on the CPU, from the cache where it has them."""
+    import torch
+
+    backbone: Any = getattr(encode_text, "__self__", None)
+    width = getattr(backbone, "embed_dim", None)
+    known: dict[str, Any] = cache.get(key, texts, width) if cache is not None else {}
+    if known and hasattr(backbone, "warn_truncated"):
+        backbone.warn_truncated(list(known))  # a text that is cut is named every time, cached or not
+    missing = [text for text in texts if text not in known]
+    if cache is not None:
+        logger.info("texts: %d from the cache, %d to embed", len(known), len(missing))
+    for start in range(0, len(missing), AT_ONCE):
+        part = missing[start : start + AT_ONCE]
+        with torch.no_grad():
+            vectors = dict(zip(part, encode_text(part).float().cpu().numpy(), strict=True))
+        known.update(vectors)
+        if cache is not None:
+            cache.put(key, vectors)  # at once, so that a run that is stopped has not worked in vain
+        if progress is not None:
+            progress(len(texts) - len(missing) + start + len(part), len(texts))
+    widths = {len(vector) for vector in known.values()}
+    if len(widths) > 1 and cache is not None:  # two models under one key, which only a wrong key can bring
+        return _encode(encode_text, texts, None, key, progress)
+    return torch.stack([torch.from_numpy(known[text]) for text in texts])

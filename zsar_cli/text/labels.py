@@ -1,0 +1,153 @@
+"""Labels: what people call the actions, each with one or more phrases that describe it."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import logging
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zsar_cli.data.classes import class_names, list_names, normalise_name
+from zsar_cli.errors import UsageError
+from zsar_cli.files import existing
+from zsar_cli.prediction.records import NONE_OF_THESE
+from zsar_cli.text.class_files import Entry, read_class_file
+
+logger = logging.getLogger(__name__)
+
+FORMS = (".txt", ".csv", ".tsv", ".yaml", ".yml", ".json", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """C labels and, for each, the phrases that stand for it in a prompt (the label itself, or descriptions)."""
+
+    names: tuple[str, ...]
+    phrases: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def load_labels(spec: str | None, extra: Sequence[str] = ()) -> Labels:
+    """Read labels from a file or a built-in list, and append ``extra``.
+
+    ``spec`` is a file that :func:`~zsar_cli.text.class_files.read_class_file` reads, or the name of a built-in list.
+
+    Raises:
+        UsageError: nothing there, not readable as that kind, an empty list, an empty label or a duplicate one.
+    """
+    entries = _load(spec) if spec is not None else []
+    entries += [Entry(label, (), "--label") for label in extra]
+    if not entries:
+        if spec is None:
+            raise UsageError("No labels are given; use --labels FILE or --label TEXT.")
+        raise UsageError(f"{spec} has no labels in it.")
+    names = clean_names([(entry.name, entry.where) for entry in entries])
+    phrases = (
+        tuple(clean(phrase, entry.where) for phrase in entry.phrases) or (name,)
+        for name, entry in zip(names, entries, strict=True)
+    )
+    return Labels(names, tuple(phrases))
+
+
+def _load(spec: str) -> list[Entry]:
+    path = existing(spec)
+    if path is None:
+        return [Entry(name, (), spec) for name in _built_in(spec)]
+    if path.is_dir():
+        raise UsageError(f"{spec} is a directory; name a file of labels ({', '.join(FORMS)}).")
+    return read_class_file(path)
+
+
+def _built_in(spec: str) -> tuple[str, ...]:
+    try:
+        return class_names(spec)
+    except UsageError as error:
+        names = list_names()
+        if spec and ("/" in spec or "\\" in spec or Path(spec[:200]).suffix.lower() in FORMS):
+            raise UsageError(f"There is no file {spec[:200]}{_beside(spec)}") from error
+        close = difflib.get_close_matches(spec.casefold(), names, n=1, cutoff=0.6)
+        hint = f"did you mean {close[0]}?" if close else f"the lists are {', '.join(names)}."
+        if not close and any(mark in spec for mark in ", "):
+            hint = "labels themselves go to --label, one each."
+        raise UsageError(f"{spec[:200]} is neither a file of labels nor a built-in list; {hint}") from error
+
+
+def _beside(spec: str) -> str:
+    """What may have been meant by a file that is not there."""
+    folder = existing(Path(spec).expanduser().parent) if len(spec) < 4096 and "\0" not in spec else None
+    if folder is None:
+        return "; its folder is not there either."
+    try:
+        names = [entry.name for entry in itertools.islice(os.scandir(folder), 10_000) if entry.is_file()]
+    except OSError:
+        return "."
+    close = difflib.get_close_matches(Path(spec).name, names, n=1, cutoff=0.6)
+    return f"; did you mean {Path(spec).with_name(close[0])}?" if close else "."
+
+
+# --- what a label may be ------------------------------------------------------------------------------------
+
+_LONGEST = 10_000  # characters: towers read some 77 tokens
+# Marks that show nothing; the joiners of Persian and emoji, and Hebrew's and Arabic's own marks, do show and stay
+_INVISIBLE = dict.fromkeys((0xFEFF, 0x200B, 0x2060, 0xAD, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+
+
+def clean(text: Any, where: str) -> str:
+    """A label or phrase as it is shown and embedded: composed letters, single blanks, nothing invisible.
+
+    Raises:
+        UsageError: it is empty, not a text, very long, or holds what no terminal, file or tokenizer should get.
+    """
+    if not isinstance(text, str):
+        raise UsageError(f"{where}: labels are texts, and {str(text)[:60]!r} is none.")
+    text = " ".join(text.translate(_INVISIBLE).split())
+    if not text:
+        raise UsageError(f"{where}: a label or description is empty.")
+    if len(text) > _LONGEST:
+        raise UsageError(f"{where}: a label of {len(text)} characters; is it the file you meant?")
+    if text.isascii() and text.isprintable():
+        return text
+    odd = next((letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs")), None)
+    if odd is not None:
+        raise UsageError(
+            f"{where}: there is a character in {text[:60]!a} that cannot be printed ({odd!a}); is it damaged?"
+        )
+    return unicodedata.normalize("NFC", text)
+
+
+def clean_names(names: Iterable[tuple[Any, str]]) -> tuple[str, ...]:
+    """Labels from (text, where it stands), cleaned; every way in goes through here.
+
+    Raises:
+        UsageError: what :func:`clean` raises; two that text towers take for one; the name of "none of these".
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    spelled: dict[str, str] = {}
+    alike: list[tuple[str, str]] = []
+    for text, where in names:
+        name = clean(text, where)
+        key = name.casefold()  # text towers read lower case
+        key = key if key.isascii() else unicodedata.normalize("NFC", key)
+        if key in seen:
+            raise UsageError(f"The label {name!r} is there twice ({seen[key][1]}; {where}).")
+        if key == NONE_OF_THESE:
+            raise UsageError(
+                f"{where}: {name!r} is what zsar itself answers where no label fits (--threshold); leave it out."
+            )
+        seen[key] = name, where
+        loose = normalise_name(name)
+        if loose and spelled.setdefault(loose, name) != name:
+            alike.append((spelled[loose], name))
+    if alike:
+        more = f", and {len(alike) - 1} more pairs" if len(alike) > 1 else ""
+        logger.warning(
+            "the labels %r and %r%s differ in punctuation alone: they share a score", *alike[0], more
+        )
+    return tuple(name for name, _ in seen.values())

@@ -1,0 +1,283 @@
+"""Where training clips come from: which clips make up each step, and how their pixels are had.
+
+A stream of batches is a function of the data, the seed and the step it starts from, so that a resumed run sees
+what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsar_cli.data import motion_shapes
+from zsar_cli.data.clips import render_request
+from zsar_cli.data.definition import Item
+from zsar_cli.errors import UsageError, VideoError
+from zsar_cli.features.cache import FeatureCache, Loaded, encode_clips, load_cached, stack_features
+from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.video.pool import ClipRequest, DecodePool
+from zsar_cli.video.sampling import Sampling
+from zsar_cli.video.transforms import Augmentation, Preprocess, augment_colour, resize_and_crop
+
+if TYPE_CHECKING:
+    from zsar_cli.model.zsar import RecognizerModel
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass
+class Batch:
+    """Clips for one forward pass; ``step`` is the optimiser step they belong to, counted from 0.
+
+    It may hold no clip: where none could be read.
+    """
+
+    step: int
+    epoch: int
+    clips: Tensor | FrameFeatures  # uint8 (B, T, h, w, 3), or what the visual tower says of them in fp16
+    target: Tensor  # (B,) class indices
+
+
+Stream = Callable[[int], Iterator[Batch]]  # from the step given to the end of the run
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A clip's turn in an epoch. What chance does to the clip then is a function of :attr:`seed`."""
+
+    position: int  # in the training list
+    epoch: int
+    run: int  # seed of the run
+
+    @property
+    def seed(self) -> int:
+        """32 bits, whatever batch or process the clip falls to."""
+        return int(np.random.SeedSequence([self.run, self.epoch, self.position]).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which clips each step sees: every epoch a new order; what does not fill a batch goes on into the next epoch.
+
+    Of each batch a process takes its share: those of all ``world`` processes together are the batch.
+    """
+
+    count: int  # clips in the training list
+    batch_size: int
+    accumulate: int
+    steps: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < self.world:
+            raise UsageError(
+                f"batch_size is shared out among the processes, and {self.batch_size} clips do not go round "
+                f"{self.world}; make it larger."
+            )
+
+    def batches(self, first_step: int) -> Iterator[tuple[int, list[Visit]]]:
+        """(step, this process's clips) of every batch from ``first_step`` on; no clip is dropped."""
+        place = first_step * self.accumulate * self.batch_size
+        first, last = (self.batch_size * share // self.world for share in (self.rank, self.rank + 1))
+        orders: dict[int, np.ndarray] = {}
+        for step in range(first_step, self.steps):
+            for _ in range(self.accumulate):
+                visits = []
+                for number in range(place + first, place + last):
+                    epoch, offset = divmod(number, self.count)
+                    if epoch not in orders:
+                        orders = {epoch: epoch_order(self.count, epoch, self.seed)}
+                    visits.append(Visit(int(orders[epoch][offset]), epoch, self.seed))
+                place += self.batch_size
+                yield step, visits
+
+
+def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
+    """The order in which an epoch visits ``count`` clips."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def rendered_stream(
+    ids: Sequence[tuple[str, int]],
+    targets: Sequence[int],
+    frames: int,
+    schedule: Schedule,
+    split: str = "train",
+    preprocess: Preprocess | None = None,
+) -> Stream:
+    """Clips of motion-shapes at the model's size, made one batch ahead of the model.
+
+    At every visit a clip's colours and its place in the picture change (:func:`vary_appearance`), never its motion.
+    """
+    resize = preprocess is not None and preprocess.size != (motion_shapes.SIZE, motion_shapes.SIZE)
+
+    def look(visit: Visit) -> np.ndarray:
+        clip = rendered_clip(*ids[visit.position], split, frames)
+        varied = vary_appearance(clip, np.random.default_rng(visit.seed))
+        return resize_and_crop(varied, preprocess) if resize and preprocess is not None else varied
+
+    def batches(first_step: int) -> Iterator[Batch]:
+        for step, visits in schedule.batches(first_step):
+            target = torch.tensor([targets[visit.position] for visit in visits])
+            pixels = torch.from_numpy(np.stack([look(visit) for visit in visits]))
+            yield Batch(step, visits[0].epoch, pixels, target)
+
+    return lambda first_step: one_ahead(batches(first_step))
+
+
+@cache
+def rendered_clip(label: str, index: int, split: str, frames: int) -> np.ndarray:
+    """A clip of motion-shapes, rendered the first time it is needed and then kept (12 kB a frame)."""
+    return motion_shapes.render(label, index, split=split, frames=frames)
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one being made in a thread while the caller is busy with this one."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
+def vary_appearance(clip: np.ndarray, rng: np.random.Generator, reach: int = 6) -> np.ndarray:
+    """A clip (T, H, W, 3) with its colours exchanged, perhaps inverted, and shifted by up to ``reach`` pixels."""
+    height, width = clip.shape[1:3]
+    down, across = rng.integers(0, 2 * reach + 1, size=2)
+    padded = np.pad(clip, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    moved = padded[:, down : down + height, across : across + width][..., rng.permutation(3)]
+    return 255 - moved if rng.random() < 0.5 else np.ascontiguousarray(moved)
+
+
+def decoded_stream(
+    items: Sequence[Item],
+    frames: int,
+    schedule: Schedule,
+    preprocess: Preprocess,
+    augmentation: Augmentation,
+    pool: DecodePool,
+    *,
+    max_unreadable: float = 0.1,
+) -> Stream:
+    """Clips of real videos, decoded and cropped by the pool and coloured in a thread, ahead of the model.
+
+    A video that cannot be read leaves a gap in its batch; the run ends with a UsageError where more than
+    ``max_unreadable`` of them fail.
+    """
+
+    def request(visit: Visit) -> ClipRequest:
+        path = items[visit.position].path
+        return ClipRequest(path, Sampling(frames), preprocess, augmentation=augmentation, seed=visit.seed)
+
+    def load(requests: Iterator[ClipRequest]) -> Iterator[Loaded]:
+        return load_cached(pool, requests, None)
+
+    def batches(first_step: int) -> Iterator[Batch]:
+        for step, epoch, good in _readable(schedule, first_step, request, load, items, max_unreadable):
+            clips = [coloured(clip.pixels[0], augmentation, visit.seed) for visit, _, clip in good]
+            yield Batch(step, epoch, _stack(clips), _targets(items, good))
+
+    return lambda first_step: one_ahead(batches(first_step))
+
+
+def fixed_stream(
+    items: Sequence[Item],
+    frames: int,
+    schedule: Schedule,
+    model: RecognizerModel,
+    pool: DecodePool,
+    cache: FeatureCache | None,
+    *,
+    max_unreadable: float = 0.1,
+) -> Stream:
+    """Clips that look the same in every epoch: as they are evaluated, without any augmentation.
+
+    With a cache the batches are what the frozen visual tower says of them. It sees each video once; a stream that
+    begins with a filled cache never decodes.
+    """
+
+    def request(visit: Visit) -> ClipRequest:
+        return ClipRequest(items[visit.position].path, Sampling(frames), model.preprocess)
+
+    def load(requests: Iterator[ClipRequest]) -> Iterator[Loaded]:
+        return load_cached(pool, requests, cache, render_request)
+
+    def stream(first_step: int) -> Iterator[Batch]:
+        for step, epoch, good in _readable(schedule, first_step, request, load, items, max_unreadable):
+            clips: Tensor | FrameFeatures
+            if cache is None or not good:
+                clips = _stack([torch.from_numpy(clip.pixels[0]) for _, _, clip in good])
+            else:
+                clips = stack_features(encode_clips(model, [(key, clip) for _, key, clip in good], cache))
+            yield Batch(step, epoch, clips, _targets(items, good))
+
+    return stream
+
+
+Readable = list[tuple[Visit, "str | None", Any]]  # visit, key in the cache, clip
+
+
+def _readable(
+    schedule: Schedule,
+    first_step: int,
+    request: Callable[[Visit], ClipRequest],
+    load: Callable[[Iterator[ClipRequest]], Iterator[Loaded]],
+    items: Sequence[Item],
+    max_unreadable: float,
+) -> Iterator[tuple[int, int, Readable]]:
+    """(step, epoch, the clips that could be read) of every batch of the schedule.
+
+    Raises:
+        UsageError: more than ``max_unreadable`` of the videos fail.
+    """
+    # The plan is walked twice: by the pool as it asks for videos, and here as it gets clips
+    asked, planned = schedule.batches(first_step), schedule.batches(first_step)
+    loaded = load(request(visit) for _, visits in asked for visit in visits)
+    tried = failed = 0
+    unreadable: dict[str, str] = {}
+    for step, visits in planned:
+        good: Readable = []
+        for visit in visits:
+            _, key, clip = next(loaded)
+            path = items[visit.position].path
+            if not isinstance(clip, VideoError):
+                good.append((visit, key, clip))
+            elif path not in unreadable:
+                unreadable[path] = str(clip)
+                logger.error("%s is left out of training: %s", path, clip)
+        tried, failed = tried + len(visits), failed + len(visits) - len(good)
+        if tried >= min(20, schedule.count) and failed > max_unreadable * tried:
+            path, reason = next(iter(unreadable.items()))
+            raise UsageError(
+                f"{failed} of {tried} training videos could not be read, such as {path} ({reason}). "
+                "Check the data set, or raise --max-missing."
+            )
+        yield step, visits[0].epoch, good
+
+
+def _stack(clips: list[Tensor]) -> Tensor:
+    return torch.stack(clips) if clips else torch.zeros(0, dtype=torch.uint8)
+
+
+def _targets(items: Sequence[Item], good: Readable) -> Tensor:
+    return torch.tensor([items[visit.position].label for visit, _, _ in good], dtype=torch.long)
+
+
+def coloured(clip: np.ndarray, augmentation: Augmentation, seed: int) -> Tensor:
+    """A clip (T, h, w, 3) uint8 with its colours jittered."""
+    generator = torch.Generator().manual_seed(seed)
+    return augment_colour(torch.from_numpy(clip)[None], augmentation, generator)[0]

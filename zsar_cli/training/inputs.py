@@ -1,0 +1,214 @@
+"""What a training run was started with, kept in its folder: it goes on with the same, or not at all.
+
+``recipe.json`` is the recipe as it runs. ``inputs.json`` tells by content what the recipe names by a path: classes,
+clips, prompts and the weights it began with. So a folder may be moved, and what it holds may not change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli.errors import UsageError
+from zsar_cli.files import atomic_write, existing
+from zsar_cli.training import checkpoint
+from zsar_cli.training.folder import INPUTS, RECIPE
+from zsar_cli.training.recipe import Recipe, make_recipe, recipe_content
+
+if TYPE_CHECKING:
+    from zsar_cli.data.definition import Dataset, Item
+
+BY_CONTENT = (
+    "model",
+    "data",
+    "labels",
+    "label_column",
+    "templates",
+)  # fields of the recipe that inputs.json holds to
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What decides a run besides the numbers of its recipe; lists and weights by hashes of what they hold."""
+
+    classes: list[str]
+    clips: int
+    clips_hash: str
+    held_out: int
+    held_out_hash: str
+    templates: str
+    weights: str  # that the run began with
+
+
+def from_anywhere(recipe: Recipe) -> Recipe:
+    """The recipe with every path in it absolute, so that the run can be used from any folder."""
+    from zsar_cli.data.classes import list_names
+    from zsar_cli.data.definition import known_name
+    from zsar_cli.model import hub as sources
+    from zsar_cli.model.zsar import BUNDLED, is_recognizer
+    from zsar_cli.text.embeddings import builtin_templates
+
+    model = recipe.model
+    if recipe.architecture is None and model not in BUNDLED:
+        model = absolute(model) if is_recognizer(model) else sources.from_anywhere(model)
+    return replace(
+        recipe,
+        model=model,
+        data=recipe.data if known_name(recipe.data) else absolute(recipe.data),
+        labels=recipe.labels
+        and (recipe.labels if recipe.labels in list_names() else absolute(recipe.labels)),
+        templates=recipe.templates
+        if recipe.templates in ("default", *builtin_templates())
+        else absolute(recipe.templates),
+    )
+
+
+def absolute(name: str) -> str:
+    """The path of that name from the root, if something is there; else the name as it is."""
+    found = existing(name)
+    return name if found is None else str(found.absolute())
+
+
+def describe_inputs(dataset: Dataset, held_out: Sequence[Item], templates: str, weights: str) -> Inputs:
+    """The inputs of a run over ``dataset``, whose items are the training clips."""
+    from zsar_cli.data.annotations import Row, rows_hash
+
+    def digest(items: Sequence[Item]) -> str:
+        return rows_hash(Row(item.listed or item.path, dataset.classes[item.label]) for item in items)
+
+    return Inputs(
+        list(dataset.classes),
+        len(dataset.items),
+        digest(dataset.items),
+        len(held_out),
+        digest(held_out),
+        templates,
+        weights,
+    )
+
+
+# --- going on -----------------------------------------------------------------------------------------------
+
+
+def load_run_recipe(output: Path) -> Recipe:
+    """The recipe that a run's folder was started with; OSError or ValueError where it has none."""
+    path = output / RECIPE
+    return make_recipe(json.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+def precision_before(output: Path) -> str | None:
+    """The precision that the run in ``output`` began in; None where there is none."""
+    try:
+        precision = load_run_recipe(output).precision
+    except (OSError, ValueError, UsageError):
+        return None
+    return None if precision == "auto" else precision
+
+
+def refuse_other_recipe(output: Path, recipe: Recipe) -> None:
+    """UsageError where the run in ``output`` was started with another recipe: going on would mix two runs."""
+    path = output / RECIPE
+    if not path.is_file():
+        return
+    try:
+        before = recipe_content(from_anywhere(load_run_recipe(output)))  # older versions kept relative paths
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is damaged; start a new run in another --output.") from error
+    by_content = BY_CONTENT if (output / INPUTS).is_file() else ()
+    now = recipe_content(recipe)
+    changed = sorted(key for key in now if before[key] != now[key] and key not in by_content)
+    if changed:
+        told = ", ".join(f"{key}{_difference(before[key], now[key])}" for key in changed)
+        raise UsageError(
+            f"{output} was trained with another {told}. Resume it with the same recipe; {_way_out(output)}."
+        )
+
+
+def refuse_other_inputs(output: Path, now: Inputs) -> None:
+    """UsageError where the clips, the classes, the prompts or the weights are not those that the run began with."""
+    before = _read_inputs(output)
+    changes = []
+    if "classes" in before:
+        changes += _class_changes(before["classes"], now.classes)
+    for count, digest, name in (
+        ("clips", "clips_hash", "training clips"),
+        ("held_out", "held_out_hash", "held-out clips"),
+    ):
+        if before.get(digest, getattr(now, digest)) != getattr(now, digest):
+            then, there = before[count], getattr(now, count)
+            changes.append(
+                f"{then} {name} then, {there} now"
+                if then != there
+                else f"the {there} {name} are others, or labelled otherwise"
+            )
+    if before.get("templates", now.templates) != now.templates:
+        changes.append("the prompt templates are others")
+    if before.get("weights", now.weights) != now.weights:
+        changes.append(
+            f"the weights to start from are others (fingerprint {before['weights']} then, {now.weights} now)"
+        )
+    if changes:
+        raise UsageError(
+            f"{output} cannot go on with what it was not started with: {'; '.join(changes)}. Put it back as it was; "
+            f"{_way_out(output)}."
+        )
+
+
+def keep(output: Path, recipe: Recipe, inputs: Inputs) -> None:
+    """Write ``recipe.json`` and ``inputs.json``. UsageError where the folder cannot be written."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}. Choose another --output.") from error
+    for name, content in ((RECIPE, recipe_content(recipe)), (INPUTS, asdict(inputs))):
+        with atomic_write(output / name) as aside:
+            aside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _read_inputs(output: Path) -> dict[str, Any]:
+    """What is known of the run's inputs; of one that an older version began, the classes of its last checkpoint."""
+    path = output / INPUTS
+    if path.is_file():
+        try:
+            return asdict(Inputs(**json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise UsageError(f"{path} is damaged; start a new run in another --output.") from error
+    from zsar_cli.model.config import read_description
+
+    newest = checkpoint.found(output)[-1:]
+    try:
+        remembered = read_description(newest[0] / "config.yaml").remembered if newest else {}
+    except UsageError:
+        return {}  # what is wrong with a checkpoint is said when it is loaded
+    return {"classes": remembered["classes"]} if remembered.get("classes") else {}
+
+
+def _class_changes(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    added = [name for name in now if name not in set(before)]
+    removed = [name for name in before if name not in set(now)]
+    changes = [
+        f"classes {what}: {', '.join(map(repr, names[:5]))}"
+        + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        for what, names in (("added", added), ("removed", removed))
+        if names
+    ]
+    if not changes and list(before) != list(now):
+        changes.append("the classes are in another order")
+    return changes
+
+
+def _difference(before: Any, now: Any) -> str:
+    """`` (4 then, 8 now)``; nothing for what takes too long to say."""
+    told = f" ({before} then, {now} now)"
+    return told if len(told) < 120 else ""
+
+
+def _way_out(output: Path) -> str:
+    finished = (output / "model.safetensors").is_file()
+    start = output if finished else next(iter(checkpoint.found(output)[-1:]), None)
+    if start is None:
+        return "or choose another --output"
+    return f"or train a new run on from it with --model {start} and another --output"

@@ -1,0 +1,474 @@
+"""``zsar train`` from a recipe to a finished run: data and model are found, trained, validated and written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli.errors import UsageError
+from zsar_cli.files import atomic_write
+from zsar_cli.outputs import LineFile
+from zsar_cli.run_log import log_setup
+from zsar_cli.training.folder import METRICS, check_folder, clear_folder, hold_folder
+from zsar_cli.training.recipe import Recipe
+from zsar_cli.training.trainer import Trainer, total_steps
+
+if TYPE_CHECKING:
+    from zsar_cli.data.definition import Dataset, Item
+    from zsar_cli.features.cache import FeatureCache
+    from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.training.data import Stream
+    from zsar_cli.video.pool import DecodePool
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything about a run that does not decide its outcome, and its recipe."""
+
+    recipe: Recipe
+    output: Path
+    data_root: str | None = None
+    device: str = "auto"
+    workers: int = 2
+    max_missing: float = 0.1
+    checkpoint_every: int = 500
+    tensorboard: bool = False
+    cache: Path | None = None  # of what the frozen visual tower says; the recipe must not augment
+    backbone: str | None = None  # where the weights are now that a run named as the model was trained on
+    overwrite: bool = False  # an earlier run in output, or other files of these names
+
+    def from_anywhere(self) -> Environment:
+        """The same with absolute paths."""
+        from zsar_cli.training.inputs import absolute, from_anywhere
+
+        root = None if self.data_root is None else absolute(self.data_root)
+        return replace(self, recipe=from_anywhere(self.recipe), data_root=root)
+
+
+@dataclass
+class Summary:
+    """How a run ended."""
+
+    steps: int
+    steps_left: int
+    seconds: float
+    loss: float
+    best: float | None = None  # top-1 on the held-out clips of the model in best/, and its step
+    best_step: int = 0
+    validation: dict[str, float] = field(
+        default_factory=dict
+    )  # top-1 of seen classes, and unseen where there are any
+    history: list[dict[str, float]] = field(default_factory=list)
+    cache: str = ""  # what was read and added, in words
+
+
+@dataclass
+class TrainingData:
+    """What a run learns from, and what it never trains on."""
+
+    dataset: Dataset  # its items are the training clips
+    held_out: list[Item]
+    validation: str = (
+        ""  # the name of the list that the held-out clips are; "" where they are of the training list
+    )
+
+
+def find_data(environment: Environment) -> TrainingData:
+    """The training clips of the recipe's data set, thinned to its shots, and those held out for validation.
+
+    These are the data set's own validation clips, where it has such (a folder ``val/``); else a share of the training
+    clips.
+    """
+    from zsar_cli.data.definition import load_dataset, load_definition
+    from zsar_cli.data.splits import few_shot
+    from zsar_cli.text.labels import load_labels
+    from zsar_cli.training.holdout import hold_out
+
+    recipe, root = environment.recipe, environment.data_root
+    named = None if recipe.labels is None else load_labels(recipe.labels).names
+    dataset = load_dataset(recipe.data, root, split="train", classes=named, label_column=recipe.label_column)
+    dataset.check_missing(environment.max_missing)
+    if len(dataset.classes) < 2:
+        raise UsageError(f"{dataset.name} has one class only; a model learns from at least two.")
+    drawn = dataset.items
+    if recipe.shots is not None:
+        drawn = few_shot(drawn, [item.label for item in drawn], recipe.shots, seed=recipe.seed)
+    split = load_definition(recipe.data).validation
+    if split is not None and recipe.holdout:
+        own = load_dataset(
+            recipe.data, root, split=split, classes=dataset.classes, label_column=recipe.label_column
+        )
+        if own.unmatched:
+            logger.warning(
+                "%s clips of %s show classes that are not trained on, such as %r; they choose nothing",
+                *(sum(own.unmatched.values()), split, next(iter(own.unmatched))),
+            )
+            own.unmatched = {}
+        own.check_missing(environment.max_missing)
+        dataset.items = drawn
+        return TrainingData(dataset, own.items, split)
+    taken = drawn if recipe.shots is not None else []
+    rest, held = hold_out(dataset.items, recipe.holdout, seed=recipe.seed, taken=taken)
+    dataset.items = drawn if recipe.shots is not None else rest
+    return TrainingData(dataset, held)
+
+
+def describe_run(environment: Environment) -> list[str]:
+    """What would run, line by line; reads lists but no video."""
+    environment = environment.from_anywhere()
+    data, recipe = find_data(replace(environment, max_missing=1.0)), environment.recipe
+    dataset = data.dataset
+    lines = [
+        f"data       {dataset.name}: {len(dataset.items)} clips of {len(dataset.classes)} classes",
+        f"held out   {len(data.held_out)} clips{f' ({data.validation})' if data.validation else ''}, to choose the "
+        "best checkpoint by",
+        f"list       {dataset.list_name}, {dataset.list_rows} rows, hash {dataset.list_hash}",
+        f"missing    {dataset.missing} listed videos are not there",
+        f"model      {recipe.model}, tune {recipe.tune}, templates {recipe.templates}",
+        f"steps      {total_steps(len(dataset.items), recipe)} of {recipe.batch_size * recipe.accumulate} clips",
+        f"output     {environment.output}",
+    ]
+    if dataset.empty_classes:
+        lines.append(f"no clips   {len(dataset.empty_classes)} classes, such as {dataset.empty_classes[0]!r}")
+    for label, rows in list(dataset.unmatched.items())[:10]:
+        lines.append(f"no class   {label!r} ({rows} rows)")
+    if dataset.missing_share > environment.max_missing:
+        lines.append(f"would stop {dataset.missing_share:.1%} of the list cannot be used; see --max-missing")
+    return lines + [f"note       {note}" for note in dataset.notes]
+
+
+def start_model(recipe: Recipe, device: str, base: str | None = None) -> RecognizerModel:
+    """The recipe's backbone with fresh modules, the same for the same seed; or a model of zsar's, with its own parts.
+
+    Args:
+        base: where the weights are now that a model of zsar's was trained on, if they have moved.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    import torch
+
+    from zsar_cli.model.backbone import Backbone, load_backbone
+    from zsar_cli.model.zsar import RecognizerModel, is_recognizer, load_model
+
+    torch.manual_seed(recipe.seed)
+    if recipe.architecture is not None:
+        backbone = Backbone.from_config(dict(recipe.architecture), spec=recipe.model)
+    elif base is not None or is_recognizer(recipe.model):
+        return load_model(recipe.model, device=device, backbone=base)
+    else:
+        backbone = load_backbone(recipe.model, device=device, precision="fp32")
+    return RecognizerModel(backbone, recipe.parts).to(device)
+
+
+def run_training(
+    environment: Environment,
+    *,
+    resume: bool = False,
+    report: Callable[[dict[str, float], int], None] = lambda row, steps: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Summary:
+    """Train as the recipe says and write the model, ``metrics.jsonl`` and checkpoints into ``environment.output``.
+
+    Args:
+        resume: continue from the newest checkpoint there, to the very weights of an uninterrupted run.
+        report: called after each step with its row of metrics and the number of steps.
+        stop: asked after each step; True writes a checkpoint and returns.
+
+    Raises:
+        UsageError: the data or the model cannot be had, or the loss is no longer finite.
+    """
+    from zsar_cli import distributed
+    from zsar_cli.model.backbone import resolve_device
+
+    device = distributed.own_device(str(resolve_device(environment.device)))
+    with distributed.processes(device):
+        return _run(environment, device, resume, report, stop)
+
+
+def _run(
+    environment: Environment,
+    device: str,
+    resume: bool,
+    report: Callable[[dict[str, float], int], None],
+    stop: Callable[[], bool],
+) -> Summary:
+    from zsar_cli import distributed
+    from zsar_cli.evaluation.inference import weights_hash
+    from zsar_cli.model.zsar import is_recognizer
+    from zsar_cli.text.embeddings import embed_labels, load_templates
+    from zsar_cli.training import holdout
+    from zsar_cli.training import inputs as run_inputs
+
+    environment = environment.from_anywhere()
+    output, first = environment.output, distributed.rank() == 0
+    recipe = _with_precision(
+        environment.recipe, device, run_inputs.precision_before(output) if resume else None
+    )
+    environment = replace(environment, recipe=recipe)
+    templates = load_templates(recipe.templates)
+    data = find_data(environment)
+    dataset = data.dataset
+    with ExitStack() as stack:
+        if first:
+            stack.callback(hold_folder(output).close)
+            check_folder(output, recipe.model, resume=resume, overwrite=environment.overwrite)
+        if first and resume:
+            run_inputs.refuse_other_recipe(output, recipe)
+        model = start_model(recipe, device, environment.backbone)
+        if first:
+            start = "" if recipe.architecture is not None else weights_hash(model)
+            inputs = run_inputs.describe_inputs(dataset, data.held_out, templates.hash, start)
+            if resume:
+                run_inputs.refuse_other_inputs(output, inputs)
+            if environment.overwrite:
+                clear_folder(output)
+            run_inputs.keep(output, recipe, inputs)
+        recipe = replace(recipe, parts=model.parts)
+        steps = total_steps(len(dataset.items), recipe)
+        cache = _open_cache(environment, model, len(dataset.items))
+        log_setup(model, workers=environment.workers, precision=recipe.precision)
+        started = time.perf_counter()
+        pool = _open_pool(stack, environment, dataset)
+        stream = _make_stream(environment, dataset, model, steps, pool, cache)
+        # What a model of zsar's was built on cannot be found by a name
+        whole = recipe.tune == "full" or is_recognizer(recipe.model)
+        place = (output, device, whole, environment.data_root)
+        trainer = Trainer(model, recipe, dataset.classes, templates, stream, steps, *place)
+        if resume and not trainer.resume() and first:
+            logger.warning("%s holds no checkpoint to resume from; the run starts at the beginning", output)
+        history = _keep_rows(output / METRICS, trainer.step) if first else []
+        log = LineFile(output / METRICS, lock=False) if first else None
+        if log is not None:
+            stack.callback(log.abandon)
+        board = _open_board(stack, output, trainer.step) if environment.tensorboard and first else None
+
+        def on_step(row: dict[str, float]) -> None:
+            history.append(row)
+            if log is not None:
+                line = json.dumps({key: _rounded(value) for key, value in row.items()}) + "\n"
+                log.write(line.encode(), "Make room there, or choose another --output.")
+            if board is not None:
+                for key, value in row.items():
+                    if key != "step":
+                        board.add_scalar(key, value, int(row["step"]))
+            report(row, steps)
+
+        def score() -> float:
+            return holdout.top1(
+                model,
+                data.held_out,
+                embed_labels(model, dataset.classes, templates, bank=False),
+                frames=recipe.frames,
+                pool=pool,
+                batch_size=min(recipe.batch_size, 32),
+                cache=cache,
+            )
+
+        trainer.run(
+            report=on_step,
+            checkpoint_every=environment.checkpoint_every,
+            stop=stop,
+            validate=score if data.held_out else None,
+        )
+        logger.info("time: %s, %.1f s in all", trainer.times, time.perf_counter() - started)
+        losses = [row["total"] for row in history if "total" in row]
+        progress = trainer.progress
+        best = progress.best if progress.best >= 0 else None
+        summary = Summary(
+            trainer.step,
+            steps - trainer.step,
+            time.perf_counter() - started,
+            losses[-1] if losses else float("nan"),
+            best,
+            progress.best_step,
+            history=history,
+        )
+        summary.cache = cache.summary() if cache is not None else ""
+        if trainer.step < steps:
+            return summary
+        trainer.finish()
+    summary.validation = validate(model, recipe)
+    if summary.validation and first:
+        model.record.metrics.update({f"{name}_top1": value for name, value in summary.validation.items()})
+        model.save(output, backbone=whole, half=recipe.half)
+    return summary
+
+
+def _with_precision(recipe: Recipe, device: str, before: str | None) -> Recipe:
+    """The recipe with ``auto`` made what this device is fastest in, or what the run began in, so that it goes on alike.
+
+    Autocast to bf16 takes 3 to 8 times as long as fp32 on a CPU.
+    """
+    import torch
+
+    from zsar_cli import distributed
+
+    precision = recipe.precision
+    if precision == "auto":
+        ampere = device.startswith("cuda") and torch.cuda.get_device_capability(device) >= (8, 0)
+        precision = distributed.from_first(before or ("bf16" if ampere else "fp32"))
+    if precision == "bf16" and device == "cpu" and distributed.rank() == 0:
+        logger.warning("bf16 makes training 3 to 8 times slower on a CPU; --precision fp32 is faster")
+    return replace(recipe, precision=precision)
+
+
+def _open_pool(stack: ExitStack, environment: Environment, dataset: Dataset) -> DecodePool:
+    from zsar_cli.data.clips import is_rendered
+    from zsar_cli.video.pool import DecodePool
+
+    workers = 0 if is_rendered(dataset.items[0].path) else environment.workers
+    return stack.enter_context(DecodePool(workers, ahead=2 * environment.recipe.batch_size))
+
+
+def _open_cache(environment: Environment, model: RecognizerModel, clips: int) -> FeatureCache | None:
+    from zsar_cli.features.cache import FeatureCache
+
+    recipe = environment.recipe
+    if environment.cache is None:
+        return None
+    if recipe.tune != "modules" or recipe.augment:
+        raise UsageError(
+            "A cache serves only a backbone that stays as it is and clips that do: --tune modules, augment false."
+        )
+    if recipe.precision == "bf16":  # then predict and eval in bf16 read what is stored
+        model.backbone.set_precision("bf16")
+    return FeatureCache(environment.cache, model, expected=clips)
+
+
+# Words that a mirror image would make untrue
+MIRRORED = re.compile(r"\b(left|right|clockwise|counterclockwise|anticlockwise)(wards?)?\b", re.IGNORECASE)
+
+
+def _make_stream(
+    environment: Environment,
+    dataset: Dataset,
+    model: RecognizerModel,
+    steps: int,
+    pool: DecodePool,
+    cache: FeatureCache | None,
+) -> Stream:
+    from zsar_cli import distributed
+    from zsar_cli.data.clips import is_rendered
+    from zsar_cli.training.data import Schedule, decoded_stream, fixed_stream, rendered_stream
+    from zsar_cli.video.transforms import Augmentation
+
+    recipe, items = environment.recipe, dataset.items
+    place = distributed.rank(), distributed.world()
+    schedule = Schedule(len(items), recipe.batch_size, recipe.accumulate, steps, recipe.seed, *place)
+    lost = environment.max_missing
+    if not recipe.augment:
+        return fixed_stream(items, recipe.frames, schedule, model, pool, cache, max_unreadable=lost)
+    if is_rendered(items[0].path):
+        ids = [_rendered_id(item.path) for item in items]
+        labels = [item.label for item in items]
+        return rendered_stream(ids, labels, recipe.frames, schedule, preprocess=model.preprocess)
+    directions = next((name for name in dataset.classes if MIRRORED.search(name)), None)
+    if directions and recipe.flip:
+        logger.warning("clips are not flipped: labels tell left from right, such as %r", directions)
+    augmentation = Augmentation(
+        scale=(recipe.crop_scale, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        flip=0.5 if recipe.flip and directions is None else 0.0,
+        colour_jitter=recipe.colour_jitter,
+        grey=recipe.grey,
+    )
+    frames = recipe.frames
+    return decoded_stream(items, frames, schedule, model.preprocess, augmentation, pool, max_unreadable=lost)
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.6g}")
+
+
+def _rendered_id(path: str) -> tuple[str, int]:
+    label, index = path.split("/", 1)[1].rsplit("/", 1)
+    return label, int(index)
+
+
+def _keep_rows(path: Path, step: int) -> list[dict[str, float]]:
+    """Cut the metrics back to the checkpoint that training continues from; a torn last line goes too."""
+    rows: list[dict[str, float]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if row.get("step", step + 1) <= step:
+                rows.append(row)
+    if not path.exists() or path.is_file():
+        with atomic_write(path) as aside:
+            aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return rows
+
+
+def _open_board(stack: ExitStack, output: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard: pip install 'zsar-cli[tensorboard]'."
+        ) from None
+    board = SummaryWriter(str(output), purge_step=step + 1)
+    stack.callback(board.close)
+    return board
+
+
+def validate(model: RecognizerModel, recipe: Recipe, per_class: int = 4) -> dict[str, float]:
+    """Top-1 on held-out clips of motion-shapes: of seen classes among the seen labels, of unseen among the unseen.
+
+    Other data sets are evaluated with ``zsar eval``; nothing is chosen by these numbers. Each process of a job
+    looks at some of the clips.
+    """
+    from zsar_cli.data.definition import load_motion_shapes
+    from zsar_cli.data.motion_shapes import clip_ids
+    from zsar_cli.text.embeddings import embed_labels, load_templates
+    from zsar_cli.training import holdout
+    from zsar_cli.video.pool import DecodePool
+
+    if recipe.data != "motion-shapes":
+        return {}
+    templates, found = load_templates(recipe.templates), {}
+    for split in ("seen", "unseen"):
+        dataset = load_motion_shapes(split)
+        few = {f"motion-shapes:{split}/{name}/{index}" for name, index in clip_ids(split, per_class)}
+        found[split] = holdout.top1(
+            model,
+            [item for item in dataset.items if item.path in few],
+            embed_labels(model, dataset.classes, templates, bank=False),
+            frames=recipe.frames,
+            pool=DecodePool(0),
+            batch_size=32,
+        )
+    return found
+
+
+def embed_rendered(
+    model: RecognizerModel, ids: Sequence[tuple[str, int]], split: str, frames: int, device: str
+) -> Any:
+    """Video embeddings (clips, E) of rendered clips."""
+    import numpy as np
+    import torch
+
+    from zsar_cli.data import motion_shapes
+    from zsar_cli.video.transforms import normalise, resize_and_crop
+
+    embeddings = []
+    with torch.no_grad():
+        for start in range(0, len(ids), 32):
+            clips = [
+                motion_shapes.render(x, i, split=split, frames=frames) for x, i in ids[start : start + 32]
+            ]
+            pixels = torch.from_numpy(resize_and_crop(np.stack(clips), model.preprocess)).to(device)
+            embeddings.append(model(normalise(pixels, model.preprocess, model.backbone.dtype)).embedding)
+    return torch.cat(embeddings)

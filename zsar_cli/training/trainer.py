@@ -1,0 +1,432 @@
+"""Training: a stream of batches, the losses, and a loop that can be stopped at any moment and resumed.
+
+Everything random (order of the clips, sampling, augmentation, prompt templates) is a function of the seed and
+of the step or the epoch, so a run that is killed and resumed ends in the very weights of one that was not.
+
+Under torchrun each process takes its share of every batch. All classes are negatives, so each clip's loss is its
+own: the gradients of the shares add up to that of the whole batch, and nothing else needs to be gathered.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zsar_cli import distributed
+from zsar_cli.errors import UsageError
+from zsar_cli.features.cache import to_device
+from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.model.zsar import RecognizerModel, Record
+from zsar_cli.run_log import StageTimes
+from zsar_cli.text.embeddings import Templates, embed_labels
+from zsar_cli.training import checkpoint
+from zsar_cli.training.checkpoint import Progress
+from zsar_cli.training.data import Batch, Stream
+from zsar_cli.training.losses import TERMS, Prompts, draw_templates, fill_template, losses
+from zsar_cli.training.recipe import Recipe
+from zsar_cli.video.transforms import normalise
+
+logger = logging.getLogger(__name__)
+BEST = "best"  # the folder of the best model, inside the run's
+HIGHEST_SCALE = 100.0  # of the temperature, as CLIP bounds it
+
+
+def total_steps(count: int, recipe: Recipe) -> int:
+    """How many optimiser steps a run over ``count`` clips takes."""
+    if recipe.steps is not None:
+        return recipe.steps
+    return max(1, math.ceil(count * recipe.epochs / (recipe.batch_size * recipe.accumulate)))
+
+
+# --- the optimiser ---------------------------------------------------------------------------------------------
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """The rate at a step as part of its peak: a linear warm-up, then half a cosine down to ``final_lr``."""
+    warmup = max(1, round(steps * recipe.warmup))
+    if step < warmup:
+        return (step + 1) / warmup
+    along = (step - warmup) / max(1, steps - warmup)
+    return recipe.final_lr + (1 - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * along))
+
+
+def make_optimizer(model: RecognizerModel, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW with separate rates for backbone, modules and negatives; no decay on gains, biases and scalars."""
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable(name, recipe))
+        if parameter.requires_grad:
+            rate = peak_rate(name, recipe)
+            decay = recipe.weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": p, "lr": rate, "peak": rate, "weight_decay": decay}
+            for (rate, decay), p in groups.items()
+        ],
+        betas=(0.9, 0.98),
+        fused=model.backbone.device.type in ("cpu", "cuda"),  # one pass over the weights instead of ten
+    )
+
+
+def peak_rate(name: str, recipe: Recipe) -> float:
+    """The highest learning rate of a parameter of the model."""
+    if name.startswith("backbone."):
+        return recipe.lr
+    if recipe.negative_lr is not None and name.split(".")[0] in ("adapter", "log_negative_scale", "offset"):
+        return recipe.negative_lr
+    return recipe.module_lr
+
+
+def trainable(name: str, recipe: Recipe) -> bool:
+    """Whether a parameter of the model is trained: the backbone only with ``tune: full``.
+
+    The backbone's own logit scale never is: the model has its own copy.
+    """
+    if name == "backbone.clip.logit_scale" or name == "backbone.clip.logit_bias":
+        return False
+    return recipe.tune == "full" or not name.startswith("backbone.")
+
+
+# --- the loop ------------------------------------------------------------------------------------------------
+
+
+class NonFiniteLoss(UsageError):
+    """The loss or its gradient became infinite or not a number."""
+
+
+@dataclass
+class Trainer:
+    """One training run: the model, the data and where they stand.
+
+    ``whole``: files hold the backbone's weights too; without it, a loader finds them by the backbone's name.
+    """
+
+    model: RecognizerModel
+    recipe: Recipe
+    labels: Sequence[str]
+    templates: Templates
+    stream: Stream
+    steps: int
+    directory: Path
+    device: str = "cpu"
+    whole: bool = True
+    data_root: str | None = None  # for the record
+
+    def __post_init__(self) -> None:
+        recipe, backbone = self.recipe, self.model.backbone
+        self.model.beta = recipe.beta  # validation asks for the answers that the released model gives
+        self.progress = Progress()
+        self.times = StageTimes()
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if recipe.gradient_checkpointing:
+            backbone.set_grad_checkpointing(True)
+        self.tokens: dict[str, Tensor] = {}  # of all labels, by template
+        self.kept_text: dict[str, Tensor] = {}  # embeddings by the pretrained text tower, by template
+        self.fixed_prompts: Prompts | None = None  # where the text tower is not trained
+        tuned = recipe.tune == "full"
+        self.pretrained = (
+            deepcopy(backbone).eval().requires_grad_(False)
+            if tuned and (recipe.w_keep or recipe.pretrained_weight)
+            else None
+        )
+        # The mean starts as the pretrained weights, which count as one moment
+        self.mean = _copies(backbone) if tuned and recipe.swa else None
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.progress.step
+
+    def run(
+        self,
+        *,
+        report: Callable[[dict[str, float]], None] = lambda row: None,
+        checkpoint_every: int | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        validate: Callable[[], float] | None = None,
+    ) -> None:
+        """Train to the last step, calling ``report`` with the loss terms of each step; ``stop`` ends early, resumably.
+
+        Args:
+            validate: the score of the model as it stands; the best one's weights are written to ``best/``.
+
+        Raises:
+            NonFiniteLoss: with the last good checkpoint kept.
+        """
+        self._training_mode()
+        started = time.perf_counter()
+        sums = torch.zeros(len(TERMS) + 1, dtype=torch.float64)
+        prompts, batches = None, 0
+        for batch in self.times.waiting("waiting for clips", self.stream(self.step)):
+            prompts = prompts or self._encode_prompts(batch.step)
+            sums[:-1] += self._forward_backward(batch, prompts, batches)
+            batches += 1
+            if batches < self.recipe.accumulate:
+                continue
+            prompts.backward()
+            self._update(batch.step)
+            sums[-1] = float(stop())
+            distributed.add_up([sums])
+            ended = bool(sums[-1])
+            report(self._row(batch, sums, time.perf_counter() - started))
+            sums.zero_()
+            prompts, batches = None, 0
+            last = self.step == self.steps
+            if validate is not None and (last or self.step % self.recipe.validate_every == 0):
+                with self.times.measured("validation"):
+                    score = self._validate(validate)
+                if math.isnan(score):
+                    logger.warning("none of the held-out clips can be read, so nothing chooses a best model")
+                else:
+                    report({"step": self.step, "held_out_top1": score})
+            if ended or last or (checkpoint_every and self.step % checkpoint_every == 0):
+                self.save_checkpoint()
+            if ended:
+                return
+            started = time.perf_counter()
+
+    def _training_mode(self) -> None:
+        self.model.train()
+        if self.recipe.tune != "full":
+            self.model.backbone.eval()  # its statistics and its dropout too stay as they are
+
+    def _row(self, batch: Batch, sums: Tensor, seconds: float) -> dict[str, float]:
+        factor = self._rate(batch.step)
+        row = {"step": self.step, "epoch": batch.epoch, "seconds": seconds}
+        rates = {"lr": self.recipe.lr * factor, "module_lr": self.recipe.module_lr * factor}
+        return {
+            **row,
+            **rates,
+            **{n: v for n, v in zip(TERMS, sums.tolist(), strict=False) if n in self.terms},
+        }
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(step, self.steps, self.recipe)
+
+    @property
+    def terms(self) -> set[str]:
+        """The loss terms that this run has."""
+        model, recipe = self.model, self.recipe
+        present = {
+            "neg": model.uses_negatives,
+            "opp": model.adapter is not None,
+            "dis": model.msm is not None,
+            "keep": recipe.w_keep > 0,
+        }
+        return {name for name in TERMS if present.get(name, True)}
+
+    def _autocast(self) -> torch.autocast:
+        kind = self.device.split(":")[0]
+        return torch.autocast(kind, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
+    def _forward_backward(self, batch: Batch, prompts: Prompts, number: int) -> Tensor:
+        """This process's part of the loss terms, in the order of TERMS; gradients are added up in the weights."""
+        count = torch.tensor([len(batch.target)], dtype=torch.float64)
+        distributed.add_up([count])
+        found = torch.zeros(len(TERMS), dtype=torch.float64)
+        if not len(batch.target):
+            return found
+        # For towers with dropout
+        torch.manual_seed(
+            int(np.random.SeedSequence([self.recipe.seed, batch.step, number]).generate_state(1)[0])
+        )
+        clips = self._prepare(batch.clips)
+        with self._autocast():
+            features = clips if isinstance(clips, FrameFeatures) else self.model.encode_frames(clips)
+            encoding = self.model.encode_video(features)
+            frozen = self._frozen_video(clips, features) if self.recipe.w_keep else None
+        terms = losses(self.model, encoding, batch.target.to(self.device), prompts, self.recipe, frozen)
+        self._check_finite("loss", terms["total"], batch.step)
+        share = len(batch.target) / count.item() / self.recipe.accumulate
+        (terms["total"] * share).backward()
+        for name, value in terms.items():
+            found[TERMS.index(name)] = value.item() * share
+        return found
+
+    def _prepare(self, clips: Tensor | FrameFeatures) -> Tensor | FrameFeatures:
+        device = torch.device(self.device)
+        if isinstance(clips, FrameFeatures):
+            return FrameFeatures(to_device(clips.embedding, device), to_device(clips.tokens, device))
+        return normalise(to_device(clips, device), self.model.preprocess, torch.float32)
+
+    @torch.no_grad()
+    def _frozen_video(self, clips: Tensor | FrameFeatures, features: FrameFeatures) -> Tensor:
+        """The clips (B, E) as the pretrained CLIP sees them; a frozen tower has just said so in ``features``."""
+        frames = features.embedding
+        if self.pretrained is not None and isinstance(clips, Tensor):
+            frames = self.pretrained.encode_frames(clips.flatten(0, 1)).embedding.unflatten(
+                0, clips.shape[:2]
+            )
+        return F.normalize(frames.float().mean(dim=1), dim=-1)
+
+    def _check_finite(self, what: str, value: Tensor, step: int) -> None:
+        if not torch.isfinite(value):
+            kept = (
+                "the last good checkpoint is kept" if checkpoint.found(self.directory) else "nothing was kept"
+            )
+            raise NonFiniteLoss(
+                f"The {what} became {value.item()} at step {step + 1}; {kept} in {self.directory}. "
+                "Try a lower --lr and --module-lr, or --precision fp32."
+            )
+
+    def _encode_prompts(self, step: int) -> Prompts:
+        """All labels in a positive and a negative template, drawn anew at every step.
+
+        Where the text tower is frozen, the mean over all templates, computed once.
+        """
+        if self.recipe.tune != "full":
+            self.fixed_prompts = self.fixed_prompts or self._all_templates()
+            return self.fixed_prompts
+        yes, no = draw_templates(self.templates, step, self.recipe.seed)
+        backbone = self.model.backbone
+        negative = None
+        with self._autocast():
+            if self.model.uses_negatives:
+                with torch.no_grad():
+                    negative = backbone.encode_tokens(self._tokens(no))
+            source = backbone.encode_tokens(self._tokens(yes))
+        frozen = None
+        if self.recipe.w_keep and self.pretrained is not None:
+            if yes not in self.kept_text:
+                with torch.no_grad():
+                    self.kept_text[yes] = self.pretrained.encode_tokens(self._tokens(yes))
+            frozen = self.kept_text[yes]
+        return Prompts(source.detach().requires_grad_(), negative, frozen, source)
+
+    def _all_templates(self) -> Prompts:
+        found = embed_labels(self.model, self.labels, self.templates, bank=False)
+        return Prompts(found.positive, found.negative)
+
+    def _tokens(self, template: str) -> Tensor:
+        if template not in self.tokens:
+            self.tokens[template] = self.model.backbone.tokenize(fill_template(template, self.labels))
+        return self.tokens[template]
+
+    def _update(self, step: int) -> None:
+        if distributed.world() > 1:
+            for parameter in self.parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            distributed.add_up([parameter.grad for parameter in self.parameters])
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
+        self._check_finite("gradient", norm, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self._rate(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.model.log_scale.clamp_(max=math.log(HIGHEST_SCALE))
+        self.progress.step = step + 1
+        if self.mean is not None:
+            self._average()
+
+    # --- what a run leaves behind
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """At each of ``swa`` moments, evenly spaced, let the weights count in the mean that began with the start."""
+        moments = [round(self.steps * number / self.recipe.swa) for number in range(1, self.recipe.swa + 1)]
+        if self.mean is None or self.step not in moments:
+            return
+        count = 1 + sum(moment <= self.step for moment in moments)  # the start and the moments so far
+        for name, tensor in self.model.backbone.state_dict().items():
+            if tensor.is_floating_point():
+                self.mean[name].lerp_(tensor, 1 / count)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """The weights as they are released, for the length of the block: averaged, then part of the way back."""
+        backbone = self.model.backbone
+        if self.mean is None and self.pretrained is None:
+            yield
+            return
+        before = _copies(backbone)
+        if self.mean is not None:
+            backbone.load_state_dict(self.mean)
+        if self.pretrained is not None:
+            interpolate(backbone, self.pretrained.state_dict(), self.recipe.pretrained_weight)
+        try:
+            yield
+        finally:
+            backbone.load_state_dict(before)
+
+    def _validate(self, score: Callable[[], float]) -> float:
+        with self.released():
+            self.model.eval()
+            found = score()
+            if found > self.progress.best:
+                self.progress.best, self.progress.best_step = found, self.step
+                self.write(self.directory / BEST)
+        self._training_mode()
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write the model as it stands, with its record, for ``--model FOLDER``."""
+        if distributed.rank() != 0:
+            return
+        self.model.record = self.make_record()
+        with checkpoint.told(folder):
+            self.model.save(folder, backbone=self.whole, half=self.recipe.half)
+
+    def save_checkpoint(self) -> None:
+        """Write where the run stands; one process does, and the others go on."""
+        if distributed.rank() == 0:
+            self.model.record = self.make_record()
+            checkpoint.save(self.directory, self.model, self.optimizer, self.mean, self.progress, self.whole)
+
+    def resume(self) -> bool:
+        """Continue from the newest checkpoint, if there is one. UsageError where it cannot be used."""
+        step = distributed.from_first(checkpoint.newest_step(self.directory))
+        if step is None:
+            return False
+        self.progress = checkpoint.load(
+            self.directory, step, self.model, self.optimizer, self.mean, self.whole
+        )
+        return True
+
+    def make_record(self) -> Record:
+        """What the model should remember of this run."""
+        score = {"held_out_top1": self.progress.best} if self.progress.best_step == self.step > 0 else {}
+        return Record(
+            templates=self.templates.name,
+            frames=self.recipe.frames,
+            data=self.recipe.data,
+            data_root=self.data_root,
+            classes=list(self.labels),
+            metrics=score,
+            recipe=asdict(self.recipe),
+        )
+
+    def finish(self) -> None:
+        """Leave the model with its final weights, and write it to the run's folder."""
+        if self.mean is not None:
+            self.model.backbone.load_state_dict(self.mean)
+        if self.pretrained is not None:
+            interpolate(self.model.backbone, self.pretrained.state_dict(), self.recipe.pretrained_weight)
+        self.model.eval()
+        self.write(self.directory)
+
+
+def _copies(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+@torch.no_grad()
+def interpolate(module: torch.nn.Module, pretrained: dict[str, Tensor], weight: float) -> None:
+    """``w <- (1 - weight) * w + weight * pretrained``, as in WiSE-FT: 0 keeps what was tuned, 1 undoes the tuning."""
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(pretrained[name].to(tensor), weight)
