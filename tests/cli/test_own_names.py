@@ -44,6 +44,13 @@ def test_a_folder_gives_the_path_in_it_and_later_runs_do_not_meet(tmp_path: Path
     assert found.of("cam2/day/clip.mp4") == "cam2/day/clip"
 
 
+def test_a_video_in_the_folder_that_is_written_to_has_its_file_beside_it() -> None:
+    videos = ["/data/clips/a.mp4", "/data/clips/day/b.mp4", "/data/more/a.mp4"]
+    found = OwnNames(["/data/clips"], videos, "/data/clips")
+    assert [found.of(video) for video in videos] == ["clips/a", "day/b", "more/a"]
+    assert OwnNames(["/data/clips"], videos[:2], "/data/clips").of(videos[0]) == "a"
+
+
 def test_a_list_that_is_still_written_gives_names_that_need_no_other(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = OwnNames(["-"])

@@ -36,7 +36,7 @@ class VideoFolder:
         self.folder, self.ending, self.overwrite, self.option = folder, ending, overwrite, option
         self.count = 0
         self._own = own
-        self._names = OwnNames(inputs, videos)
+        self._names = OwnNames(inputs, videos, folder)
         for path in (folder, *folder.parents):
             if path.exists() and not path.is_dir():
                 raise UsageError(f"{path} is a file; name a folder with {option}.")

@@ -19,14 +19,18 @@ class OwnNames:
     """Names for the files about videos, relative to a folder and without an ending; no two videos share one.
 
     A video that was named itself gives its own name, a video in a folder that was named the path in that folder,
-    the folder's name before it: ``cam1`` gives ``cam1/clip``. Videos that would then share a name get the path from
+    the folder's name before it: ``cam1`` gives ``cam1/clip``. A video that lies in ``folder`` gives its path there, so
+    that its file lies beside it. Videos that would then share a name get the path from
     the folder that all inputs have in common (``cam1/clip``, ``cam2/clip``), and keep their ending where that does
     not tell them apart either. The order of the videos does not matter.
 
     Where the videos are not known before (a list that is still being written), each has the last of these forms.
     """
 
-    def __init__(self, inputs: Sequence[str], videos: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, inputs: Sequence[str], videos: Sequence[str] | None = None, folder: str | Path | None = None
+    ) -> None:
+        self._own = None if folder is None else _absolute(os.fspath(folder))
         themselves = set(videos or ())  # a folder of images is a video itself
         folders = (given for given in inputs if given not in themselves and os.path.isdir(given))
         self._folders = {_absolute(folder) for folder in folders}
@@ -61,11 +65,13 @@ class OwnNames:
 
     def _root(self, path: str) -> str:
         """The folder that was named and holds the path; the path itself where none does."""
-        holding = [folder for folder in self._folders if path.startswith(folder.rstrip(os.sep) + os.sep)]
+        holding = [folder for folder in self._folders if _inside(path, folder)]
         return max(holding, key=len, default=path)
 
     def _by_input(self, video: str) -> str:
         path = _absolute(video)
+        if self._own is not None and _inside(path, self._own):
+            return _without_ending(_relative(path, self._own), video)
         return _without_ending(_relative(path, os.path.dirname(self._root(path))), video)
 
     def _by_common(self, video: str) -> str:
@@ -81,9 +87,13 @@ def _absolute(path: str) -> str:
 
 def _relative(path: str, folder: str) -> str:
     """The path from a folder that holds it, else from the root; never one with ``..``."""
-    inside = folder and path.startswith(folder.rstrip(os.sep) + os.sep)
+    inside = folder and _inside(path, folder)
     relative = os.path.relpath(path, folder) if inside else os.path.splitdrive(path)[1].lstrip(os.sep)
     return relative.replace(os.sep, "/")
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _without_ending(name: str, video: str) -> str:
