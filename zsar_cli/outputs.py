@@ -32,6 +32,11 @@ def taken(path: str | Path) -> str | None:
     return None if empty else "is there already"
 
 
+def may_replace(path: str | Path, overwrite: bool) -> bool:
+    """Whether a file written aside may take a place that is not empty: with ``overwrite``, or of an empty file."""
+    return overwrite or (os.path.lexists(path) and taken(path) is None)
+
+
 def refuse_taken(paths: Iterable[str | Path], *, overwrite: bool, option: str = "--output") -> None:
     """UsageError where one of ``paths`` has something that would be replaced."""
     if overwrite:

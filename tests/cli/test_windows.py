@@ -16,6 +16,7 @@ from tests.video_files import write_video
 from zsar_cli.cli.output import formats, timelines
 from zsar_cli.cli.output.folders import VideoFolder, write_subtitles
 from zsar_cli.cli.output.timelines import subtitles, timeline_lines
+from zsar_cli.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +122,15 @@ def test_videos_of_one_name_do_not_share_a_file(tmp_path):
     folder = VideoFolder(tmp_path / "out", "srt", videos, videos)
     for video in videos:
         write_subtitles(folder, {**RECORD, "video": video})
+    write_subtitles(
+        VideoFolder(tmp_path / "quiet", "srt", videos), {**RECORD, "video": videos[0], "segments": []}
+    )
+    again = VideoFolder(tmp_path / "quiet", "srt", videos)
+    write_subtitles(again, {**RECORD, "video": videos[0]})  # what held no cue is not in the way
+    with pytest.raises(UsageError, match="is there already"):
+        write_subtitles(again, {**RECORD, "video": videos[0]})
     write_subtitles(folder, {"video": "c/clip.mp4", "error": {"kind": "not_found", "message": "no"}})
-    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.srt")) == [
+    assert sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / "out").rglob("*.srt")) == [
         "out/a/clip.srt",
         "out/b/clip.srt",
     ]

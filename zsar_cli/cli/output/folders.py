@@ -10,7 +10,7 @@ from zsar_cli.cli.output.own_names import OwnNames
 from zsar_cli.cli.output.timelines import subtitles
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write
-from zsar_cli.outputs import Lock, refuse_taken
+from zsar_cli.outputs import Lock, may_replace, refuse_taken
 
 
 class VideoFolder:
@@ -50,7 +50,7 @@ class VideoFolder:
     def write(self, video: str, content: bytes) -> Path:
         """Write one video's file, whole or not at all, and tell where. UsageError where it cannot be."""
         path = self.path(video)
-        replace = self.overwrite or self._own(path, video)
+        replace = may_replace(path, self.overwrite) or self._own(path, video)
         if not replace:
             refuse_taken([path], overwrite=False, option=self.option)
         try:

@@ -92,15 +92,14 @@ def _whole_file(output: Path, target: Target) -> Iterator[Sink]:
     """Tables and CSV say nowhere what is done: the file is there when the run has ended, and then whole."""
     from zsar_cli.cli.output.formats import csv_header, render
     from zsar_cli.files import atomic_write, is_stream
-    from zsar_cli.outputs import Lock, refuse_taken, taken
+    from zsar_cli.outputs import Lock, may_replace, refuse_taken
     from zsar_cli.text.plain_text import BOM
 
     chosen, windows = target.format, target.windows
     with Lock(output):
         refuse_taken([output], overwrite=target.overwrite)
-        replace = target.overwrite or (taken(output) is None and output.exists())  # an empty file may be
         with (
-            atomic_write(output, replace=replace) as aside,
+            atomic_write(output, replace=may_replace(output, target.overwrite)) as aside,
             open(aside, "w", encoding="utf-8", newline="") as stream,
         ):
             if chosen == "csv":
