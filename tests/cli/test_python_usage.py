@@ -136,7 +136,7 @@ def test_labels_may_be_any_ordered_collection_of_texts(recognizer, tmp_path):
         assert list(recognizer.embed_labels(form).labels) == LABELS
 
 
-@pytest.mark.parametrize("video", [None, 3, "", b"", [], ["a.mp4"], 1.5, object()], ids=repr)
+@pytest.mark.parametrize("video", [None, 3, "", b"", [], ["a.mp4"], 1.5, object], ids=repr)
 def test_what_is_no_path_is_no_video(recognizer, video):
     assert "video" in refused(recognizer.predict, video, LABELS)
     assert "video" in refused(recognizer.explain, video, LABELS)
