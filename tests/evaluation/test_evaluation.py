@@ -286,8 +286,9 @@ def test_videos_that_cannot_be_read_are_counted_not_replaced(tmp_path: Path) -> 
 
 def test_training_and_evaluation_draw_the_same_few_shots(tmp_path: Path) -> None:
     from zsar_cli.data.definition import load_dataset
+    from zsar_cli.training.clips import find_data
     from zsar_cli.training.recipe import load_recipe
-    from zsar_cli.training.run import Environment, find_data
+    from zsar_cli.training.run import Environment
 
     for name in ("archery", "yo yo"):
         for number in range(6):

@@ -24,11 +24,11 @@ from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.zsar import Parts, RecognizerModel
 from zsar_cli.text.embeddings import Templates
 from zsar_cli.training import checkpoint
+from zsar_cli.training.clips import MIRRORED
 from zsar_cli.training.data import Batch, Schedule, decoded_stream, one_ahead
 from zsar_cli.training.holdout import hold_out
 from zsar_cli.training.losses import Prompts, losses
 from zsar_cli.training.recipe import Recipe, load_recipe, make_recipe, override, recipe_content
-from zsar_cli.training.run import MIRRORED
 from zsar_cli.training.trainer import (
     NonFiniteLoss,
     Trainer,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,16 +15,14 @@ from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write
 from zsar_cli.outputs import LineFile
 from zsar_cli.run_log import log_setup
+from zsar_cli.training.clips import find_data, make_stream, open_pool
 from zsar_cli.training.folder import METRICS, check_folder, clear_folder, hold_folder
 from zsar_cli.training.recipe import Recipe
 from zsar_cli.training.trainer import Trainer, total_steps
 
 if TYPE_CHECKING:
-    from zsar_cli.data.definition import Dataset, Item
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.zsar import RecognizerModel
-    from zsar_cli.training.data import Stream
-    from zsar_cli.video.pool import DecodePool
 
 logger = logging.getLogger(__name__)
 
@@ -69,57 +66,6 @@ class Summary:
     )  # top-1 of seen classes, and unseen where there are any
     history: list[dict[str, float]] = field(default_factory=list)
     cache: str = ""  # what was read and added, in words
-
-
-@dataclass
-class TrainingData:
-    """What a run learns from, and what it never trains on."""
-
-    dataset: Dataset  # its items are the training clips
-    held_out: list[Item]
-    validation: str = (
-        ""  # the name of the list that the held-out clips are; "" where they are of the training list
-    )
-
-
-def find_data(environment: Environment) -> TrainingData:
-    """The training clips of the recipe's data set, thinned to its shots, and those held out for validation.
-
-    These are the data set's own validation clips, where it has such (a folder ``val/``); else a share of the training
-    clips.
-    """
-    from zsar_cli.data.definition import load_dataset, load_definition
-    from zsar_cli.data.splits import few_shot
-    from zsar_cli.text.labels import load_labels
-    from zsar_cli.training.holdout import hold_out
-
-    recipe, root = environment.recipe, environment.data_root
-    named = None if recipe.labels is None else load_labels(recipe.labels).names
-    dataset = load_dataset(recipe.data, root, split="train", classes=named, label_column=recipe.label_column)
-    dataset.check_missing(environment.max_missing)
-    if len(dataset.classes) < 2:
-        raise UsageError(f"{dataset.name} has one class only; a model learns from at least two.")
-    drawn = dataset.items
-    if recipe.shots is not None:
-        drawn = few_shot(drawn, [item.label for item in drawn], recipe.shots, seed=recipe.seed)
-    split = load_definition(recipe.data).validation
-    if split is not None and recipe.holdout:
-        own = load_dataset(
-            recipe.data, root, split=split, classes=dataset.classes, label_column=recipe.label_column
-        )
-        if own.unmatched:
-            logger.warning(
-                "%s clips of %s show classes that are not trained on, such as %r; they choose nothing",
-                *(sum(own.unmatched.values()), split, next(iter(own.unmatched))),
-            )
-            own.unmatched = {}
-        own.check_missing(environment.max_missing)
-        dataset.items = drawn
-        return TrainingData(dataset, own.items, split)
-    taken = drawn if recipe.shots is not None else []
-    rest, held = hold_out(dataset.items, recipe.holdout, seed=recipe.seed, taken=taken)
-    dataset.items = drawn if recipe.shots is not None else rest
-    return TrainingData(dataset, held)
 
 
 def describe_run(environment: Environment) -> list[str]:
@@ -238,8 +184,8 @@ def _run(
         cache = _open_cache(environment, model, len(dataset.items))
         log_setup(model, workers=environment.workers, precision=recipe.precision)
         started = time.perf_counter()
-        pool = _open_pool(stack, environment, dataset)
-        stream = _make_stream(environment, dataset, model, steps, pool, cache)
+        pool = open_pool(stack, environment, dataset)
+        stream = make_stream(environment, dataset, model, steps, pool, cache)
         # What a model of zsar's was built on cannot be found by a name
         whole = recipe.tune == "full" or is_recognizer(recipe.model)
         place = (output, device, whole, environment.data_root)
@@ -322,14 +268,6 @@ def _with_precision(recipe: Recipe, device: str, before: str | None) -> Recipe:
     return replace(recipe, precision=precision)
 
 
-def _open_pool(stack: ExitStack, environment: Environment, dataset: Dataset) -> DecodePool:
-    from zsar_cli.data.clips import is_rendered
-    from zsar_cli.video.pool import DecodePool
-
-    workers = 0 if is_rendered(dataset.items[0].path) else environment.workers
-    return stack.enter_context(DecodePool(workers, ahead=2 * environment.recipe.batch_size))
-
-
 def _open_cache(environment: Environment, model: RecognizerModel, clips: int) -> FeatureCache | None:
     from zsar_cli.features.cache import FeatureCache
 
@@ -345,54 +283,8 @@ def _open_cache(environment: Environment, model: RecognizerModel, clips: int) ->
     return FeatureCache(environment.cache, model, expected=clips)
 
 
-# Words that a mirror image would make untrue
-MIRRORED = re.compile(r"\b(left|right|clockwise|counterclockwise|anticlockwise)(wards?)?\b", re.IGNORECASE)
-
-
-def _make_stream(
-    environment: Environment,
-    dataset: Dataset,
-    model: RecognizerModel,
-    steps: int,
-    pool: DecodePool,
-    cache: FeatureCache | None,
-) -> Stream:
-    from zsar_cli import distributed
-    from zsar_cli.data.clips import is_rendered
-    from zsar_cli.training.data import Schedule, decoded_stream, fixed_stream, rendered_stream
-    from zsar_cli.video.transforms import Augmentation
-
-    recipe, items = environment.recipe, dataset.items
-    place = distributed.rank(), distributed.world()
-    schedule = Schedule(len(items), recipe.batch_size, recipe.accumulate, steps, recipe.seed, *place)
-    lost = environment.max_missing
-    if not recipe.augment:
-        return fixed_stream(items, recipe.frames, schedule, model, pool, cache, max_unreadable=lost)
-    if is_rendered(items[0].path):
-        ids = [_rendered_id(item.path) for item in items]
-        labels = [item.label for item in items]
-        return rendered_stream(ids, labels, recipe.frames, schedule, preprocess=model.preprocess)
-    directions = next((name for name in dataset.classes if MIRRORED.search(name)), None)
-    if directions and recipe.flip:
-        logger.warning("clips are not flipped: labels tell left from right, such as %r", directions)
-    augmentation = Augmentation(
-        scale=(recipe.crop_scale, 1.0),
-        ratio=(3 / 4, 4 / 3),
-        flip=0.5 if recipe.flip and directions is None else 0.0,
-        colour_jitter=recipe.colour_jitter,
-        grey=recipe.grey,
-    )
-    frames = recipe.frames
-    return decoded_stream(items, frames, schedule, model.preprocess, augmentation, pool, max_unreadable=lost)
-
-
 def _rounded(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.6g}")
-
-
-def _rendered_id(path: str) -> tuple[str, int]:
-    label, index = path.split("/", 1)[1].rsplit("/", 1)
-    return label, int(index)
 
 
 def _keep_rows(path: Path, step: int) -> list[dict[str, float]]:
