@@ -537,25 +537,35 @@ def test_devices_and_precisions() -> None:
             resolve_device(name)
 
 
-def test_precision_of_auto(tiny: dict[str, Path], monkeypatch) -> None:
-    """int8 where a CPU has it for this tower, bf16 where a product shows a gain, fp32 for what is narrow anyway."""
-    vit, convolutional = (load_backbone(str(tiny[layout])) for layout in ("vit", "convolutional"))
+@pytest.mark.parametrize(
+    ("device", "capability", "width", "expected"),
+    [
+        ("cpu", None, 768, "fp32"),
+        ("mps", None, 768, "fp32"),
+        ("cuda:0", (8, 0), 768, "bf16"),
+        ("cuda:0", (7, 5), 768, "fp32"),
+        ("cuda:0", (9, 0), 64, "fp32"),
+    ],
+)
+def test_precision_of_auto_is_decided_by_the_device_alone(
+    tiny: dict[str, Path],
+    monkeypatch,
+    device: str,
+    capability: tuple[int, int] | None,
+    width: int,
+    expected: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr("zsar_cli.model.backbone.cpu_has_int8", lambda: True)
+    vit = load_backbone(str(tiny["vit"]))
+    vit.token_dim = width
+    assert resolve_precision("auto", device, vit) == expected
+    assert resolve_precision("bf16", device, vit) == "bf16"
 
-    def auto(has_int8: bool, gains: bool, width: int, tower: Backbone = vit, device: str = "cpu") -> str:
-        monkeypatch.setattr("zsar_cli.model.backbone.cpu_has_int8", lambda: has_int8)
-        monkeypatch.setattr("zsar_cli.model.backbone._cpu_gains_from_bf16", lambda: gains)
-        tower.token_dim = width
-        return resolve_precision("auto", device, tower)
 
-    assert resolve_precision("bf16", "cpu", vit) == "bf16"
-    assert auto(True, True, 768) == "int8"
-    assert auto(True, True, 768, convolutional) == "bf16"
-    assert auto(False, True, 768) == "bf16"
-    assert auto(False, False, 768) == "fp32"
-    assert auto(True, True, 64) == "fp32"
-    assert auto(True, True, 768, device="mps") == "fp32"
+def test_a_precision_that_does_not_exist_is_refused(tiny: dict[str, Path]) -> None:
     for load in (load_backbone, recognizer.load_model):
         with pytest.raises(UsageError, match="int8"):
             load("ViT-B-32/no-such-weights", precision="fp8")
     with pytest.raises(UsageError, match="auto"):
-        vit.set_precision("auto")  # a choice for who loads, not a form of weights
+        load_backbone(str(tiny["vit"])).set_precision("auto")  # a choice for who loads, not a form of weights

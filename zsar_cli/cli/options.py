@@ -107,7 +107,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        help="auto: int8 or bf16 where this machine is faster in it, else fp32.", envvar="ZSAR_PRECISION"
+        help="auto: bf16 on CUDA from Ampere on, else fp32. int8 is for CPUs with VNNI.",
+        envvar="ZSAR_PRECISION",
     ),
 ]
 FramesOption = Annotated[

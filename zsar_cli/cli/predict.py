@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from zsar_cli.text.labels import Labels
 
 SHORT = 1.0  # s
+MANY = 100  # videos from which on a faster precision is worth a word
+INT8_HINT = (
+    "This processor has VNNI: --precision int8 is faster (docs/performance.md has how much, and its price)."
+)
 
 
 def predict(
@@ -247,6 +251,12 @@ def predict(
         if windows is not None:
             run.windows = replace(windows, frames=frames or recognizer.model.frames)
         log_setup(recognizer.model, workers=workers, decoder=decoder)
+        if (
+            precision == "auto"
+            and (found is None or len(found) >= MANY)
+            and recognizer.model.backbone.takes_int8
+        ):
+            console.note(INT8_HINT)
         keep_freed_memory()  # not before: weights that were cast give theirs back
         strange = _unlike_training(text.labels, recognizer.model.trained_on)
         if strange and distributed.rank() == 0:

@@ -8,13 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -304,6 +301,11 @@ class Backbone(nn.Module):
         for name, value in scales.items():
             getattr(self.clip, name).data = value
 
+    @property
+    def takes_int8(self) -> bool:
+        """Whether ``--precision int8`` runs here: on this processor, for this visual tower."""
+        return self.device.type == "cpu" and cpu_has_int8() and bool(int8_blocks(self.clip.visual))
+
     def _round_to_int8(self, fine: bool) -> None:
         if self.device.type != "cpu" or not cpu_has_int8():
             raise UsageError("int8 needs a CPU with VNNI, on Linux; use --precision auto.")
@@ -391,11 +393,12 @@ def check_precision(name: str, known: tuple[str, ...] = ("auto", *DTYPES)) -> No
 
 
 def resolve_precision(name: str, device: str, backbone: Backbone) -> str:
-    """``auto`` is what the device is fastest in, without another answer; ``docs/performance.md`` has the figures.
+    """Resolve ``auto`` by the device alone, so that the same command gives the same answer on every CPU.
 
-    A narrow tower gains nothing and stays in fp32. Else it is bf16 on CUDA since Ampere; on a CPU int8 where it has
-    VNNI and the tower is a transformer, or bf16 where a product shows that it is faster; and fp32 for the rest.
-    UsageError for int8 elsewhere.
+    That is bf16 on CUDA from Ampere on, for towers wide enough to gain, and fp32 elsewhere.
+
+    Raises:
+        UsageError: int8 was asked for on another device than a CPU.
     """
     if name == "int8" and device != "cpu":
         raise UsageError(
@@ -403,38 +406,9 @@ def resolve_precision(name: str, device: str, backbone: Backbone) -> str:
         )
     if name != "auto":
         return name
-    if backbone.token_dim < LEAST_WIDTH or not (device == "cpu" or device.startswith("cuda")):
+    if backbone.token_dim < LEAST_WIDTH or not device.startswith("cuda"):
         return "fp32"
-    if device != "cpu":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    if cpu_has_int8() and int8_blocks(backbone.clip.visual):
-        return "int8"
-    return "bf16" if _cpu_gains_from_bf16() else "fp32"
-
-
-@cache
-def _cpu_gains_from_bf16() -> bool:
-    """Whether a product of a ViT's size takes at most 0.8 of its time in fp32.
-
-    A CPU's flags do not tell: with AVX512-BF16, a tower took 0.4 of its time on one machine and 1.7 on another.
-    """
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    if not any(flag in flags for flag in ("avx512_bf16", "amx_bf16")):
-        return False
-    return _product_seconds(torch.bfloat16) <= 0.8 * _product_seconds(torch.float32)
-
-
-def _product_seconds(dtype: torch.dtype) -> float:
-    tokens, weights = torch.ones(256, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
-    taken = []
-    for _ in range(7):
-        started = time.perf_counter()
-        F.linear(tokens, weights)
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
 
 
 def _hash_tensors(model_cfg: dict[str, Any], tensors: dict[str, Tensor]) -> str:
