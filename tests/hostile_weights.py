@@ -105,6 +105,41 @@ def _members(path: Path) -> None:
     path.write_bytes(whole[:start] + listed + tail)
 
 
+def _two_lists(path: Path, by_locator: bool) -> None:
+    """A zip file with two lists of members: zipfile finds a sound pickle, and torch.load one without end."""
+    archive(path, tuples(60, 2))
+    bad = path.read_bytes()
+    archive(path, entry(tensor(16, 16, 1)))
+    good = path.read_bytes()
+    (bad_start, bad_end), (start, end) = ((w.index(b"PK\1\2"), w.rindex(b"PK\5\6")) for w in (bad, good))
+    first, size = bad[:bad_end], end - start
+    if not by_locator:  # zipfile takes what lies before the end for the list, and all offsets for shifted
+        moved = bad_start - start
+        last = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 4, 4, size, bad_start, 0)
+        path.write_bytes(first + good[:start] + _moved(good[start:end], moved) + last)
+        return
+
+    def end64(length: int, place: int) -> bytes:
+        return struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 4, 4, length, place)
+
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(first), 1)
+    first += end64(bad_end - bad_start, bad_start)
+    place = len(first) + start
+    last = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 4, 4, size, place, 0)
+    listed = _moved(good[start:end], len(first))
+    path.write_bytes(first + good[:start] + listed + end64(size, place) + locator + last)
+
+
+def _moved(members: bytes, by: int) -> bytes:
+    """A list of members whose data lie elsewhere."""
+    moved, place = bytearray(members), 0
+    while place < len(moved):
+        name, extra, comment = struct.unpack_from("<3H", moved, place + 28)
+        struct.pack_into("<L", moved, place + 42, struct.unpack_from("<L", moved, place + 42)[0] + by)
+        place += 46 + name + extra + comment
+    return bytes(moved)
+
+
 HUGE = 10**10
 ASKING: dict[str, Callable[[Path], None]] = {
     "an expanded tensor": lambda path: archive(path, entry(tensor(16, HUGE, 0))),
@@ -138,6 +173,8 @@ ASKING: dict[str, Callable[[Path], None]] = {
     ),
     "a pickle that is no more than a text": lambda path: archive(path, b"X\xff\xff\xff\x7fa"),
     "members without end": _members,
+    "two lists of members": lambda path: _two_lists(path, by_locator=False),
+    "two lists of members by two ends": lambda path: _two_lists(path, by_locator=True),
     "a header of half a million entries": lambda path: path.write_bytes(header(500_000)) and None,
     "a header of long names": lambda path: path.write_bytes(header(30_000, "t" * 1000)) and None,
     "a header of nothing but lists": lambda path: (

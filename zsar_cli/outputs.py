@@ -19,17 +19,38 @@ from zsar_cli.files import atomic_write, is_stream, shortened, sweep
 LOCK = ".zsar-lock"
 
 
-def taken(path: str | Path) -> str | None:
+def taken(path: str | Path, *, inside: bool = False) -> str | None:
     """Why a new file cannot have this name without replacing something, in words; None where it is free.
 
-    An empty file is free, unless it is reached through a link; so is what keeps nothing, as /dev/stdout.
+    An empty file is free, unless it is reached through a link; so is what keeps nothing, as /dev/stdout, where
+    somebody named it. ``inside``: the name is of this tool's own choice, in a folder that was named; a pipe there has
+    nobody who reads it.
     """
-    if is_stream(path) or not os.path.lexists(path):
+    if not os.path.lexists(path) or (is_stream(path) and not inside):
         return None
     if os.path.islink(path):
         return "is a link to something else"
+    if is_stream(path):
+        return "is a device or a pipe"
     empty = os.path.isfile(path) and os.path.getsize(path) == 0
     return None if empty else "is there already"
+
+
+def refuse_taken_inside(
+    folder: Path, names: Iterable[str], *, overwrite: bool, option: str = "--output"
+) -> None:
+    """UsageError where files of these names in a folder would replace something, or be written elsewhere by a link.
+
+    With ``overwrite``, pipes, devices and links to them are removed, since they cannot be replaced by writing.
+    """
+    paths = [folder / name for name in names]
+    for path in paths:
+        for between in path.parents[: len(path.relative_to(folder).parts) - 1]:
+            if between.is_symlink():
+                raise UsageError(f"{between} is a link to something else; choose another {option}.")
+        if overwrite and is_stream(path):
+            os.unlink(path)
+    refuse_taken(paths, overwrite=overwrite, option=option, inside=True)
 
 
 def may_replace(path: str | Path, overwrite: bool) -> bool:
@@ -37,11 +58,13 @@ def may_replace(path: str | Path, overwrite: bool) -> bool:
     return overwrite or (os.path.lexists(path) and taken(path) is None)
 
 
-def refuse_taken(paths: Iterable[str | Path], *, overwrite: bool, option: str = "--output") -> None:
+def refuse_taken(
+    paths: Iterable[str | Path], *, overwrite: bool, option: str = "--output", inside: bool = False
+) -> None:
     """UsageError where one of ``paths`` has something that would be replaced."""
     if overwrite:
         return
-    found = [(path, why) for path in paths if (why := taken(path))]
+    found = [(path, why) for path in paths if (why := taken(path, inside=inside))]
     if found:
         path, why = found[0]
         others = f" (and so are {len(found) - 1} others)" if len(found) > 1 else ""

@@ -13,6 +13,7 @@ import pytest
 
 from tests.video_files import write_video
 from zsar_cli.outputs import Lock
+from zsar_cli.training.folder import clear_folder
 
 TWO = ["--label", "waving", "--label", "running"]
 
@@ -291,6 +292,65 @@ def test_a_report_is_replaced_only_by_its_own_evaluation(
     assert done.code == 2
     assert "choose another --report" in done.err
     assert (tmp_path / "r" / "report.html").read_text() == "theirs"
+    (tmp_path / "r" / "report.html").unlink()
+    os.mkfifo(tmp_path / "r" / "report.html")
+    done = zsar(*arguments)
+    assert (done.code, "is a device or a pipe" in done.err) == (2, True), done.err
+
+
+def test_nothing_is_read_from_or_written_to_pipes_and_links_in_a_folder_of_others(
+    predict, zsar, video: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    for name in ("model.safetensors", "config.yaml"):
+        (precious / name).write_text("theirs")
+    train = ("train", "-c", "quick", "-o")
+    for number, name in enumerate(("recipe.json", "metrics.jsonl", "model.safetensors", "curves.png")):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        os.mkfifo(folder / name)
+        for more in ([], ["--resume"]):
+            done = zsar(*train, folder, *more)
+            assert (done.code, f"{folder / name} is " in done.err) == (2, True), done.err
+    for number, name in enumerate(("best", "checkpoints")):
+        folder = tmp_path / f"linked{number}"
+        folder.mkdir()
+        (folder / name).symlink_to(precious)
+        done = zsar(*train, folder)
+        assert (done.code, f"{folder / name} is a link" in done.err) == (2, True), done.err
+        clear_folder(folder)  # what --overwrite does
+        assert not (folder / name).is_symlink()
+    sheets = tmp_path / "sheets"
+    sheets.mkdir()
+    os.mkfifo(sheets / "a.png")
+    done = predict(video, "--explain", sheets, "-o", "a.jsonl", "--resume")
+    assert (done.code, f"{sheets / 'a.png'} is a device or a pipe" in done.err) == (2, True), done.err
+    cues = tmp_path / "cues"
+    cues.mkdir()
+    (cues / "a.srt").symlink_to("/dev/null")
+    windows = ("--window", 1, "-f", "srt", "-o", cues)
+    assert predict(video, *windows).code == 2
+    assert predict(video, *windows, "--overwrite").code == 0
+    assert (cues / "a.srt").is_file()
+    assert not (cues / "a.srt").is_symlink()
+    (tmp_path / "cam").mkdir()
+    (tmp_path / "cam" / "a.mp4").write_bytes(video.read_bytes())
+    (cues / "cam").symlink_to(precious)
+    done = predict("cam", *windows)
+    assert (done.code, "cam is a link to something else" in done.err) == (2, True), done.err
+    assert sorted(path.name for path in precious.iterdir()) == ["config.yaml", "model.safetensors"]
+    assert {path.read_text() for path in precious.iterdir()} == {"theirs"}
+
+
+def test_what_a_file_was_made_with_is_told_briefly(predict, video: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.jsonl"
+    line = {"video": "b.mp4", "predictions": [], "made_with": {"k" * 100_000: 1}}
+    output.write_text(json.dumps(line) + "\n")
+    done = predict(video, "-o", output, "--resume")
+    assert done.code == 2
+    assert len(done.err) < 1000
 
 
 def test_embeddings_replace_nothing(zsar, tmp_path: Path, tiny_clip_dir) -> None:

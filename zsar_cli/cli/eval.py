@@ -25,7 +25,7 @@ from zsar_cli.cli.options import (
     complete_model,
 )
 from zsar_cli.errors import UsageError, VideoError
-from zsar_cli.outputs import refuse_taken
+from zsar_cli.outputs import refuse_taken_inside
 
 if TYPE_CHECKING:
     from zsar_cli.evaluation.inference import Options
@@ -358,8 +358,8 @@ def _run(
     def prepare(settings: dict[str, Any]) -> None:
         nonlocal mark
         mark = mark_of(settings)
-        if report is not None and not is_report_of(page := report / "report.html", settings):
-            refuse_taken([page], overwrite=overwrite, option="--report")
+        if report is not None and not is_report_of(report / "report.html", settings):
+            refuse_taken_inside(report, ["report.html"], overwrite=overwrite, option="--report")
 
     with console.progress(sum(len(part.items) for part in plan.parts)) as advance:
         results = run_plan(

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsar_cli.cache_files import read_file
 from zsar_cli.errors import UsageError
-from zsar_cli.files import atomic_write
-from zsar_cli.outputs import LineFile, Lock, refuse_taken
+from zsar_cli.files import atomic_write, is_stream
+from zsar_cli.outputs import LineFile, Lock, refuse_taken_inside
 from zsar_cli.prediction.records import difference, to_json
 
 if TYPE_CHECKING:
     from zsar_cli.evaluation.protocols import Part
 
 SETTINGS = "settings.json"
+LARGEST = 100_000_000  # bytes of it
 Records = dict[str, dict[int, dict[str, Any]]]  # part -> item number -> record
 
 
@@ -50,14 +52,12 @@ class RecordFile:
                 if before is not None:
                     _check_settings(directory, before, json.loads(text))
                 else:
-                    refuse_taken(
-                        [directory / name for name in (self.path.name, SETTINGS, *names)], overwrite=overwrite
-                    )
-                if before is None:
+                    names = (self.path.name, SETTINGS, *names)
+                    refuse_taken_inside(directory, names, overwrite=overwrite)
                     with atomic_write(marker) as aside:
                         aside.write_text(text, encoding="utf-8")
-                if self.path.is_symlink():
-                    refuse_taken([self.path], overwrite=overwrite)
+                if self.path.is_symlink() or is_stream(self.path):
+                    refuse_taken_inside(directory, [self.path.name], overwrite=overwrite)
                 self._file = LineFile(self.path, overwrite=overwrite, lock=False)
                 stack.callback(self._file.abandon)
                 self._read()
@@ -101,9 +101,7 @@ class RecordFile:
 def _read_settings(path: Path, like: dict[str, Any]) -> dict[str, Any] | None:
     """What an evaluation says about itself; None where there is no such file, or somebody else's of that name."""
     try:
-        if path.is_symlink():
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_file(path, LARGEST))
     except (OSError, ValueError, RecursionError):
         return None
     ours = isinstance(found, dict) and (found.keys() & like.keys() or not found)

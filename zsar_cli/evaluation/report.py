@@ -10,6 +10,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zsar_cli.cache_files import open_file
 from zsar_cli.evaluation.protocols import comparable, published_rows
 from zsar_cli.files import atomic_write
 from zsar_cli.plots import (
@@ -75,8 +77,8 @@ def mark_of(settings: dict[str, Any]) -> str:
 def is_report_of(path: Path, settings: dict[str, Any]) -> bool:
     """Whether a file is an earlier report about the evaluation with these settings."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return not path.is_symlink() and mark_of(settings) in file.read(1000)
+        with open(open_file(path, os.O_RDONLY), "rb") as file:
+            return mark_of(settings).encode() in file.read(1000)
     except OSError:
         return False
 

@@ -10,6 +10,7 @@ import io
 import pickle
 import pickletools
 import re
+import struct
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -110,8 +111,9 @@ def check_archive(path: Path, published: str = "") -> None:
         raise UsageError(f"{path} is compressed, which PyTorch's files are not; unpack it first.")
     pickles = [m for m in members if m.filename.endswith("/data.pkl") and m.filename.count("/") == 1]
     names = {member.filename.casefold() for member in members}
-    size = path.stat().st_size
-    if len(pickles) != 1 or len(names) < len(members) or sum(m.file_size for m in members) > size:
+    if len(pickles) != 1 or len(names) < len(members) or not _has_one_list(path):
+        raise _cut(path)
+    if sum(m.file_size for m in members) > path.stat().st_size:
         raise _cut(path)
     if pickles[0].file_size > LARGEST_READ:
         raise _too_much(path)
@@ -121,6 +123,39 @@ def check_archive(path: Path, published: str = "") -> None:
     except (zipfile.BadZipFile, *DAMAGE) as error:
         raise _cut(path) from error
     check_pickle(io.BytesIO(content), path)
+
+
+_END, _END64, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
+_MOST = 0xFFFFFFFF
+
+
+def _has_one_list(path: Path) -> bool:
+    """Whether a zip file's list of members ends where its end begins, as in every file that PyTorch writes.
+
+    Readers look for the list in different places where it does not: then zipfile would show us one pickle, and
+    torch.load would open another.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(max(0, size - _END.size - _LOCATOR.size - _END64.size))
+        tail = file.read()
+    if len(tail) < _END.size:
+        return False
+    kind, *_, length, start, comment = _END.unpack(tail[-_END.size :])
+    if kind != b"PK\5\6" or comment:
+        return False
+    before = tail[: -_END.size]
+    if before[-_LOCATOR.size :][:4] != b"PK\6\7":
+        return bool(start + length == size - _END.size)
+    if len(before) < _LOCATOR.size + _END64.size:
+        return False
+    kind, *_, length64, start64 = _END64.unpack(before[: _END64.size])
+    place = size - len(tail)
+    return bool(
+        kind == b"PK\6\6"
+        and _LOCATOR.unpack(before[-_LOCATOR.size :])[2] == place == start64 + length64
+        and (length, start) == (min(length64, _MOST), min(start64, _MOST))
+    )
 
 
 def check_legacy(path: Path) -> None:

@@ -107,7 +107,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pytorch(path: Path, start: bytes, published: str) -> Any:
-    archive = start.startswith(b"PK")
+    archive = start.startswith(b"PK\3\4")  # as torch.load tells
     if archive:
         check_archive(path, published)
     else:

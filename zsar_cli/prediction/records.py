@@ -358,7 +358,9 @@ _OPTIONS = (
 
 def _told(key: str, before: Any, now: Any) -> str:
     last = key.split()[-1]
-    name = _NAMES.get(key) or (f"--{last.replace('_', '-')}" if last in _OPTIONS else key.replace("_", " "))
+    name = _NAMES.get(key) or (
+        f"--{last.replace('_', '-')}" if last in _OPTIONS else f"{key:.80}".replace("_", " ")
+    )
     plain = all(value is None or isinstance(value, (str, int, float)) for value in (before, now))
     if "hash" in key or key == "weights" or not plain:
         return f"other {name.removesuffix(' hash')} than this run's"

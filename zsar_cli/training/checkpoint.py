@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from zsar_cli.cache_files import read_file
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write, checksum
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 FOLDER = "checkpoints"
+LARGEST = 1_000_000  # bytes of state.json
 KEPT = 2  # the last, and the one before it in case that one is damaged
 
 
@@ -57,7 +59,7 @@ def newest_step(run: Path) -> int | None:
     paths = found(run)
     for path in reversed(paths):
         try:
-            return int(json.loads((path / "state.json").read_text(encoding="utf-8"))["step"])
+            return int(json.loads(read_file(path / "state.json", LARGEST))["step"])
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             logger.warning("%s is damaged", path)
     if paths:
@@ -125,7 +127,7 @@ def load(
     path = run / FOLDER / f"step-{step:08d}"
     device = str(model.backbone.device)
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state = json.loads(read_file(path / "state.json", LARGEST))
         for name, expected in state.pop("crc32", {}).items():
             if checksum(path / name) != expected:
                 raise ValueError(f"{name} is damaged")

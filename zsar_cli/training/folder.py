@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from zsar_cli.cache_files import read_file
 from zsar_cli.errors import UsageError
-from zsar_cli.files import sweep
-from zsar_cli.outputs import Lock, refuse_taken
+from zsar_cli.files import is_stream, sweep
+from zsar_cli.outputs import Lock, refuse_taken_inside
 
 RECIPE, INPUTS, METRICS, CHECKPOINTS, BEST = (
     "recipe.json",
@@ -21,6 +22,7 @@ RECIPE, INPUTS, METRICS, CHECKPOINTS, BEST = (
     "checkpoints",
     "best",
 )
+LARGEST = 100_000_000  # bytes of a description
 MODEL = ("model.safetensors", "config.yaml")
 FILES = (RECIPE, INPUTS, METRICS, *MODEL, "curves.png", *(f"{BEST}/{name}" for name in MODEL))
 
@@ -39,6 +41,9 @@ def check_folder(output: Path, model: str, *, resume: bool, overwrite: bool) -> 
         if os.path.realpath(model) == os.path.realpath(output):
             raise UsageError(f"{output} is what this run starts from; choose another --output.")
         return
+    for path in (output / name for name in (CHECKPOINTS, BEST, *FILES)):
+        if is_stream(path) or (path.is_symlink() and path.name in (CHECKPOINTS, BEST)):
+            raise UsageError(f"{path} is a link to something else, or no file; choose another --output.")
     ours = _is_run(output)
     if not resume and (ours or any(_steps(output))):
         raise UsageError(
@@ -46,7 +51,7 @@ def check_folder(output: Path, model: str, *, resume: bool, overwrite: bool) -> 
             "--overwrite."
         )
     if not ours:
-        refuse_taken([output / name for name in FILES], overwrite=False)
+        refuse_taken_inside(output, FILES, overwrite=False)
     elif os.path.lexists(output / MODEL[0]) and not any(_steps(output)):
         raise UsageError(
             f"{output} holds a finished model and no checkpoint to continue from. Train on from it with --model "
@@ -68,6 +73,9 @@ def hold_folder(output: Path) -> Lock:
 def clear_folder(output: Path) -> None:
     """Remove what an earlier run left, and nothing else; no link is followed."""
     try:
+        for name in (CHECKPOINTS, BEST):
+            if (output / name).is_symlink():
+                os.unlink(output / name)
         for step in list(_steps(output)):
             if step.is_symlink() or not step.is_dir():
                 step.unlink()
@@ -96,7 +104,7 @@ def _is_run(output: Path) -> bool:
     """Whether a folder has the recipe of a run in it."""
     path = output / RECIPE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_file(path, LARGEST))
     except (OSError, ValueError, RecursionError):
         return False
-    return not path.is_symlink() and isinstance(found, dict) and {"model", "tune", "steps"} <= set(found)
+    return isinstance(found, dict) and {"model", "tune", "steps"} <= set(found)

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsar_cli.cache_files import read_file
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write, existing
 from zsar_cli.training import checkpoint
-from zsar_cli.training.folder import INPUTS, RECIPE
+from zsar_cli.training.folder import INPUTS, LARGEST, RECIPE
 from zsar_cli.training.recipe import Recipe, make_recipe, recipe_content
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def describe_inputs(dataset: Dataset, held_out: Sequence[Item], templates: str, 
 def load_run_recipe(output: Path) -> Recipe:
     """The recipe that a run's folder was started with; OSError or ValueError where it has none."""
     path = output / RECIPE
-    return make_recipe(json.loads(path.read_text(encoding="utf-8")), str(path))
+    return make_recipe(json.loads(read_file(path, LARGEST)), str(path))
 
 
 def precision_before(output: Path) -> str | None:
@@ -173,7 +174,7 @@ def _read_inputs(output: Path) -> dict[str, Any]:
     path = output / INPUTS
     if path.is_file():
         try:
-            return asdict(Inputs(**json.loads(path.read_text(encoding="utf-8"))))
+            return asdict(Inputs(**json.loads(read_file(path, LARGEST))))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise UsageError(f"{path} is damaged; start a new run in another --output.") from error
     from zsar_cli.model.config import read_description

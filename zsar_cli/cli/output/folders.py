@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from zsar_cli.cli.output.own_names import OwnNames
 from zsar_cli.cli.output.timelines import subtitles
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write
-from zsar_cli.outputs import Lock, may_replace, refuse_taken
+from zsar_cli.outputs import Lock, may_replace, refuse_taken_inside
 
 
 class VideoFolder:
@@ -40,8 +40,11 @@ class VideoFolder:
         for path in (folder, *folder.parents):
             if path.exists() and not path.is_dir():
                 raise UsageError(f"{path} is a file; name a folder with {option}.")
-        there = [p for v in videos or () if not own(p := self.path(v), v)]
-        refuse_taken(there, overwrite=overwrite, option=option)
+        self._refuse_taken(v for v in videos or () if not own(self.path(v), v))
+
+    def _refuse_taken(self, videos: Iterable[str]) -> None:
+        names = (str(self.path(video).relative_to(self.folder)) for video in videos)
+        refuse_taken_inside(self.folder, names, overwrite=self.overwrite, option=self.option)
 
     def path(self, video: str) -> Path:
         """Where the file about a video is."""
@@ -50,9 +53,10 @@ class VideoFolder:
     def write(self, video: str, content: bytes) -> Path:
         """Write one video's file, whole or not at all, and tell where. UsageError where it cannot be."""
         path = self.path(video)
-        replace = may_replace(path, self.overwrite) or self._own(path, video)
-        if not replace:
-            refuse_taken([path], overwrite=False, option=self.option)
+        own = self._own(path, video)
+        if not own:
+            self._refuse_taken([video])
+        replace = own or may_replace(path, self.overwrite)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path, replace=replace) as aside:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zsar_cli.cache_files import open_file
 from zsar_cli.prediction.records import Failure, Prediction
 
 if TYPE_CHECKING:
@@ -47,12 +49,12 @@ def is_sheet_of(path: Path, video: str) -> bool:
     from zsar_cli.plots import ABOUT
 
     try:
-        with open(path, "rb") as file:
+        with open(open_file(path, os.O_RDONLY), "rb") as file:
             start = file.read(100_000)
-    except OSError:
+    except OSError:  # none, or a link, or a pipe that nobody writes to
         return False
     mark = f"tEXt{ABOUT}\0{_about(video)}".encode("latin-1")
-    return not path.is_symlink() and start.startswith(b"\x89PNG\r\n\x1a\n") and mark in start
+    return start.startswith(b"\x89PNG\r\n\x1a\n") and mark in start
 
 
 def _about(video: str) -> str:
