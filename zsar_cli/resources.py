@@ -17,12 +17,17 @@ def available_cores() -> int:
 
     A quota of 1.5 cores counts as one: a thread that the kernel stops in the middle of a product lets all others wait.
     """
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # not Linux
-        cores = os.cpu_count() or 1
+    cores = affinity()
     quota = min(_quotas(), default=float(cores))
     return max(1, int(min(cores, quota)) // _processes_here())
+
+
+def affinity() -> int:
+    """The cores that this process may run on, as ``taskset`` and Slurm say; elsewhere those of the machine."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not Linux
+        return os.cpu_count() or 1
 
 
 def available_memory() -> int:

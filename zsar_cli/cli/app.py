@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from zsar_cli import __version__, distributed
 from zsar_cli.cli import console
+from zsar_cli.cli.threads import set_up_threads
 from zsar_cli.errors import ZsarError
 
 SOME_FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -156,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 all well, 1 some inputs failed, 2 wrong usage, 130 interrupted."""
     _open_closed_streams()
     console.degrade_streams()
+    set_up_threads()
     given = list(sys.argv[1:] if arguments is None else arguments)
     arguments = _flags_first(given)
     try:

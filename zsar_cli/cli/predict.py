@@ -157,7 +157,7 @@ def predict(
         typer.Option(
             min=checks.WORKERS[0],
             max=checks.WORKERS[1],
-            help="Decoding processes. 0 decodes in this one, unprotected. Default: half the cores, 2 to 8.",
+            help="Decoding processes. 0 decodes in this one, unprotected. Default: half the cores, 2 to 8; 1 on one.",
             envvar="ZSAR_WORKERS",
         ),
     ] = None,

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zsar_cli.resources import available_cores
+
 SPAN = 253  # steps between the least and the greatest: two of a byte's to spare, so that rounding never leaves it
 # What rounding may take of the activations' norm before it gets the second product: a normal distribution loses 0.01,
 # a few channels far above the rest, as large models have them, more.
@@ -170,7 +172,7 @@ def each_on_a_core(encode: Callable[[Tensor], Any], frames: Sequence[Tensor]) ->
             return encode(frame)
 
     try:
-        with ThreadPoolExecutor(cores, initializer=use_one_core) as pool:
+        with ThreadPoolExecutor(min(cores, available_cores()), initializer=use_one_core) as pool:
             return list(pool.map(alone, frames))
     finally:
         torch.set_num_threads(cores)  # what threads to come start with

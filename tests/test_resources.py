@@ -1,0 +1,130 @@
+"""Cores and memory that a process may use: its affinity, the quotas of its cgroups, torchrun's other processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from zsar_cli import resources
+from zsar_cli.cli.threads import set_up_threads
+from zsar_cli.prediction import default_workers
+from zsar_cli.resources import available_cores, available_memory
+from zsar_cli.video.keeper import fair_share_mb
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path, monkeypatch):
+    """Write what the kernel says; 64 cores, no torchrun."""
+    monkeypatch.setattr(resources, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(resources, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(resources, "affinity", lambda: 64)
+    for name in ("MASTER_ADDR", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def write(own: str, **files: str) -> None:
+        (tmp_path / "own").write_text(own)
+        for name, text in files.items():
+            file = tmp_path / "cgroup" / name.replace("__", "/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.with_name(file.name.replace("_max", ".max").replace("cpu_cfs", "cpu.cfs")).write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/", {"cpu_max": "max 100000\n"}, 64),
+        ("0::/", {"cpu_max": "400000 100000\n"}, 4),  # a container sees its own cgroup as the root
+        (
+            "0::/a/b",
+            {"a__cpu_max": "250000 100000", "a__b__cpu_max": "max 100000"},
+            2,
+        ),  # the outer one's limit
+        ("0::/a/b", {"a__cpu_max": "1600000 100000", "a__b__cpu_max": "50000 100000"}, 1),  # never none
+        ("0::/../not/to/be/seen", {"cpu_max": "300000 100000"}, 3),
+        (
+            "4:cpu,cpuacct:/j\n0::/",
+            {"cpu,cpuacct__j__cpu_cfs_quota_us": "600000", "cpu,cpuacct__j__cpu_cfs_period_us": "100000"},
+            6,
+        ),
+        ("1:cpu:/", {"cpu__cpu_cfs_quota_us": "-1", "cpu__cpu_cfs_period_us": "100000"}, 64),
+        ("1:cpuset:/\n", {"cpu__cpu_cfs_quota_us": "100000", "cpu__cpu_cfs_period_us": "100000"}, 64),
+        ("0::/", {"cpu_max": "garbage"}, 64),
+        ("not what is expected\n\n:::", {}, 64),
+    ],
+)
+def test_cores_are_those_of_the_quota(cgroups, own, files, cores):
+    cgroups(own, **files)
+    assert available_cores() == cores
+
+
+def test_affinity_and_the_processes_of_torchrun_count_too(cgroups, monkeypatch):
+    cgroups("0::/", cpu_max="800000 100000")
+    monkeypatch.setattr(resources, "affinity", lambda: 6)
+    assert available_cores() == 6
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert available_cores() == 6  # left over from elsewhere: no torchrun here
+    monkeypatch.setenv("MASTER_ADDR", "here")
+    assert available_cores() == 1
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "many")
+    assert available_cores() == 6
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux's affinity")
+def test_taskset_is_respected():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert available_cores() == 1
+        assert default_workers() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_where_the_kernel_says_nothing_the_machine_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "OWN_CGROUPS", tmp_path / "nothing")
+    monkeypatch.setattr(os, "sched_getaffinity", None, raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1
+    assert available_memory() > 0
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (3, 2), (8, 4), (64, 8)])
+def test_decoding_takes_half_of_the_cores(cores, workers, monkeypatch):
+    monkeypatch.setattr("zsar_cli.prediction.available_cores", lambda: cores)
+    assert default_workers() == workers
+
+
+def test_a_containers_memory_is_what_workers_share(cgroups, monkeypatch):
+    cgroups("0::/", memory_max=str(4 * 2**30))
+    assert available_memory() == 4 * 2**30
+    assert fair_share_mb(1) == 2048
+    assert fair_share_mb(8) == 1024
+    cgroups("0::/", memory_max="max")
+    assert available_memory() > 0
+
+
+def test_the_command_stays_within_its_cores_and_its_threads_sleep(monkeypatch):
+    def settings(**given: str) -> dict[str, str]:
+        for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        set_up_threads()
+        return {
+            name: value for name, value in os.environ.items() if name.startswith(("OMP_", "GOMP_", "KMP_"))
+        }
+
+    monkeypatch.setattr("zsar_cli.cli.threads.affinity", lambda: 64)
+    monkeypatch.setattr("zsar_cli.cli.threads.available_cores", lambda: 4)
+    assert settings() == {"OMP_NUM_THREADS": "4", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert settings(OMP_NUM_THREADS="7", GOMP_SPINCOUNT="9") == {
+        "OMP_NUM_THREADS": "7",
+        "GOMP_SPINCOUNT": "9",
+    }
+    monkeypatch.setattr("zsar_cli.cli.threads.available_cores", lambda: 64)
+    assert settings() == {"OMP_WAIT_POLICY": "PASSIVE"}  # torch knows how many of them are whole cores
