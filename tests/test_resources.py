@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zsar_cli import resources
-from zsar_cli.cli.threads import set_up_threads
+from zsar_cli.cli.threads import SPINS, set_up_threads
 from zsar_cli.prediction import default_workers
 from zsar_cli.resources import available_cores, available_memory
 from zsar_cli.video.keeper import fair_share_mb
@@ -119,12 +119,13 @@ def test_the_command_stays_within_its_cores_and_its_threads_sleep(monkeypatch):
             name: value for name, value in os.environ.items() if name.startswith(("OMP_", "GOMP_", "KMP_"))
         }
 
+    sleeping = {"GOMP_SPINCOUNT": SPINS, "KMP_BLOCKTIME": "0"}
     monkeypatch.setattr("zsar_cli.cli.threads.affinity", lambda: 64)
     monkeypatch.setattr("zsar_cli.cli.threads.available_cores", lambda: 4)
-    assert settings() == {"OMP_NUM_THREADS": "4", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert settings() == {"OMP_NUM_THREADS": "4", **sleeping}
     assert settings(OMP_NUM_THREADS="7", GOMP_SPINCOUNT="9") == {
         "OMP_NUM_THREADS": "7",
         "GOMP_SPINCOUNT": "9",
     }
     monkeypatch.setattr("zsar_cli.cli.threads.available_cores", lambda: 64)
-    assert settings() == {"OMP_WAIT_POLICY": "PASSIVE"}  # torch knows how many of them are whole cores
+    assert settings() == sleeping  # torch knows how many of them are whole cores

@@ -176,6 +176,14 @@ def test_hours_without_a_frame_show_the_last_one(tmp_path):
     assert sum(model.windows) < 20
 
 
+def test_a_chunk_spans_a_minute_however_long_windows_are(tmp_path):
+    """The time limit is for a chunk: in one of 32 frames, hours of video could lie between them."""
+    path = write_video(tmp_path / "a.mkv", rate=10, ticks=range(0, 8 * HOURS, HOURS // 2))
+    for window, most in ((4, 16), (160, 3), (3600, 1)):
+        chunks = list(load_grid(GridRequest(str(path), window, 8, EXACT)))
+        assert max(len(chunk.ticks) for chunk in chunks) <= most
+
+
 def test_time_stamps_that_no_number_holds_are_an_error(tmp_path):
     path = write_video(tmp_path / "a.mkv", rate=1000, ticks=[0, 40, 2**62])
     found, _ = timeline(path, 4, 2)

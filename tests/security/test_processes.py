@@ -187,7 +187,9 @@ def test_nobodys_settings_count_for_a_picture(monkeypatch):
     def draw() -> list[bytes]:
         figures = [
             pictures.explain_sheet(found, r"a$\b$.mp4", r"answer: $\c$"),
-            pictures.training_curves([{"step": 1, "total": 1.0}, {"step": 2, "total": 0.5}], r"runs/$\d$"),
+            pictures.training_curves(
+                [{"step": n, "total": 1.0 / n, "lr": 0.1} for n in (1, 2)], r"runs/$\d$"
+            ),
             report._reliability({"parts": {r"$\e$": part}}),
             report._rejection_curves([record], [record], ["no"]),
             report._matrix([record], [r"a $\b$"]),

@@ -19,6 +19,7 @@ from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.transforms import Preprocess, resize_and_crop
 
+CHUNK_SECONDS = 60.0  # of video that a chunk spans at most, where a frame does not: --timeout is for each
 MOST_TICKS = 2**50  # whole numbers that floats still tell apart, with room to reckon
 
 
@@ -71,7 +72,7 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
         first=first,
         decoder=request.decoder,
         resize=lambda pixels: resize_and_crop(pixels, request.preprocess),
-        chunk=request.chunk,
+        chunk=max(1, min(request.chunk, int(CHUNK_SECONDS / step))),
         image_rate=request.image_rate,
     ):
         ticks = np.floor(np.minimum((part.times - first) / step + 1e-6, MOST_TICKS)).astype(np.int64)
