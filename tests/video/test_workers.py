@@ -29,7 +29,7 @@ SMALL = Preprocess(size=(64, 160))
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "serving.serve" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "worker.serve" in " ".join(child.cmdline())]
 
 
 @pytest.fixture(scope="module")
