@@ -16,12 +16,12 @@ import urllib.parse
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from zsar_cli.files import atomic_write
+from zsar_cli.files import ASSETS, atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
 
-ASSETS = Path(__file__).resolve().parent / "assets"
+
 FEW, MANY = 500, 2000  # videos up to which a card has large and middling frames
 QUALITY = 55  # of WebP; a thumbnail shows what happens, not every hair
 
@@ -95,9 +95,7 @@ class AnswersPage:
         self._videos.append(card)
 
     def _predictions(self, part: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "predictions": [[self._place[p["label"]], p["score"], p["yes"]] for p in part["predictions"]]
-        }
+        return {"predictions": [[self._place[p["label"]], p["score"], p["yes"]] for p in part["predictions"]]}
 
     def _strip(self, frames: np.ndarray, times: np.ndarray | None, *, all_of_them: bool) -> dict[str, Any]:
         """The frames side by side in one picture, put aside; what the page must know of it."""
