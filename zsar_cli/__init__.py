@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Recognizer", "__version__"]
+__all__ = ["Recognizer", "__version__", "write_report"]
 
 if TYPE_CHECKING:
+    from zsar_cli.prediction.report import write_report
     from zsar_cli.recognizer import Recognizer
 
 
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from zsar_cli.recognizer import Recognizer
 
         return Recognizer
+    if name == "write_report":
+        from zsar_cli.prediction.report import write_report
+
+        return write_report
     raise AttributeError(f"module 'zsar_cli' has no attribute {name!r}")

@@ -324,10 +324,13 @@ class Recognizer:
         *,
         top_k: int = 5,
         threshold: float | None = None,
+        shown: bool = False,
         stop: threading.Event | None = None,
     ) -> Iterator[Prediction | Failure]:
         """The results of :meth:`answers` without evidence."""
-        found = self.answers(videos, text, pool, options, top_k=top_k, threshold=threshold, stop=stop)
+        found = self.answers(
+            videos, text, pool, options, top_k=top_k, threshold=threshold, shown=shown, stop=stop
+        )
         return (result for result, _ in found)
 
     def answers(
@@ -340,6 +343,7 @@ class Recognizer:
         top_k: int = 5,
         threshold: float | None = None,
         evidence: bool = False,
+        shown: bool = False,
         stop: threading.Event | None = None,
     ) -> Iterator[Answer]:
         """As :func:`zsar_cli.prediction.clips.answer_videos` with this model and its cache."""
@@ -353,6 +357,7 @@ class Recognizer:
             top_k=top_k,
             threshold=threshold,
             evidence=evidence,
+            shown=shown,
             stop=stop,
             times=self.times,
         )

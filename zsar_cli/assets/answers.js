@@ -3,7 +3,8 @@
 // still be on its way while the page is shown.
 const data = JSON.parse(document.getElementById("data").textContent);
 const { labels, videos, about } = data;
-const NONE = "none of these", FAILED = "could not be read", PER_PAGE = 48;
+// No label has a control character, so none is mistaken for a failure
+const NONE = "none of these", FAILED = "\0could not be read", PER_PAGE = 48;
 const COLOURS = ["#56b4e9", "#e69f00", "#35b597", "#f0e442", "#cc79a7", "#7fa7e0", "#e88a5a", "#b9b9b9"];
 const $ = (id) => document.getElementById(id);
 const state = { search: "", sort: "sure", group: null, threshold: about.threshold, page: 0 };
@@ -57,6 +58,11 @@ const ORDERS = {
 };
 
 // --- small pieces
+// Text that strangers chose: what would hide, reorder or break the rest of a line is shown as its code.
+const visible = (text) => text.replace(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]/gu,
+  (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
+const short = (text, most = 160) => visible(text.length > most ? text.slice(0, most - 1) + "…" : text);
+const named = (answer) => (answer === FAILED ? "could not be read" : short(answer));
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [key, value] of Object.entries(properties)) {
@@ -117,12 +123,12 @@ function timelineOf(video) {
   const cues = element("div", { className: "cues" });
   const length = Math.max(video.duration, 1e-6);
   for (const { start, end, answer, confidence } of stretchesOf(video)) {
-    const title = `${clock(start)}–${clock(end)}  ${answer}  ${percent(confidence)}`;
+    const title = `${clock(start)}–${clock(end)}  ${named(answer)}  ${percent(confidence)}`;
     const go = (event) => showFrame(event.target.closest(".card"), frameAt(video, (start + end) / 2));
-    line.append(element("button", { title, tabIndex: -1, onclick: go, textContent: answer,
+    line.append(element("button", { title, tabIndex: -1, onclick: go, textContent: named(answer),
       style: `width:${(100 * (end - start)) / length}%;background:${colourOf(answer)}` }));
     const key = element("span", { className: "key", style: `background:${colourOf(answer)}` });
-    cues.append(element("button", { onclick: go, title }, key, clock(start) + " " + answer));
+    cues.append(element("button", { onclick: go, title }, key, clock(start) + " " + named(answer)));
   }
   return [line, cues];
 }
@@ -148,18 +154,18 @@ function cardOf(video) {
   if (video.frames) card.append(filmOf(video));
   const body = element("div", { className: "body" });
   body.append(element("div", { className: "answer" }));
-  if (video.error) body.append(element("div", { className: "warning", textContent: video.error }));
+  if (video.error) body.append(element("div", { className: "warning", textContent: short(video.error, 400) }));
   else if (video.segments) body.append(...timelineOf(video));
   else for (const [label, score, yes] of video.predictions.slice(0, 5)) {
     const value = about.multi ? yes : score;
-    body.append(element("div", { className: "score", title: `${labels[label]}: score ${percent(score)}, yes ${percent(yes)}` },
-      element("span", { textContent: labels[label] }),
+    body.append(element("div", { className: "score", title: `${named(labels[label])}: score ${percent(score)}, yes ${percent(yes)}` },
+      element("span", { textContent: named(labels[label]) }),
       element("span", {}, element("b", { style: `width:${100 * value}%` })),
       element("span", { className: "n", textContent: percent(value) })));
   }
-  if (video.warning) body.append(element("div", { className: "warning", textContent: video.warning }));
+  if (video.warning) body.append(element("div", { className: "warning", textContent: short(video.warning, 400) }));
   const where = element("div", { className: "path" });
-  where.append(element("a", { href: video.href, title: video.video, textContent: "\u200e" + video.video, tabIndex: -1 }));
+  where.append(element("a", { href: video.href, title: short(video.video, 1000), textContent: "\u200e" + visible(video.video.slice(-300)), tabIndex: -1 }));
   if (!video.error) {
     where.append(element("span", { textContent: clock(video.duration) }));
     if (video.unknown !== undefined) where.append(element("span", { textContent: "unknown " + percent(video.unknown) }));
@@ -171,8 +177,16 @@ function cardOf(video) {
 }
 function actionsOf(video) {
   const choose = element("select", { "aria-label": "What it is" });
+  const option = (label) => element("option", { value: label, textContent: named(label) });
   choose.append(element("option", { value: "", textContent: "it is …" }));
-  for (const label of [...labels, NONE]) choose.append(element("option", { value: label, textContent: label }));
+  if (video.absolute in decisions) choose.append(option(decisions[video.absolute]));
+  const fill = () => { // thousands of labels on each card only where they are asked for
+    const value = choose.value;
+    choose.replaceChildren(choose.firstChild, ...[...labels, NONE].map(option));
+    choose.value = value;
+  };
+  choose.addEventListener("focus", fill, { once: true });
+  choose.addEventListener("pointerdown", () => choose.options.length < 3 && fill());
   choose.addEventListener("change", () => decide(video, choose.value || null));
   const right = element("button", { textContent: "✓ right", onclick: () => confirmAnswer(video) });
   return element("div", { className: "act" }, right, choose);
@@ -185,13 +199,17 @@ function refreshCards(video) {
   const answers = answersOf(video), said = decisions[video.absolute];
   for (const card of cardsOf(video)) {
     const line = card.querySelector(".answer");
-    line.textContent = answers.join(", ");
+    line.textContent = answers.slice(0, 20).map(named).join(", ");
     line.className = "answer" + (answers[0] === NONE ? " none" : answers[0] === FAILED ? " bad" : "");
     card.classList.toggle("sure", said !== undefined && answers.includes(said));
     card.classList.toggle("changed", said !== undefined && !answers.includes(said));
     const choose = card.querySelector("select");
     if (!choose) continue;
     choose.value = said ?? "";
+    if (said !== undefined && choose.value !== said) { // not filled yet
+      choose.append(element("option", { value: said, textContent: named(said) }));
+      choose.value = said;
+    }
     card.querySelector(".act button").setAttribute("aria-pressed", String(said !== undefined && answers.includes(said)));
   }
 }
@@ -220,7 +238,7 @@ function update() {
 function drawGroups(names, groups, all) {
   const button = (name, text) => element("button", { textContent: text, "aria-pressed": String(state.group === name),
     onclick: () => { state.group = name; state.page = 0; update(); } });
-  $("groups").replaceChildren(button(null, `all ${all}`), ...names.map((n) => button(n, `${n} ${groups.get(n).length}`)));
+  $("groups").replaceChildren(button(null, `all ${all}`), ...names.map((n) => button(n, `${named(n)} ${groups.get(n).length}`)));
 }
 function drawCards(rows, groups) {
   const parts = [];
@@ -230,7 +248,7 @@ function drawCards(rows, groups) {
       current = name;
       cards = element("div", { className: "cards" });
       const count = groups.get(name).length;
-      parts.push(element("h2", {}, name, element("span", { className: "soft", textContent: `  ${count} ${count === 1 ? "video" : "videos"}` })), cards);
+      parts.push(element("h2", {}, named(name), element("span", { className: "soft", textContent: `  ${count} ${count === 1 ? "video" : "videos"}` })), cards);
     }
     cards.append(cardOf(video));
   }
@@ -260,7 +278,7 @@ function drawHistogram() {
   const above = good.filter((v) => v.confidence >= state.threshold).length;
   const what = about.multi ? "yes" : "confidence (1 − unknown)";
   $("said").textContent = `${what} at least ${state.threshold.toFixed(2)}: ${above} answered, ${good.length - above} none of these`;
-  $("command").textContent = `${about.command} --min-confidence ${state.threshold.toFixed(2)}`;
+  $("command").textContent = about.command ? `${about.command} --threshold ${(1 - state.threshold).toFixed(2)}` : "";
 }
 function countDecisions() {
   const made = decided();
@@ -270,9 +288,12 @@ function countDecisions() {
 
 // --- export: path,label as zsar train and zsar eval read it
 function exportList(withNone) {
+  // What a list in UTF-8, a video a line, cannot name: bytes of other encodings and line ends in a file's name
+  const unnamed = (text) => /[\r\n]|\p{Cs}/u.test(text);
   const quote = (text) => (/[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
-  const rows = decided()
-    .filter(([, label]) => withNone || label !== NONE)
+  const chosen = decided().filter(([, label]) => withNone || label !== NONE);
+  const rows = chosen
+    .filter(([video]) => !unnamed(video.absolute))
     .map(([video, label]) => quote(video.absolute) + "," + quote(label === NONE ? "none" : label));
   const text = "path,label\n" + rows.map((row) => row + "\n").join("");
   const link = element("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })),
@@ -280,6 +301,8 @@ function exportList(withNone) {
   document.body.append(link);
   link.click();
   link.remove();
+  const left = chosen.length - rows.length;
+  $("said-export").textContent = `${rows.length} saved` + (left ? `; ${left} left out, whose names a list cannot hold` : "");
 }
 
 // --- what people do

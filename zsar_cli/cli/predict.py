@@ -30,6 +30,7 @@ from zsar_cli.cli.options import (
     ViewsOption,
     refuse_directory,
 )
+from zsar_cli.cli.output.answers_page import add_earlier, check_report, command_line, new_page, open_page
 from zsar_cli.cli.output.formats import Format
 from zsar_cli.cli.output.made_with import made_with
 from zsar_cli.cli.output.sink import SUBTITLES, Sink, Target, format_of, open_sink
@@ -41,6 +42,7 @@ from zsar_cli.prediction.records import check_output
 if TYPE_CHECKING:
     from zsar_cli.cli.output.folders import VideoFolder
     from zsar_cli.prediction.records import Failure, Prediction
+    from zsar_cli.prediction.report import AnswersPage, FilmSize
     from zsar_cli.prediction.windows import Timeline, WindowOptions
     from zsar_cli.recognizer import ClipOptions, Recognizer
     from zsar_cli.text.embeddings import PromptEmbeddings
@@ -54,6 +56,7 @@ INT8_HINT = (
 
 
 def predict(
+    context: typer.Context,
     videos: Annotated[
         list[str],
         typer.Argument(
@@ -127,6 +130,14 @@ def predict(
         typer.Option(
             help="Write a picture about each video into this folder: frames, where the model saw motion, scores.",
             metavar="FOLDER",
+        ),
+    ] = None,
+    report: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Write one HTML page of all answers with their frames: to look at, search, choose a threshold, and "
+            "correct answers for zsar train and eval. Needs no network.",
+            metavar="FILE",
         ),
     ] = None,
     resume: Annotated[
@@ -205,6 +216,8 @@ def predict(
     checks.number("--fps", fps, checks.FPS)
     _check_output(output, resume, overwrite, format)
     windows = _windows(window, stride, frames, views, crops, top_k, threshold, decoder, fps, format, output)
+    if report is not None and distributed.rank() == 0:
+        check_report(report, overwrite=overwrite)
     if cache is not None and windows is not None and cache != _from_environment("ZSAR_FEATURES"):
         raise UsageError(
             "--cache keeps clips of whole videos and nothing of windows; leave one of the two out."
@@ -224,11 +237,18 @@ def predict(
     if listed and sys.stdin.isatty():
         console.note("Reading names of videos from the terminal, one a line; end the list with Ctrl-D.")
     found = None if listed or distributed.rank() else list(find_videos(videos))
-    if output is not None:
-        refuse_inputs(output, [labels, prompts, templates, *(found or ())])
+    for written in (output, report):
+        if written is not None:
+            refuse_inputs(written, [labels, prompts, templates, *(found or ())])
+    if report is not None and output is not None and os.path.realpath(report) == os.path.realpath(output):
+        raise UsageError("--output and --report name the same file; give each its own.")
     if distributed.rank() == 0:
         _check_subtitles(output, format, several=found is None or len(found) > 1, overwrite=overwrite)
     run = Run(options, top_k, threshold, windows)
+    if report is not None:
+        from zsar_cli.prediction.report import FilmSize
+
+        run.film = FilmSize.for_videos(distributed.from_first(None if found is None else len(found)))
     workers = default_workers() if workers is None else workers
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible(run))
@@ -269,11 +289,19 @@ def predict(
             target = Target(
                 output, format_of(output, format), videos, found, resume, overwrite, windows is not None
             )
+            if report is not None:
+                page = new_page(report, recognizer.model, run, text.labels, command_line(context))
+                run.page = stack.enter_context(open_page(report, page, overwrite=overwrite))
             if output is not None and target.format == "jsonl":
                 target = replace(target, made_with=made_with(recognizer.model, run, text, wanted))
             sink = stack.enter_context(open_sink(target))
         paths = find_videos(videos, sys.stdin.buffer, null=null) if listed else iter(found or ())
         run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
+        if run.page is not None and run.film is not None and resume and output is not None:
+            with console.status("Frames of the answers that were there ..."):
+                add_earlier(run.page, output, pool, run.film, recognizer.model.preprocess, run.stop)
+    if report is not None:
+        console.note(f"{report}: open it in a browser.")
     run.report(output, format_of(output, format))
     console.detail(f"Time: {recognizer.times}, {run.seconds:.1f} s for all videos.")
     if recognizer.cache is not None:
@@ -434,6 +462,8 @@ class Run:
     threshold: float | None
     windows: WindowOptions | None = None
     explain: VideoFolder | None = None
+    film: FilmSize | None = None  # of the cards of a page, where one was asked for
+    page: AnswersPage | None = None  # of several processes, the first one's
     stop: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     done: int = 0
@@ -476,9 +506,11 @@ class Run:
             count_time = advance if by_time else (lambda seconds: None)
             share = iter(distributed.own_share(remaining()))
             results = self._results(recognizer, text, pool, share, count_time)
-            own = (result.to_record() for result in results)
-            for record in distributed.in_turn(distributed.to_first(own)):
+            own = ((result.to_record(), self._filmstrip(result)) for result in results)
+            for record, strip in distributed.in_turn(distributed.to_first(own)):
                 sink.write(record)
+                if self.page is not None:
+                    self.page.add(record, strip)
                 self._remark(record, sink)
                 if not by_time:
                     advance(1)
@@ -492,20 +524,45 @@ class Run:
         paths: Iterator[str],
         count_time: Callable[[float], None],
     ) -> Iterator[Prediction | Timeline | Failure]:
+        shown = self.film is not None
         if self.windows is not None:
             from zsar_cli.prediction.windows import run_windows
 
             model, stop = recognizer.model, self.stop
             return run_windows(
-                model, paths, text, pool, self.windows, stop=stop, report=count_time, times=recognizer.times
+                model,
+                paths,
+                text,
+                pool,
+                self.windows,
+                shown=shown,
+                stop=stop,
+                report=count_time,
+                times=recognizer.times,
             )
         if self.explain is not None:
             from zsar_cli.cli.output.sheets import with_sheets
 
             return with_sheets(recognizer, paths, text, pool, self)
         return recognizer.run(
-            paths, text, pool, self.options, top_k=self.top_k, threshold=self.threshold, stop=self.stop
+            paths,
+            text,
+            pool,
+            self.options,
+            top_k=self.top_k,
+            threshold=self.threshold,
+            shown=shown,
+            stop=self.stop,
         )
+
+    def _filmstrip(self, result: Prediction | Timeline | Failure) -> dict[str, Any] | None:
+        """The frames for the page; made where they are, and of several processes sent to the first."""
+        from zsar_cli.prediction.records import Failure
+        from zsar_cli.prediction.report import filmstrip
+
+        if self.film is None or isinstance(result, Failure):
+            return None
+        return filmstrip(result.shown, self.film, whole=self.windows is not None)
 
     def _remark(self, record: dict[str, Any], sink: Sink) -> None:
         """What stderr says beside a record."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from zsar_cli import checks
 from zsar_cli.errors import VideoError, memory_explained
 from zsar_cli.prediction.explain import Evidence, HeatMaps, label_evidence
-from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Prediction
+from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Prediction, Shown
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
@@ -64,13 +64,15 @@ def answer_videos(
     top_k: int = 5,
     threshold: float | None = None,
     evidence: bool = False,
+    shown: bool = False,
     stop: threading.Event | None = None,
     times: StageTimes | None = None,
 ) -> Iterator[Answer]:
     """The result of each video, in input order, and its evidence where that is wanted.
 
-    Once ``stop`` is set, the videos that are already decoded together are finished and no others. With a cache, what
-    is in it does not go through the tower again; for evidence the frames themselves are decoded still.
+    With ``shown``, a prediction keeps its frames. Once ``stop`` is set, the videos that are already decoded together
+    are finished and no others. With a cache, what is in it does not go through the tower again; for evidence and for
+    what is shown the frames themselves are decoded still.
     """
     from zsar_cli.features.cache import load_cached
 
@@ -81,8 +83,9 @@ def answer_videos(
         ClipRequest(path, sampling, model.preprocess, options.crops, options.decoder, image_rate=options.fps)
         for path in videos
     )
-    loaded = load_cached(pool, requests, cache, pixels=evidence)
-    view = options.crops // 2 if evidence else None  # the centre of the first view is shown
+    loaded = load_cached(pool, requests, cache, pixels=evidence or shown)
+    centre = options.crops // 2  # of the first view: what is shown
+    view = centre if evidence else None
     batches = ready_batches(loaded, options.batch_size, stop or threading.Event())
     for batch in times.waiting("waiting for decoders", batches):
         good = [(key, clip) for _, key, clip in batch if not isinstance(clip, VideoError)]
@@ -94,7 +97,8 @@ def answer_videos(
             if isinstance(clip, VideoError):
                 yield Failure(request.path, clip.kind, clip.message), None
             else:
-                yield _answer(request.path, clip, *next(answers), threshold)
+                frames = _shown(clip, centre) if shown else None
+                yield _answer(request.path, clip, *next(answers), threshold, frames)
 
 
 def answer_clips(
@@ -149,6 +153,7 @@ def _answer(
     unknown: float,
     evidence: Evidence | None,
     threshold: float | None,
+    shown: Shown | None,
 ) -> Answer:
     if unknown != unknown:  # NaN: half precision overflowed somewhere
         message = "the model's numbers overflowed on this video; use --precision fp32"
@@ -165,8 +170,14 @@ def _answer(
         answer=answer,
         warning=clip.warning,
         assumed_fps=clip.info.fps if clip.info.assumed else None,
+        shown=shown,
     )
     return found_in, evidence
+
+
+def _shown(clip: Clip | EncodedClip, crop: int) -> Shown | None:
+    """One crop of a clip's first view; None where the frames of what a cache holds could not be decoded again."""
+    return None if clip.pixels is None else Shown(clip.pixels[crop], clip.info.start + clip.times[0])
 
 
 def ready_batches(results: Iterator[Any], size: int, stop: threading.Event) -> Iterator[list[Any]]:

@@ -7,16 +7,27 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsar_cli.errors import UsageError
 from zsar_cli.files import is_stream
 from zsar_cli.outputs import LineFile, Lock, taken
 from zsar_cli.prediction.inputs import same_input
 
+if TYPE_CHECKING:
+    import numpy as np
+
 NONE_OF_THESE = "none of these"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Frames of a video that were shown to the model, for people to look at."""
+
+    frames: np.ndarray  # (T, h, w, 3) uint8
+    times: np.ndarray  # (T,) s, on the clock of the video's file
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class Prediction:
         None  # of a folder of frames: the duration rests on it, and on nothing in the files
     )
     written: str | None = None  # the picture about it, where one was asked for
+    shown: Shown | None = field(default=None, repr=False, compare=False)  # where they were asked for
 
     def to_record(self) -> dict[str, Any]:
         """The record of the command line."""

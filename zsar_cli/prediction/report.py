@@ -13,71 +13,113 @@ import json
 import os
 import tempfile
 import urllib.parse
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from zsar_cli.files import ASSETS, atomic_write
+from zsar_cli.outputs import Lock, may_replace, refuse_taken
+from zsar_cli.prediction.inputs import same_input
+from zsar_cli.prediction.records import Failure, Prediction, Shown
 
 if TYPE_CHECKING:
-    import numpy as np
+    from zsar_cli.prediction.windows import Timeline
+    from zsar_cli.video.pool import DecodePool
+    from zsar_cli.video.transforms import Preprocess
 
 
 FEW, MANY = 500, 2000  # videos up to which a card has large and middling frames
 QUALITY = 55  # of WebP; a thumbnail shows what happens, not every hair
+OF_TIMELINE = 24  # frames of a video with segments that is decoded again
+
+
+@dataclass(frozen=True)
+class FilmSize:
+    """How many frames a card has, and how wide they are: the page of many videos stays one that a browser opens."""
+
+    frames: int = 8
+    width: int = 112  # pixels
+
+    @classmethod
+    def for_videos(cls, count: int | None) -> FilmSize:
+        """What suits so many videos; None where nobody knows how many there will be."""
+        count = MANY if count is None else count
+        return cls(8, 160) if count <= FEW else cls() if count <= MANY else cls(4, 96)
+
+
+def filmstrip(shown: Shown | None, size: FilmSize, *, whole: bool = False) -> dict[str, Any] | None:
+    """Frames side by side in one picture, as JSON holds it; None where there are none.
+
+    ``whole``: with all the frames there are and their times, for a timeline.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if shown is None or not len(shown.frames):
+        return None
+    frames = shown.frames
+    if not whole and len(frames) > size.frames:
+        frames = frames[(np.arange(size.frames) * 2 + 1) * len(frames) // (2 * size.frames)]
+    width = min(size.width, frames.shape[2])
+    height = max(1, round(width * frames.shape[1] / frames.shape[2]))
+    strip = Image.new("RGB", (width * len(frames), height))
+    for number, frame in enumerate(frames):
+        small = Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)
+        strip.paste(small, (width * number, 0))
+    picture = io.BytesIO()
+    strip.save(picture, "WEBP", quality=QUALITY, method=2)
+    about: dict[str, Any] = {"frames": len(frames), "width": width, "height": height}
+    if whole:
+        about["times"] = [round(float(time), 2) for time in shown.times]
+    return about | {"webp": base64.b64encode(picture.getvalue()).decode("ascii")}
 
 
 class AnswersPage:
     """Collects the answers of a run and writes them as one page.
 
     Args:
-        path: the HTML file.
         labels: the labels of the run.
-        title, summary: the headline and the line below it.
+        summary: the line below the headline.
         command: the command line without its threshold, for the page to complete.
-        threshold: the smallest confidence (``1 - unknown``) that the page starts with.
-        multi: whether a video may have several answers, every label whose ``yes`` is at least the threshold.
-        expected: how many videos are to come, None if that is not known; decides the size of the frames.
+        confidence: the smallest confidence (``1 - unknown``) that the page starts with.
+        multi: whether a video may have several answers, every label whose ``yes`` is at least that.
+        folder: where the page will be: links to the videos start there, and frames are kept there meanwhile.
     """
 
     def __init__(
         self,
-        path: Path,
-        labels: list[str],
+        labels: Sequence[str],
+        folder: Path,
         *,
-        title: str,
-        summary: str,
-        command: str,
-        threshold: float = 0.5,
+        summary: str = "",
+        command: str = "",
+        confidence: float = 0.5,
         multi: bool = False,
-        expected: int | None = None,
     ) -> None:
-        self.path = path
         self.labels = list(labels)
-        self.title, self.summary = title, summary
-        self.about = {"command": command, "threshold": threshold, "multi": multi}
-        self.about["id"] = hashlib.sha256(json.dumps(self.labels).encode()).hexdigest()[:12]
-        count = MANY if expected is None else expected
-        self.most_frames, self.width = (8, 160) if count <= FEW else (8, 112) if count <= MANY else (4, 96)
+        self.folder = os.path.abspath(folder)
+        self.summary = summary
+        run = hashlib.sha256(json.dumps(self.labels).encode()).hexdigest()[:12]
+        self.about = {"command": command, "threshold": confidence, "multi": multi, "id": run}
         self._videos: list[dict[str, Any]] = []
+        self._known: set[str] = set()
         self._place = {label: number for number, label in enumerate(self.labels)}
-        self._strips: IO[str] = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115 - closed by write()
+        self._strips: IO[str] = tempfile.TemporaryFile("w+", encoding="ascii", dir=_room(self.folder))
 
-    def add(
-        self, record: dict[str, Any], frames: np.ndarray | None = None, times: np.ndarray | None = None
-    ) -> None:
-        """Add a video.
+    def __contains__(self, same: str) -> bool:
+        """Whether a video was added, by what :func:`zsar_cli.prediction.inputs.same_input` calls it."""
+        return same in self._known
 
-        Args:
-            record: its record, as ``zsar predict`` writes it.
-            frames: (T, h, w, 3) uint8 frames to show, or None.
-            times: (T,) their times in s, for segments.
-        """
+    def add(self, record: dict[str, Any], strip: dict[str, Any] | None = None) -> None:
+        """Add a video: its record, as ``zsar predict`` writes it, and its :func:`filmstrip`."""
         name = record["video"]
+        self._known.add(same_input(name))
         card: dict[str, Any] = {
             "video": name,
             "name": os.path.basename(name.rstrip("/")) or name,
             "absolute": os.path.abspath(name),
-            "href": _link(name, self.path),
+            "href": _link(name, self.folder),
         }
         if "error" in record:
             card["error"] = record["error"]["message"]
@@ -90,35 +132,19 @@ class AnswersPage:
                 ]
             else:
                 card |= self._predictions(record)
-            if frames is not None and len(frames):
-                card |= self._strip(frames, times, all_of_them="segments" in record)
+            if strip is not None:
+                text = strip["webp"]
+                self._strips.write(
+                    f'<script type="text/plain" id="frames-{len(self._videos)}">{text}</script>\n'
+                )
+                card |= {key: value for key, value in strip.items() if key != "webp"}
         self._videos.append(card)
 
     def _predictions(self, part: dict[str, Any]) -> dict[str, Any]:
         return {"predictions": [[self._place[p["label"]], p["score"], p["yes"]] for p in part["predictions"]]}
 
-    def _strip(self, frames: np.ndarray, times: np.ndarray | None, *, all_of_them: bool) -> dict[str, Any]:
-        """The frames side by side in one picture, put aside; what the page must know of it."""
-        import numpy as np
-        from PIL import Image
-
-        if not all_of_them and len(frames) > self.most_frames:
-            chosen = (np.arange(self.most_frames) * 2 + 1) * len(frames) // (2 * self.most_frames)
-            frames, times = frames[chosen], None if times is None else times[chosen]
-        height = max(1, round(self.width * frames.shape[1] / frames.shape[2]))
-        strip = Image.new("RGB", (self.width * len(frames), height))
-        for number, frame in enumerate(frames):
-            small = Image.fromarray(frame).resize((self.width, height), Image.Resampling.BILINEAR)
-            strip.paste(small, (self.width * number, 0))
-        picture = io.BytesIO()
-        strip.save(picture, "WEBP", quality=QUALITY, method=2)
-        text = base64.b64encode(picture.getvalue()).decode("ascii")
-        self._strips.write(f'<script type="text/plain" id="frames-{len(self._videos)}">{text}</script>\n')
-        about: dict[str, Any] = {"frames": len(frames), "width": self.width, "height": height}
-        return about | ({} if times is None else {"times": [round(float(t), 2) for t in times]})
-
-    def write(self) -> None:
-        """Write the file, whole or not at all. UsageError where it cannot be written."""
+    def write(self, path: Path) -> None:
+        """Write the page of what was added."""
         from jinja2 import Environment
         from markupsafe import Markup
 
@@ -128,18 +154,101 @@ class AnswersPage:
         )
         data = {"labels": self.labels, "videos": self._videos, "about": self.about}
         page = template.render(
-            title=_clean(self.title),
-            summary=_clean(self.summary),
+            title=f"{_count(len(self._videos), 'video')}, {_count(len(self.labels), 'label')}",
+            summary=_encodable(self.summary),
             data=Markup(_json(data)),
             script=Markup(script),  # ours
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
         self._strips.seek(0)
-        with self._strips, atomic_write(self.path) as aside, open(aside, "w", encoding="utf-8") as out:
+        with self._strips, open(path, "w", encoding="utf-8", newline="\n") as out:
             out.write(page + "\n")
             while block := self._strips.read(1 << 20):
                 out.write(block)
             out.write("</body>\n</html>\n")
+
+
+def write_report(
+    answers: Iterable[Prediction | Timeline | Failure],
+    path: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] | None = None,
+    confidence: float = 0.5,
+    frames: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Write the page of ``zsar predict --report`` about answers that were had in Python.
+
+    Args:
+        answers: what ``predict``, ``predict_many`` and ``segments`` of a Recognizer give.
+        labels: all labels, to choose from in the page; by default those that the answers name.
+        confidence: the smallest ``1 - unknown`` that the page starts with.
+        frames: whether to decode the videos again, where an answer does not hold its frames.
+        overwrite: replace what is there.
+
+    Raises:
+        UsageError: the file is there already, or cannot be written.
+    """
+    from zsar_cli.recognizer import default_workers
+    from zsar_cli.video.pool import DecodePool
+
+    page_path, found = Path(path), list(answers)
+    size = FilmSize.for_videos(len(found))
+    records = [answer.to_record() for answer in found]
+    page = AnswersPage(labels or _labels_of(records), page_path.parent, confidence=confidence)
+    unseen = [r for a, r in zip(found, records, strict=True) if frames and getattr(a, "shown", None) is None]
+    with Lock(page_path), DecodePool(min(default_workers(), len(unseen))) as pool:
+        refuse_taken([page_path], overwrite=overwrite, option="file")
+        with atomic_write(page_path, replace=may_replace(page_path, overwrite)) as aside:
+            strips = iter(decoded_again(unseen, pool, size))
+            for answer, record in zip(found, records, strict=True):
+                shown = None if isinstance(answer, Failure) else answer.shown
+                strip = filmstrip(shown, size, whole="segments" in record)
+                if strip is None and frames:
+                    strip = next(strips)
+                page.add(record, strip)
+            page.write(aside)
+
+
+def decoded_again(
+    records: Sequence[dict[str, Any]],
+    pool: DecodePool,
+    size: FilmSize,
+    preprocess: Preprocess | None = None,
+) -> Iterator[dict[str, Any] | None]:
+    """For each record of a video, its filmstrip; None of a failure, and where the video cannot be read any more."""
+    from zsar_cli.errors import VideoError
+    from zsar_cli.video.pool import ClipRequest, Ready
+    from zsar_cli.video.sampling import Sampling
+    from zsar_cli.video.transforms import Preprocess
+
+    def request(record: dict[str, Any]) -> Any:
+        if "error" in record:
+            return Ready(None)
+        count = OF_TIMELINE if "segments" in record else size.frames
+        return ClipRequest(record["video"], Sampling(count), preprocess or Preprocess())
+
+    for record, clip in zip(records, pool.imap(map(request, records)), strict=True):
+        if clip is None or isinstance(clip, VideoError):
+            yield None
+        else:
+            shown = Shown(clip.pixels[0], clip.info.start + clip.times[0])
+            yield filmstrip(shown, size, whole="segments" in record)
+
+
+def _labels_of(records: Iterable[dict[str, Any]]) -> list[str]:
+    """The labels that records name, the first ones first."""
+    parts = [part for record in records for part in record.get("segments", [record])]
+    return list(dict.fromkeys(found["label"] for part in parts for found in part.get("predictions", ())))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _room(folder: str) -> str | None:
+    """Where the frames are kept meanwhile: beside the page, where there is room for it; None for a stream."""
+    return folder if os.path.isdir(folder) and os.access(folder, os.W_OK) else None
 
 
 def _json(data: Any) -> str:
@@ -148,14 +257,14 @@ def _json(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _clean(text: str) -> str:
+def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _link(video: str, page: Path) -> str:
+def _link(video: str, folder: str) -> str:
     """A link from the page to the video that works wherever both are copied; never one with a scheme of its own."""
     try:
-        there = os.path.relpath(os.path.abspath(video), os.path.dirname(os.path.abspath(page)))
+        there = os.path.relpath(os.path.abspath(video), folder)
     except ValueError:  # another drive on Windows
         return ""
     return "./" + urllib.parse.quote(os.fsencode(there.replace(os.sep, "/")))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
-from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore
+from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Shown
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, spans
 from zsar_cli.video.images import IMAGE_RATE
@@ -25,6 +25,7 @@ from zsar_cli.video.pool import DecodePool
 from zsar_cli.video.times import VideoInfo
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from zsar_cli.model.backbone import FrameFeatures
@@ -99,6 +100,7 @@ class Timeline:
     assumed_fps: float | None = (
         None  # of a folder of frames: all times rest on it, and on nothing in the files
     )
+    shown: Shown | None = field(default=None, repr=False, compare=False)  # some frames, where asked for
 
     def to_record(self) -> dict[str, Any]:
         """The record of the command line."""
@@ -119,13 +121,15 @@ def run_windows(
     pool: DecodePool,
     options: WindowOptions,
     *,
+    shown: bool = False,
     stop: threading.Event | None = None,
     report: Callable[[float], None] = lambda seconds: None,
     times: StageTimes | None = None,
 ) -> Iterator[Timeline | Failure]:
     """A timeline for each video, in order; one that cannot be read gives a Failure.
 
-    Once ``stop`` is set, nothing more is yielded. ``report`` is told how many more seconds of video are done.
+    With ``shown``, a timeline keeps some of its frames. Once ``stop`` is set, nothing more is yielded. ``report`` is
+    told how many more seconds of video are done.
     """
     stop, times = stop or threading.Event(), times or StageTimes()
     paths: list[str] = []
@@ -144,7 +148,7 @@ def run_windows(
 
     for number, chunks in enumerate(pool.stream(requests(), load_grid, stop)):
         path = paths[number]
-        slider = _Slider(model, options)
+        slider = _Slider(model, options, keeper=FrameKeeper() if shown else None)
         warning = None
         try:
             for chunk in times.waiting("waiting for decoders", chunks):
@@ -169,11 +173,45 @@ def run_windows(
 
 
 @dataclass
+class FrameKeeper:
+    """Some frames of a video of any length, evenly spread: every k-th; k doubles when there are too many."""
+
+    most: int = 48
+    every: int = 1
+    kept: list[tuple[int, float, np.ndarray]] = field(default_factory=list)  # (tick, s, frame)
+
+    def take(self, chunk: GridChunk) -> None:
+        """Look at the next frames, in order."""
+        for tick, frame in zip(chunk.ticks.tolist(), chunk.pixels, strict=True):
+            if self.kept and tick // self.every == self.kept[-1][0] // self.every:
+                continue
+            self.kept.append((tick, chunk.info.start + (tick + 0.5) * chunk.step, frame.copy()))
+            while len(self.kept) > self.most:
+                self.every *= 2
+                self.kept = [
+                    first
+                    for first, before in zip(self.kept, [None, *self.kept], strict=False)
+                    if before is None or first[0] // self.every != before[0] // self.every
+                ]
+
+    def shown(self) -> Shown | None:
+        """What was kept."""
+        import numpy as np
+
+        if not self.kept:
+            return None
+        return Shown(
+            np.stack([frame for _, _, frame in self.kept]), np.array([time for _, time, _ in self.kept])
+        )
+
+
+@dataclass
 class _Slider:
     """Takes a video's frames as they come and keeps the features that windows still need."""
 
     model: RecognizerModel
     options: WindowOptions
+    keeper: FrameKeeper | None = None
     embeddings: list[Tensor] = field(default_factory=list)  # of each span of windows, (E,)
     spans: list[Span] = field(default_factory=list)
     number: int = 0  # of the next window
@@ -189,6 +227,8 @@ class _Slider:
     def take(self, chunk: GridChunk) -> float:
         """Encode the frames of a chunk and the windows they complete; returns the seconds that were added."""
         features = self._encode(chunk)
+        if self.keeper is not None:
+            self.keeper.take(chunk)
         self.step, self.warning = chunk.step, chunk.warning
         self.frames += len(chunk.ticks)
         before, self.duration = self.duration, (int(chunk.ticks[-1]) + 1) * chunk.step
@@ -293,6 +333,7 @@ def _timeline(
         frames=slider.frames,
         warning=warning or slider.warning,
         assumed_fps=info.fps if info.assumed else None,
+        shown=None if slider.keeper is None else slider.keeper.shown(),
     )
 
 

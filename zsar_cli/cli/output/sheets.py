@@ -35,6 +35,7 @@ def with_sheets(
         threshold=run.threshold,
         stop=run.stop,
         evidence=True,
+        shown=run.film is not None,
     )
     for result, evidence in results:
         if evidence is not None and isinstance(result, Prediction):

@@ -1,0 +1,107 @@
+"""``zsar predict --report``: the page of answers, as the command makes it."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from zsar_cli.cli.options import refuse_directory
+from zsar_cli.files import atomic_write
+from zsar_cli.outputs import Lock, may_replace, refuse_busy, refuse_taken
+from zsar_cli.prediction.inputs import same_input
+from zsar_cli.prediction.records import read_record
+
+if TYPE_CHECKING:
+    from zsar_cli.cli.predict import Run
+    from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.prediction.report import AnswersPage, FilmSize
+    from zsar_cli.video.pool import DecodePool
+    from zsar_cli.video.transforms import Preprocess
+
+NAMED = 8  # inputs that the page's command line names
+LEFT_OUT = ("threshold", "output", "format", "report", "resume", "overwrite", "explain")
+
+
+def check_report(path: Path, *, overwrite: bool) -> None:
+    """UsageError where the page cannot go there; said before any work."""
+    refuse_directory(path)
+    refuse_busy(path)
+    refuse_taken([path], overwrite=overwrite, option="--report")
+
+
+def new_page(
+    path: Path, model: RecognizerModel, run: Run, labels: Sequence[str], command: str
+) -> AnswersPage:
+    """An empty page about a run."""
+    from zsar_cli.prediction.report import AnswersPage
+
+    window = run.windows
+    seen = f"{run.options.frames or model.frames} frames a {'window' if window else 'video'}"
+    if window is not None:
+        seen = f"windows of {window.window:g} s every {window.stride:g} s, " + seen
+    chosen = run.threshold if window is None else window.threshold
+    return AnswersPage(
+        labels,
+        path.parent,
+        summary=f"{model.name}, {seen}, {date.today().isoformat()}",
+        command=command,
+        confidence=0.5 if chosen is None else round(1 - chosen, 6),
+    )
+
+
+@contextlib.contextmanager
+def open_page(path: Path, page: AnswersPage, *, overwrite: bool) -> Iterator[AnswersPage]:
+    """A page that is written when the block ends, of what there is then."""
+    with Lock(path):
+        refuse_taken([path], overwrite=overwrite, option="--report")
+        with atomic_write(path, replace=may_replace(path, overwrite)) as aside:
+            yield page
+            page.write(aside)
+
+
+def add_earlier(
+    page: AnswersPage,
+    output: Path,
+    pool: DecodePool,
+    size: FilmSize,
+    preprocess: Preprocess,
+    stop: threading.Event,
+) -> None:
+    """Add what ``output`` holds besides: the answers that --resume did not ask for again.
+
+    Their videos are decoded for their frames; not any more once ``stop`` is set.
+    """
+    from zsar_cli.prediction.report import decoded_again
+
+    with open(output, "rb") as file:
+        found = [record for line in file if (record := read_record(line))]
+    left = [record for record in found if same_input(record["video"]) not in page]
+    strips = decoded_again(left, pool, size, preprocess)
+    for record in left:
+        page.add(record, None if stop.is_set() else next(strips))
+
+
+def command_line(context: typer.Context) -> str:
+    """The command that is running, as it was typed, less what says where answers go and which are sure enough."""
+    inputs, options = [], []
+    for parameter in context.command.params:
+        name, source = str(parameter.name), context.get_parameter_source(str(parameter.name))
+        if source is None or source.name != "COMMANDLINE" or name in LEFT_OUT:
+            continue
+        value = context.params[name]
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        if parameter.param_type_name == "argument":
+            more = ["..."] if len(values) > NAMED else []
+            inputs += [shlex.quote(str(part)) for part in values[:NAMED]] + more
+        elif value is True:
+            options.append(parameter.opts[0])
+        else:
+            options += [f"{parameter.opts[0]} {shlex.quote(str(part))}" for part in values]
+    return " ".join(["zsar predict", *inputs, *options])
