@@ -32,4 +32,6 @@ def test_wheel_brings_templates_assets_and_lists(tmp_path):
     assert done.returncode == 0, done.stderr
     assert str(target) in done.stdout
     assert (target / "zsar_cli" / "prompt_templates" / "video.yaml").is_file()
+    assert (target / "zsar_cli" / "assets" / "answers.html.j2").is_file()
+    assert (target / "zsar_cli" / "assets" / "answers.js").is_file()
     assert (target / "zsar_cli" / "assets" / "recipes" / "motion-tiny.yaml").is_file()

@@ -41,7 +41,8 @@ COMMANDS = {
         'zsar predict video.mp4 --label "arm wrestling" --label "playing chess"\n'
         "  find . -name '*.mp4' | zsar predict - --labels ucf101 --output answers.jsonl\n"
         "  zsar predict video.mp4 --labels ucf101 --window 4 --stride 2\n"
-        "  zsar predict video.mp4 --labels ucf101 --explain sheets",
+        "  zsar predict video.mp4 --labels ucf101 --explain sheets\n"
+        "  zsar predict video.mp4 --labels ucf101 --report answers.html",
     ),
     "train": Lazy(
         "train",
