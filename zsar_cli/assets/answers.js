@@ -40,7 +40,7 @@ const segmentAnswer = (s) => (1 - s.unknown >= state.threshold ? labels[s.predic
 
 videos.forEach((video, n) => {
   video.n = n;
-  video.text = (video.video + " " + (video.predictions || []).map((p) => labels[p[0]]).join(" ")).toLowerCase();
+  video.text = (video.video + " " + (video.predictions ? best(video) : "")).toLowerCase();
   video.folder = video.video.slice(0, video.video.length - video.name.length);
   if (video.segments) {
     video.confidence = Math.max(...video.segments.map((s) => 1 - s.unknown));
@@ -309,7 +309,13 @@ function exportList(withNone) {
 $("search").addEventListener("input", () => { state.search = $("search").value.trim().toLowerCase(); state.page = 0; update(); });
 $("sort").addEventListener("change", () => { state.sort = $("sort").value; state.page = 0; update(); });
 $("threshold").value = state.threshold;
-$("threshold").addEventListener("input", () => { state.threshold = Number($("threshold").value); update(); countDecisions(); });
+let waiting = 0; // dragging may ask faster than cards are drawn
+$("threshold").addEventListener("input", () => {
+  cancelAnimationFrame(waiting);
+  state.threshold = Number($("threshold").value);
+  drawHistogram();
+  waiting = requestAnimationFrame(() => { update(); countDecisions(); });
+});
 $("export").addEventListener("click", () => exportList(false));
 $("export-none").addEventListener("click", () => exportList(true));
 $("show-help").addEventListener("click", () => $("help").showModal());

@@ -300,7 +300,7 @@ def predict(
         if run.page is not None and run.film is not None and resume and output is not None:
             with console.status("Frames of the answers that were there ..."):
                 add_earlier(run.page, output, pool, run.film, recognizer.model.preprocess, run.stop)
-    if report is not None:
+    if report is not None and sys.stderr.isatty():
         console.note(f"{report}: open it in a browser.")
     run.report(output, format_of(output, format))
     console.detail(f"Time: {recognizer.times}, {run.seconds:.1f} s for all videos.")
