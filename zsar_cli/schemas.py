@@ -54,12 +54,17 @@ TemplateList = Annotated[
 ]
 
 
-class TemplateFile(Checked):
+class TemplateTexts(Checked):
+    """Prompt templates, as a model keeps those that it was trained with."""
+
+    positive: TemplateList
+    negative: TemplateList
+
+
+class TemplateFile(TemplateTexts):
     """Prompt templates, as their file has them."""
 
     name: Annotated[Name, AfterValidator(str.strip)]
-    positive: TemplateList
-    negative: TemplateList
 
 
 def _several(value: Any) -> Any:

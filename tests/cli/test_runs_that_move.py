@@ -144,6 +144,34 @@ def test_a_run_made_with_relative_paths_is_used_from_anywhere(zsar, videos, tmp_
     assert followed.code == 0, followed.err
 
 
+@pytest.mark.parametrize("name", ["mine", "video"])  # the second is the name of shipped ones, too
+def test_a_run_holds_the_templates_that_it_was_trained_with(
+    zsar, videos, tmp_path, tiny_clip_dir, monkeypatch, name
+):
+    from zsar_cli.model.zsar import load_model
+    from zsar_cli.text.embeddings import default_templates, load_templates
+
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"name: {name}\npositive: ['a video of {{}}']\nnegative: ['no {{}}']\n")
+    options = ("-c", "modules", "--data", videos, "--model", tiny_clip_dir, "--templates", "mine.yaml")
+    done = zsar("train", *options, "-o", "run", *QUICK)
+    assert done.code == 0, done.err
+    templates = load_templates(mine)
+    mine.unlink()
+    assert default_templates(load_model("run")) == templates
+    for command in (("predict", next(videos.rglob("*.mp4")), *LABELS), ("eval", "--format", "json")):
+        found = zsar(*command, "--model", "run")
+        assert found.code == 0, found.err
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    del config["template_texts"]  # as older versions wrote it
+    Path("run/config.yaml").write_text(yaml.safe_dump(config | {"templates": "mine"}))
+    found = zsar("predict", next(videos.rglob("*.mp4")), *LABELS, "--model", "run")
+    assert found.code == 2
+    assert "run was trained with the prompt templates 'mine'" in found.err
+    assert "--templates" in found.err
+
+
 def test_a_home_folder_is_found_in_a_recipe(zsar, videos, tmp_path, tiny_clip_dir, monkeypatch):
     monkeypatch.setenv("HOME", str(videos.parent))
     (tmp_path / "mine.yaml").write_text(

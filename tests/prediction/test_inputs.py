@@ -392,8 +392,9 @@ def test_an_address_says_that_files_are_read(tmp_path: Path, address: str, monke
 
 def test_a_camera_is_not_read_but_a_folder_of_that_name_is(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(VideoError, match="cameras are not read"):
-        check_path("0")
+    for camera in ("0", "/dev/video99", "webcam", "v4l2:/dev/video99"):
+        with pytest.raises(VideoError, match="cameras are not read"):
+            check_path(camera)
     make(tmp_path, "0/1.jpg")
     assert check_path("0") == "0"
     make(tmp_path, "https:/example.org/a.mp4")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.video_files import patched, write_video
 from zsar_cli.errors import VideoError
-from zsar_cli.video.boxes import avi_ticks, has_licence_data, is_encrypted
+from zsar_cli.video.boxes import avi_ticks, has_licence_data, is_encrypted, is_scrambled
 from zsar_cli.video.decode import DECODERS, iter_frames, planned_info, read_frames
 from zsar_cli.video.identify import what_it_is
 
@@ -124,6 +124,70 @@ def test_an_encrypted_video_is_said_to_be_encrypted(how: str, ending: str, tmp_p
         assert caught.value.kind == "encrypted"
     with pytest.raises(VideoError, match="encrypted"):
         list(iter_frames(path, range))
+
+
+def said_to_be_encrypted(path: Path) -> bool:
+    with pytest.raises(VideoError) as caught:
+        read_frames(path, range)
+    return caught.value.kind == "encrypted"
+
+
+def test_an_encrypted_stream_of_fragments_is_said_to_be_encrypted(tmp_path: Path) -> None:
+    key, name = "76a6c65c5ea762046bd749a2e632ccbb", "a7e61c373e219033c21091fa607bf3b8"
+    options = {"movflags": "frag_keyframe+empty_moov", "encryption_scheme": "cenc-aes-ctr"}
+    path = write_video(
+        tmp_path / "a.mp4", container_options={**options, "encryption_key": key, "encryption_kid": name}
+    )
+    assert said_to_be_encrypted(path)
+    path.write_bytes(path.read_bytes().replace(b"saiz", b"free"))  # FFmpeg will not open it at all
+    assert said_to_be_encrypted(path)
+
+
+def element(name: str, content: bytes) -> bytes:
+    """Of Matroska; its size in 8 bytes."""
+    return bytes.fromhex(name) + struct.pack(">Q", 1 << 56 | len(content)) + content
+
+
+def inside(data: bytes, place: int) -> tuple[int, int]:
+    """Start and end of what a size of Matroska speaks of."""
+    length = 9 - data[place].bit_length()
+    size = int.from_bytes(data[place : place + length], "big") & ((1 << 7 * length) - 1)
+    return place + length, place + length + size
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("mkv", "libx264"), ("webm", "libvpx")])
+def test_an_encrypted_matroska_file_is_said_to_be_encrypted(ending: str, codec: str, tmp_path: Path) -> None:
+    path = write_video(tmp_path / f"a.{ending}", codec=codec)
+    data = path.read_bytes()
+    # The tracks; their name is in the list of places, too
+    start = data.rindex(bytes.fromhex("1654ae6b"), 0, data.index(b"V_"))
+    entry, _ = inside(data, start + 4)
+    if data[entry] == 0xBF:  # a checksum
+        entry += 6
+    first, end = inside(data, entry + 1)
+    keys = element("5035", element("47e1", b"\5") + element("47e2", b"0123456789abcdef"))
+    encryption = element("6d80", element("6240", element("5032", b"\1") + element("5033", b"\1") + keys))
+    tracks = element("1654ae6b", element("ae", data[first:end] + encryption))
+    unknown = data.index(bytes.fromhex("18538067")) + 4  # the size of the whole, which grows
+    path.write_bytes(data[:unknown] + b"\1" + b"\xff" * 7 + data[unknown + 8 : start] + tracks + data[end:])
+    assert said_to_be_encrypted(path)
+
+
+@pytest.mark.parametrize(("ending", "size", "before"), [("ts", 188, 0), ("m2ts", 192, 4)])
+def test_scrambled_television_is_said_to_be_encrypted(
+    ending: str, size: int, before: int, tmp_path: Path
+) -> None:
+    options = {"mpegts_m2ts_mode": str(int(ending == "m2ts"))}
+    path = write_video(tmp_path / f"a.{ending}", container="mpegts", container_options=options)
+    assert not is_scrambled(str(path))
+    data = bytearray(path.read_bytes())
+    for start in range(before, len(data), size):
+        if (data[start + 1] & 31) << 8 | data[start + 2] in (0x100, 0x1011):  # packets of the picture
+            data[start + 3] |= 0x80
+            first = start + 4 + (data[start + 3] >> 5 & 1) * (1 + data[start + 4])
+            data[first : start + 188] = bytes(7 * i % 251 for i in range(start + 188 - first))
+    path.write_bytes(data)
+    assert said_to_be_encrypted(path)
 
 
 def test_licence_data_alone_do_not_keep_a_clear_video_from_being_read(tmp_path: Path) -> None:

@@ -14,10 +14,20 @@ from zsar_cli.errors import UsageError, shown
 from zsar_cli.files import existing, require_file
 from zsar_cli.model.architecture import Side, Size, check_architecture
 from zsar_cli.model.parts import Parts
-from zsar_cli.schemas import MOST_CLASSES, Checked, FileName, Name, Number, Whole, check, one_line
+from zsar_cli.schemas import (
+    MOST_CLASSES,
+    Checked,
+    FileName,
+    Name,
+    Number,
+    TemplateTexts,
+    Whole,
+    check,
+    one_line,
+)
 from zsar_cli.video.transforms import Preprocess
 
-REMEMBERED = {"templates", "frames", "data", "data_root", "classes", "metrics", "recipe"}
+REMEMBERED = {"templates", "template_texts", "frames", "data", "data_root", "classes", "metrics", "recipe"}
 Label = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
 Positive = Annotated[Number, Field(gt=0)]
 
@@ -60,6 +70,7 @@ class _Config(Checked, extra="ignore"):
     backbone_fingerprint: Annotated[str, Field(max_length=64), AfterValidator(one_line)] | None = None
     # What a model remembers of its training
     templates: FileName | None = None
+    template_texts: TemplateTexts | None = None
     frames: Annotated[Whole, Field(ge=FRAMES[0], le=FRAMES[1])] = 8
     data: FileName | None = None
     data_root: FileName | None = None
@@ -108,7 +119,7 @@ def read_description(path: Path) -> Description:
         None if config.preprocess is None else Preprocess(**config.preprocess.model_dump()),
         Parts(**config.parts.model_dump()),
         config.beta,
-        config.model_dump(include=config.model_fields_set & REMEMBERED),
+        config.model_dump(mode="json", include=config.model_fields_set & REMEMBERED),
         config.weights_crc32,
         config.backbone_fingerprint,
     )

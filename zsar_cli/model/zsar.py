@@ -68,6 +68,9 @@ class Record:
 
     name: str | None = None  # what it was loaded as
     templates: str | None = None
+    template_texts: dict[str, list[str]] | None = (
+        None  # positive and negative; old models have their name alone
+    )
     frames: int = 8
     data: str | None = None
     data_root: str | None = None

@@ -230,6 +230,7 @@ _NUMBER_WORDS = (*tables.ID_WORDS, *tables.NAME_WORDS)
 _FIRST = (
     (re.compile(r"[\[(]?(\d{1,18})[\])]?\s*[,;\t|]\s*(.+)"), "any"),
     (re.compile(r"[\[(]?([A-Za-z]?\d{1,18})(?:\s*[:=](?!\d)|[.)\]](?!\d)|\s+[-–]\s)\s*(.+)"), "several"),
+    (re.compile(r"(\d{1,18})(?:\s+|[-_])([^\W\d].*)"), "counted"),
     (re.compile(r"(\d{1,18})\s+(.+)"), "counted"),
     (re.compile(r"([A-Za-z]\d{3,18})\s+(.+)"), "several"),
 )

@@ -31,6 +31,7 @@ _RECORD_NAMES = (
 )
 _RECORD_NUMBERS = ("id", "index", "class_id", "label_id", "number", "value", "label", "class")
 _NUMBER = re.compile(r"[+-]?\d*\.?\d+([eE][+-]?\d+)?")
+_CODE = re.compile(r"[A-Za-z]\d{3,}")
 _RECORD_PHRASES = ("descriptions", "description", "phrases", "prompts")
 
 
@@ -89,6 +90,9 @@ def _of_map(content: dict[str, Any], path: Path) -> list[Entry]:
     keyed = all(map(tables.is_integer, content))
     if keyed and values and _all_records(values):
         return _of_list([{"id": key, **value} for key, value in content.items()], path)
+    if values and all(isinstance(value, list) and len(value) == 1 and _is_number(value[0]) for value in values):
+        content = {name: number for name, (number,) in content.items()}
+        values = list(content.values())
     numbers = bool(values) and all(map(_is_number, values))
     if numbers and keyed:
         counted = sorted(map(int, values))
@@ -99,6 +103,15 @@ def _of_map(content: dict[str, Any], path: Path) -> list[Entry]:
         pairs = [(key, *value.partition(": ")) for key, value in content.items()]
         entries = [_numbered_entry(name, key, path, text) for key, name, _, text in pairs]
         return by_number(entries)
+    if keyed and values and (named := _of_coded_pairs(content, path)):
+        return named
+    if len(values) > 1:
+        if _are_codes(content) and not _are_codes(values):
+            return [Entry(_text(value, path), (), f"{path}, {code!r}") for code, value in content.items()]
+        if _are_codes(values):
+            return [Entry(name, (), f"{path}, {name!r}") for name in content]
+    if keyed and any(isinstance(value, list) for value in values):
+        raise UsageError(f"{path}: numbers have descriptions there, but no names; write the names in their place.")
     mixed = next((v for v in values if isinstance(v, str) and _NUMBER.fullmatch(v)), None)
     if mixed is not None:
         raise UsageError(
@@ -111,6 +124,22 @@ def _of_map(content: dict[str, Any], path: Path) -> list[Entry]:
         texts = value if isinstance(value, list) else [] if value is None else [value]
         found.append(Entry(label, tuple(_text(item, path) for item in texts), f"{path}, {label!r}"))
     return found
+
+
+def _of_coded_pairs(content: dict[str, Any], path: Path) -> list[Entry]:
+    """ImageNet's ``{"0": ["n01440764", "tench"]}``; none where the values are no such pairs."""
+    values = content.values()
+    if not all(isinstance(v, list) and len(v) == 2 and all(isinstance(x, str) for x in v) for v in values):
+        return []
+    if not _are_codes(code for code, _ in values):
+        return []
+    return by_number([_numbered_entry(name, key, path) for key, (_, name) in content.items()])
+
+
+def _are_codes(texts: Iterable[Any]) -> bool:
+    """Whether all are codes such as "c001" and "n01440764", of one letter."""
+    letters = {_CODE.fullmatch(text) and text[0] if isinstance(text, str) else None for text in texts}
+    return len(letters) == 1 and None not in letters
 
 
 def _of_inner(name: str, record: dict[str, Any], path: Path) -> Entry:

@@ -59,6 +59,11 @@ class Templates:
     negative: tuple[str, ...]
 
     @property
+    def texts(self) -> dict[str, list[str]]:
+        """What a model keeps of them beside their name."""
+        return {"positive": list(self.positive), "negative": list(self.negative)}
+
+    @property
     def hash(self) -> str:
         """12 hex digits of the templates' texts; the name does not count."""
         return hashlib.sha256(json.dumps([self.positive, self.negative]).encode()).hexdigest()[:12]
@@ -243,8 +248,17 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 
 def default_templates(model: RecognizerModel) -> Templates:
-    """The templates that a model was trained with, else ``video``."""
-    return load_templates(model.templates or DEFAULT_TEMPLATES)
+    """The templates that a model was trained with, else ``video``. UsageError where an old one lacks its own."""
+    texts = model.record.template_texts
+    if texts is not None:
+        return Templates(model.templates or "", tuple(texts["positive"]), tuple(texts["negative"]))
+    try:
+        return load_templates(model.templates or DEFAULT_TEMPLATES)
+    except UsageError as error:
+        raise UsageError(
+            f"{model.name} was trained with the prompt templates {str(model.templates)[:200]!r} and does not hold "
+            "them; name their file with --templates."
+        ) from error
 
 
 def embed_labels(

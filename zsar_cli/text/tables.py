@@ -19,6 +19,7 @@ ID_WORDS = (
     *("id", "index", "idx", "no", "nr", "num", "number", "sno", "key", "code", ""),
     *("classid", "labelid", "actionid", "categoryid", "classindex", "labelindex", "classnumber"),
 )
+_RULE = re.compile(r":?-{3,}:?")
 INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 
@@ -56,6 +57,8 @@ def split_table(text: str, mark: str) -> list[Line]:
     rows: list[tuple[int, list[str]]] = []
     for row in reader:
         cells = [cell.strip() for cell in row]
+        if all(_RULE.fullmatch(cell) for cell in cells if cell):
+            continue  # under the header of a table in Markdown, and empty lines
         if any(cells) and (not cells[0].startswith("#") or (not rows and is_header(cells))):
             rows.append((reader.line_num, cells))
     width = max((len(cells) for _, cells in rows), default=0)

@@ -402,6 +402,7 @@ class Trainer:
         score = {"held_out_top1": self.progress.best} if self.progress.best_step == self.step > 0 else {}
         return Record(
             templates=self.templates.name,
+            template_texts=self.templates.texts,
             frames=self.recipe.frames,
             data=self.recipe.data,
             data_root=self.data_root,

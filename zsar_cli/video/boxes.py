@@ -1,4 +1,4 @@
-"""What FFmpeg does not tell of a container: whether an MP4 is encrypted, and how long an AVI is."""
+"""What FFmpeg does not tell of a container: whether its picture is encrypted, and how long an AVI is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ MOST_BOXES = 100_000
 ENCRYPTED_ENTRIES = {b"encv", b"drmi"}  # MPEG's common encryption, iTunes
 LONGEST_INDEX = 2**28  # bytes: some 16 million frames
 VISUAL_ENTRY = 78  # bytes of a visual sample entry before the boxes inside it
+SYNC = 0x47  # first byte of a packet of MPEG-TS
+TS_PACKETS = (
+    (188, 0),
+    (192, 4),
+    (204, 0),
+)  # bytes of a packet, and of a time stamp before it (Blu-ray, AVCHD)
+TS_LOOKED_AT = 2**20  # bytes
 
 
 # --- MP4 ------------------------------------------------------------------------------------------------------
@@ -95,6 +102,23 @@ def _entry_encrypted(kind: bytes, body: bytes) -> bool:
         if size < 8:
             return False
         place += size
+    return False
+
+
+# --- MPEG-TS --------------------------------------------------------------------------------------------------
+
+
+def is_scrambled(path: str) -> bool:
+    """Whether most packets of an MPEG-TS are scrambled, as pay TV is recorded: each packet says so itself."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(TS_LOOKED_AT)
+    except OSError:
+        return False
+    for size, before in TS_PACKETS:
+        packets = np.frombuffer(start[: len(start) // size * size], np.uint8).reshape(-1, size)[:, before:]
+        if len(packets) and (packets[:, 0] == SYNC).all():
+            return bool(np.median(packets[:, 3] >> 7))  # 2 and 3: with the even or the odd key
     return False
 
 

@@ -45,9 +45,12 @@ _LEFT_BEHIND = frozenset(
         *("lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
     )
 )
-_ADDRESS = re.compile(
-    r"([a-z][a-z0-9+.-]+)://|(data|magnet|pipe|rtsp|rtmp|udp|concat):|(www\.|youtu\.?be)", re.I
+_ADDRESS = re.compile(  # a path has but one of an address's two strokes
+    r"([a-z][a-z0-9+.-]+)://|(https?|ftp|s3|gs|blob|data|magnet|pipe|rtsps?|rtmps?|rtp|udp|srt|concat):"
+    r"|(www\.|youtu\.?be)",
+    re.I,
 )
+_CAMERA = re.compile(r"\d{1,2}|(/dev/)?video\d+|v4l2:.*|(web)?cam(era)?\d*|screen|desktop", re.I)
 
 
 def ending(name: str) -> str:
@@ -216,7 +219,7 @@ def why_unread(text: str) -> str | None:
         return None
     if _ADDRESS.match(text):
         return "this is an address, and only files are read; download the video and name the file"
-    if text.isdecimal() and len(text) < 3:
+    if _CAMERA.fullmatch(text):
         return "no such file, and cameras are not read; record the video and name its file"
     return None
 

@@ -16,7 +16,7 @@ import av.logging
 import numpy as np
 
 from zsar_cli.errors import VideoError
-from zsar_cli.video.boxes import avi_ticks, has_licence_data, is_encrypted
+from zsar_cli.video.boxes import avi_ticks, has_licence_data, is_encrypted, is_scrambled
 from zsar_cli.video.find import local_path, why_unread
 from zsar_cli.video.identify import PLAYLIST, what_it_is
 from zsar_cli.video.upright import MOST_PIXELS, pixel_aspect
@@ -144,6 +144,8 @@ def opened(path: str, number: int | None = None) -> Iterator[tuple[Any, Any]]:
             if number is None and container.format.name.startswith("mov") and is_encrypted(path):
                 raise VideoError("encrypted", ENCRYPTED)
             streams = _video_streams(container)
+            if number is None and all("enc_key_id" in stream.metadata for stream in streams):  # Matroska
+                raise VideoError("encrypted", ENCRYPTED)
             if number is None:
                 yield container, streams
             else:
@@ -201,6 +203,8 @@ def file_errors(path: str) -> Iterator[None]:
 def _say_what_it_is(path: str) -> None:
     if (what := what_it_is(path)) is not None:
         raise VideoError("no_video", f"this is {what}") from None
+    if is_encrypted(path) or is_scrambled(path):  # FFmpeg opens some of these, and others it calls invalid
+        raise VideoError("encrypted", ENCRYPTED) from None
 
 
 def packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
