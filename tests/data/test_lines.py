@@ -90,7 +90,7 @@ def test_columns_that_were_left_aside_are_told() -> None:
         ("a.mp4,run,3,0\nb.mp4,walk,4,1\n", "left aside: column 3, column 4"),
         ("path,name,label\na.mp4,x,run\nb.mp4,y,walk\n", "left aside: name"),
         ("video,label,start,end\na.mp4,run,0,5\n", "each video is taken whole"),
-        ("a.mp4 run 1 2\nb.mp4 walk 3 4\n", "left aside: the 2 numbers after each label"),
+        ("a.mp4 run 1 2\nb.mp4 walk 3 4\n", "left aside: the numbers after each label"),
     ):
         assert any(what in note for note in read_lines(text)[1]), text
 
@@ -254,3 +254,49 @@ def test_the_cases_that_were_read_wrongly(shared: Path) -> None:
     load_dataset(
         folder / "multilabel.txt", root, classes=("a", "b", "c", "d"), label_column="2"
     ).check_missing(0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,labels\na.mp4,run;jump\nb.mp4,walk\n",
+        "path,labels\na.mp4,run|jump\nb.mp4,walk\n",
+        'path,labels\na.mp4,"run,jump"\nb.mp4,walk\n',
+        """path,labels\na.mp4,"['run', 'jump']"\nb.mp4,['walk']\n""",
+        'path;labels\na.mp4;["run", "jump"]\nb.mp4;["walk"]\n',
+        'a.mp4,"run,jump"\nb.mp4,walk\nc.mp4,jump\n',
+        "a.mp4 run|jump\nb.mp4 walk\n",
+        "a.mp4,run;jump\nb.mp4,walk\nc.mp4,run\n",
+    ],
+)
+def test_several_labels_in_one_cell_are_several_labels(text: str) -> None:
+    rows = read_lines(text)[0]
+    assert [(row.label, row.others) for row in rows[:2]] == [("run", ("jump",)), ("walk", ())]
+
+
+def test_several_numbers_in_one_cell_are_several_labels() -> None:
+    rows = read_lines('path,labels\na.mp4,"[0, 3]"\nb.mp4,"[1]"\n')[0]
+    assert [(row.label, row.others) for row in rows] == [(0, (3,)), (1, ())]
+
+
+@pytest.mark.parametrize("label", ["lifting it, then letting go", "run; then jump", "[a thing] falls"])
+def test_a_label_with_a_comma_is_one_label(label: str) -> None:
+    assert [row.label for row in read_lines(f'path,label\na.mp4,"{label}"\nb.mp4,walk\n')[0]] == [
+        label,
+        "walk",
+    ]
+
+
+def test_a_comment_behind_a_label_is_no_part_of_it() -> None:
+    rows = read_lines("a.mp4 run # twice\nb.mp4 walk\n#2 clip.mp4 jump\n")[0]
+    assert [row.label for row in rows] == ["run", "walk", "jump"]
+
+
+def test_times_of_one_event_and_of_several_are_no_part_of_a_label() -> None:
+    rows = read_lines("a.mp4 fall 165 240 -1 -1\nb.mp4 fire 1 2\nc.mp4 step 1 10 20\n")[0]
+    assert [row.label for row in rows] == ["fall", "fire", "step 1"]
+
+
+def test_a_code_of_each_row_is_not_taken_for_its_label() -> None:
+    with pytest.raises(UsageError, match="verb_class, noun_class"):
+        read_lines("narration_id,video_id,verb_class,noun_class\nP01_1,a.mp4,3,4\nP01_2,b.mp4,5,6\n")

@@ -180,3 +180,21 @@ def test_damaged_class_maps_are_errors_that_name_the_file(tmp_path: Path, conten
     (tmp_path / "map.json").write_text(content)
     with pytest.raises(UsageError, match=r"map\.json"):
         load_labels(str(tmp_path / "map.json"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"run": ["a.mp4"], "walk": ["b.mp4", "c.mp4"]}',
+        '[["a.mp4", "run"], ["b.mp4", "walk"], ["c.mp4", "walk"]]',
+        '{"version": 1, "database": {"a.mp4": {"annotations": [{"label": "run"}]}, "b.mp4": {"label": "walk"}, '
+        '"c.mp4": {"label": "walk"}}}',
+        '{"taxonomy": [{"nodeId": 1, "nodeName": "run"}], "database": {"a.mp4": {"label": "run"}, '
+        '"b.mp4": {"label": "walk"}, "c.mp4": {"label": "walk"}}}',
+    ],
+)
+def test_json_of_other_shapes_names_videos_and_labels(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(content)
+    rows = read_listing(path).rows
+    assert [(row.path, row.label) for row in rows] == [("a.mp4", "run"), ("b.mp4", "walk"), ("c.mp4", "walk")]

@@ -369,6 +369,7 @@ ADDRESSES = [
     *("https://example.org/a.mp4", "https://example.org/watch?v=1", "rtsp://camera/1", "s3://bucket/*.mp4"),
     *(
         "HTTP://example.org/a.mp4",
+        "https:/example.org/a.mp4",
         "www.example.org/a.mp4?x=1",
         "youtu.be/abc",
         "file://host/a.mp4",

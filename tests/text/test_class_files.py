@@ -108,6 +108,18 @@ def refused(tmp_path: Path, name: str, content: str | bytes) -> str:
         ("inner.json", '{"making tea": {"id": 1}, "riding a horse": {"id": 0}, "no": {"id": 2}}'),
         ("counts.csv", "name,videos\nriding a horse,10\nmaking tea,3\nno,7\n"),
         ("coco.names", "riding a horse\nmaking tea\nno\n"),
+        (
+            "imagenet_class_index.json",
+            '{"0": ["n01440764", "riding a horse"], "1": ["n01443537", "making tea"], "2": ["n01484850", "no"]}',
+        ),
+        ("codes.json", '{"c000": "riding a horse", "c001": "making tea", "c002": "no"}'),
+        ("codes.json", '{"riding a horse": "c000", "making tea": "c001", "no": "c002"}'),
+        ("lists.json", '{"making tea": [1], "riding a horse": [0], "no": [2]}'),
+        ("some.txt", "1 riding a horse\n17 making tea\n101 no\n"),
+        ("dashes.txt", "0-riding a horse\n1-making tea\n2-no\n"),
+        ("strokes.txt", "0_riding a horse\n1_making tea\n2_no\n"),
+        ("table.md", "| id | name |\n|---:|:---|\n| 0 | riding a horse |\n| 1 | making tea |\n| 2 | no |\n"),
+        ("comments.txt", "riding a horse # on grass\nmaking tea\t#  hot\nno\n"),
     ],
 )  # fmt: skip
 def test_class_files_of_other_programs_give_the_names(name: str, content: str, tmp_path: Path) -> None:
@@ -129,6 +141,9 @@ def test_class_files_of_other_programs_give_the_names(name: str, content: str, t
         ("said.txt", '"yes" gesture\nwaving\n', ('"yes" gesture', "waving")),
         ("ssv2.json", '{"Moving [something] up": "0"}', ("Moving something up",)),
         ("sparse.csv", "0,run\n7,walk, then run\n", ("run", "walk, then run")),
+        ("count.txt", "1 person dancing\n2 people dancing\n5 people dancing\n", None),
+        ("heights.txt", "10 metres\n5 metre dive\n3 metre dive\n", None),
+        ("sharp.txt", "play C# 2\nuse #hashtags\n", None),
         ("described.json", '{"0": "Yoga: slow poses", "1": "At 10:30 sharp"}', ("Yoga", "At 10:30 sharp")),
     ],
 )
@@ -154,6 +169,9 @@ def test_what_is_taken_off_is_told(tmp_path: Path, caplog) -> None:
         ("open.csv", 'id,name\n0,"run', "not CSV"),
         ("ragged.csv", "id;name\n0;run\n1;run; then jump\n", "line 3"),
         ("x.json", '[{"id": 3}]', "entry 1"),
+        ("descriptors.json", '{"0": ["it rolls", "it falls"], "1": ["it flies"]}', "no names"),
+        ("three.txt", "1\trun\trun fast\n2\twalk\twalk slow\n", "column 2 ('run') or 3 ('run fast')"),
+        ("three.csv", "0,run,sport\n1,walk,rest\n", "id,name,description"),
         ("lfs.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "Git LFS"),
         ("page.txt", "<!DOCTYPE html>\n<title>404</title>", "web page"),
         ("book.csv", b"PK\x03\x04" + bytes(range(200)), "spreadsheet"),

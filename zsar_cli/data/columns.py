@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import yaml
 
 from zsar_cli.data.rows import (
     AFTER_VIDEO,
@@ -52,6 +55,7 @@ LABEL_WORDS = (
         "classlabel",
     ),
 )
+_PLURAL = {"labels", "classes", "actions", "categories", "tags", "labelnames", "classnames"}
 SPLIT_WORDS = ("split", "subset", "partition", "set", "fold")
 _TIME_WORDS = ("start", "end", "timestart", "timeend", "starttime", "endtime", "startframe", "endframe")
 
@@ -116,14 +120,15 @@ class Table:
             label = self._label(words, body, rest)
             if label is None and rest:
                 return None
-        left = [self.header[i] if self.header else f"column {i + 1}" for i in rest if i != label]
+        left = [(self.header and self.header[i]) or f"column {i + 1}" for i in rest if i != label]
         if left:
             notes.append(f"left aside: {', '.join(left)[:200]}")
         if any(word in _TIME_WORDS for word in words):
             notes.append("the times in the list are not used: each video is taken whole")
         if label is None:
             return [Row(row[self.path], None) for row in body], notes
-        return [_row(row[self.path], row[label]) for row in body], notes
+        rows = [_row(row[self.path], row[label]) for row in body]
+        return divided(rows, plural=words[label] in _PLURAL), notes
 
     def _named(self, column: str, count: int) -> int:
         if column.isdecimal() and 1 <= int(column[:9]) <= count:
@@ -178,6 +183,8 @@ def only_label(columns: list[list[str]], places: Sequence[int], header: list[str
     by_column = [{row[i] for row in columns} for i in range(len(places))]
     words = [i for i, cells in enumerate(by_column) if not all(map(NUMBER.fullmatch, cells))]
     splits = {name for names in SPLITS.values() for name in names}
+    if header:  # a video's or a narration's own code is no label
+        words = [i for i in words if not tables.word(header[places[i]]).endswith(("id", "uid", "url"))]
     likely = [i for i in words if not {cell.lower() for cell in by_column[i]} <= splits]
     if len(likely) > 1:
         likely = [i for i in likely if len(by_column[i]) > 1] or likely
@@ -193,12 +200,55 @@ def only_label(columns: list[list[str]], places: Sequence[int], header: list[str
     )
 
 
+def _mark_of_several(cells: Sequence[str], plural: bool) -> str | None:
+    """What divides the labels of one cell, "run|jump"; None where a cell holds one label, whatever is in it.
+
+    A list as Python or JSON prints it is several labels; so is what ``|`` divides. Semicolons and commas stand in
+    labels, too: they divide where the column's name says "labels", or a part of every such cell is another's label.
+    """
+    texts = [cell for cell in cells if cell]
+    if texts and all(cell[0] == "[" and cell[-1] == "]" for cell in texts):
+        return "["
+    if any("|" in cell.strip("|") for cell in texts):
+        return "|"
+    for mark in ";,":
+        several = [[part.strip() for part in cell.split(mark)] for cell in texts if mark in cell]
+        if several and all(map(all, several)):
+            alone = {cell for cell in texts if mark not in cell}
+            prose = any(f"{mark} " in cell for cell in texts)
+            if (plural and not prose) or all(alone.intersection(parts) for parts in several):
+                return mark
+    return None
+
+
 def _row(path: str, label: str) -> Row:
     """A video with what its label's cell holds: a name, a number, or several numbers."""
-    parts = [part for part in re.split(r"[\s,;|]+", label) if part]
+    parts = [part for part in re.split(r"[\s,;|]+", label.strip("[]")) if part]
     if parts and all(map(tables.is_integer, parts)):
         return Row(path, int(parts[0]), None, tuple(map(int, parts[1:])))
     return Row(path, label)
+
+
+def divided(rows: list[Row], *, plural: bool = False) -> list[Row]:
+    """Rows whose labels are several names in one cell, with each name by itself."""
+    cells = [row.label for row in rows if isinstance(row.label, str) and not row.others]
+    mark = _mark_of_several(cells, plural)
+    if mark is None:
+        return rows
+    found = [(row, _names(row.label, mark) if isinstance(row.label, str) else []) for row in rows]
+    return [
+        replace(row, label=names[0], others=tuple(dict.fromkeys(names[1:]))) if names else row
+        for row, names in found
+    ]
+
+
+def _names(cell: str, mark: str) -> list[str]:
+    if mark != "[":
+        return [name.strip() for name in cell.split(mark) if name.strip()]
+    with suppress(yaml.YAMLError, ValueError, RecursionError):  # JSON, and what Python prints of plain texts
+        found = yaml.load(cell, Loader=yaml.BaseLoader)
+        return [name for name in found if isinstance(name, str) and name.strip()]
+    return []
 
 
 def cells_of(lines: Sequence[str], mark: str) -> list[list[str]] | None:

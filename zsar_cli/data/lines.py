@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from zsar_cli.data.columns import LABEL_WORDS, PATH_WORDS, SPLIT_WORDS, Table, cells_of, only_label
+from zsar_cli.data.columns import LABEL_WORDS, PATH_WORDS, SPLIT_WORDS, Table, cells_of, divided, only_label
 from zsar_cli.data.rows import AFTER_VIDEO, BARE_VIDEO, LOOKED_AT, NUMBER, Kind, Row, has_video, unquote
 from zsar_cli.errors import UsageError
 from zsar_cli.text import tables
@@ -46,7 +46,8 @@ def read_lines(
         UsageError: more than one column may be the label, or ``label_column`` is none.
     """
     said, text = tables.said_mark(text)
-    lines = _without_comments([line.strip() for line in lines_of(text) if line.strip()], kind)
+    lines = [_without_comment(line) for line in lines_of(text) if line.strip()]
+    lines = _without_comments(lines, kind)
     if not lines:
         return [], []
     while all(len(line) > 1 and line[-1] == lines[0][-1] in ",;|" for line in lines):  # an empty column
@@ -69,7 +70,13 @@ def read_lines(
         parsed, notes = _without_offsets(parsed, kind)
     if frames is None:
         frames = _counts_frames(parsed, kind)
-    return [line.row(frames) for line in parsed], notes
+    return divided([line.row(frames) for line in parsed]), notes
+
+
+def _without_comment(line: str) -> str:
+    """A video and its label without what follows a "#" that stands alone."""
+    before = re.split(r"\s#\s", line, maxsplit=1)[0].strip()
+    return before if has_video(before) else line.strip()
 
 
 def _without_comments(lines: list[str], kind: Kind) -> list[str]:
@@ -162,16 +169,14 @@ def _spaced(lines: Sequence[_Line]) -> tuple[list[Row], list[str]] | None:
     """Numbers that all lines have behind the name, as UCF-Crime's times; or its number in a list of classes."""
     words = [line.rest.split() for line in lines]
     behind = min(map(_numbers_at_end, words))
-    names = [" ".join(row[:-behind]) for row in words] if behind else []
+    names = [" ".join(row[: -_numbers_behind(row, behind)]) for row in words] if behind else []
     if not behind or not all(names):
         return None
     if behind == 1:  # "walking 0" and "running 1", but not "part 1" and "part 2"
         pairs = {(name, row[-1]) for name, row in zip(names, words, strict=True)}
         if not 1 < len(pairs) == len({name for name, _ in pairs}) == len({number for _, number in pairs}):
             return None
-    notes = [
-        f"left aside: the {behind} numbers after each label" if behind > 1 else "left aside: the numbers"
-    ]
+    notes = ["left aside: the numbers after each label" if behind > 1 else "left aside: the numbers"]
     return [Row(line.path, name) for line, name in zip(lines, names, strict=True)], notes
 
 
@@ -180,6 +185,12 @@ def _numbers_at_end(words: Sequence[str]) -> int:
     while count < len(words) and NUMBER.fullmatch(words[-1 - count]):
         count += 1
     return count
+
+
+def _numbers_behind(words: Sequence[str], fewest: int) -> int:
+    """How many numbers are behind a name, where all lines have some: one event's times, or several pairs of them."""
+    count = _numbers_at_end(words)
+    return count if fewest > 1 and (count - fewest) % 2 == 0 else fewest
 
 
 def _delimited(lines: Sequence[_Line], mark: str) -> tuple[list[Row], list[str]] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from zsar_cli.data.rows import Row, of_split
+from zsar_cli.data.rows import Row, has_video, of_split
 from zsar_cli.errors import UsageError
 from zsar_cli.text.encodings import lines_of
 
@@ -44,6 +44,10 @@ def load_records(path: Path, text: str) -> list[dict[str, Any]]:
         content = _documents(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid JSON ({error}).") from error
+    if isinstance(content, dict) and isinstance(content.get("database"), dict):  # ActivityNet
+        content = content["database"]
+    if isinstance(content, dict) and (found := _videos_of_classes(content)):
+        content = found
     if isinstance(content, dict) and any(key in content for key in _VIDEOS) and not _list_in(content):
         content = [content]
     if isinstance(
@@ -53,9 +57,25 @@ def load_records(path: Path, text: str) -> list[dict[str, Any]]:
             {"path": key, **value} if isinstance(value, dict) else {"path": key, "label": value}
             for key, value in content.items()
         ]
+    if isinstance(content, list) and content and all(isinstance(r, list) and len(r) == 2 for r in content):
+        content = [{"path": video, "label": label} for video, label in content]
     if not isinstance(content, list) or not content or not all(isinstance(r, dict) for r in content):
         raise UsageError(f"{path} must hold a list of records with a video and a label each.")
     return content
+
+
+def _videos_of_classes(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Records of ``{"run": ["a.mp4", "b.mp4"]}``; none where that is not what the values hold."""
+    if any(map(has_video, content)):
+        return []
+    if not all(isinstance(v, list) and v and all(isinstance(x, str) for x in v) for v in content.values()):
+        return []
+    pairs = [(name, video) for name, videos in content.items() for video in videos]
+    return (
+        [{"path": video, "label": name} for name, video in pairs]
+        if all(has_video(v) for _, v in pairs)
+        else []
+    )
 
 
 def _list_in(content: dict[str, Any]) -> list[Any] | None:

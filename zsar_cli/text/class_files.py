@@ -85,7 +85,7 @@ def _of_table(text: str, path: Path, usual: str | None) -> list[Entry]:
     if home:
         _check_quotes(text, home, path)
     lines = [Line(i, (line.strip(),)) for i, line in enumerate(lines_of(text), start=1)]
-    lines = [line for line in lines if line.cells[0] and line.cells[0][0] != "#"]
+    lines = [_without_comment(line, path) for line in lines if line.cells[0] and line.cells[0][0] != "#"]
     if len(lines) == 1 and (several := _in_one_line(lines[0].cells[0], said)):
         logger.warning("%s: one line is read as %d labels", path, len(several))
         return [Entry(name, (), f"{path}, line {lines[0].number}") for name in several]
@@ -127,6 +127,8 @@ def _columns(text: str, mark: str, path: Path, *, csv_file: bool) -> list[Entry]
     column = _name_column(rows[0].cells, texts) if headed else None
     if column is None:
         if not integers or len(texts) != 1:
+            if integers and not (mark == "," and ", " in text):  # else a comma of prose
+                _check_one_name(rows, texts, path)
             return None
         column = texts[0]
     if headed:  # a column of counts is no numbering
@@ -141,6 +143,17 @@ def _columns(text: str, mark: str, path: Path, *, csv_file: bool) -> list[Entry]
         return _in_rows_order(entries, path)
     _tell_numbers(body[0].cells[column], mark.join(body[0].cells), path)
     return by_number(entries)
+
+
+def _check_one_name(rows: list[Line], texts: list[int], path: Path) -> None:
+    """UsageError where numbered rows without a header have several columns of texts."""
+    if len(texts) < 2 or len(rows) < 2:
+        return
+    places = " or ".join(f"{i + 1} ({rows[0].cells[i][:40]!r})" for i in texts[:4])
+    raise UsageError(
+        f"{path}: the names may be in column {places}; call the columns by their names in a first line, such as "
+        "id,name,description."
+    )
 
 
 def _check_quotes(text: str, mark: str, path: Path) -> None:
@@ -165,6 +178,14 @@ def _plain(lines: Sequence[Line], path: Path) -> list[Entry]:
     if texts and texts[0] != lines[0].cells[0]:
         logger.warning("%s: %r is read as %r", path, lines[0].cells[0][:80], texts[0][:80])
     return [Entry(text, (), f"{path}, line {line.number}") for text, line in zip(texts, lines, strict=True)]
+
+
+def _without_comment(line: Line, path: Path) -> Line:
+    """A label without what follows a "#" that stands alone."""
+    label = re.split(r"\s#\s", line.cells[0], maxsplit=1)[0].rstrip()
+    if label != line.cells[0]:
+        logger.warning("%s: %r is read as %r", path, line.cells[0][:80], label[:80])
+    return Line(line.number, (label,))
 
 
 def _tell_numbers(name: str, line: str, path: Path) -> None:
@@ -230,8 +251,7 @@ _NUMBER_WORDS = (*tables.ID_WORDS, *tables.NAME_WORDS)
 _FIRST = (
     (re.compile(r"[\[(]?(\d{1,18})[\])]?\s*[,;\t|]\s*(.+)"), "any"),
     (re.compile(r"[\[(]?([A-Za-z]?\d{1,18})(?:\s*[:=](?!\d)|[.)\]](?!\d)|\s+[-–]\s)\s*(.+)"), "several"),
-    (re.compile(r"(\d{1,18})(?:\s+|[-_])([^\W\d].*)"), "counted"),
-    (re.compile(r"(\d{1,18})\s+(.+)"), "counted"),
+    (re.compile(r"(\d{1,18})(?:\s+|[-_](?=[^\W\d]))(.+)"), "counted"),
     (re.compile(r"([A-Za-z]\d{3,18})\s+(.+)"), "several"),
 )
 _LAST = (
@@ -274,8 +294,10 @@ def _is_numbering(names: Sequence[str], codes: Sequence[str], sure: str) -> bool
         return False
     if len({re.sub(r"\d", "", code) for code in codes}) > 1:
         return False
-    numbers = sorted(int(re.sub(r"\D", "", code)) for code in codes)
-    return sure == "several" or numbers in (list(range(len(codes))), list(range(1, len(codes) + 1)))
+    numbers = [int(re.sub(r"\D", "", code)) for code in codes]
+    if len(numbers) > 2 and numbers == sorted(numbers):
+        return True  # some classes of a longer list
+    return sure == "several" or sorted(numbers) in (list(range(len(codes))), list(range(1, len(codes) + 1)))
 
 
 def _in_rows_order(entries: list[Entry], path: Path) -> list[Entry]:

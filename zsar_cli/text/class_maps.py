@@ -90,7 +90,9 @@ def _of_map(content: dict[str, Any], path: Path) -> list[Entry]:
     keyed = all(map(tables.is_integer, content))
     if keyed and values and _all_records(values):
         return _of_list([{"id": key, **value} for key, value in content.items()], path)
-    if values and all(isinstance(value, list) and len(value) == 1 and _is_number(value[0]) for value in values):
+    if values and all(
+        isinstance(value, list) and len(value) == 1 and _is_number(value[0]) for value in values
+    ):
         content = {name: number for name, (number,) in content.items()}
         values = list(content.values())
     numbers = bool(values) and all(map(_is_number, values))
@@ -111,7 +113,9 @@ def _of_map(content: dict[str, Any], path: Path) -> list[Entry]:
         if _are_codes(values):
             return [Entry(name, (), f"{path}, {name!r}") for name in content]
     if keyed and any(isinstance(value, list) for value in values):
-        raise UsageError(f"{path}: numbers have descriptions there, but no names; write the names in their place.")
+        raise UsageError(
+            f"{path}: numbers have descriptions there, but no names; write the names in their place."
+        )
     mixed = next((v for v in values if isinstance(v, str) and _NUMBER.fullmatch(v)), None)
     if mixed is not None:
         raise UsageError(
