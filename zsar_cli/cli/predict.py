@@ -271,11 +271,7 @@ def predict(
         if windows is not None:
             run.windows = replace(windows, frames=frames or recognizer.model.frames)
         log_setup(recognizer.model, workers=workers, decoder=decoder)
-        if (
-            precision == "auto"
-            and (found is None or len(found) >= MANY)
-            and recognizer.model.backbone.takes_int8
-        ):
+        if precision == "auto" and len(found or ()) >= MANY and recognizer.model.backbone.takes_int8:
             console.note(INT8_HINT)
         keep_freed_memory()  # not before: weights that were cast give theirs back
         strange = _unlike_training(text.labels, recognizer.model.trained_on)
