@@ -75,8 +75,9 @@ def main() -> None:
     clips = sorted((ROOT / SAMPLES).glob("*.mp4"))
     labels = ("--labels", f"{SAMPLES}/labels.txt")
     shown = [str(clip.relative_to(ROOT)) for clip in clips[:3]]
-    records = answers(*shown, *labels, "--model", model, "--top-k", "3", "--threshold", "0.5")
-    command = f"zsar predict {SAMPLES} --model {model} --top-k 3 \\\n    --labels {SAMPLES}/labels.txt --threshold 0.5"
+    records = answers(*shown, *labels, "--model", model, "--top-k", "3", "--min-confidence", "0.5")
+    command = f"zsar predict {SAMPLES} --model {model} --top-k 3 \\\n    --labels {SAMPLES}/labels.txt"
+    command += " --min-confidence 0.5"
     screen(
         command,
         [line for record in records for line in _answer_lines(record, WIDTH)],
@@ -91,7 +92,14 @@ def main() -> None:
         screen(command, timeline_lines(record, WIDTH), IMAGES / "timeline.svg")
         clip = next(clip for clip in clips if "moving-left" in clip.name)
         answers(
-            str(clip.relative_to(ROOT)), *labels, "--model", model, "--threshold", "0.5", "--explain", folder
+            str(clip.relative_to(ROOT)),
+            *labels,
+            "--model",
+            model,
+            "--min-confidence",
+            "0.5",
+            "--explain",
+            folder,
         )
         (Path(folder) / f"{clip.stem}.png").replace(IMAGES / "explain.png")
 

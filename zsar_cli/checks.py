@@ -48,6 +48,13 @@ def number(name: str, value: Any, limits: tuple[float, float]) -> float:
     return found
 
 
+def truth(name: str, value: Any) -> bool:
+    """True or False, and nothing that Python would take for one."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} must be True or False, not {_brief(value)}.")
+    return value
+
+
 def choice(name: str, value: Any, known: Sequence[Any]) -> Any:
     """One of the values that there are."""
     if isinstance(value, bool) or not any(type(value) is type(k) and value == k for k in known):

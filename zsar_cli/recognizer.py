@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError
-from zsar_cli.prediction.clips import Answer, ClipOptions, answer_videos
+from zsar_cli.prediction.clips import NO_ANSWER, Answer, ClipOptions, answer_videos
+from zsar_cli.prediction.confidence import DEFAULT, AnswerRule, answer_rule
 from zsar_cli.prediction.explain import Evidence
 from zsar_cli.prediction.inputs import find_videos
 from zsar_cli.prediction.records import Failure, LabelScore, Prediction
@@ -165,12 +167,14 @@ class Recognizer:
         *,
         templates: StrPath | None = None,
         top_k: int = 5,
-        threshold: float | None = None,
+        min_confidence: float | None = None,
+        multi: bool = False,
         frames: int | None = None,
         views: int = 1,
         crops: int = 1,
         decoder: str = "auto",
         fps: float = IMAGE_RATE,
+        threshold: float | None = None,
     ) -> Prediction:
         """The best labels for one video, decoded in this process.
 
@@ -180,14 +184,19 @@ class Recognizer:
             templates: a file of prompt templates or the name of shipped ones.
             frames: frames of a view; by default as many as the model was trained with.
             fps: frames a second of a directory of images, which does not tell.
-            threshold: with one, ``answer`` is the best label, or "none of these" where ``unknown`` exceeds it.
+            min_confidence: with one, ``answer`` is the best label where ``1 - unknown`` is at least this, else "none
+                of these". Higher is stricter.
+            multi: ``answers`` has every label whose ``yes`` is at least ``min_confidence`` (0.5 unless given), the
+                surest first, and ``answer`` is the first of them.
+            threshold: the old name: 1 minus ``min_confidence``.
 
         Raises:
             VideoError: the video cannot be read.
             UsageError: the labels, the templates or an option are wrong.
         """
         options = ClipOptions(frames, views, crops, decoder, fps=fps)
-        return self._one(video, labels, templates, options, top_k, threshold, evidence=False)[0]
+        rule = _rule(min_confidence, threshold, multi)
+        return self._one(video, labels, templates, options, top_k, rule, evidence=False)[0]
 
     def explain(
         self,
@@ -207,7 +216,7 @@ class Recognizer:
         Arguments and answers are those of :meth:`predict`; ``zsar predict --explain`` draws it.
         """
         options = ClipOptions(frames, views, crops, decoder, fps=fps)
-        evidence = self._one(video, labels, templates, options, top_k, None, evidence=True)[1]
+        evidence = self._one(video, labels, templates, options, top_k, AnswerRule(), evidence=True)[1]
         if evidence is None:
             raise VideoError("unreadable", "the frames could not be decoded again")
         return evidence
@@ -219,17 +228,15 @@ class Recognizer:
         templates: StrPath | None,
         options: ClipOptions,
         top_k: int,
-        threshold: float | None,
+        rule: AnswerRule,
         *,
         evidence: bool,
     ) -> tuple[Prediction, Evidence | None]:
         path = checks.video_path(video)
-        check_answer(top_k, threshold)
+        checks.whole("top_k", top_k, checks.TOP_K)
         text = self.embed_labels(labels, templates)
         with DecodePool(0) as pool:
-            found = self.answers(
-                [path], text, pool, options, top_k=top_k, threshold=threshold, evidence=evidence
-            )
+            found = self.answers([path], text, pool, options, top_k=top_k, rule=rule, evidence=evidence)
             ((result, seen),) = found
         if isinstance(result, Failure):
             raise VideoError(result.kind, result.message)
@@ -242,7 +249,8 @@ class Recognizer:
         *,
         templates: StrPath | None = None,
         top_k: int = 5,
-        threshold: float | None = None,
+        min_confidence: float | None = None,
+        multi: bool = False,
         frames: int | None = None,
         views: int = 1,
         crops: int = 1,
@@ -251,6 +259,7 @@ class Recognizer:
         batch_size: int = 8,
         workers: int | None = None,
         timeout: float = 60.0,
+        threshold: float | None = None,
     ) -> Iterator[Prediction | Failure]:
         """A result for each video, in order and as soon as it is there; one that cannot be read gives a Failure.
 
@@ -261,7 +270,8 @@ class Recognizer:
             UsageError: the labels, the templates or an option are wrong; at once, before the first result.
         """
         options = ClipOptions(frames, views, crops, decoder, batch_size, fps)
-        check_answer(top_k, threshold)
+        checks.whole("top_k", top_k, checks.TOP_K)
+        rule = _rule(min_confidence, threshold, multi)
         checks.number("timeout", timeout, checks.TIMEOUT)
         workers = default_workers() if workers is None else checks.whole("workers", workers, checks.WORKERS)
         paths = checks.video_paths(videos)
@@ -270,7 +280,7 @@ class Recognizer:
         def results() -> Iterator[Prediction | Failure]:
             with DecodePool(workers, timeout=timeout) as pool:
                 asked = map(checks.video_path, paths)
-                yield from self.run(asked, text, pool, options, top_k=top_k, threshold=threshold)
+                yield from self.run(asked, text, pool, options, top_k=top_k, rule=rule)
 
         return results()
 
@@ -283,17 +293,21 @@ class Recognizer:
         stride: float | None = None,
         templates: StrPath | None = None,
         top_k: int = 5,
-        threshold: float = 0.5,
+        min_confidence: float | None = None,
+        multi: bool = False,
         frames: int | None = None,
         decoder: str = "auto",
         fps: float = IMAGE_RATE,
+        threshold: float | None = None,
     ) -> Timeline:
         """What happens in a long video, and when; the answers are those of ``zsar predict --window``.
 
         Args:
             window: s that are looked at together, as ``frames`` frames.
             stride: s from one window's start to the next; half a window unless given.
-            threshold: where ``unknown`` exceeds it, the answer is "none of these".
+            min_confidence: where ``1 - unknown`` is less, the answer is "none of these"; 0.5 unless given.
+            multi: as in :meth:`predict`; a segment ends where one of its labels does.
+            threshold: the old name: 1 minus ``min_confidence``.
 
         Raises:
             VideoError: the video cannot be read.
@@ -305,7 +319,9 @@ class Recognizer:
         window = checks.number("window", window, checks.WINDOW)
         stride = window / 2 if stride is None else stride
         frames = self.model.frames if frames is None else frames
-        options = WindowOptions(window, stride, frames, top_k, threshold, decoder, fps)
+        rule = _rule(min_confidence, threshold, multi, default=DEFAULT)
+        assert rule.min_confidence is not None
+        options = WindowOptions(window, stride, frames, top_k, rule.min_confidence, decoder, fps, rule.multi)
         text = self.embed_labels(labels, templates)
         with DecodePool(0) as pool:
             (result,) = run_windows(self.model, [path], text, pool, options)
@@ -323,14 +339,12 @@ class Recognizer:
         options: ClipOptions,
         *,
         top_k: int = 5,
-        threshold: float | None = None,
+        rule: AnswerRule = NO_ANSWER,
         shown: bool = False,
         stop: threading.Event | None = None,
     ) -> Iterator[Prediction | Failure]:
         """The results of :meth:`answers` without evidence."""
-        found = self.answers(
-            videos, text, pool, options, top_k=top_k, threshold=threshold, shown=shown, stop=stop
-        )
+        found = self.answers(videos, text, pool, options, top_k=top_k, rule=rule, shown=shown, stop=stop)
         return (result for result, _ in found)
 
     def answers(
@@ -341,7 +355,7 @@ class Recognizer:
         options: ClipOptions,
         *,
         top_k: int = 5,
-        threshold: float | None = None,
+        rule: AnswerRule = NO_ANSWER,
         evidence: bool = False,
         shown: bool = False,
         stop: threading.Event | None = None,
@@ -355,7 +369,7 @@ class Recognizer:
             options,
             cache=self.cache,
             top_k=top_k,
-            threshold=threshold,
+            rule=rule,
             evidence=evidence,
             shown=shown,
             stop=stop,
@@ -363,11 +377,19 @@ class Recognizer:
         )
 
 
-def check_answer(top_k: int, threshold: float | None) -> None:
-    """UsageError unless so many labels can be shown and ``unknown`` can be compared with the threshold."""
-    checks.whole("top_k", top_k, checks.TOP_K)
-    if threshold is not None:
-        checks.number("threshold", threshold, checks.SHARE)
+def _rule(
+    min_confidence: float | None, threshold: float | None, multi: bool, default: float | None = None
+) -> AnswerRule:
+    """The rule that a public method was asked for, with a warning to its caller about the old name."""
+
+    def tell(threshold: float, least: float) -> None:
+        warnings.warn(
+            f"threshold={threshold:g} is the old name of min_confidence={least:g}, which is 1 minus it",
+            DeprecationWarning,
+            stacklevel=5,  # past answer_rule, _rule and the method
+        )
+
+    return answer_rule(min_confidence, threshold, multi=multi, default=default, tell=tell)
 
 
 def _labels(labels: Any) -> Labels:

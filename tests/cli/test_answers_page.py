@@ -26,7 +26,15 @@ def predict(tiny_clip_dir, *arguments):
 def test_a_page_of_all_answers_beside_the_records(clips, tiny_clip_dir, tmp_path):
     page = tmp_path / "page.html"
     code, out, _ = predict(
-        tiny_clip_dir, clips, tmp_path / "no.mp4", "--report", page, "--format", "jsonl", "--threshold", 0.3
+        tiny_clip_dir,
+        clips,
+        tmp_path / "no.mp4",
+        "--report",
+        page,
+        "--format",
+        "jsonl",
+        "--min-confidence",
+        0.7,
     )
     records = [json.loads(line) for line in out.splitlines()]
     _, data = read(page)
@@ -45,7 +53,7 @@ def test_a_page_of_all_answers_beside_the_records(clips, tiny_clip_dir, tmp_path
     assert command.startswith(f"zsar predict {clips} {tmp_path}/no.mp4")
     assert "--label 'arm wrestling' --label" in command
     assert "report" not in command
-    assert "threshold" not in command
+    assert "min-confidence" not in command
     assert not [path for path in tmp_path.iterdir() if path.name not in ("clips", "cache", "page.html")]
 
 

@@ -94,6 +94,8 @@ def test_no_arguments_shows_help(zsar) -> None:
         (["predict", "a.mp4", "--frames", "0"], "--frames"),
         (["predict", "a.mp4", "--frames", "many"], "--frames"),
         (["predict", "a.mp4", "--top-k", "0"], "--top-k"),
+        (["predict", "a.mp4", "--min-confidence", "2"], "--min-confidence"),
+        (["predict", "a.mp4", "--min-confidence", "nan", "--label", "x"], "--min-confidence"),
         (["predict", "a.mp4", "--threshold", "2"], "--threshold"),
         (["predict", "a.mp4", "--threshold", "nan", "--label", "x"], "--threshold"),
         (["predict", "a.mp4", "--crops", "2", "--label", "x"], "--crops"),

@@ -101,7 +101,7 @@ def test_predict_explain_eval_windows_and_python_agree(
         for unknown in (other["unknown"], result.unknown, seen.unknown, own["unknown"][kind_of_unknown]):
             assert unknown == close(record["unknown"])
         if "views" not in python:
-            window = recognizer.segments(record["video"], wanted, window=100, threshold=1, **python)
+            window = recognizer.segments(record["video"], wanted, window=100, min_confidence=0, **python)
             (segment,) = window.segments
             assert segment.unknown == pytest.approx(record["unknown"], abs=0.02)  # its grid is of times
 

@@ -47,7 +47,8 @@ def test_a_run_goes_on_only_with_what_the_file_was_made_with(predict, video: Pat
     assert json.loads(first.splitlines()[0])["made_with"]["frames"] == 8
     for more, said in (
         (["--frames", 4], "--frames 8 (this run has --frames 4)"),
-        (["--threshold", 0.5], "no --threshold (this run has --threshold 0.5)"),
+        (["--min-confidence", 0.5], "no --min-confidence (this run has --min-confidence 0.5)"),
+        (["--multi"], "no --min-confidence (this run has --min-confidence 0.5), no --multi"),
         (["--window", 2], "no --window (this run has --window 2.0)"),
         (["--templates", "plain"], "templates name video (this run has templates name plain)"),
         (["--top-k", 1], "--top-k 5 (this run has --top-k 1)"),
@@ -86,7 +87,7 @@ def test_what_is_there_stays_unless_overwrite_is_given(
 ) -> None:
     output, theirs = tmp_path / name, tmp_path / "theirs"
     theirs.write_text("theirs\n")
-    more = ["--window", 2, "--threshold", 1] if name.endswith("srt") else []
+    more = ["--window", 2, "--min-confidence", 0] if name.endswith("srt") else []
     for make in (os.link, os.symlink):
         make(theirs, output)
         done = predict(video, "-o", output, *more)
@@ -200,7 +201,7 @@ def test_a_spreadsheet_runs_nothing(predict, video: Path, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     Path("=cmd|calc!A1.mp4").write_bytes(video.read_bytes())
     labels = ["--label", "@SUM(1+1)", "--label", "+läuft;=1", "--label", "-rot"]
-    for more in ([], ["--window", 2, "--threshold", 1]):
+    for more in ([], ["--window", 2, "--min-confidence", 0]):
         done = predict("=cmd|calc!A1.mp4", "no\x1b.mp4", "-o", "a.csv", *more, "--overwrite", labels=labels)
         assert done.code == 1
         content = Path("a.csv").read_bytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import subprocess
@@ -151,10 +153,77 @@ def test_formats(videos, tiny_clip_dir, format):
     assert len(shown) == 2
 
 
-def test_threshold_answers_none_of_these(videos, tiny_clip_dir):
+def test_an_answer_that_is_not_sure_enough_is_none_of_these(videos, tiny_clip_dir):
     arguments = ("predict", videos / "a.mp4", "--model", tiny_clip_dir, *LABELS, "--workers", 0)
-    assert records(run(*arguments, "--threshold", 0)[1])[0]["answer"] == "none of these"
-    assert records(run(*arguments, "--threshold", 1)[1])[0]["answer"] in LABELS
+    (strict,) = records(run(*arguments, "--min-confidence", 1)[1])
+    (lax,) = records(run(*arguments, "--min-confidence", 0)[1])
+    assert (strict["answer"], strict["min_confidence"]) == ("none of these", 1)
+    assert (lax["answer"], lax["min_confidence"]) == (lax["predictions"][0]["label"], 0)
+    just = round(1 - lax["unknown"], 4)
+    assert records(run(*arguments, "--min-confidence", just - 0.001)[1])[0]["answer"] in LABELS
+    assert records(run(*arguments, "--min-confidence", just + 0.001)[1])[0]["answer"] == "none of these"
+
+
+def test_the_old_name_of_the_bound_gives_the_same_and_says_so_once(videos, tiny_clip_dir):
+    arguments = ("predict", videos, "--model", tiny_clip_dir, *LABELS, "--workers", 0)
+    for more in ([], ["--window", 1]):
+        _, old, said = run(*arguments, *more, "--threshold", 0.3)
+        _, new, nothing = run(*arguments, *more, "--min-confidence", 0.7)
+        assert_same_lines(old, new)
+        assert said.count("--threshold 0.3 is the old name of --min-confidence 0.7") == 1
+        assert "old name" not in nothing
+    assert "--threshold" not in run("predict", "--help")[1]
+
+
+def test_several_things_at_once(videos, tiny_clip_dir):
+    arguments = ("predict", videos / "a.mp4", "--model", tiny_clip_dir, *LABELS, "--workers", 0, "-k", 1)
+    (every,) = records(run(*arguments, "--multi", "--min-confidence", 0)[1])
+    yes = {found["label"]: found["yes"] for found in every["predictions"]}
+    assert set(yes) == set(LABELS[1::2])  # what is answered is shown, whatever -k
+    assert every["answers"] == sorted(yes, key=lambda label: -yes[label])
+    assert every["answer"] == every["answers"][0]
+    (none,) = records(run(*arguments, "--multi", "--min-confidence", 1)[1])
+    assert (none["answers"], none["answer"], len(none["predictions"])) == ([], "none of these", 1)
+    values = sorted(yes.values())
+    (two,) = records(run(*arguments, "--multi", "--min-confidence", (values[0] + values[1]) / 2)[1])
+    assert two["answers"] == every["answers"][:2]
+    assert records(run(*arguments, "--multi")[1])[0]["min_confidence"] == 0.5
+
+
+def test_several_answers_in_tables_csv_and_segments(videos, tiny_clip_dir):
+    arguments = ("predict", videos / "a.mp4", "--model", tiny_clip_dir, *LABELS, "--workers", 0, "--multi")
+    every = ("--min-confidence", 0)
+    (record,) = records(run(*arguments, *every)[1])
+    table = run(*arguments, *every, "--format", "table")[1]
+    assert table.count("✓") == 3
+    assert "✓" not in run(*arguments, "--min-confidence", 1, "--format", "table")[1]
+    rows = list(csv.DictReader(io.StringIO(run(*arguments, *every, "--format", "csv")[1])))
+    assert {row["answer"] for row in rows} == {"; ".join(record["answers"])}
+    (segmented,) = records(run(*arguments, *every, "--window", 1)[1])
+    (segment,) = segmented["segments"]
+    assert set(segment["answers"]) == set(LABELS[1::2])
+    rows = list(csv.DictReader(io.StringIO(run(*arguments, *every, "--window", 1, "--format", "csv")[1])))
+    assert [row["label"] for row in rows] == segment["answers"]
+    assert all(float(row["yes"]) > 0 for row in rows)
+    cues = run(*arguments, *every, "--window", 1, "--format", "srt")[1]
+    assert cues.splitlines()[2:5] == segment["answers"]
+    shown = run(*arguments, *every, "--window", 1, "--format", "table")[1]
+    assert all(label in shown for label in segment["answers"])
+
+
+@pytest.mark.parametrize("more", [[], ["--multi"], ["--window", 1], ["--window", 1, "--multi"]], ids=str)
+def test_wide_csv_has_a_column_a_label(videos, tiny_clip_dir, tmp_path, more):
+    arguments = ("predict", videos / "a.mp4", tmp_path / "no.mp4", "--model", tiny_clip_dir, *LABELS)
+    asked = (*arguments, "--workers", 0, "--min-confidence", 0, *more)
+    _, out, _ = run(*asked, "--format", "csv", "--wide", "-k", 1)
+    good, bad = csv.DictReader(io.StringIO(out))
+    record = records(run(*asked)[1])[0]
+    record = record["segments"][0] if "segments" in record else record
+    for found in record["predictions"]:
+        assert float(good[f"yes: {found['label']}"]) == pytest.approx(found["yes"], abs=1e-5)
+    assert good["answer"] == "; ".join(record.get("answers", [record["answer"]]))
+    assert bad["error"].startswith("not_found")
+    assert None not in {*good, *good.values(), *bad, *bad.values()}
 
 
 def test_prompt_embeddings_give_the_same_answer(videos, tiny_clip_dir, tmp_path):

@@ -55,6 +55,8 @@ SHOWN = [
 ]
 ANSWERED = [
     *({"top_k": value} for value in (0, -1, None, 2.5, True)),
+    *({"min_confidence": value} for value in (5, -0.1, NAN, INF, "0.5", True)),
+    *({"multi": value} for value in (1, None, "yes")),
     *({"threshold": value} for value in (5, -0.1, NAN, INF, "0.5", True)),
 ]
 
@@ -64,7 +66,7 @@ def test_wrong_options_of_predict_are_named(recognizer, video, options):
     (name,) = options
     assert name in refused(recognizer.predict, video, LABELS, **options)
     assert name in refused(recognizer.predict_many, [video], LABELS, **options)
-    if name != "threshold":
+    if name == "top_k" or options in SHOWN:
         assert name in refused(recognizer.explain, video, LABELS, **options)
 
 
@@ -89,8 +91,9 @@ def test_wrong_options_of_predict_many_are_named_at_once(recognizer, video, opti
         *({"stride": value} for value in (0, NAN, -1, 5.0, "2")),
         {"frames": 0},
         {"top_k": 0},
+        {"min_confidence": NAN},
+        {"multi": 1},
         {"threshold": NAN},
-        {"threshold": None},
         {"decoder": "x"},
     ],
     ids=str,
@@ -165,7 +168,7 @@ def test_paths_may_be_texts_path_objects_and_bytes(recognizer, video):
 
 def test_numbers_of_numpy_count_as_numbers(recognizer, video):
     found = recognizer.predict(
-        video, LABELS, frames=np.int64(4), top_k=np.int32(1), threshold=np.float32(0.5)
+        video, LABELS, frames=np.int64(4), top_k=np.int32(1), min_confidence=np.float32(0.5)
     )
     assert found.frames == 4
     assert len(found.predictions) == 1
@@ -223,7 +226,8 @@ def test_windows_check_themselves():
     [
         *(["predict", "a.mp4", "--label", "x", *more] for more in (
             ["--crops", "2"], ["--crops", "0"], ["--frames", "0"], ["--frames", "513"], ["--views", "0"],
-            ["--threshold", "5"], ["--threshold", "nan"], ["--top-k", "0"], ["--batch-size", "0"],
+            ["--threshold", "5"], ["--threshold", "nan"], ["--min-confidence", "5"], ["--min-confidence", "nan"],
+            ["--min-confidence", "0.5", "--threshold", "0.5"], ["--wide"], ["--top-k", "0"], ["--batch-size", "0"],
             ["--workers", "-1"], ["--timeout", "0"], ["--timeout", "nan"], ["--window", "nan"], ["--window", "0"],
             ["--window", "4", "--stride", "nan"], ["--decoder", "x"], ["--precision", "x"], ["--device", "x"],
         )),

@@ -53,7 +53,8 @@ def test_segments_as_json_and_from_python(video, tiny_clip_dir):
     code, out, _ = windows(video, tiny_clip_dir)
     record = json.loads(out)
     assert code == 0
-    assert set(record) == {"video", "segments", "duration", "frames"}
+    assert set(record) == {"video", "segments", "duration", "frames", "min_confidence"}
+    assert record["min_confidence"] == 0.5
     assert record["frames"] == 24  # 4 a second: 8 a window of 2 s
     first = record["segments"][0]
     assert set(first) == {"start", "end", "answer", "predictions", "unknown"}
@@ -64,7 +65,9 @@ def test_segments_as_json_and_from_python(video, tiny_clip_dir):
 
 
 def test_csv_has_a_row_a_segment_and_one_for_a_failure(video, tiny_clip_dir, tmp_path):
-    code, out, _ = windows(video, tiny_clip_dir, tmp_path / "no.mp4", "--format", "csv", "--threshold", 1)
+    code, out, _ = windows(
+        video, tiny_clip_dir, tmp_path / "no.mp4", "--format", "csv", "--min-confidence", 0
+    )
     rows = list(csv.DictReader(io.StringIO(out)))
     assert code == 1
     assert list(rows[0]) == list(timelines.CSV_COLUMNS)
@@ -76,13 +79,15 @@ def test_csv_has_a_row_a_segment_and_one_for_a_failure(video, tiny_clip_dir, tmp
 
 def test_subtitles_of_one_video_and_of_a_folder(video, tiny_clip_dir, tmp_path):
     file = tmp_path / "one.vtt"
-    assert windows(video, tiny_clip_dir, "--output", file, "--threshold", 1)[0] == 0
+    assert windows(video, tiny_clip_dir, "--output", file, "--min-confidence", 0)[0] == 0
     assert file.read_text().startswith("WEBVTT\n\n1\n00:00:00.000 --> ")
     other = tmp_path / "other.mp4"
     other.write_bytes(video.read_bytes())
     folder = tmp_path / "subtitles"
     folder.mkdir()
-    assert windows(video, tiny_clip_dir, other, "--format", "srt", "-o", folder, "--threshold", 1)[0] == 0
+    assert (
+        windows(video, tiny_clip_dir, other, "--format", "srt", "-o", folder, "--min-confidence", 0)[0] == 0
+    )
     assert sorted(p.name for p in folder.iterdir()) == ["long.srt", "other.srt"]
     assert re.match(r"1\n00:00:00,000 --> \d\d:\d\d:\d\d,\d{3}\n\w", (folder / "long.srt").read_text())
 

@@ -135,7 +135,7 @@ def test_killed_between_a_new_record_and_the_old_ones_end_each_video_has_one(tmp
         ({"labels": {"count": 2, "hash": "other"}}, "other labels than this run's"),
         ({"weights": "other"}, "other weights"),
         ({"weights": "other", "model": "ViT"}, "--model tiny (this run has --model ViT)"),
-        ({"threshold": 0.5}, "no --threshold (this run has --threshold 0.5)"),
+        ({"min_confidence": 0.5}, "no --min-confidence (this run has --min-confidence 0.5)"),
         ({"window": 2.0}, "no --window (this run has --window 2.0)"),
         ({"zsar": "9"}, "version 1 (this run has version 9)"),
     ],

@@ -123,9 +123,9 @@ def test_boundaries_and_answers(tmp_path, stride):
     assert best.yes > 0.9
 
 
-def test_threshold_one_never_says_none(tmp_path):
+def test_no_confidence_asked_for_never_says_none(tmp_path):
     path = write_colours(tmp_path / "grey.mp4", [(COLOURS["red"], 2), (GREY, 4)])
-    found, _ = timeline(path, 2, 1, threshold=1.0)
+    found, _ = timeline(path, 2, 1, min_confidence=0.0)
     assert "none of these" not in {answer for answer, _, _ in shown(found)}
     assert timeline(path, 2, 1)[0].segments[-1].answer == "none of these"
 
@@ -348,7 +348,7 @@ def test_five_clips_end_to_end_with_the_bundled_model(tmp_path):
     clips = [c for c in sorted((ASSETS / "samples").glob("*.mp4")) if not c.name.startswith("neither")][:5]
     join(clips, tmp_path / "long.mp4")
     found = Recognizer.load("motion-tiny", device="cpu", precision="fp32").segments(
-        tmp_path / "long.mp4", str(ASSETS / "samples" / "labels.txt"), window=2, stride=1, threshold=1
+        tmp_path / "long.mp4", str(ASSETS / "samples" / "labels.txt"), window=2, stride=1, min_confidence=0
     )
     labels = {file_name(label): label for label in class_labels("unseen")}
     truth = [labels[clip.name] for clip in clips]

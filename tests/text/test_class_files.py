@@ -179,7 +179,7 @@ def test_what_is_taken_off_is_told(tmp_path: Path, caplog) -> None:
         ("old.txt", "\u0431\u0435\u0433\n".encode("cp1251"), "older encoding"),
         ("cut.txt", "run\nwalk\n".encode("utf-16")[:-1], "save it as UTF-8"),
         ("huge.txt", "9" * 9_000 + " run\n" + "x" * 20_000, "characters"),
-        ("none.txt", "run\nNone of These\n", "--threshold"),
+        ("none.txt", "run\nNone of These\n", "--min-confidence"),
         ("nf.txt", "caf\xe9\ncafe\u0301\n", "twice"),
         ("hidden.txt", "run\nru\u200bn\n", "twice"),
         ("control.txt", "run\x1b[31m\n", "cannot be printed"),

@@ -667,7 +667,7 @@ def test_file_round_trip(tmp_path: Path) -> None:
         (["run", "\x1b[2Jtea"], "cannot be printed"),
         (["run", "\ud800"], "cannot be printed"),
         (["run", "RUN"], "twice"),
-        (["run", "none of these"], "--threshold"),
+        (["run", "none of these"], "--min-confidence"),
     ],
 )
 def test_labels_of_a_file_of_embeddings_are_held_to_the_same_rules(

@@ -278,7 +278,7 @@ function drawHistogram() {
   const above = good.filter((v) => v.confidence >= state.threshold).length;
   const what = about.multi ? "yes" : "confidence (1 − unknown)";
   $("said").textContent = `${what} at least ${state.threshold.toFixed(2)}: ${above} answered, ${good.length - above} none of these`;
-  $("command").textContent = about.command ? `${about.command} --threshold ${(1 - state.threshold).toFixed(2)}` : "";
+  $("command").textContent = about.command ? `${about.command} --min-confidence ${state.threshold.toFixed(2)}` : "";
 }
 function countDecisions() {
   const made = decided();

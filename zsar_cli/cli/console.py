@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 # What stands for our own ornaments where a stream does not take them
-PLAIN = {"━": "=", "█": "#", "▌": "#", "▐": "#", "╵": "|", "…": "~", "→": ">", "─": "-", "│": "|"}
+PLAIN = {"━": "=", "█": "#", "▌": "#", "▐": "#", "╵": "|", "…": "~", "→": ">", "✓": "*", "─": "-", "│": "|"}
 ERASE_LINE = "\r\x1b[2K"
 _settings = {"quiet": False, "verbose": False}
 _errors: list[tuple[Any, str]] = []  # how streams took what they cannot encode

@@ -31,7 +31,7 @@ from zsar_cli.cli.options import (
     refuse_directory,
 )
 from zsar_cli.cli.output.answers_page import add_earlier, check_report, command_line, new_page, open_page
-from zsar_cli.cli.output.formats import Format
+from zsar_cli.cli.output.formats import Columns, Format
 from zsar_cli.cli.output.made_with import made_with
 from zsar_cli.cli.output.sink import SUBTITLES, Sink, Target, format_of, open_sink
 from zsar_cli.cli.signals import listening
@@ -41,6 +41,7 @@ from zsar_cli.prediction.records import check_output
 
 if TYPE_CHECKING:
     from zsar_cli.cli.output.folders import VideoFolder
+    from zsar_cli.prediction.confidence import AnswerRule
     from zsar_cli.prediction.records import Failure, Prediction
     from zsar_cli.prediction.report import AnswersPage, FilmSize
     from zsar_cli.prediction.windows import Timeline, WindowOptions
@@ -81,14 +82,32 @@ def predict(
             "--top-k", "-k", min=checks.TOP_K[0], max=checks.TOP_K[1], help="Labels to show for a video."
         ),
     ] = 5,
-    threshold: Annotated[
+    min_confidence: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
+            "--min-confidence",
             min=checks.SHARE[0],
             max=checks.SHARE[1],
-            help='Add an "answer" to each record: the best label, or "none of these" where unknown is above this.',
+            help='Add an "answer" to each record: the best label where 1 - unknown is at least this, else "none of '
+            'these". Higher is stricter. Default: no answer; 0.5 with --window and --multi.',
+            metavar="P",
         ),
     ] = None,
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=checks.SHARE[0], max=checks.SHARE[1], hidden=True),
+    ] = None,
+    multi: Annotated[
+        bool,
+        typer.Option(
+            "--multi",
+            help='Several things at once: "answers" has every label whose yes is at least --min-confidence.',
+        ),
+    ] = False,
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help="CSV with a row a video (or segment) and a column a label: its yes."),
+    ] = False,
     format: Annotated[
         Optional[Format],  # noqa: UP045
         typer.Option(
@@ -210,12 +229,13 @@ def predict(
     from zsar_cli.cli import console
 
     checks.number("--timeout", timeout, checks.TIMEOUT)
-    if threshold is not None:
-        checks.number("--threshold", threshold, checks.SHARE)
+    rule = _rule(min_confidence, threshold, multi, windows=window is not None)
     checks.choice("--crops", crops, (1, 3))
     checks.number("--fps", fps, checks.FPS)
     _check_output(output, resume, overwrite, format)
-    windows = _windows(window, stride, frames, views, crops, top_k, threshold, decoder, fps, format, output)
+    windows = _windows(window, stride, frames, views, crops, top_k, rule, decoder, fps, format, output)
+    if wide and format_of(output, format) != "csv":
+        raise UsageError("--wide is a form of CSV; add --format csv.")
     if report is not None and distributed.rank() == 0:
         check_report(report, overwrite=overwrite)
     if cache is not None and windows is not None and cache != _from_environment("ZSAR_FEATURES"):
@@ -244,7 +264,7 @@ def predict(
         raise UsageError("--output and --report name the same file; give each its own.")
     if distributed.rank() == 0:
         _check_subtitles(output, format, several=found is None or len(found) > 1, overwrite=overwrite)
-    run = Run(options, top_k, threshold, windows)
+    run = Run(options, top_k, rule, windows)
     if report is not None:
         from zsar_cli.prediction.report import FilmSize
 
@@ -268,8 +288,10 @@ def predict(
             text = _embeddings(recognizer, wanted, prompts, templates)
         if len(text.labels) == 1:
             console.note("With one label, score is always 1: read yes (does the video show it?) and unknown.")
+        if wide:
+            run.top_k = len(text.labels)
         if windows is not None:
-            run.windows = replace(windows, frames=frames or recognizer.model.frames)
+            run.windows = replace(windows, frames=frames or recognizer.model.frames, top_k=run.top_k)
         log_setup(recognizer.model, workers=workers, decoder=decoder)
         if precision == "auto" and len(found or ()) >= MANY and recognizer.model.backbone.takes_int8:
             console.note(INT8_HINT)
@@ -283,7 +305,8 @@ def predict(
         sink = Sink(lambda record: None)
         if distributed.rank() == 0:
             target = Target(
-                output, format_of(output, format), videos, found, resume, overwrite, windows is not None
+                *(output, format_of(output, format), videos, found, resume, overwrite),
+                Columns(windows is not None, tuple(text.labels) if wide else None),
             )
             if report is not None:
                 page = new_page(report, recognizer.model, run, text.labels, command_line(context))
@@ -331,7 +354,7 @@ def _windows(
     views: int,
     crops: int,
     top_k: int,
-    threshold: float | None,
+    rule: AnswerRule,
     decoder: str,
     fps: float,
     format: Format | None,
@@ -351,8 +374,31 @@ def _windows(
     from zsar_cli.prediction.windows import WindowOptions
 
     stride = window / 2 if stride is None else stride
-    threshold = 0.5 if threshold is None else threshold
-    return WindowOptions(window, stride, frames or 8, top_k, threshold, decoder, fps)
+    assert rule.min_confidence is not None
+    return WindowOptions(window, stride, frames or 8, top_k, rule.min_confidence, decoder, fps, rule.multi)
+
+
+def _rule(min_confidence: float | None, threshold: float | None, multi: bool, *, windows: bool) -> AnswerRule:
+    """The rule that was asked for; a line about the old name of its bound."""
+    from zsar_cli.cli import console
+    from zsar_cli.prediction.confidence import DEFAULT, answer_rule
+
+    if min_confidence is not None:
+        checks.number("--min-confidence", min_confidence, checks.SHARE)
+    if threshold is not None:
+        checks.number("--threshold", threshold, checks.SHARE)
+        if min_confidence is not None:
+            raise UsageError("Give --min-confidence alone: --threshold is its old name, for 1 minus it.")
+
+    def tell(threshold: float, least: float) -> None:
+        if distributed.rank() == 0:
+            console.note(
+                f"--threshold {threshold:g} is the old name of --min-confidence {least:g}, 1 minus it."
+            )
+
+    return answer_rule(
+        min_confidence, threshold, multi=multi, default=DEFAULT if windows else None, tell=tell
+    )
 
 
 def _check_explain(windows: WindowOptions | None) -> None:
@@ -455,7 +501,7 @@ class Run:
 
     options: ClipOptions
     top_k: int
-    threshold: float | None
+    rule: AnswerRule
     windows: WindowOptions | None = None
     explain: VideoFolder | None = None
     film: FilmSize | None = None  # of the cards of a page, where one was asked for
@@ -546,7 +592,7 @@ class Run:
             pool,
             self.options,
             top_k=self.top_k,
-            threshold=self.threshold,
+            rule=self.rule,
             shown=shown,
             stop=self.stop,
         )

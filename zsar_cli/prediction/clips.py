@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zsar_cli import checks
 from zsar_cli.errors import VideoError, memory_explained
+from zsar_cli.prediction.confidence import AnswerRule
 from zsar_cli.prediction.explain import Evidence, HeatMaps, label_evidence
 from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Prediction, Shown
 from zsar_cli.run_log import StageTimes
@@ -26,7 +27,18 @@ if TYPE_CHECKING:
     from zsar_cli.text.embeddings import PromptEmbeddings
 
 Answer: TypeAlias = "tuple[Prediction | Failure, Evidence | None]"
+NO_ANSWER = AnswerRule()
 Keyed: TypeAlias = "tuple[str | None, Clip | EncodedClip]"  # a clip and its key in the cache
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a video shows."""
+
+    labels: list[LabelScore]  # the best ones, best first; then what is answered besides
+    unknown: float
+    answers: list[str] | None = None  # surest first, where several were asked for
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ def answer_videos(
     *,
     cache: FeatureCache | None = None,
     top_k: int = 5,
-    threshold: float | None = None,
+    rule: AnswerRule = NO_ANSWER,
     evidence: bool = False,
     shown: bool = False,
     stop: threading.Event | None = None,
@@ -91,14 +103,16 @@ def answer_videos(
         good = [(key, clip) for _, key, clip in batch if not isinstance(clip, VideoError)]
         with times.measured("model"):
             answers = iter(
-                answer_clips(model, good, text, cache=cache, top_k=top_k, view=view) if good else ()
+                answer_clips(model, good, text, cache=cache, top_k=top_k, view=view, rule=rule)
+                if good
+                else ()
             )
         for request, _, clip in batch:
             if isinstance(clip, VideoError):
                 yield Failure(request.path, clip.kind, clip.message), None
             else:
                 frames = _shown(clip, centre) if shown else None
-                yield _answer(request.path, clip, *next(answers), threshold, frames)
+                yield _answer(request.path, clip, next(answers), rule, frames)
 
 
 def answer_clips(
@@ -109,8 +123,9 @@ def answer_clips(
     cache: FeatureCache | None = None,
     top_k: int = 5,
     view: int | None = None,
-) -> list[tuple[list[LabelScore], float, Evidence | None]]:
-    """For each video its best labels and ``unknown``; and, of the clip ``view``, the evidence."""
+    rule: AnswerRule = NO_ANSWER,
+) -> list[Found]:
+    """What each video shows; and, of the clip ``view``, the evidence."""
     import torch
 
     from zsar_cli.features.cache import map_features
@@ -122,18 +137,24 @@ def answer_clips(
         video = average_views(map_features(model, videos, embed, cache))
         scores = model.score(video, text.positive, text.negative, text.bank)
         best = scores.score.topk(min(top_k, len(text.labels)), dim=-1)
-        yes = scores.yes.gather(-1, best.indices).tolist()
-        rows = zip(best.indices.tolist(), best.values.tolist(), yes, scores.unknown.tolist(), strict=True)
         found = []
-        for number, (columns, score, sure, unknown) in enumerate(rows):
-            labels = [LabelScore(text.labels[c], s, y) for c, s, y in zip(columns, score, sure, strict=True)]
+        for number, (columns, unknown) in enumerate(
+            zip(best.indices.tolist(), scores.unknown.tolist(), strict=True)
+        ):
+            sure = rule.several(scores.yes[number].tolist()) if rule.multi else []
+            shown = list(dict.fromkeys([*columns, *sure]))
+            numbers = zip(
+                scores.score[number, shown].tolist(), scores.yes[number, shown].tolist(), strict=True
+            )
+            labels = [LabelScore(text.labels[c], *pair) for c, pair in zip(shown, numbers, strict=True)]
             pixels = videos[number][1].pixels if view is not None else None
             seen = None
             if pixels is not None and view is not None:
                 learned = model.msm is not None
                 behind = label_evidence(scores, number, columns, text.labels)
                 seen = Evidence(pixels[view], heat.of(number, pixels[view]), learned, behind, unknown)
-            found.append((labels, unknown, seen))
+            answers = [text.labels[c] for c in sure] if rule.multi else None
+            found.append(Found(labels, unknown, answers, seen))
     return found
 
 
@@ -141,38 +162,39 @@ def examine(
     model: RecognizerModel, clip: Clip, text: PromptEmbeddings, *, crops: int = 1, top_k: int = 5
 ) -> Evidence:
     """What the model sees in one clip, of which the centre crop of the first view is shown."""
-    ((_, _, evidence),) = answer_clips(model, [(None, clip)], text, top_k=top_k, view=crops // 2)
-    assert evidence is not None
-    return evidence
+    (found,) = answer_clips(model, [(None, clip)], text, top_k=top_k, view=crops // 2)
+    assert found.evidence is not None
+    return found.evidence
 
 
 def _answer(
     path: str,
     clip: Clip | EncodedClip,
-    found: list[LabelScore],
-    unknown: float,
-    evidence: Evidence | None,
-    threshold: float | None,
+    found: Found,
+    rule: AnswerRule,
     shown: Shown | None,
 ) -> Answer:
-    if unknown != unknown:  # NaN: half precision overflowed somewhere
+    if found.unknown != found.unknown:  # NaN: half precision overflowed somewhere
         message = "the model's numbers overflowed on this video; use --precision fp32"
         return Failure(path, "not_finite", message), None
-    answer = None
-    if threshold is not None:
-        answer = NONE_OF_THESE if unknown > threshold else found[0].label
-    found_in = Prediction(
+    if found.answers is None:
+        answer = rule.single(found.labels[0].label, found.unknown)
+    else:
+        answer = next(iter(found.answers), NONE_OF_THESE)
+    prediction = Prediction(
         video=path,
-        predictions=found,
-        unknown=unknown,
+        predictions=found.labels,
+        unknown=found.unknown,
         duration=clip.info.duration,
         frames=int(clip.indices.size),
         answer=answer,
+        answers=found.answers,
+        min_confidence=rule.min_confidence,
         warning=clip.warning,
         assumed_fps=clip.info.fps if clip.info.assumed else None,
         shown=shown,
     )
-    return found_in, evidence
+    return prediction, found.evidence
 
 
 def _shown(clip: Clip | EncodedClip, crop: int) -> Shown | None:

@@ -52,13 +52,17 @@ class Prediction:
     unknown: float  # 0..1: does none of the labels fit?
     duration: float  # s
     frames: int  # frames the model saw
-    answer: str | None = None  # where a threshold was given: the best label, or "none of these"
+    answer: str | None = None  # where a bound was given: the best label, or "none of these"
     warning: str | None = None  # what could not be read, or does not add up
     assumed_fps: float | None = (
         None  # of a folder of frames: the duration rests on it, and on nothing in the files
     )
     written: str | None = None  # the picture about it, where one was asked for
     shown: Shown | None = field(default=None, repr=False, compare=False)  # where they were asked for
+    answers: list[str] | None = (
+        None  # where several were asked for: all that are sure enough, the surest first
+    )
+    min_confidence: float | None = None  # the least 1 - unknown (of several answers: yes) of an answer
 
     def to_record(self) -> dict[str, Any]:
         """The record of the command line."""
@@ -71,11 +75,20 @@ class Prediction:
         }
         extra = {
             "answer": self.answer,
+            "answers": self.answers,
+            "min_confidence": self.min_confidence,
             "assumed_fps": self.assumed_fps,
             "warning": self.warning,
             "written": self.written,
         }
         return record | {key: value for key, value in extra.items() if value is not None}
+
+
+def answers_of(record: dict[str, Any]) -> list[str]:
+    """The labels that a record, or a segment of one, has for its answer; none for "none of these"."""
+    if "answers" in record:
+        return list(record["answers"])
+    return [record["answer"]] if record.get("answer", NONE_OF_THESE) != NONE_OF_THESE else []
 
 
 @dataclass(frozen=True)
@@ -357,7 +370,8 @@ _OPTIONS = (
         "crops",
         "window",
         "stride",
-        "threshold",
+        "min_confidence",
+        "multi",
         "top_k",
         "precision",
         "decoder",

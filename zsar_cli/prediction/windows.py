@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
+from zsar_cli.prediction.confidence import DEFAULT, AnswerRule
 from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Shown
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, spans
@@ -41,23 +42,26 @@ MOST_WINDOWS = 250_000  # of one video: what they say is kept to its end; at the
 class WindowOptions:
     """Windows of ``window`` s that start ``stride`` s apart, each shown to the model as ``frames`` frames.
 
-    ``threshold``: where ``unknown`` exceeds it, the answer is "none of these". ``fps``: of folders of frames.
+    ``min_confidence`` and ``multi`` as in :class:`zsar_cli.prediction.confidence.AnswerRule`. ``fps``: of folders of
+    frames.
     """
 
     window: float = 4.0
     stride: float = 2.0
     frames: int = 8
     top_k: int = 5
-    threshold: float = 0.5
+    min_confidence: float = DEFAULT
     decoder: str = "auto"
     fps: float = IMAGE_RATE
+    multi: bool = False
 
     def __post_init__(self) -> None:
         checks.number("window", self.window, checks.WINDOW)
         checks.number("stride", self.stride, checks.WINDOW)
         checks.whole("frames", self.frames, checks.FRAMES)
         checks.whole("top_k", self.top_k, checks.TOP_K)
-        checks.number("threshold", self.threshold, checks.SHARE)
+        checks.number("min_confidence", self.min_confidence, checks.SHARE)
+        checks.truth("multi", self.multi)
         checks.choice("decoder", self.decoder, checks.DECODERS)
         checks.number("fps", self.fps, checks.FPS)
         if not 0 < self.stride <= self.window:
@@ -76,13 +80,16 @@ class Segment:
     answer: str  # a label, or "none of these"
     predictions: list[LabelScore]  # best first; means over the stretch
     unknown: float
+    answers: list[str] | None = None  # where several were asked for, the surest first
 
     def to_record(self) -> dict[str, Any]:
         """As it stands in the JSON record."""
+        several = {} if self.answers is None else {"answers": self.answers}
         return {
             "start": round(self.start, 3),
             "end": round(self.end, 3),
             "answer": self.answer,
+            **several,
             "predictions": [found.to_record() for found in self.predictions],
             "unknown": round(self.unknown, 6),
         }
@@ -101,6 +108,7 @@ class Timeline:
         None  # of a folder of frames: all times rest on it, and on nothing in the files
     )
     shown: Shown | None = field(default=None, repr=False, compare=False)  # some frames, where asked for
+    min_confidence: float = DEFAULT  # of the answers
 
     def to_record(self) -> dict[str, Any]:
         """The record of the command line."""
@@ -109,6 +117,7 @@ class Timeline:
             "segments": [segment.to_record() for segment in self.segments],
             "duration": round(self.duration, 3),
             "frames": self.frames,
+            "min_confidence": self.min_confidence,
         }
         extra = {"assumed_fps": self.assumed_fps, "warning": self.warning}
         return record | {key: value for key, value in extra.items() if value is not None}
@@ -334,6 +343,7 @@ def _timeline(
         warning=warning or slider.warning,
         assumed_fps=info.fps if info.assumed else None,
         shown=None if slider.keeper is None else slider.keeper.shown(),
+        min_confidence=options.min_confidence,
     )
 
 
@@ -348,11 +358,15 @@ class _Scores:
 
 def _merge(table: _Scores, times: list[float], labels: list[str], options: WindowOptions) -> list[Segment]:
     """Stretch s lasts from ``times[s]`` to ``times[s + 1]``; neighbours with one answer become a segment."""
-    best = table.score.argmax(dim=-1).tolist()
-    answers = [
-        NONE_OF_THESE if unknown > options.threshold else labels[column]
-        for column, unknown in zip(best, table.unknown.tolist(), strict=True)
-    ]
+    rule = AnswerRule(options.min_confidence, options.multi)
+    answers: list[Any]  # of each stretch: a label, or the places of several
+    if options.multi:
+        answers = [sorted(rule.several(yes)) for yes in table.yes.tolist()]
+    else:
+        best = table.score.argmax(dim=-1).tolist()
+        answers = [
+            rule.single(labels[c], unknown) for c, unknown in zip(best, table.unknown.tolist(), strict=True)
+        ]
     segments = []
     first = 0
     for place in range(1, len(answers) + 1):
@@ -364,8 +378,15 @@ def _merge(table: _Scores, times: list[float], labels: list[str], options: Windo
 
 
 def _segment(
-    table: _Scores, times: list[float], labels: list[str], top_k: int, first: int, end: int, answer: str
+    table: _Scores,
+    times: list[float],
+    labels: list[str],
+    top_k: int,
+    first: int,
+    end: int,
+    answer: str | list[int],
 ) -> Segment:
+    """``answer``: a label, or the places of several."""
     import torch
 
     weight = torch.tensor([max(times[i + 1] - times[i], 1e-6) for i in range(first, end)])
@@ -373,6 +394,12 @@ def _segment(
     score = (weight * table.score[first:end]).sum(dim=0)
     yes = (weight * table.yes[first:end]).sum(dim=0)
     best = score.topk(min(top_k, len(labels))).indices.tolist()
+    several = None
+    if not isinstance(answer, str):
+        sure = sorted(answer, key=lambda c: -float(yes[c]))
+        best = list(dict.fromkeys([*best, *sure]))
+        several = [labels[c] for c in sure]
+        answer = next(iter(several), NONE_OF_THESE)
     found = [LabelScore(labels[c], float(score[c]), float(yes[c])) for c in best]
     unknown = float((weight[:, 0] * table.unknown[first:end]).sum())
-    return Segment(times[first], times[end], answer, found, unknown)
+    return Segment(times[first], times[end], answer, found, unknown, several)

@@ -139,7 +139,7 @@ def clean_names(names: Iterable[tuple[Any, str]]) -> tuple[str, ...]:
             raise UsageError(f"The label {name!r} is there twice ({seen[key][1]}; {where}).")
         if key == NONE_OF_THESE:
             raise UsageError(
-                f"{where}: {name!r} is what zsar itself answers where no label fits (--threshold); leave it out."
+                f"{where}: {name!r} is what zsar itself answers where no label fits (--min-confidence); leave it out."
             )
         seen[key] = name, where
         loose = normalise_name(name)

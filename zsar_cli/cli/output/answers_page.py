@@ -15,6 +15,7 @@ import typer
 from zsar_cli.cli.options import refuse_directory
 from zsar_cli.files import atomic_write
 from zsar_cli.outputs import Lock, may_replace, refuse_busy, refuse_taken
+from zsar_cli.prediction.confidence import DEFAULT
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.records import read_record
 
@@ -26,7 +27,17 @@ if TYPE_CHECKING:
     from zsar_cli.video.transforms import Preprocess
 
 NAMED = 8  # inputs that the page's command line names
-LEFT_OUT = ("threshold", "output", "format", "report", "resume", "overwrite", "explain")
+LEFT_OUT = (
+    "min_confidence",
+    "threshold",
+    "wide",
+    "output",
+    "format",
+    "report",
+    "resume",
+    "overwrite",
+    "explain",
+)
 
 
 def check_report(path: Path, *, overwrite: bool) -> None:
@@ -46,13 +57,14 @@ def new_page(
     seen = f"{run.options.frames or model.frames} frames a {'window' if window else 'video'}"
     if window is not None:
         seen = f"windows of {window.window:g} s every {window.stride:g} s, " + seen
-    chosen = run.threshold if window is None else window.threshold
+    chosen = run.rule.min_confidence
     return AnswersPage(
         labels,
         path.parent,
         summary=f"{model.name}, {seen}, {date.today().isoformat()}",
         command=command,
-        confidence=0.5 if chosen is None else round(1 - chosen, 6),
+        confidence=DEFAULT if chosen is None else chosen,
+        multi=run.rule.multi,
     )
 
 

@@ -2,46 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from zsar_cli.prediction.records import NONE_OF_THESE, to_json
+from zsar_cli.prediction.records import NONE_OF_THESE, answers_of, to_json
 from zsar_cli.text.plain_text import csv_text, printable, takes_unicode
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-__all__ = ["Format", "block", "csv_header", "csv_rows", "printable", "render"]
+__all__ = ["Columns", "Format", "block", "csv_header", "csv_rows", "printable", "render"]
 Format = Literal["table", "jsonl", "csv", "srt", "vtt"]
 CSV_COLUMNS = ("video", "rank", "label", "score", "yes", "unknown", "answer", "duration", "frames")
 CSV_TAIL = ("warning", "error")
 WIDEST = 100  # columns of a block: beyond, eyes lose the line
 
 
-def render(record: dict[str, Any], format: Format, stream: IO[str], *, windows: bool = False) -> str:
-    """A record as text that ends with a line end; ``stream`` decides the block's width and colours.
+@dataclass(frozen=True)
+class Columns:
+    """What the rows of CSV are about."""
 
-    ``windows``: the record is of a run that gives segments.
-    """
+    windows: bool = False  # segments, not videos
+    labels: tuple[str, ...] | None = None  # a column each, and a row a video or segment (--wide)
+
+
+def render(record: dict[str, Any], format: Format, stream: IO[str], columns: Columns | None = None) -> str:
+    """A record as text that ends with a line end; ``stream`` decides the block's width and colours."""
+    columns = columns or Columns()
     if format == "jsonl":
         return to_json(record, ascii_only=not takes_unicode(stream)) + "\n"
     if format in ("srt", "vtt"):
         from zsar_cli.cli.output.timelines import subtitles
 
         return "" if "error" in record else subtitles(record, format)
-    if format == "csv" and windows:
+    if format != "csv":
+        return block(record, stream)
+    if columns.labels is not None:
+        return _wide_rows(record, columns.windows, columns.labels)
+    if columns.windows:
         from zsar_cli.cli.output import timelines
 
         return timelines.csv_rows(record)
-    return csv_rows(record) if format == "csv" else block(record, stream)
+    return csv_rows(record)
 
 
-def csv_header(*, windows: bool = False) -> str:
-    """The first line of CSV; with ``windows`` that of segments."""
-    if windows:
+def csv_header(columns: Columns) -> str:
+    """The first line of CSV."""
+    if columns.labels is not None:
+        own = [f"yes: {label}" for label in columns.labels]  # a label may be named as a column is
+        return csv_text([[*_wide_columns(columns.windows), *own, *CSV_TAIL]])
+    if columns.windows:
         from zsar_cli.cli.output import timelines
 
         return timelines.csv_header()
     return csv_text([[*CSV_COLUMNS, *CSV_TAIL]])
+
+
+def answer_text(record: dict[str, Any], between: str = "; ") -> str:
+    """The answer of a record or segment, or all of several; blank where none was asked for."""
+    return between.join(answers_of(record)) or str(record.get("answer", ""))
+
+
+def _wide_columns(windows: bool) -> tuple[str, ...]:
+    return ("video", "start", "end", "answer", "unknown") if windows else ("video", "answer", "unknown")
+
+
+def _wide_rows(record: dict[str, Any], windows: bool, labels: tuple[str, ...]) -> str:
+    """A row for each segment, or one for the video, with the ``yes`` of every label."""
+    first = record["video"]
+    if "error" in record:
+        error = record["error"]
+        blank = [""] * (len(_wide_columns(windows)) + len(labels))
+        return csv_text([[first, *blank, f"{error['kind']}: {error['message']}"]])
+    rows = []
+    for part in record["segments"] if windows else [record]:
+        yes = {found["label"]: found["yes"] for found in part["predictions"]}
+        times = [f"{part['start']:.3f}", f"{part['end']:.3f}"] if windows else []
+        about = [first, *times, answer_text(part), part["unknown"]]
+        rows.append([*about, *(yes.get(label, "") for label in labels), record.get("warning", ""), ""])
+    return csv_text(rows)
 
 
 def csv_rows(record: dict[str, Any]) -> str:
@@ -50,7 +89,7 @@ def csv_rows(record: dict[str, Any]) -> str:
     if "error" in record:
         error = record["error"]
         return csv_text([[video, *[""] * len(CSV_COLUMNS), f"{error['kind']}: {error['message']}"]])
-    about = [record["unknown"], record.get("answer", ""), record["duration"], record["frames"]]
+    about = [record["unknown"], answer_text(record), record["duration"], record["frames"]]
     warning = record.get("warning", "")
     return csv_text(
         [video, rank, found["label"], found["score"], found["yes"], *about, warning, ""]
@@ -100,13 +139,17 @@ def _answer_lines(record: dict[str, Any], width: int) -> list[Text]:
     lines[-1].append(" " * room + about, style="not bold dim")
     if record.get("answer") == NONE_OF_THESE:
         lines.append(Text("  ").append(NONE_OF_THESE, style="yellow"))
-    lines += [_label_line(found, width) for found in record["predictions"]]
+    sure = set(record["answers"]) if "answers" in record else None
+    for found in record["predictions"]:
+        mark = "" if sure is None else "✓ " if found["label"] in sure else "  "
+        lines.append(_label_line(found, width, mark))
     if record.get("warning"):
         lines.append(Text("  ").append(printable(record["warning"]), style="yellow"))
     return lines
 
 
-def _label_line(found: dict[str, Any], width: int) -> Text:
+def _label_line(found: dict[str, Any], width: int, mark: str) -> Text:
+    """``mark``: stands before the labels that are answers, where there may be several."""
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
@@ -115,8 +158,9 @@ def _label_line(found: dict[str, Any], width: int) -> Text:
     line = Text(f"  {found['score']:6.1%}  ")
     line.append("━" * full + " " * (bar - full), style="cyan")
     sure = f"  yes {found['yes']:.2f}"
-    room = max(1, width - cell_len(line.plain) - len("  ") - len(sure))
+    room = max(1, width - cell_len(line.plain) - len("  " + mark) - len(sure))
     label = printable(found["label"])
     if cell_len(label) > room:
         label = set_cell_size(label, room - 1).rstrip() + "…"
-    return line.append("  " + set_cell_size(label, room)).append(sure, style="dim")
+    line.append("  ").append(mark, style="green")
+    return line.append(set_cell_size(label, room)).append(sure, style="dim")

@@ -44,8 +44,9 @@ def made_with(
         if labels
         else hashlib.sha256(prompts.positive.cpu().numpy().tobytes()).hexdigest()[:16],
         "top_k": run.top_k,
-        "threshold": run.threshold,
+        "min_confidence": run.rule.min_confidence,
         **{key: value for key, value in options.items() if key not in MOVES_NOTHING},
+        "multi": run.rule.multi or None,
         "frames": options["frames"] or model.frames,
     }
 

@@ -32,14 +32,15 @@ def with_sheets(
         pool,
         run.options,
         top_k=run.top_k,
-        threshold=run.threshold,
+        rule=run.rule,
         stop=run.stop,
         evidence=True,
         shown=run.film is not None,
     )
     for result, evidence in results:
         if evidence is not None and isinstance(result, Prediction):
-            sheet = explain_sheet(evidence, result.video, result.answer and f"answer: {result.answer}")
+            answer = ", ".join(result.answers or []) or result.answer
+            sheet = explain_sheet(evidence, result.video, answer and f"answer: {answer}")
             path = run.explain.write(result.video, to_png(sheet, _about(result.video)))
             result = replace(result, written=str(path))
         yield result

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli.cli.output.formats import Format
+from zsar_cli.cli.output.formats import Columns, Format
 
 if TYPE_CHECKING:
     from zsar_cli.prediction.records import RecordFile
@@ -36,7 +36,7 @@ class Target:
     videos: Sequence[str] | None = None  # all of them, where they are known before
     resume: bool = False
     overwrite: bool = False
-    windows: bool = False  # records of segments
+    columns: Columns = Columns()  # noqa: RUF009 - frozen
     made_with: dict[str, Any] = field(default_factory=dict)
 
 
@@ -56,7 +56,7 @@ def open_sink(target: Target) -> Iterator[Sink]:
     from zsar_cli.cli import console
     from zsar_cli.cli.output.formats import csv_header, render
 
-    output, chosen, windows = target.output, target.format, target.windows
+    output, chosen, columns = target.output, target.format, target.columns
     if output is not None and chosen == "jsonl":
         from zsar_cli.prediction.records import RecordFile
 
@@ -71,9 +71,9 @@ def open_sink(target: Target) -> Iterator[Sink]:
         yield from _whole_file(output, target)
     else:
         if chosen == "csv":
-            console.out(csv_header(windows=windows))
+            console.out(csv_header(columns))
         yield Sink(
-            lambda record: console.out(render(record, chosen, sys.stdout, windows=windows)),
+            lambda record: console.out(render(record, chosen, sys.stdout, columns)),
             shows=chosen == "table" or sys.stdout.isatty(),
         )
 
@@ -95,7 +95,7 @@ def _whole_file(output: Path, target: Target) -> Iterator[Sink]:
     from zsar_cli.outputs import Lock, may_replace, refuse_taken
     from zsar_cli.text.plain_text import BOM
 
-    chosen, windows = target.format, target.windows
+    chosen, columns = target.format, target.columns
     with Lock(output):
         refuse_taken([output], overwrite=target.overwrite)
         with (
@@ -103,5 +103,5 @@ def _whole_file(output: Path, target: Target) -> Iterator[Sink]:
             open(aside, "w", encoding="utf-8", newline="") as stream,
         ):
             if chosen == "csv":
-                stream.write(("" if is_stream(output) else BOM) + csv_header(windows=windows))
-            yield Sink(lambda record: stream.write(render(record, chosen, stream, windows=windows)))
+                stream.write(("" if is_stream(output) else BOM) + csv_header(columns))
+            yield Sink(lambda record: stream.write(render(record, chosen, stream, columns)))

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli.cli.output.formats import WIDEST
-from zsar_cli.prediction.records import NONE_OF_THESE
+from zsar_cli.cli.output.formats import WIDEST, answer_text
+from zsar_cli.prediction.records import NONE_OF_THESE, answers_of
 from zsar_cli.text.plain_text import csv_text, printable
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def csv_header() -> str:
 
 
 def csv_rows(record: dict[str, Any]) -> str:
-    """A row for each segment, with its best label, or one with the error; times in s."""
+    """A row for each segment and answer of it, or one with the error; times in s."""
     video = record["video"]
     if "error" in record:
         error = record["error"]
@@ -40,33 +40,39 @@ def csv_rows(record: dict[str, Any]) -> str:
             video,
             f"{s['start']:.3f}",
             f"{s['end']:.3f}",
-            s["answer"],
-            *_of_answer(s),
+            label,
+            *_of_answer(s, label),
             s["unknown"],
             warning,
             "",
         ]
         for s in record["segments"]
+        for label in answers_of(s) or [NONE_OF_THESE]
     )
 
 
-def _of_answer(segment: dict[str, Any]) -> tuple[Any, Any]:
-    """Score and yes of the answer; blank for "none of these", which has none."""
-    if segment["answer"] == NONE_OF_THESE:
-        return "", ""
-    return segment["predictions"][0]["score"], segment["predictions"][0]["yes"]
+def _of_answer(segment: dict[str, Any], label: str) -> tuple[Any, Any]:
+    """Score and yes of an answer; blank for "none of these", which has none."""
+    found = _prediction(segment, label)
+    return (found["score"], found["yes"]) if found else ("", "")
+
+
+def _prediction(segment: dict[str, Any], label: str) -> dict[str, Any] | None:
+    """What is said about a label; None for one that is not shown, which "none of these" never is."""
+    return next((found for found in segment["predictions"] if found["label"] == label), None)
 
 
 # --- for players ----------------------------------------------------------------------------------------------
 
 
 def subtitles(record: dict[str, Any], format: str) -> str:
-    """SubRip (srt) or WebVTT (vtt); "none of these" shows nothing."""
+    """SubRip (srt) or WebVTT (vtt); "none of these" shows nothing, several answers a line each."""
     shown = [s for s in record["segments"] if s["answer"] != NONE_OF_THESE]
     cues = []
     for number, segment in enumerate(shown, start=1):
         times = f"{_stamp(segment['start'], format)} --> {_stamp(segment['end'], format)}"
-        text = " ".join(printable(segment["answer"]).replace("-->", "→").split())
+        shown_labels = (printable(label).replace("-->", "→").split() for label in answers_of(segment))
+        text = "\n".join(map(" ".join, shown_labels))
         if format == "vtt":
             text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         cues.append(f"{number}\n{times}\n{text}\n")
@@ -101,7 +107,8 @@ def timeline_lines(record: dict[str, Any], width: int) -> list[Text]:
     shown = [s for s in segments if s["answer"] != NONE_OF_THESE]
     spent: dict[str, float] = {}
     for segment in shown:
-        spent[segment["answer"]] = spent.get(segment["answer"], 0.0) + segment["end"] - segment["start"]
+        for label in answers_of(segment):
+            spent[label] = spent.get(label, 0.0) + segment["end"] - segment["start"]
     if not spent:
         lines.append(Text("  ").append(f"{NONE_OF_THESE}, from start to end", style="yellow"))
     kept = sorted(sorted(spent, key=lambda label: -spent[label])[:MOST_ROWS], key=list(spent).index)
@@ -125,7 +132,7 @@ def timeline_lines(record: dict[str, Any], width: int) -> list[Text]:
 def _segment_line(segment: dict[str, Any], colours: dict[str, str], width: int, end: float) -> Text:
     from rich.text import Text
 
-    best = segment["predictions"][0]
+    best = _prediction(segment, segment["answer"]) or segment["predictions"][0]
     digits = len(clock(end, tenths=True))
     times = (
         f"{clock(segment['start'], tenths=True):>{digits}} to {clock(segment['end'], tenths=True):>{digits}}"
@@ -133,7 +140,9 @@ def _segment_line(segment: dict[str, Any], colours: dict[str, str], width: int, 
     sure = f"{best['score']:6.1%}  yes {best['yes']:.2f}"
     line = Text(f"  {times}  ", style="dim")
     room = max(4, width - len(line.plain) - len(sure) - 2)
-    line.append(_fit(segment["answer"], room), style=f"not dim {colours.get(segment['answer'], '')}".strip())
+    line.append(
+        _fit(answer_text(segment, ", "), room), style=f"not dim {colours.get(segment['answer'], '')}".strip()
+    )
     return line.append("  " + sure, style="dim")
 
 
@@ -150,7 +159,7 @@ def _blocks(segments: Segments, label: str, start: float, duration: float, colum
     """A character a stretch of time, in halves: full where the label is the answer, blank where it is not."""
     halves = [False] * (2 * columns)
     for segment in segments:
-        if segment["answer"] == label:
+        if label in answers_of(segment):
             first = round((segment["start"] - start) / duration * len(halves))
             last = max(round((segment["end"] - start) / duration * len(halves)), first + 1)
             for place in range(min(first, len(halves) - 1), min(last, len(halves))):
