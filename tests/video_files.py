@@ -113,11 +113,14 @@ def write_with_sound(
     if path.suffix == ".mp4":
         options["movflags"] = "faststart"
     with av.open(str(path), "w", container_options=options) as output:
-        stream: Any = output.add_stream("libx264", rate=20, options={"bf": "0"})
+        stream: Any = output.add_stream(
+            "wmv2" if path.suffix == ".wmv" else "libx264", rate=20, options={"bf": "0"}
+        )
         stream.width, stream.height, stream.pix_fmt = 160, 64, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 20)
         stream.codec_context.thread_count = 1
-        sound: Any = output.add_stream("mp2" if path.suffix == ".ts" else "aac", rate=48000)
+        sound: Any = output.add_stream({".ts": "mp2", ".wmv": "wmav2"}.get(path.suffix, "aac"), rate=48000)
+        sound.codec_context.bit_rate = 64_000
         packets = []
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24")

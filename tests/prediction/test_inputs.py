@@ -168,7 +168,17 @@ JUNK = [
         "a/._v.mp4",
         "a/.DS_Store",
     ),
-    *("a/Thumbs.db", "a/@eaDir/v.mp4", "$RECYCLE.BIN/a/v.mp4", "$Recycle.Bin/v.mp4", "lost+found/b/v.mp4"),
+    *(
+        "a/Thumbs.db",
+        "@Recycle/v.mp4",
+        ".@__thumb/v.mp4",
+        "@__thumb/v.mp4",
+        "~$v.mp4",
+        "a/@eaDir/v.mp4",
+        "$RECYCLE.BIN/a/v.mp4",
+        "$Recycle.Bin/v.mp4",
+        "lost+found/b/v.mp4",
+    ),
     *("a/.hidden.mkv", "a/System Volume Information/v.mp4", "#recycle/v.mp4", ".Trash-1000/files/v.mp4"),
 ]
 

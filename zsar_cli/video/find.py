@@ -42,6 +42,7 @@ _LEFT_BEHIND = frozenset(
             "recycler",
             "system volume information",
         ),
+        *("@recycle", "@__thumb", "@tmp", "network trash folder", "temporary items"),
         *("lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
     )
 )
@@ -60,7 +61,7 @@ def ending(name: str) -> str:
 
 def left_out(name: str) -> bool:
     """Whether a file or folder of that name is nobody's: hidden, or left behind by a system."""
-    return name.startswith(".") or name.lower() in _LEFT_BEHIND
+    return name.startswith((".", "~$")) or name.lower() in _LEFT_BEHIND
 
 
 def is_video(folder: str, name: str) -> bool:

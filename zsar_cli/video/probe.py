@@ -26,6 +26,7 @@ av.logging.set_level(av.logging.PANIC)  # what is wrong with a file goes into it
 # Containers that store an index. MPEG-TS, MPEG-PS, GIF and raw streams have none to trust.
 INDEXED = {"mov", "matroska", "avi"}
 CUTTABLE = {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "libaom-av1", "mpeg4", "mjpeg"}
+FROM_ZERO = {"mov", "matroska"}  # clocks begin there; others' begin anywhere, so with their first stream
 SHUFFLED = {"avi"}  # its time stamps are those of decoding
 ORDERED_IN_AVI = {"mpeg4", "mjpeg"}
 PACKED = 8  # bytes: an MPEG-4 packet this short stands for a frame that was packed into the one before
@@ -271,7 +272,8 @@ def read_index(path: str) -> Index:
         if index.shuffled:
             _time_avi(index, path)
         elif timed and index.frame_count and container.start_time is not None:
-            index.start = max(float(times[order[0]] * stream.time_base) - beginning, 0.0)
+            origin = 0.0 if index.container in FROM_ZERO else beginning
+            index.start = max(float(times[order[0]] * stream.time_base) - origin, 0.0)
         index.tail = min(index.tail or 1 / index.rate, LONGEST_TAIL)
         return index
 
@@ -384,7 +386,7 @@ def _claimed_duration(container: Any, stream: Any) -> tuple[float | None, bool]:
             container.format.name == "avi"
         ):  # FFmpeg shortens it to fit a file cut short; the frame count stays
             duration = max(duration, stream.frames / _rate(stream))
-        return duration, False
+        return duration, container.format.name == "asf"
     tag = stream.metadata.get("DURATION", "")
     try:
         hours, minutes, seconds = tag.split(":")
