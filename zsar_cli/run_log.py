@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
 
 logger = logging.getLogger(__name__)
+NOTE = 25  # a level between info and warning: nothing is wrong, and people should know
 T = TypeVar("T")
 
 

@@ -177,17 +177,25 @@ def _keys(error: Mapping[str, Any], content: Any) -> Location:
 def _sentence(model: type[BaseModel], error: Mapping[str, Any], location: Location) -> str:
     key = ".".join(str(part)[:60] for part in location) or "the whole"
     key = key if key.isprintable() else shown(key)
-    kind, context = error["type"], error.get("ctx", {})
+    kind = error["type"]
     if kind == "missing":
         return f"{key} is missing"
     if kind == "extra_forbidden":
         fields = _fields_of(model, location)
         return f"unknown field {shown(location[-1])}; the fields are {', '.join(fields)}"
-    if kind == "value_error":
-        rule = str(context["error"])
-    else:
-        rule = SENTENCES.get(kind, "is not what it must be").format(**context).replace("'", "")
-    return f"{key} {rule}, not {shown(error['input'])}"
+    return f"{key} {rule(error)}, not {shown(error['input'])}"
+
+
+def rule(error: Mapping[str, Any]) -> str:
+    """What a value must be, from one of pydantic's errors about it: "must be a whole number"."""
+    context = error.get("ctx", {})
+    if error["type"] != "value_error":
+        return SENTENCES.get(error["type"], "is not what it must be").format(**context).replace("'", "")
+    said = str(context["error"])
+    if choices := re.search(r" is not one of (.*?)\.?$", said, re.DOTALL):  # as Typer says it
+        *others, last = (choice.strip().strip("'") for choice in choices[1].split(", "))
+        return f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
+    return said
 
 
 def _fields_of(model: type[BaseModel], location: Location) -> list[str]:

@@ -177,7 +177,7 @@ def test_every_field_of_a_recipe_has_a_flag(zsar, recipe, tmp_path, tiny_clip_di
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--lr", "fast"], "Invalid value for '--lr'"),
+        (["--lr", "fast"], "--lr must be a number, not 'fast'"),
         (["--lr", "-1"], "lr must be at least 0, not -1.0"),
         (["--lr", "nan"], "lr must be a number"),
         (["--tune", "half"], "tune must be full or modules, not 'half'"),

@@ -199,7 +199,7 @@ def _explain(error: Exception, arguments: list[str]) -> int:
     if isinstance(error, typer.Abort):
         return INTERRUPTED
     if hasattr(error, "format_message"):  # Typer's own: a wrong option or argument
-        return _explain_usage(error.format_message().strip(), type(error).__name__, arguments)
+        return _explain_usage(error, arguments)
     if isinstance(error, MemoryError):
         console.error("Out of memory. Use a smaller --batch-size, fewer --frames or a smaller --model.")
         return SOME_FAILED
@@ -215,17 +215,12 @@ def _explain(error: Exception, arguments: list[str]) -> int:
     return SOME_FAILED
 
 
-def _explain_usage(message: str, kind: str, arguments: list[str]) -> int:
-    if kind == "NoArgsIsHelpError":  # the message is the help itself
-        console.plain(message)
+def _explain_usage(error: Any, arguments: list[str]) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # the message is the help itself
+        console.plain(error.format_message().strip())
         return USAGE
-    given = next((argument for argument in arguments if not argument.startswith("-")), "")
-    if given in COMMANDS:
-        hint = f"See zsar {given} --help."
-    else:
-        from difflib import get_close_matches
+    from zsar_cli.cli.usage_errors import sentences
 
-        close = get_close_matches(given, COMMANDS, n=1)
-        hint = f"Did you mean {close[0]}?" if close else "See zsar --help."
-    console.error(f"{message.rstrip('.?')}. {hint}")
+    given = next((argument for argument in arguments if not argument.startswith("-")), "")
+    console.error(sentences(error, given, COMMANDS))
     return USAGE

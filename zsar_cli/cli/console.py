@@ -29,6 +29,7 @@ def configure(*, quiet: bool = False, verbose: bool = False) -> None:
     import logging
 
     from zsar_cli.cli.output.formats import printable
+    from zsar_cli.run_log import NOTE
 
     class OneLine(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -36,15 +37,14 @@ def configure(*, quiet: bool = False, verbose: bool = False) -> None:
             if own or verbose or record.levelno >= logging.ERROR:
                 name = "" if own else f"{record.name}: "
                 text = " ".join(f"{name}{record.getMessage()}".split())
-                _say(printable(f"zsar: {record.levelname.lower()}: {text}"))
+                level = "" if record.levelno == NOTE else f"{record.levelname.lower()}: "
+                _say(printable(f"zsar: {level}{text}"))
 
     _settings.update(quiet=quiet, verbose=verbose)
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if type(handler).__name__ != "OneLine"]
     root.addHandler(OneLine())
-    logging.getLogger("zsar_cli").setLevel(
-        logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
-    )
+    logging.getLogger("zsar_cli").setLevel(logging.ERROR if quiet else logging.INFO if verbose else NOTE)
     logging.captureWarnings(True)
 
 

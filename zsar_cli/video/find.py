@@ -19,6 +19,8 @@ from functools import cache
 from glob import has_magic
 from urllib.parse import unquote_to_bytes
 
+from zsar_cli.run_log import NOTE
+
 logger = logging.getLogger(__name__)
 
 # fmt: off
@@ -195,7 +197,7 @@ def tell_passed_over(root: str, endings: Counter[str]) -> None:
 
 @cache
 def _log_once(message: str) -> None:
-    logger.warning("%s", message)
+    logger.log(NOTE, "%s", message)
 
 
 # --- what people name -------------------------------------------------------------------------------------------

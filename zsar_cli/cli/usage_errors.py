@@ -1,0 +1,79 @@
+"""What Typer finds wrong with a command line, in this program's own words."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection
+from typing import Any
+
+from zsar_cli.errors import shown
+
+NO_ARGUMENTS = {
+    "train": "options alone; a data set goes to --data",
+    "eval": "options alone; a data set goes to --data, a model to --model",
+    "embed-prompts": "options alone; labels go to --labels FILE or --label TEXT",
+}
+
+
+def sentences(error: Any, command: str, commands: Collection[str]) -> str:
+    """What is wrong, and where to look.
+
+    Args:
+        error: of Typer's own kinds; which of them is told by its name, as its releases keep them in several places.
+        command: the first argument that is no option.
+    """
+    if command not in commands:
+        close = difflib.get_close_matches(command, commands, n=1)
+        hint = f"Did you mean {close[0]}?" if close else "See zsar --help."
+    else:
+        hint = f"See zsar {command} --help."
+    wrong = _wrong(error, command)
+    return f"{wrong if wrong.endswith(('.', '?')) else f'{wrong}.'} {hint}"
+
+
+def _wrong(error: Any, command: str) -> str:
+    kind, message = type(error).__name__, str(error.format_message()).strip()
+    name = getattr(error, "option_name", "")
+    if kind == "BadParameter" and getattr(error, "param", None) is not None:
+        return _wrong_value(error)
+    if kind == "MissingParameter" and getattr(error, "param", None) is not None:
+        return f"{_name(error)} is missing"
+    if kind == "NoSuchOption":
+        close = difflib.get_close_matches(name, error.possibilities or (), n=1)
+        return f"There is no option {_typed(name)}" + (f"; did you mean {close[0]}?" if close else "")
+    if kind == "BadOptionUsage" and "not take a value" in message:
+        return f"{name} takes no value"
+    if kind == "BadOptionUsage":
+        return f"{name} needs a value after it"
+    if extra := re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)$", message, re.DOTALL):
+        takes = NO_ARGUMENTS.get(command, "no more arguments")
+        return f"{shown(extra[1])} was not expected: zsar {command} takes {takes}"
+    if unknown := re.match(r"No such command '(.*)'", message, re.DOTALL):
+        return f"There is no command {shown(unknown[1])}"
+    return message
+
+
+def _typed(name: str) -> str:
+    """An option as it was typed, where that can be printed."""
+    return name[:60] if name.isprintable() else shown(name)
+
+
+def _wrong_value(error: Any) -> str:
+    cause = error.__cause__
+    if not hasattr(cause, "errors"):  # Typer's releases that convert values by themselves say it well
+        return f"{_name(error)}: {error.message}"
+    from zsar_cli.schemas import rule
+
+    (first, *_) = cause.errors(include_url=False)
+    return f"{_name(error)} {rule(first)}, not {shown(first['input'])}"
+
+
+def _name(error: Any) -> str:
+    """The option or argument, or the environment variable that gave its value."""
+    param, context = error.param, error.ctx
+    source = context.get_parameter_source(param.name) if context is not None and param.name else None
+    if getattr(source, "name", "") == "ENVIRONMENT" and param.envvar:
+        return f"The environment variable {param.envvar}"
+    long = max(param.opts, key=len)
+    return long if long.startswith("-") else param.metavar or long.upper()
