@@ -242,9 +242,12 @@ function drawGroups(names, groups, all) {
 }
 function drawCards(rows, groups) {
   const parts = [];
-  let current = null, cards = null;
+  let current = null, cards = element("div", { className: "cards" });
+  // Groups of a card or two would leave most of the page empty; each card says its answer anyway
+  const headed = rows.length >= 3 * new Set(rows.map(([name]) => name)).size;
+  if (!headed && rows.length) parts.push(element("h2", { textContent: "By answer" }), cards);
   for (const [name, video] of rows) {
-    if (name !== current) {
+    if (headed && name !== current) {
       current = name;
       cards = element("div", { className: "cards" });
       const count = groups.get(name).length;
@@ -309,6 +312,7 @@ function exportList(withNone) {
 $("search").addEventListener("input", () => { state.search = $("search").value.trim().toLowerCase(); state.page = 0; update(); });
 $("sort").addEventListener("change", () => { state.sort = $("sort").value; state.page = 0; update(); });
 $("threshold").value = state.threshold;
+$("export").hidden = $("export-none").hidden = !videos.some((v) => v.predictions);
 let waiting = 0; // dragging may ask faster than cards are drawn
 $("threshold").addEventListener("input", () => {
   cancelAnimationFrame(waiting);

@@ -26,17 +26,10 @@ if TYPE_CHECKING:
     from zsar_cli.video.pool import DecodePool
     from zsar_cli.video.transforms import Preprocess
 
-NAMED = 8  # inputs that the page's command line names
+NAMED = 3  # inputs that the page's command line names
 LEFT_OUT = (
-    "min_confidence",
-    "threshold",
-    "wide",
-    "output",
-    "format",
-    "report",
-    "resume",
-    "overwrite",
-    "explain",
+    *("min_confidence", "threshold"),
+    *("wide", "output", "format", "report", "resume", "overwrite", "explain"),
 )
 
 
