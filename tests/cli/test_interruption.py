@@ -143,11 +143,17 @@ def test_a_reader_that_leaves_is_no_error(zsar_process, many: list[str], tiny_cl
         assert process.read("stderr") == ""
 
 
-def test_interrupted_while_the_list_is_waited_for(zsar_process, many: list[str], tiny_clip_dir: Path) -> None:
-    with piped(zsar_process, "predict", "-", "--model", tiny_clip_dir, *TWO) as (process, listing, answers):
+def test_interrupted_while_the_list_is_waited_for(
+    zsar_process, many: list[str], tiny_clip_dir: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    asked = ("predict", "-", "--model", tiny_clip_dir, *TWO, "--report", page)
+    with piped(zsar_process, *asked) as (process, listing, answers):
         ask(listing, many[0])
         assert json.loads(answers.readline())["video"] == many[0]
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
         assert answers.read() == b""
         assert process.read("stderr") == "Interrupted after 1 video.\n"
+    assert "1 video, 2 labels" in page.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

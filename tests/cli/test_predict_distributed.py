@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.close import assert_same_lines
+from tests.prediction.test_page import read
 from tests.video_files import write_video
 
 OPTIONS = ["--label", "waving", "--label", "tai chi", "--workers", "1", "--precision", "fp32"]
@@ -35,13 +36,17 @@ def test_two_processes_answer_as_one_does(videos, tiny_clip_dir, tmp_path, zsar_
     listing = tmp_path / "list.txt"
     listing.write_text("".join(f"{path}\n" for path in [*videos, videos[0]]))
     arguments = ["predict", "-", "--model", tiny_clip_dir, *OPTIONS]
+    pages = [tmp_path / "one.html", tmp_path / "two.html"]
     with listing.open() as names:
-        one = zsar_process(*arguments, stdin=names)
+        one = zsar_process(*arguments, "--report", pages[0], stdin=names)
         assert one.wait(PATIENCE) == 1
     with listing.open() as names:
-        two = torchrun(*arguments, stdin=names)
+        two = torchrun(*arguments, "--report", pages[1], stdin=names)
         assert two.wait(PATIENCE) == 0, two.read("stderr")  # torchrun would call 1 a failure and start again
     assert_same_lines(two.read("stdout"), one.read("stdout"))
+    cards = [[(c["name"], c.get("frames")) for c in read(page)[1]["videos"]] for page in pages]
+    assert cards[0] == cards[1]  # frames of the other process, too
+    assert [frames for _, frames in cards[0]].count(None) == 1
     said = two.read("stderr")
     assert "1 failed, each with its record" in said
     assert said.count("zsar: ") == one.read("stderr").count("zsar: ")  # one of the processes speaks

@@ -26,28 +26,25 @@ const decided = () => videos.filter((v) => v.absolute in decisions).map((v) => [
 const best = (video) => labels[video.predictions[0][0]];
 function answersOf(video) {
   if (video.error) return [FAILED];
-  if (video.segments) {
-    const found = [...new Set(video.segments.map((s) => segmentAnswer(s)))].filter((a) => a !== NONE);
-    return found.length ? found : [NONE];
-  }
-  if (about.multi) {
-    const found = video.predictions.filter((p) => p[2] >= state.threshold).map((p) => labels[p[0]]);
-    return found.length ? found : [NONE];
-  }
-  return [video.confidence >= state.threshold ? best(video) : NONE];
+  const found = new Set((video.segments || [video]).flatMap(answersOfPart));
+  if (found.size > 1) found.delete(NONE);
+  return [...found];
 }
-const segmentAnswer = (s) => (1 - s.unknown >= state.threshold ? labels[s.predictions[0][0]] : NONE);
+function answersOfPart(part) { // of a video, or of a segment of one
+  const sure = about.multi
+    ? part.predictions.filter((p) => p[2] >= state.threshold)
+    : part.predictions.filter((p, place) => place === 0 && confidenceOf(part) >= state.threshold);
+  return sure.length ? sure.map((p) => labels[p[0]]) : [NONE];
+}
+const confidenceOf = (part) => (about.multi ? Math.max(...part.predictions.map((p) => p[2])) : 1 - part.unknown);
 
 videos.forEach((video, n) => {
   video.n = n;
-  video.text = (video.video + " " + (video.predictions ? best(video) : "")).toLowerCase();
+  const parts = video.error ? [] : video.segments || [video];
+  const candidates = parts.flatMap((part) => part.predictions.filter((p, place) => place === 0 || about.multi));
+  video.text = [video.video, ...candidates.map((p) => labels[p[0]])].join("\n").toLowerCase();
   video.folder = video.video.slice(0, video.video.length - video.name.length);
-  if (video.segments) {
-    video.confidence = Math.max(...video.segments.map((s) => 1 - s.unknown));
-    video.text += " " + video.segments.map((s) => labels[s.predictions[0][0]]).join(" ").toLowerCase();
-  } else if (!video.error) {
-    video.confidence = about.multi ? Math.max(...video.predictions.map((p) => p[2])) : 1 - video.unknown;
-  } else video.confidence = -1;
+  video.confidence = video.error ? -1 : Math.max(...(video.segments || [video]).map(confidenceOf));
 });
 const byText = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 const ORDERS = {
@@ -122,24 +119,25 @@ function timelineOf(video) {
   const line = element("div", { className: "line" });
   const cues = element("div", { className: "cues" });
   const length = Math.max(video.duration, 1e-6);
-  for (const { start, end, answer, confidence } of stretchesOf(video)) {
-    const title = `${clock(start)}–${clock(end)}  ${named(answer)}  ${percent(confidence)}`;
+  for (const { start, end, answer, colour, confidence } of stretchesOf(video)) {
+    const title = `${clock(start)}–${clock(end)}  ${answer}  ${percent(confidence)}`;
     const go = (event) => showFrame(event.target.closest(".card"), frameAt(video, (start + end) / 2));
-    line.append(element("button", { title, tabIndex: -1, onclick: go, textContent: named(answer),
-      style: `width:${(100 * (end - start)) / length}%;background:${colourOf(answer)}` }));
-    const key = element("span", { className: "key", style: `background:${colourOf(answer)}` });
-    cues.append(element("button", { onclick: go, title }, key, clock(start) + " " + named(answer)));
+    line.append(element("button", { title, tabIndex: -1, onclick: go, textContent: answer,
+      style: `width:${(100 * (end - start)) / length}%;background:${colour}` }));
+    const key = element("span", { className: "key", style: `background:${colour}` });
+    cues.append(element("button", { onclick: go, title }, key, clock(start) + " " + answer));
   }
   return [line, cues];
 }
 function stretchesOf(video) { // neighbours with one answer are one stretch, as surely as their surest part
   const found = [];
   for (const segment of video.segments) {
-    const answer = segmentAnswer(segment), last = found.at(-1), confidence = 1 - segment.unknown;
+    const answer = answersOfPart(segment).map(named).join(" + "), last = found.at(-1), confidence = confidenceOf(segment);
+    const colour = colourOf(answersOfPart(segment)[0]);
     if (last && last.answer === answer) {
       last.end = segment.end;
       last.confidence = Math.max(last.confidence, confidence);
-    } else found.push({ start: segment.start, end: segment.end, answer, confidence });
+    } else found.push({ start: segment.start, end: segment.end, answer, colour, confidence });
   }
   return found;
 }
@@ -165,7 +163,8 @@ function cardOf(video) {
   }
   if (video.warning) body.append(element("div", { className: "warning", textContent: short(video.warning, 400) }));
   const where = element("div", { className: "path" });
-  where.append(element("a", { href: video.href, title: short(video.video, 1000), textContent: "\u200e" + visible(video.video.slice(-300)), tabIndex: -1 }));
+  where.append(element("a", { href: video.href, title: short(video.video, 1000), tabIndex: -1 },
+    element("bdi", { dir: "ltr", textContent: visible(video.video.slice(-300)) })));
   if (!video.error) {
     where.append(element("span", { textContent: clock(video.duration) }));
     if (video.unknown !== undefined) where.append(element("span", { textContent: "unknown " + percent(video.unknown) }));

@@ -265,10 +265,6 @@ def predict(
     if distributed.rank() == 0:
         _check_subtitles(output, format, several=found is None or len(found) > 1, overwrite=overwrite)
     run = Run(options, top_k, rule, windows)
-    if report is not None:
-        from zsar_cli.prediction.report import FilmSize
-
-        run.film = FilmSize.for_videos(distributed.from_first(None if found is None else len(found)))
     workers = default_workers() if workers is None else workers
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible(run))
@@ -292,6 +288,10 @@ def predict(
             run.top_k = len(text.labels)
         if windows is not None:
             run.windows = replace(windows, frames=frames or recognizer.model.frames, top_k=run.top_k)
+        if report is not None:
+            from zsar_cli.prediction.report import FilmSize
+
+            run.film = FilmSize.for_videos(distributed.from_first(None if found is None else len(found)))
         log_setup(recognizer.model, workers=workers, decoder=decoder)
         if precision == "auto" and len(found or ()) >= MANY and recognizer.model.backbone.takes_int8:
             console.note(INT8_HINT)

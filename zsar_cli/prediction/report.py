@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FEW, MANY = 500, 2000  # videos up to which a card has large and middling frames
 QUALITY = 55  # of WebP; a thumbnail shows what happens, not every hair
+CANDIDATES = 20  # of the labels that a record ranks: the page shows five, and with several answers those
 OF_TIMELINE = 24  # frames of a video with segments that is decoded again
 
 
@@ -141,7 +142,11 @@ class AnswersPage:
         self._videos.append(card)
 
     def _predictions(self, part: dict[str, Any]) -> dict[str, Any]:
-        return {"predictions": [[self._place[p["label"]], p["score"], p["yes"]] for p in part["predictions"]]}
+        best = part["predictions"][:CANDIDATES]
+        if self.about["multi"]:
+            surest = sorted(part["predictions"], key=lambda p: -p["yes"])[:CANDIDATES]
+            best += [p for p in surest if p not in best]
+        return {"predictions": [[self._place[p["label"]], p["score"], p["yes"]] for p in best]}
 
     def write(self, path: Path) -> None:
         """Write the page of what was added."""
