@@ -224,7 +224,12 @@ def require_file(path: str | Path, what: str) -> None:
 
 
 def checksum(path: str | Path) -> str:
-    """CRC-32 of a file, 8 hex digits: tells damage on a disk or on the way, not malice; about 1 GB/s."""
+    """CRC-32 of a file, 8 hex digits: tells damage on a disk or on the way, not malice; about 1 GB/s.
+
+    Raises:
+        UsageError: it is missing or no regular file.
+    """
+    require_file(path, "The file")
     crc = 0
     with open(path, "rb") as handle:
         while block := handle.read(1 << 22):

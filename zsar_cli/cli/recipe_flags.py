@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-import yaml
 
+from zsar_cli import yaml_nodes
 from zsar_cli.errors import UsageError
-from zsar_cli.files import read_text
 from zsar_cli.model.parts import Parts
 from zsar_cli.training.recipe import Recipe, field_kinds
 
@@ -53,10 +52,7 @@ def recipe_overrides(given: dict[str, Any]) -> dict[str, Any]:
 
 def _read_architecture(path: Path) -> dict[str, Any]:
     """open_clip's ``model_cfg``, by itself or inside an ``open_clip_config.json``."""
-    try:
-        content = yaml.safe_load(read_text(path, limit=1_000_000))  # JSON is YAML
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{path} is neither JSON nor YAML.") from error
+    content = yaml_nodes.load(path)  # JSON is YAML
     if isinstance(content, dict):
         content = content.get("model_cfg", content)
     if not isinstance(content, dict) or "vision_cfg" not in content:

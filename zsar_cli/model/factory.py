@@ -24,7 +24,7 @@ DRAWING = frozenset(("normal_", "uniform_", "trunc_normal_", "erfinv_"))
 FACTORIES = frozenset(
     ("empty", "zeros", "ones", "full", "rand", "randn", "randint", "randperm", "arange", "linspace", "eye")
 )
-EACH = 1000  # values that a tensor counts for besides its own: a million tiny ones take long too
+EACH = 10_000  # values that a tensor counts for besides its own: a million tiny ones take long too
 
 
 def build(model_cfg: dict[str, Any], spec: str) -> Any:

@@ -346,7 +346,8 @@ def _load_directory(
     try:
         missing, unexpected = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     except RuntimeError as error:
-        raise UsageError(f"The weights in {directory} do not fit its config.yaml: {brief(error)}") from error
+        mismatch = (str(error).splitlines()[1:2] or [brief(error)])[0].strip()[:200]  # the first is a heading
+        raise UsageError(f"The weights in {directory} do not fit its config.yaml: {mismatch}") from error
     missing = [name for name in missing if expected is None or name not in expected]
     if missing or unexpected:
         odd = (missing or unexpected)[0]

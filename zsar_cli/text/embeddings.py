@@ -156,10 +156,13 @@ class PromptEmbeddings:
         import torch
         from safetensors import safe_open
 
+        from zsar_cli.model.checkpoint import check_header
+
         if not Path(path).is_file():
             raise UsageError(
                 f"There is no file of prompt embeddings {path}; make one with `zsar embed-prompts`."
             )
+        check_header(Path(path))
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}

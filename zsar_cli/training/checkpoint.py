@@ -18,6 +18,7 @@ from torch import Tensor
 from zsar_cli.cache_files import read_file
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write, checksum
+from zsar_cli.model.checkpoint import check_header
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
@@ -134,6 +135,9 @@ def load(
         progress = Progress(**state)
         if progress.step != step or not isinstance(progress.best, float):
             raise ValueError("state.json is damaged")
+        for name in ("model.safetensors", "optimizer.safetensors", "mean.safetensors"):
+            if (path / name).exists():
+                check_header(path / name)
         weights = load_file(path / "model.safetensors", device=device)
         moments = load_file(path / "optimizer.safetensors", device=device)
         kept = load_file(path / "mean.safetensors", device=device) if mean is not None else {}

@@ -114,7 +114,7 @@ class Recipe:
 
 # The least and the most that a field may be, or the values that there are; all others are texts, true or false.
 COUNT, MANY = {"ge": 1, "le": 100_000}, {"ge": 1, "le": 1_000_000_000}
-AMOUNT, SHARE, PART = {"ge": 0, "le": 1_000_000}, {"ge": 0, "le": 1}, {"ge": 0, "lt": 1}
+AMOUNT, SHARE, PART = {"ge": 0, "le": 1e30}, {"ge": 0, "le": 1}, {"ge": 0, "lt": 1}
 WIDTH, FEW = {"ge": 1, "le": 65536}, {"ge": 1, "le": 1000}
 LIMITS: dict[str, Any] = {
     "frames": {"ge": FRAMES[0], "le": FRAMES[1]},
