@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import files, videos
+from tests.fuzz import files, models, videos
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
 
 
@@ -19,6 +19,13 @@ def test_damaged_files_are_read_or_refused_in_a_line(tmp_path: Path) -> None:
     found = files.fuzz_files(tmp_path, 10 * len(files.targets()), seed=1)
     assert not found.defects, "\n".join(found.defects)
     assert found.cases == 10 * len(files.targets())
+    assert set(found.outcomes) == {"read", "refused"}
+
+
+@pytest.mark.filterwarnings("ignore")  # of PyTorch, about tensors that are new or old
+def test_what_was_made_to_do_harm_is_read_or_refused_in_a_line(tmp_path: Path) -> None:
+    found = models.fuzz_models(tmp_path, 90, seed=1)
+    assert not found.defects, "\n".join(found.defects)
     assert set(found.outcomes) == {"read", "refused"}
 
 

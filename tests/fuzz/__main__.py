@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from tests.fuzz.files import fuzz_files
+from tests.fuzz.models import fuzz_models
 from tests.fuzz.videos import Findings, fuzz_videos
 
 MEMORY = 12_000_000_000  # bytes of addresses, after which a case counts as a defect
@@ -22,6 +23,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--videos", type=int, default=2500, help="damaged videos")
     parser.add_argument("--files", type=int, default=5200, help="damaged text and tensor files")
+    parser.add_argument(
+        "--models", type=int, default=3000, help="model folders, weights and recipes made to do harm"
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides every case")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes")
     parser.add_argument("--keep", type=Path, help="folder for the cases that showed a defect")
@@ -32,7 +36,7 @@ def main() -> int:
         folder = options.keep or Path(scratch)
         os.environ["ZSAR_CACHE_DIR"] = str(Path(scratch) / "cache")
         defects = 0
-        for name in ("files", "videos"):
+        for name in ("files", "models", "videos"):
             place = folder / name
             place.mkdir(parents=True, exist_ok=True)
             before = time.monotonic()
@@ -41,6 +45,8 @@ def main() -> int:
 
                 model = make_tiny_clip(Path(scratch) / "clip")
                 found = fuzz_videos(model, place, options.videos, options.seed, workers=options.workers)
+            elif name == "models":
+                found = fuzz_models(place, options.models, options.seed)
             else:
                 found = fuzz_files(place, options.files, options.seed)
             _report(name, found, options.seed, time.monotonic() - before)

@@ -577,7 +577,7 @@ def fuzz_files(folder: Path, count: int, seed: int) -> Findings:
         kind = (target.damage or damage_file)(place / name, rng, marker)
         case = f"{target.name}, case {number}, {name}: {kind}"
         before = time.monotonic()
-        outcome, wrong = _read(target, place, sound[target.name], kind)
+        outcome, wrong = read_case(target, place, sound[target.name], kind)
         found.slowest = max(found.slowest, (time.monotonic() - before, case))
         if marker.exists():
             wrong = "code that the file carried was run"
@@ -606,11 +606,13 @@ def _fresh(place: Path, target: Target) -> Iterator[Path]:
     yield place
 
 
-def _read(target: Target, place: Path, expected: Any, kind: str) -> tuple[str, str | None]:
+def read_case(
+    target: Target, place: Path, expected: Any, kind: str, slow: int | None = None
+) -> tuple[str, str | None]:
     """(how it ended, what is wrong with that)."""
     said = io.StringIO()
     try:
-        with _clock(SLOW), contextlib.redirect_stdout(said):
+        with _clock(slow or SLOW), contextlib.redirect_stdout(said):
             value = target.use(place)
     except ZsarError as error:
         message = str(error)
@@ -618,7 +620,7 @@ def _read(target: Target, place: Path, expected: Any, kind: str) -> tuple[str, s
             return "refused", f"the message is not a line: {message[:1000]!r}"
         return "refused", None
     except TooSlow:
-        return "hung", f"more than {SLOW} s of computing"
+        return "hung", f"more than {slow or SLOW} s of computing"
     except AssertionError as error:
         return "wrong", f"what was read does not hold together: {error}"
     except Exception as error:
