@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
+import platform
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
@@ -189,9 +189,7 @@ def _is(handle: int, name: str | Path) -> bool:
 
 def _about_me() -> bytes:
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    return json.dumps(
-        {"zsar": "lock", "pid": os.getpid(), "host": socket.gethostname(), "since": since}
-    ).encode()
+    return json.dumps({"zsar": "lock", "pid": os.getpid(), "host": platform.node(), "since": since}).encode()
 
 
 def _read_lock(handle: int) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from tests import hostile_weights as pickles
 from tests.fuzz.damage import damage_bytes
 from tests.fuzz.files import Target, read_case
 from tests.fuzz.videos import Findings
-from zsar_cli.model.recognizer import ASSETS
+from zsar_cli.files import ASSETS
 
 SLOW = 5  # s of computing after which a case counts as a hang
 SMALL = ASSETS / "motion-tiny"
@@ -278,7 +278,7 @@ def write_weights(path: Path, rng: random.Random) -> str:
 
 
 def _use_folder(folder: Path) -> Any:
-    from zsar_cli.model.recognizer import load_model
+    from zsar_cli.model.zsar import load_model
 
     model = load_model(str(folder))
     assert max(model.preprocess.size) <= 4096
@@ -287,7 +287,7 @@ def _use_folder(folder: Path) -> Any:
 
 
 def _use_weights(folder: Path) -> Any:
-    from zsar_cli.model.checkpoint import read_weights
+    from zsar_cli.model.weights import read_weights
 
     tensors = read_weights(folder / "w.pt").tensors
     assert (
@@ -321,17 +321,17 @@ def _kinds() -> dict[str, tuple[str, Callable[[Path, random.Random], str], Calla
         "recipe": (
             "r.yaml",
             lambda path, rng: write_yaml(recipe, path, rng),
-            _use("zsar_cli.recipe", "load_recipe", "r.yaml"),
+            _use("zsar_cli.training.recipe", "load_recipe", "r.yaml"),
         ),
         "data set": (
             "d.yaml",
             lambda path, rng: write_yaml(definition, path, rng),
-            _use("zsar_cli.data.definitions", "load_definition", "d.yaml"),
+            _use("zsar_cli.data.definition", "load_definition", "d.yaml"),
         ),
         "templates": (
             "t.yaml",
             lambda path, rng: write_yaml(templates, path, rng),
-            _use("zsar_cli.prompts", "load_templates", "t.yaml"),
+            _use("zsar_cli.text.embeddings", "load_templates", "t.yaml"),
         ),
     }
 

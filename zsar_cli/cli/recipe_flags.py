@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from zsar_cli import yaml_nodes
+from zsar_cli import yaml_files
 from zsar_cli.errors import UsageError
 from zsar_cli.model.parts import Parts
 from zsar_cli.training.recipe import Recipe, field_kinds
@@ -52,7 +52,7 @@ def recipe_overrides(given: dict[str, Any]) -> dict[str, Any]:
 
 def _read_architecture(path: Path) -> dict[str, Any]:
     """open_clip's ``model_cfg``, by itself or inside an ``open_clip_config.json``."""
-    content = yaml_nodes.load(path)  # JSON is YAML
+    content = yaml_files.load(path)  # JSON is YAML
     if isinstance(content, dict):
         content = content.get("model_cfg", content)
     if not isinstance(content, dict) or "vision_cfg" not in content:

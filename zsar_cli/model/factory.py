@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from zsar_cli.errors import UsageError, shown
 from zsar_cli.model.hub import Source
 from zsar_cli.model.weights import brief, check_finite
+from zsar_cli.resources import available_memory
 from zsar_cli.video.transforms import Preprocess
 
 # Functions that draw random weights, and those that allocate
@@ -24,6 +25,7 @@ DRAWING = frozenset(("normal_", "uniform_", "trunc_normal_", "erfinv_"))
 FACTORIES = frozenset(
     ("empty", "zeros", "ones", "full", "rand", "randn", "randint", "randperm", "arange", "linspace", "eye")
 )
+TOO_LARGE = "The model {} would need more memory than there is."
 EACH = 10_000  # values that a tensor counts for besides its own: a million tiny ones take long too
 
 
@@ -45,20 +47,22 @@ def build(model_cfg: dict[str, Any], spec: str) -> Any:
     except (MemoryError, UsageError):
         raise
     except Exception as error:  # whatever a wrong size or name sets off inside open_clip or timm
+        if "t allocate memory" in str(error):
+            raise UsageError(TOO_LARGE.format(spec)) from error
         raise UsageError(f"open_clip cannot build the architecture of {spec}: {brief(error)}") from error
 
 
-class _ForWeights(TorchFunctionMode):
-    """Makes new tensors as they are allocated, undrawn, and only as many as the weights can fill."""
+class _Bounded(TorchFunctionMode):
+    """Makes new tensors for as many values as there is room for; ``drawn`` as configured, or left as allocated."""
 
-    def __init__(self, most: float, refusal: str) -> None:
+    def __init__(self, most: float, refusal: str, *, drawn: bool) -> None:
         super().__init__()
-        self.left, self.refusal = most, refusal
+        self.left, self.refusal, self.drawn = most, refusal, drawn
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in DRAWING:
+        if name in DRAWING and not self.drawn:
             return args[0] if args else kwargs["tensor"]
         if name in FACTORIES and "out" not in kwargs:
             self.left -= func(*args, **kwargs | {"device": "meta"}).numel() + EACH
@@ -74,14 +78,18 @@ def for_weights(tensors: Mapping[str, Tensor], where: str | Path) -> AbstractCon
     asks for a far larger model than its weights are is a UsageError before that is allocated.
     """
     most = 4 * sum(t.numel() + EACH for t in tensors.values()) + 1_000_000
-    return _ForWeights(
-        most, f"The weights in {where} are far too few for the model that its configuration describes."
-    )
+    refusal = f"The weights in {where} are far too few for the model that its configuration describes."
+    return _Bounded(most, refusal, drawn=False)
+
+
+def within_memory(spec: str) -> AbstractContextManager[Any]:
+    """Build a model to train from scratch, or its modules; a UsageError where it needs more memory than there is."""
+    return _Bounded(available_memory() / 4, TOO_LARGE.format(spec), drawn=True)
 
 
 def without_initialisation() -> AbstractContextManager[Any]:
     """Build a model of any size with its weights left as allocated, for who draws them itself."""
-    return _ForWeights(math.inf, "")
+    return _Bounded(math.inf, "", drawn=False)
 
 
 def load_weights(clip: Any, source: Source) -> None:

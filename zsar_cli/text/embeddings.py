@@ -156,7 +156,7 @@ class PromptEmbeddings:
         import torch
         from safetensors import safe_open
 
-        from zsar_cli.model.checkpoint import check_header
+        from zsar_cli.model.weights import check_header
 
         if not Path(path).is_file():
             raise UsageError(

@@ -18,7 +18,7 @@ from torch import Tensor
 from zsar_cli.cache_files import read_file
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write, checksum
-from zsar_cli.model.checkpoint import check_header
+from zsar_cli.model.weights import check_header
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel

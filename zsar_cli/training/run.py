@@ -104,16 +104,19 @@ def start_model(recipe: Recipe, device: str, base: str | None = None) -> Recogni
     import torch
 
     from zsar_cli.model.backbone import Backbone, load_backbone
+    from zsar_cli.model.factory import within_memory
     from zsar_cli.model.zsar import RecognizerModel, is_recognizer, load_model
 
     torch.manual_seed(recipe.seed)
     if recipe.architecture is not None:
-        backbone = Backbone.from_config(dict(recipe.architecture), spec=recipe.model)
+        with within_memory(recipe.model):
+            backbone = Backbone.from_config(dict(recipe.architecture), spec=recipe.model)
     elif base is not None or is_recognizer(recipe.model):
         return load_model(recipe.model, device=device, backbone=base)
     else:
         backbone = load_backbone(recipe.model, device=device, precision="fp32")
-    return RecognizerModel(backbone, recipe.parts).to(device)
+    with within_memory(recipe.model):
+        return RecognizerModel(backbone, recipe.parts).to(device)
 
 
 def run_training(

@@ -16,9 +16,15 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.tiny_models import VIT
 from zsar_cli.errors import UsageError
-from zsar_cli.model.recognizer import ASSETS, load_model
-from zsar_cli.model.sources import load_tokenizer, offline
+from zsar_cli.files import ASSETS
+from zsar_cli.model import factory
+from zsar_cli.model.hub import load_tokenizer, offline
+from zsar_cli.model.parts import Parts
+from zsar_cli.model.zsar import load_model
+from zsar_cli.training.recipe import Recipe
+from zsar_cli.training.run import start_model
 
 CONFIG = yaml.safe_load((ASSETS / "motion-tiny" / "config.yaml").read_text(encoding="utf-8"))
 BOMB = "- &a0 [" + ", ".join("x" * 10) + "]\n"
@@ -124,6 +130,21 @@ def test_a_model_far_larger_than_its_weights_is_refused_before_it_is_allocated(
 ) -> None:
     write(folder, LARGE[kind])
     assert "far too few" in message(folder)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(architecture=VIT | {"vision_cfg": {"width": 65536, "layers": 1000, "patch_size": 1}}),
+        Recipe(architecture=VIT, parts=Parts(width=65536, queries=1000, layers=1000)),
+    ],
+)
+def test_a_model_to_train_that_no_memory_holds_is_refused_before_it_is_allocated(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(factory, "available_memory", lambda: 2_000_000_000)
+    with pytest.raises(UsageError, match="more memory than there is"):
+        start_model(recipe, "cpu")
 
 
 def test_words_and_numbers_of_yaml_stay_texts_in_classes(folder: Path) -> None:
