@@ -125,12 +125,13 @@ class Recognizer:
     # --- labels
 
     def embed_labels(
-        self, labels: Text, templates: StrPath | None = None, *, negatives: bool = False
+        self, labels: Text | None = None, templates: StrPath | None = None, *, negatives: bool = False
     ) -> PromptEmbeddings:
         """Embed the prompts of labels; with the model's own templates unless others are named.
 
         Args:
-            labels: the labels themselves, or a file or built-in list of them.
+            labels: the labels themselves, or a file or built-in list of them; by default the classes that a run of
+                ``zsar train`` has learned.
             templates: a file of prompt templates or the name of shipped ones.
             negatives: whether to embed negative prompts even where the model's scores do not use them.
 
@@ -144,7 +145,7 @@ class Recognizer:
             if templates is not None:
                 raise UsageError("Prompt embeddings were made with templates; give labels to choose others.")
             return labels.for_model(self.model)
-        wanted = _labels(labels)
+        wanted = self._own_classes() if labels is None else _labels(labels)
         chosen = (
             default_templates(self.model)
             if templates is None
@@ -163,7 +164,7 @@ class Recognizer:
     def predict(
         self,
         video: StrPath,
-        labels: Text,
+        labels: Text | None = None,
         *,
         templates: StrPath | None = None,
         top_k: int = 5,
@@ -180,7 +181,8 @@ class Recognizer:
 
         Args:
             video: a file, or a directory of images that are its frames.
-            labels: the labels themselves; a file or built-in list of them; or prompt embeddings.
+            labels: the labels themselves; a file or built-in list of them; or prompt embeddings. By default the
+                classes that a run of ``zsar train`` has learned.
             templates: a file of prompt templates or the name of shipped ones.
             frames: frames of a view; by default as many as the model was trained with.
             fps: frames a second of a directory of images, which does not tell.
@@ -201,7 +203,7 @@ class Recognizer:
     def explain(
         self,
         video: StrPath,
-        labels: Text,
+        labels: Text | None = None,
         *,
         templates: StrPath | None = None,
         top_k: int = 5,
@@ -224,7 +226,7 @@ class Recognizer:
     def _one(
         self,
         video: StrPath,
-        labels: Text,
+        labels: Text | None,
         templates: StrPath | None,
         options: ClipOptions,
         top_k: int,
@@ -245,7 +247,7 @@ class Recognizer:
     def predict_many(
         self,
         videos: Iterable[StrPath],
-        labels: Text,
+        labels: Text | None = None,
         *,
         templates: StrPath | None = None,
         top_k: int = 5,
@@ -287,7 +289,7 @@ class Recognizer:
     def segments(
         self,
         video: StrPath,
-        labels: Text,
+        labels: Text | None = None,
         *,
         window: float = 4.0,
         stride: float | None = None,
@@ -328,6 +330,16 @@ class Recognizer:
         if isinstance(result, Failure):
             raise VideoError(result.kind, result.message)
         return result
+
+    def _own_classes(self) -> Labels:
+        from zsar_cli.model.config import BUNDLED
+
+        names = () if self.model.name in BUNDLED else tuple(self.model.record.classes)
+        if not names:
+            raise UsageError(
+                f"No labels are given, and {self.model.name} has no classes of its own; give labels."
+            )
+        return Labels(names, tuple((name,) for name in names))
 
     # --- what the engines and the command line use
 

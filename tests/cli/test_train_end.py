@@ -43,7 +43,9 @@ def test_a_run_does_not_fail_for_want_of_matplotlib(tmp_path, monkeypatch, capsy
     ("validation", "command"), [({"seen": 0.9, "unseen": 0.6}, "zsar eval"), ({}, "zsar predict")]
 )
 def test_the_end_says_how_good_it_is_and_what_to_do_next(tmp_path, capsys, validation, command):
-    summary = SimpleNamespace(steps=8, seconds=3.0, loss=0.25, best=0.5, best_step=8, validation=validation)
+    summary = SimpleNamespace(
+        steps=8, seconds=3.0, loss=0.25, best=0.5, best_step=8, validation=validation, baselines=None
+    )
     console.train_summary(summary, tmp_path / "my run")
     said = capsys.readouterr()
     assert not said.out

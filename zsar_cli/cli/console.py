@@ -295,16 +295,59 @@ def train_summary(summary: Any, directory: Path) -> None:
     for name in cells:
         table.add_column(name, justify="right")
     table.add_row(*cells.values())
+    compared = _compared(summary) if summary.baselines is not None and summary.best is not None else None
     with _bar_aside():
-        Console(stderr=True, highlight=False, markup=False).print(table)
+        for each in (table, compared):
+            if each is not None:
+                Console(stderr=True, highlight=False, markup=False).print(each)
+    if compared is not None:
+        note(_verdict(summary.best, summary.baselines))
     best = f"; the best checkpoint in {directory / 'best'}" if summary.best is not None else ""
     note(f"Written to {directory}{best}.")
-    if summary.validation:
+    if compared is not None:
+        note(f"Next:  zsar predict VIDEO --model {shlex.quote(str(directory))}")
+    elif summary.validation:
         note(f"Next:  zsar eval --model {shlex.quote(str(directory))}")
     else:
         note(
             f"Next:  zsar predict VIDEO --model {shlex.quote(str(directory))} --label 'one thing' --label 'another'"
         )
+
+
+def _compared(summary: Any) -> Any:
+    """What training brought: zero-shot, a linear probe and the trained model on the same clips."""
+    from rich.table import Table
+
+    from zsar_cli.evaluation.metrics import wilson_interval
+
+    clips = summary.baselines.clips
+    table = Table(show_edge=False)
+    table.add_column(f"on {clips} held-out clips")
+    table.add_column("top-1", justify="right")
+    table.add_column("95% CI", justify="right")
+    rows = {
+        "before training (zero-shot)": summary.baselines.zero_shot,
+        "linear probe on averaged frames": summary.baselines.probe,
+        "trained": summary.best,
+    }
+    for name, share in rows.items():
+        low, high = wilson_interval(round(share * clips), clips)
+        table.add_row(name, f"{share:.1%}", f"{low:.0%} to {high:.0%}")
+    return table
+
+
+def _verdict(trained: float, baselines: Any) -> str:
+    """Whether training was worth it, as far as so few clips can tell."""
+    name, other = max(
+        (("zero-shot", baselines.zero_shot), ("the linear probe", baselines.probe)), key=lambda pair: pair[1]
+    )
+    if trained < other - 0.5 / baselines.clips:
+        return (
+            f"Training has not helped here: {name} is right on {other - trained:.1%} more of the held-out clips. More "
+            "clips or clearer class names may help."
+        )
+    few = "; few clips, so the interval counts" if baselines.clips < 50 else ""
+    return f"Training brought {trained - baselines.zero_shot:+.1%} over zero-shot. The step was chosen on these clips{few}."
 
 
 def silence_stdout() -> None:

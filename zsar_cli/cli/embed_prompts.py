@@ -16,6 +16,7 @@ from zsar_cli.cli.options import (
     OverwriteOption,
     PrecisionOption,
     TemplatesOption,
+    labels_or_classes,
     refuse_directory,
 )
 from zsar_cli.outputs import Lock, refuse_inputs, refuse_taken
@@ -37,14 +38,13 @@ def embed_prompts(
     """Embed labels with prompt templates, positive and negative, and save the embeddings."""
     from zsar_cli.cli import console
     from zsar_cli.text.embeddings import load_templates
-    from zsar_cli.text.labels import load_labels
 
     refuse_directory(output)
     refuse_inputs(output, [labels, templates])
     refuse_taken([output], overwrite=overwrite)
     if templates is not None:
         load_templates(templates)
-    wanted = load_labels(labels, label or [])
+    wanted = labels_or_classes(labels, label, model)
 
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.run_log import log_setup

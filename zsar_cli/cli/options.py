@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
 from zsar_cli import checks
 from zsar_cli.errors import UsageError
 from zsar_cli.files import is_stream
+
+if TYPE_CHECKING:
+    from zsar_cli.text.labels import Labels
 
 
 def _starting(incomplete: str, values: list[str]) -> list[str]:
@@ -140,6 +143,21 @@ CacheOption = Annotated[
         metavar="DIR",
     ),
 ]
+
+
+def labels_or_classes(labels: str | None, label: list[str] | None, model: str) -> Labels:
+    """The labels given; without any, the classes that a run of ``zsar train`` has learned, which is said."""
+    from zsar_cli.cli import console
+    from zsar_cli.text.labels import class_labels, load_labels
+
+    own = None if labels is not None or label else class_labels(model)
+    if own is None:
+        return load_labels(labels, label or [])
+    shown = ", ".join(own.names[:5]) + (", ..." if len(own) > 5 else "")
+    console.note(
+        f"Labels: the {len(own)} classes that {model} was trained on ({shown}); --label gives others."
+    )
+    return own
 
 
 def refuse_directory(output: Path | None) -> None:

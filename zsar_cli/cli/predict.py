@@ -28,6 +28,7 @@ from zsar_cli.cli.options import (
     PrecisionOption,
     TemplatesOption,
     ViewsOption,
+    labels_or_classes,
     refuse_directory,
 )
 from zsar_cli.cli.output.answers_page import add_earlier, check_report, command_line, new_page, open_page
@@ -242,7 +243,7 @@ def predict(
         raise UsageError(
             "--cache keeps clips of whole videos and nothing of windows; leave one of the two out."
         )
-    wanted, templates = _labels(labels, label, prompts, templates)
+    wanted, templates = _labels(labels, label, prompts, templates, model)
 
     from zsar_cli.cli.memory import keep_freed_memory
     from zsar_cli.prediction.inputs import find_videos
@@ -446,16 +447,15 @@ def _check_subtitles(output: Path | None, format: Format | None, *, several: boo
 
 
 def _labels(
-    labels: str | None, label: list[str] | None, prompts: Path | None, templates: str | None
+    labels: str | None, label: list[str] | None, prompts: Path | None, templates: str | None, model: str
 ) -> tuple[Labels | None, str | None]:
     """Labels and templates, checked; None where prompt embeddings take their place."""
     from zsar_cli.text.embeddings import load_templates
-    from zsar_cli.text.labels import load_labels
 
     if prompts is None:
         if templates is not None:
             load_templates(templates)
-        return load_labels(labels, label or []), templates
+        return labels_or_classes(labels, label, model), templates
     # What the environment says always may be overruled; what was typed beside --prompts is a mistake
     if label or labels not in (None, os.environ.get("ZSAR_LABELS")):
         raise UsageError("Give labels or --prompts, not both: the embeddings bring their labels along.")

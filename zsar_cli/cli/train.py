@@ -19,6 +19,7 @@ from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
 from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_busy
+from zsar_cli.training import own
 from zsar_cli.training.folder import check_folder
 from zsar_cli.training.recipe import Recipe, load_recipe, override
 
@@ -30,8 +31,8 @@ def train(
         typer.Option(
             "--config",
             "-c",
-            help="Recipe: a YAML file, or a bundled one by name: kinetics (if none is given), modules, "
-            "motion-tiny, quick. The flags below that are named for a field replace its value.",
+            help="Recipe: a YAML file, or a bundled one by name: own (if none is given, for data of your own with up "
+            "to 100 clips a class), kinetics (else), modules, motion-tiny, quick. The flags below that are named for a field replace its value.",
         ),
     ] = None,
     data_root: Annotated[
@@ -69,12 +70,12 @@ def train(
 
     With Kinetics-400 on disk:  zsar train --data kinetics400 --data-root /data/kinetics400
 
-    A folder of your own, with a folder of videos a class:  zsar train --config modules --data my_videos
+    A folder of your own, with a folder of videos a class:  zsar train --data my_videos --output runs/mine
 
     The model is written to --output, the best one on held-out training clips to best/ in it. A run that was
     stopped goes on with --resume; under torchrun, several processes share each batch.
     """
-    recipe = _find_recipe(config, output, resume, recipe_overrides(fields))
+    recipe = _find_recipe(config, output, resume, recipe_overrides(fields), data_root)
     if cache is not None:
         if recipe.tune != "modules":
             raise UsageError(
@@ -112,10 +113,12 @@ def train(
         return
     first = distributed.rank() == 0
     with _stoppable() as stop, console.training_progress(show=first) as progress:
-        summary = run_training(environment, resume=resume, report=progress, stop=stop.is_set)
+        summary = run_training(
+            environment, resume=resume, report=progress, stop=stop.is_set, announce=console.note
+        )
     if summary.cache and first:
         console.note(f"Cache {summary.cache}.")
-    if stop.is_set() and summary.steps_left:
+    if not summary.ended:
         if first:
             places = {"--data-root": environment.from_anywhere().data_root, "--backbone": backbone}
             more = "".join(f" {flag} {shlex.quote(str(place))}" for flag, place in places.items() if place)
@@ -142,8 +145,10 @@ def _draw_curves(history: list[dict[str, float]], output: Path) -> None:
         console.note(f"No curves.png: {error}")
 
 
-def _find_recipe(config: str | None, output: Path, resume: bool, overrides: dict[str, Any]) -> Recipe:
-    """The recipe named; a run that goes on has its own."""
+def _find_recipe(
+    config: str | None, output: Path, resume: bool, overrides: dict[str, Any], root: Path | None
+) -> Recipe:
+    """The recipe named; a run that goes on has its own; without a name, the one that fits the data."""
     if config is None and resume:
         from zsar_cli.training.inputs import RECIPE, load_run_recipe
 
@@ -152,7 +157,9 @@ def _find_recipe(config: str | None, output: Path, resume: bool, overrides: dict
             raise UsageError(f"There is no run in {output} to resume; check --output.")
         with contextlib.suppress(OSError, ValueError):
             return override(load_run_recipe(output), **overrides)
-    return load_recipe(config or "kinetics", **overrides)
+    if config is None:
+        config = own.NAME if own.fits(overrides, root) else "kinetics"
+    return load_recipe(config, **overrides)
 
 
 @contextlib.contextmanager

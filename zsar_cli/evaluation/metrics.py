@@ -144,6 +144,14 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
 # --- intervals ----------------------------------------------------------------------------------------------
 
 
+def wilson_interval(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95% confidence interval of a share (Wilson 1927), which holds for a handful of clips and at 0 and 100% too."""
+    share, room = right / count, z * z / count
+    centre = share + room / 2
+    reach = z * (share * (1 - share) / count + room / (4 * count)) ** 0.5
+    return max(0.0, (centre - reach) / (1 + room)), min(1.0, (centre + reach) / (1 + room))
+
+
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray,
     *,

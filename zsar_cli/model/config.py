@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from zsar_cli import yaml_files
 from zsar_cli.checks import FRAMES
 from zsar_cli.errors import UsageError, shown
-from zsar_cli.files import existing, require_file
+from zsar_cli.files import ASSETS, existing, require_file
 from zsar_cli.model.architecture import Side, Size, check_architecture
 from zsar_cli.model.parts import Parts
 from zsar_cli.schemas import (
@@ -28,6 +28,7 @@ from zsar_cli.schemas import (
 from zsar_cli.video.transforms import Preprocess
 
 REMEMBERED = {"templates", "template_texts", "frames", "data", "data_root", "classes", "metrics", "recipe"}
+BUNDLED = ("motion-tiny",)
 Label = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
 Positive = Annotated[Number, Field(gt=0)]
 
@@ -50,6 +51,7 @@ class _Parts(Checked):
     queries: Size
     layers: Annotated[Whole, Field(ge=1, le=1000)]
     heads: Size
+    residual: bool = False
 
     @model_validator(mode="after")
     def _whole_heads(self) -> _Parts:
@@ -91,6 +93,19 @@ class Description:
     remembered: dict[str, Any]
     checksum: str | None  # of model.safetensors; old directories have none
     fingerprint: str | None  # of the backbone's weights where they lie elsewhere; old directories have none
+
+
+def model_directory(spec: str) -> Path:
+    """Where a model of zsar's own is, bundled or trained; without a ``config.yaml`` there, it is none."""
+    return ASSETS / spec if spec in BUNDLED else existing(spec) or Path(spec)
+
+
+def classes_of(spec: str) -> tuple[str, ...]:
+    """The classes that a folder of ``zsar train`` was trained on; none for any other model."""
+    path = model_directory(spec) / "config.yaml"
+    if spec in BUNDLED or not path.is_file():
+        return ()
+    return tuple(read_description(path).remembered.get("classes", ()))
 
 
 def read_description(path: Path) -> Description:

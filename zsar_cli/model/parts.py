@@ -17,6 +17,7 @@ class Parts:
     queries: int = 4
     layers: int = 2
     heads: int = 4
+    residual: bool = False  # a learned step away from the text embedding of each class trained on
 
 
 PLAIN = Parts(separation=False, aggregation=False, negatives="none")

@@ -8,7 +8,8 @@ An untrained model is the frame-averaged CLIP, bit for bit: ``v = normalize(mean
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 from zsar_cli import __version__
 from zsar_cli.errors import UsageError
-from zsar_cli.files import ASSETS, atomic_write, checksum, existing, require_file
+from zsar_cli.files import atomic_write, checksum, require_file
 from zsar_cli.model.alignment import (
     NegativeAdapter,
     Scores,
@@ -35,15 +36,13 @@ from zsar_cli.model.backbone import (
     load_backbone,
     resolve_precision,
 )
-from zsar_cli.model.config import Description, read_description
+from zsar_cli.model.config import BUNDLED, Description, model_directory, read_description
 from zsar_cli.model.factory import for_weights
 from zsar_cli.model.hub import moved, offline
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separation
 from zsar_cli.model.parts import PLAIN, Parts
 from zsar_cli.model.weights import brief, check_finite, read_safetensors
 from zsar_cli.video.transforms import Preprocess
-
-BUNDLED = ("motion-tiny",)
 
 
 @dataclass
@@ -102,6 +101,10 @@ class RecognizerModel(nn.Module):
             nn.init.zeros_(self.project.weight)
         self.adapter = NegativeAdapter(backbone.embed_dim) if parts.negatives == "learned" else None
         self.log_scale = nn.Parameter(backbone.logit_scale.detach().float().log().reshape(()).clone())  # tau
+        classes = len(self.record.classes) if parts.residual else 0
+        self.residual = (
+            nn.Parameter(torch.zeros(classes, backbone.embed_dim)) if parts.residual else None
+        )  # r
         if parts.negatives != "none":
             self.log_negative_scale = nn.Parameter(torch.tensor(10.0).log())  # tau_n
             self.offset = nn.Parameter(torch.zeros(()))
@@ -183,6 +186,29 @@ class RecognizerModel(nn.Module):
         return self.encode_video(self.encode_frames(pixels))
 
     # --- scores
+
+    def learn_classes(self, classes: Sequence[str]) -> None:
+        """Give each class a residual ``r_c`` to learn; zero, or what the model has of a class of that name."""
+        known = (
+            {} if self.residual is None else dict(zip(self.record.classes, self.residual.data, strict=True))
+        )
+        nothing = torch.zeros(self.backbone.embed_dim, device=self.log_scale.device)
+        self.residual = nn.Parameter(torch.stack([known.get(name, nothing) for name in classes]))
+        self.parts = replace(self.parts, residual=True)
+        self.record.classes = list(classes)
+
+    def align_positives(self, labels: Sequence[str], positive: Tensor) -> Tensor:
+        """The positives (C, E) that scores use: ``p_c <- normalize(p_c + r_c)`` for labels that are learned classes.
+
+        As in TaskRes (Yu et al., CVPR 2023): what a few clips teach of a class is added to what its name says. Other
+        labels stay as the text tower has them.
+        """
+        if self.residual is None:
+            return positive
+        place = {name.casefold(): number for number, name in enumerate(self.record.classes)}
+        rows = [place.get(label.casefold(), -1) for label in labels]
+        padded = F.pad(self.residual, (0, 0, 0, 1)).to(positive)  # -1: the row of zeros
+        return F.normalize(positive + padded[rows], dim=-1)
 
     def align_negatives(self, positive: Tensor, negative: Tensor) -> Tensor:
         """The negatives (C, E) that scores use: moved by the adapter, where there is one."""
@@ -270,7 +296,7 @@ def load_model(
     """
     check_precision(precision)
     if is_recognizer(spec):
-        directory = _directory(spec)
+        directory = model_directory(spec)
         model = _load_directory(directory, device=device, precision=precision, base=backbone)
         model.record.name = spec if spec in BUNDLED else str(directory)
     elif backbone is not None:
@@ -285,11 +311,7 @@ def load_model(
 
 def is_recognizer(spec: str) -> bool:
     """Whether ``spec`` names a model of zsar's own, bundled or trained, and not a plain backbone."""
-    return (_directory(spec) / "config.yaml").is_file()
-
-
-def _directory(spec: str) -> Path:
-    return ASSETS / spec if spec in BUNDLED else existing(spec) or Path(spec)
+    return (model_directory(spec) / "config.yaml").is_file()
 
 
 def _load_base(run: Path, said: Description, place: str | None, device: str) -> Backbone:

@@ -272,6 +272,7 @@ def embed_labels(
     negatives: bool = False,
     bank: bool | None = None,
     cache: TextCache | None = None,
+    learned: bool = True,
 ) -> PromptEmbeddings:
     """From labels to what a model's scores need, on its device: the one way, wherever labels are compared with videos.
 
@@ -283,7 +284,10 @@ def embed_labels(
         templates: by default those the model was trained with, else ``video``.
         negatives: embed negative prompts even where the scores do not use them.
         bank: embed the phrase bank; by default where the scores use it.
+        learned: add what the model has learned of classes of its own; without, as the text tower has them.
     """
+    import torch
+
     if not isinstance(labels, Labels):
         labels = Labels(tuple(labels), tuple((label,) for label in labels))
     templates = templates or default_templates(model)
@@ -296,7 +300,11 @@ def embed_labels(
     if not model.uses_negatives if bank is None else bank:
         phrases = phrase_bank()
         found.bank = embed(Labels(phrases, tuple((phrase,) for phrase in phrases)), False).positive
-    return found.to(model.backbone.device)
+    found = found.to(model.backbone.device)
+    if learned:
+        with torch.no_grad():
+            found.positive = model.align_positives(found.labels, found.positive)
+    return found
 
 
 def embed_prompts(

@@ -56,6 +56,14 @@ def load_labels(spec: str | None, extra: Sequence[str] = ()) -> Labels:
     return Labels(names, tuple(phrases))
 
 
+def class_labels(model: str) -> Labels | None:
+    """The classes that a folder of ``zsar train`` was trained on, as labels; None for any other model."""
+    from zsar_cli.model.config import classes_of
+
+    names = classes_of(model)
+    return Labels(names, tuple((name,) for name in names)) if names else None
+
+
 def _load(spec: str) -> list[Entry]:
     path = existing(spec)
     if path is None:

@@ -24,6 +24,7 @@ RECIPE, INPUTS, METRICS, CHECKPOINTS, BEST = (
 )
 LARGEST = 100_000_000  # bytes of a description
 MODEL = ("model.safetensors", "config.yaml")
+FEATURES = ".features"  # the cache of a run that was given none; gone when it is done
 FILES = (RECIPE, INPUTS, METRICS, *MODEL, "curves.png", *(f"{BEST}/{name}" for name in MODEL))
 
 
@@ -81,6 +82,7 @@ def clear_folder(output: Path) -> None:
                 step.unlink()
             else:
                 shutil.rmtree(step)
+        clear_features(output)
         for name in FILES:
             with suppress(FileNotFoundError):
                 os.unlink(output / name)
@@ -88,6 +90,12 @@ def clear_folder(output: Path) -> None:
         raise UsageError(
             f"{output} cannot be replaced: {error.strerror}. Choose another --output."
         ) from error
+
+
+def clear_features(output: Path) -> None:
+    """Remove the run's own cache, if it has one."""
+    if not (output / FEATURES).is_symlink():
+        shutil.rmtree(output / FEATURES, ignore_errors=True)
 
 
 def _steps(output: Path) -> Iterator[Path]:

@@ -68,7 +68,7 @@ def top1(
     own = items[distributed.rank() :: distributed.world()]
     counts = torch.zeros(2, dtype=torch.float64)  # right, all
     with torch.no_grad():
-        for clips, target in _batches(own, frames, model.preprocess, pool, batch_size, cache):
+        for clips, target in batches(own, frames, model.preprocess, pool, batch_size, cache):
             embedding = map_features(model, clips, lambda part, _: model.encode_video(part).embedding, cache)
             scores = model.score(average_views(embedding), text.positive, text.negative, text.bank)
             best = scores.score.argmax(dim=-1).cpu()
@@ -77,7 +77,7 @@ def top1(
     return float(counts[0] / counts[1])
 
 
-def _batches(
+def batches(
     items: Sequence[Item],
     frames: int,
     preprocess: Preprocess,

@@ -40,10 +40,12 @@ class Prompts:
     positive: Tensor
     negative: Tensor | None  # without gradient: what negatives learn, the shared adapter learns
     frozen: Tensor | None = None  # the pretrained text tower's, for L_keep
-    source: Tensor | None = None  # what the text tower gave, where it is trained
+    source: Tensor | None = (
+        None  # what the text tower or the classes' residuals gave, where these are trained
+    )
 
     def backward(self) -> None:
-        """Take the gradient on into the text tower."""
+        """Take the gradient on into the text tower, or the residuals."""
         if self.source is not None and self.positive.grad is not None:
             self.source.backward(self.positive.grad)
 

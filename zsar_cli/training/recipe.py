@@ -47,6 +47,7 @@ class Recipe:
     frames: int = _about(8, "Frames a clip.")
     steps: int | None = _about(None, "Optimiser steps, instead of epochs.")
     epochs: int = _about(10, "Passes over the data.")
+    least_steps: int = _about(1, "Fewest steps, where the epochs of few clips have fewer.")
     batch_size: int = _about(64, "Clips a batch, shared out among the processes of torchrun.")
     accumulate: int = _about(1, "Batches a step.")
     lr: float = _about(8e-6, "Peak learning rate of the backbone.")
@@ -70,7 +71,13 @@ class Recipe:
     )
     shots: int | None = _about(None, "Clips a class, drawn at random; all if not given.")
     holdout: float = _about(0.02, "Share of the training clips held out to choose the best checkpoint by.")
-    validate_every: int = _about(500, "Steps between validations on the held-out clips.")
+    validate_every: int | None = _about(
+        500, "Steps between validations on the held-out clips; null in a recipe: a twelfth of the run."
+    )
+    patience: int | None = _about(
+        None,
+        "Validations without a better one that end the run, which then keeps its best model; all steps if not given.",
+    )
     flip: bool = _about(True, "Mirror half of the clips; never where labels tell left from right.")
     augment: bool = _about(
         True, "Draw frames, crops, flips and colours anew; without, as with a cache, a clip never changes."
@@ -118,8 +125,8 @@ AMOUNT, SHARE, PART = {"ge": 0, "le": 1e30}, {"ge": 0, "le": 1}, {"ge": 0, "lt":
 WIDTH, FEW = {"ge": 1, "le": 65536}, {"ge": 1, "le": 1000}
 LIMITS: dict[str, Any] = {
     "frames": {"ge": FRAMES[0], "le": FRAMES[1]},
-    **dict.fromkeys(("epochs", "batch_size", "accumulate", "shots"), COUNT),
-    **dict.fromkeys(("steps", "validate_every"), MANY),
+    **dict.fromkeys(("epochs", "batch_size", "accumulate", "shots", "patience"), COUNT),
+    **dict.fromkeys(("steps", "least_steps", "validate_every"), MANY),
     **dict.fromkeys(("lr", "module_lr", "negative_lr", "weight_decay", "final_lr"), AMOUNT),
     **dict.fromkeys(("w_neg", "w_dis", "w_opp", "w_keep", "beta"), AMOUNT),
     **dict.fromkeys(("pretrained_weight", "warmup", "colour_jitter", "grey"), SHARE),

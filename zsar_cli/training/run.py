@@ -16,15 +16,27 @@ from zsar_cli.files import atomic_write
 from zsar_cli.outputs import LineFile
 from zsar_cli.run_log import log_setup
 from zsar_cli.training.clips import find_data, make_stream, open_pool
-from zsar_cli.training.folder import METRICS, check_folder, clear_folder, hold_folder
+from zsar_cli.training.folder import (
+    FEATURES,
+    METRICS,
+    check_folder,
+    clear_features,
+    clear_folder,
+    hold_folder,
+)
 from zsar_cli.training.recipe import Recipe
 from zsar_cli.training.trainer import Trainer, total_steps
 
 if TYPE_CHECKING:
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.training.baselines import Baselines
+    from zsar_cli.training.clips import TrainingData
+    from zsar_cli.text.embeddings import Templates
+    from zsar_cli.video.pool import DecodePool
 
 logger = logging.getLogger(__name__)
+MOST_MEASURED = 20_000  # clips, whose averages a linear probe takes at once
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,8 @@ class Environment:
     max_missing: float = 0.1
     checkpoint_every: int = 500
     tensorboard: bool = False
-    cache: Path | None = None  # of what the frozen visual tower says; the recipe must not augment
+    # Of what the frozen visual tower says; the recipe must not augment. In the run's folder unless one is given
+    cache: Path | None = None
     backbone: str | None = None  # where the weights are now that a run named as the model was trained on
     overwrite: bool = False  # an earlier run in output, or other files of these names
 
@@ -66,6 +79,8 @@ class Summary:
     )  # top-1 of seen classes, and unseen where there are any
     history: list[dict[str, float]] = field(default_factory=list)
     cache: str = ""  # what was read and added, in words
+    ended: bool = True  # False: it was stopped, and can go on
+    baselines: Baselines | None = None  # of a frozen tower
 
 
 def describe_run(environment: Environment) -> list[str]:
@@ -92,10 +107,13 @@ def describe_run(environment: Environment) -> list[str]:
     return lines + [f"note       {note}" for note in dataset.notes]
 
 
-def start_model(recipe: Recipe, device: str, base: str | None = None) -> RecognizerModel:
+def start_model(
+    recipe: Recipe, device: str, base: str | None = None, classes: Sequence[str] = ()
+) -> RecognizerModel:
     """The recipe's backbone with fresh modules, the same for the same seed; or a model of zsar's, with its own parts.
 
     Args:
+        classes: that get a residual each, where the recipe's parts or the model's have one.
         base: where the weights are now that a model of zsar's was trained on, if they have moved.
 
     Raises:
@@ -112,11 +130,17 @@ def start_model(recipe: Recipe, device: str, base: str | None = None) -> Recogni
         with within_memory(recipe.model):
             backbone = Backbone.from_config(dict(recipe.architecture), spec=recipe.model)
     elif base is not None or is_recognizer(recipe.model):
-        return load_model(recipe.model, device=device, backbone=base)
+        model = load_model(recipe.model, device=device, backbone=base)
+        if recipe.parts.residual or model.parts.residual:
+            model.learn_classes(classes)
+        return model
     else:
         backbone = load_backbone(recipe.model, device=device, precision="fp32")
     with within_memory(recipe.model):
-        return RecognizerModel(backbone, recipe.parts).to(device)
+        model = RecognizerModel(backbone, recipe.parts).to(device)
+        if recipe.parts.residual:
+            model.learn_classes(classes)
+    return model
 
 
 def run_training(
@@ -125,6 +149,7 @@ def run_training(
     resume: bool = False,
     report: Callable[[dict[str, float], int], None] = lambda row, steps: None,
     stop: Callable[[], bool] = lambda: False,
+    announce: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Train as the recipe says and write the model, ``metrics.jsonl`` and checkpoints into ``environment.output``.
 
@@ -132,6 +157,7 @@ def run_training(
         resume: continue from the newest checkpoint there, to the very weights of an uninterrupted run.
         report: called after each step with its row of metrics and the number of steps.
         stop: asked after each step; True writes a checkpoint and returns.
+        announce: called with a line that says what the run will take, where that was measured.
 
     Raises:
         UsageError: the data or the model cannot be had, or the loss is no longer finite.
@@ -141,7 +167,7 @@ def run_training(
 
     device = distributed.own_device(str(resolve_device(environment.device)))
     with distributed.processes(device):
-        return _run(environment, device, resume, report, stop)
+        return _run(environment, device, resume, report, stop, announce)
 
 
 def _run(
@@ -150,12 +176,13 @@ def _run(
     resume: bool,
     report: Callable[[dict[str, float], int], None],
     stop: Callable[[], bool],
+    announce: Callable[[str], None],
 ) -> Summary:
     from zsar_cli import distributed
     from zsar_cli.evaluation.inference import weights_hash
     from zsar_cli.model.zsar import is_recognizer
     from zsar_cli.text.embeddings import embed_labels, load_templates
-    from zsar_cli.training import holdout
+    from zsar_cli.training import holdout, own
     from zsar_cli.training import inputs as run_inputs
 
     environment = environment.from_anywhere()
@@ -173,7 +200,7 @@ def _run(
             check_folder(output, recipe.model, resume=resume, overwrite=environment.overwrite)
         if first and resume:
             run_inputs.refuse_other_recipe(output, recipe)
-        model = start_model(recipe, device, environment.backbone)
+        model = start_model(recipe, device, environment.backbone, dataset.classes)
         if first:
             start = "" if recipe.architecture is not None else weights_hash(model)
             inputs = run_inputs.describe_inputs(dataset, data.held_out, templates.hash, start)
@@ -184,11 +211,17 @@ def _run(
             run_inputs.keep(output, recipe, inputs)
         recipe = replace(recipe, parts=model.parts)
         steps = total_steps(len(dataset.items), recipe)
-        cache = _open_cache(environment, model, len(dataset.items))
+        clips = [*dataset.items, *data.held_out]
+        cache = _open_cache(environment, model, len(clips))
         log_setup(model, workers=environment.workers, precision=recipe.precision)
         started = time.perf_counter()
         pool = open_pool(stack, environment, dataset)
         stream = make_stream(environment, dataset, model, steps, pool, cache)
+        baselines = None
+        if cache is not None and len(clips) <= MOST_MEASURED and distributed.world() == 1:
+            announce(own.expectation(model, recipe, dataset.items, data.held_out, steps, pool, cache))
+            if data.held_out:
+                baselines = _baselines(model, recipe, data, templates, pool, cache)
         # What a model of zsar's was built on cannot be found by a name
         whole = recipe.tune == "full" or is_recognizer(recipe.model)
         place = (output, device, whole, environment.data_root)
@@ -242,10 +275,13 @@ def _run(
             progress.best_step,
             history=history,
         )
-        summary.cache = cache.summary() if cache is not None else ""
-        if trainer.step < steps:
+        summary.cache = cache.summary() if environment.cache is not None and cache is not None else ""
+        summary.ended, summary.baselines = trainer.ended, baselines
+        if not trainer.ended:
             return summary
         trainer.finish()
+        if first:
+            clear_features(output)
     summary.validation = validate(model, recipe)
     if summary.validation and first:
         model.record.metrics.update({f"{name}_top1": value for name, value in summary.validation.items()})
@@ -274,16 +310,45 @@ def _with_precision(recipe: Recipe, device: str, before: str | None) -> Recipe:
 def _open_cache(environment: Environment, model: RecognizerModel, clips: int) -> FeatureCache | None:
     from zsar_cli.features.cache import FeatureCache
 
-    recipe = environment.recipe
-    if environment.cache is None:
-        return None
+    recipe, folder = environment.recipe, environment.cache
+    if folder is None:
+        if recipe.tune != "modules" or recipe.augment:
+            return None
+        folder = environment.output / FEATURES
     if recipe.tune != "modules" or recipe.augment:
         raise UsageError(
             "A cache serves only a backbone that stays as it is and clips that do: --tune modules, augment false."
         )
     if recipe.precision == "bf16":  # then predict and eval in bf16 read what is stored
         model.backbone.set_precision("bf16")
-    return FeatureCache(environment.cache, model, expected=clips)
+    return FeatureCache(folder, model, expected=clips)
+
+
+def _baselines(
+    model: RecognizerModel,
+    recipe: Recipe,
+    data: TrainingData,
+    templates: Templates,
+    pool: DecodePool,
+    cache: FeatureCache,
+) -> Baselines | None:
+    """How good the start is on the held-out clips, and a linear probe; None where none of them can be read."""
+    from zsar_cli.text.embeddings import embed_labels
+    from zsar_cli.training import baselines, holdout
+
+    train, held_out = (
+        baselines.frame_averages(model, items, recipe.frames, pool, cache)
+        for items in (data.dataset.items, data.held_out)
+    )
+    if not len(train[1]) or not len(held_out[1]):
+        return None
+    words = embed_labels(model, data.dataset.classes, templates, bank=False, learned=False)
+    options: Any = {"frames": recipe.frames, "pool": pool, "batch_size": 16, "cache": cache}
+    return baselines.Baselines(
+        len(held_out[1]),
+        holdout.top1(model, data.held_out, words, **options),
+        baselines.probe(train, held_out, len(data.dataset.classes)),
+    )
 
 
 def _rounded(value: float) -> float:

@@ -27,6 +27,7 @@ from zsar_cli import distributed
 from zsar_cli.errors import UsageError
 from zsar_cli.features.cache import to_device
 from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.model.weights import read_safetensors
 from zsar_cli.model.zsar import RecognizerModel, Record
 from zsar_cli.run_log import StageTimes
 from zsar_cli.text.embeddings import Templates, embed_labels
@@ -46,7 +47,12 @@ def total_steps(count: int, recipe: Recipe) -> int:
     """How many optimiser steps a run over ``count`` clips takes."""
     if recipe.steps is not None:
         return recipe.steps
-    return max(1, math.ceil(count * recipe.epochs / (recipe.batch_size * recipe.accumulate)))
+    return max(recipe.least_steps, math.ceil(count * recipe.epochs / (recipe.batch_size * recipe.accumulate)))
+
+
+def validation_interval(steps: int, recipe: Recipe) -> int:
+    """Steps between two validations."""
+    return recipe.validate_every or max(1, steps // 12)
 
 
 # --- the optimiser ---------------------------------------------------------------------------------------------
@@ -150,6 +156,15 @@ class Trainer:
         """Steps done."""
         return self.progress.step
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last step is done, or nothing has become better on the held-out clips for too long."""
+        patience, progress = self.recipe.patience, self.progress
+        waited = 0 if patience is None else patience * validation_interval(self.steps, self.recipe)
+        return self.step >= self.steps or (
+            progress.best_step > 0 and 0 < waited <= self.step - progress.best_step
+        )
+
     def run(
         self,
         *,
@@ -170,6 +185,8 @@ class Trainer:
         started = time.perf_counter()
         sums = torch.zeros(len(TERMS) + 1, dtype=torch.float64)
         prompts, batches = None, 0
+        if self.ended:
+            return
         for batch in self.times.waiting("waiting for clips", self.stream(self.step)):
             prompts = prompts or self._encode_prompts(batch.step)
             sums[:-1] += self._forward_backward(batch, prompts, batches)
@@ -185,14 +202,17 @@ class Trainer:
             sums.zero_()
             prompts, batches = None, 0
             last = self.step == self.steps
-            if validate is not None and (last or self.step % self.recipe.validate_every == 0):
+            if validate is not None and (
+                last or self.step % validation_interval(self.steps, self.recipe) == 0
+            ):
                 with self.times.measured("validation"):
                     score = self._validate(validate)
                 if math.isnan(score):
                     logger.warning("none of the held-out clips can be read, so nothing chooses a best model")
                 else:
                     report({"step": self.step, "held_out_top1": score})
-            if ended or last or (checkpoint_every and self.step % checkpoint_every == 0):
+            ended = ended or self.ended
+            if ended or (checkpoint_every and self.step % checkpoint_every == 0):
                 self.save_checkpoint()
             if ended:
                 return
@@ -289,7 +309,11 @@ class Trainer:
         """
         if self.recipe.tune != "full":
             self.fixed_prompts = self.fixed_prompts or self._all_templates()
-            return self.fixed_prompts
+            if self.model.residual is None:
+                return self.fixed_prompts
+            words, negative = self.fixed_prompts.positive, self.fixed_prompts.negative
+            source = self.model.align_positives(self.labels, words)
+            return Prompts(source.detach().requires_grad_(), negative, words, source)
         yes, no = draw_templates(self.templates, step, self.recipe.seed)
         backbone = self.model.backbone
         negative = None
@@ -297,7 +321,7 @@ class Trainer:
             if self.model.uses_negatives:
                 with torch.no_grad():
                     negative = backbone.encode_tokens(self._tokens(no))
-            source = backbone.encode_tokens(self._tokens(yes))
+            source = self.model.align_positives(self.labels, backbone.encode_tokens(self._tokens(yes)))
         frozen = None
         if self.recipe.w_keep and self.pretrained is not None:
             if yes not in self.kept_text:
@@ -307,7 +331,7 @@ class Trainer:
         return Prompts(source.detach().requires_grad_(), negative, frozen, source)
 
     def _all_templates(self) -> Prompts:
-        found = embed_labels(self.model, self.labels, self.templates, bank=False)
+        found = embed_labels(self.model, self.labels, self.templates, bank=False, learned=False)
         return Prompts(found.positive, found.negative)
 
     def _tokens(self, template: str) -> Tensor:
@@ -367,7 +391,9 @@ class Trainer:
         with self.released():
             self.model.eval()
             found = score()
-            if found > self.progress.best:
+            better = found > self.progress.best
+            # Few clips often tie: what has learned for longer is then taken, where the last word is theirs
+            if better or (self.recipe.patience is not None and found == self.progress.best):
                 self.progress.best, self.progress.best_step = found, self.step
                 self.write(self.directory / BEST)
         self._training_mode()
@@ -418,6 +444,10 @@ class Trainer:
         if self.pretrained is not None:
             interpolate(self.model.backbone, self.pretrained.state_dict(), self.recipe.pretrained_weight)
         self.model.eval()
+        best = self.directory / BEST / "model.safetensors"
+        if self.recipe.patience is not None and self.progress.best_step:
+            self.model.load_state_dict(read_safetensors(best), strict=False)
+            self.progress.step = self.progress.best_step
         self.write(self.directory)
 
 

@@ -1,0 +1,74 @@
+"""What training is measured against on the held-out clips: the start as it is, and a linear probe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zsar_cli.features.cache import map_features
+from zsar_cli.training.holdout import batches
+
+if TYPE_CHECKING:
+    from zsar_cli.data.definition import Item
+    from zsar_cli.features.cache import FeatureCache
+    from zsar_cli.model.backbone import FrameFeatures
+    from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.video.pool import DecodePool
+
+STRENGTHS = [10.0**-power for power in range(1, 8)]  # of L2, of which the held-out clips choose one
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Top-1 on the held-out clips."""
+
+    clips: int
+    zero_shot: float
+    probe: float
+
+
+def frame_averages(
+    model: RecognizerModel, items: Sequence[Item], frames: int, pool: DecodePool, cache: FeatureCache
+) -> tuple[Tensor, Tensor]:
+    """Averaged frame embeddings (n, E) of unit length and classes (n,) of the clips that can be read."""
+
+    def average(features: FrameFeatures, _: list[int]) -> Tensor:
+        return F.normalize(features.embedding.float().mean(dim=1), dim=-1).cpu()
+
+    found = [
+        (map_features(model, clips, average, cache).squeeze(1), target)
+        for clips, target in batches(items, frames, model.preprocess, pool, 16, cache)
+    ]
+    if not found:
+        return torch.zeros(0, model.backbone.embed_dim), torch.zeros(0, dtype=torch.long)
+    return torch.cat([video for video, _ in found]), torch.cat([target for _, target in found])
+
+
+def probe(train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int) -> float:
+    """Top-1 on the held-out clips of logistic regression; they choose its L2 too, as they choose the model's step."""
+    return max(_right(_regression(*train, classes, strength), *held_out) for strength in STRENGTHS)
+
+
+def _regression(video: Tensor, target: Tensor, classes: int, strength: float) -> Tensor:
+    """Weights (E + 1, C), the last row being the bias, by L-BFGS."""
+    weight = torch.zeros(video.shape[1] + 1, classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = video @ weight[:-1] + weight[-1]
+        value = F.cross_entropy(logits, target) + strength * weight[:-1].square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return weight.detach()
+
+
+def _right(weight: Tensor, video: Tensor, target: Tensor) -> float:
+    return float(((video @ weight[:-1] + weight[-1]).argmax(dim=-1) == target).float().mean())
