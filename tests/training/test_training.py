@@ -451,6 +451,37 @@ def test_best_is_what_would_be_released_and_validation_leaves_no_trace(start, tm
     assert same(weights(run.model), weights(undisturbed.model))
 
 
+def test_patience_ends_a_run_that_gets_no_better_with_its_best_model(start, tmp_path):
+    recipe = replace(RECIPE, tune="modules", validate_every=1, patience=2)
+    scores, seen = iter([0.2, 0.6, 0.6, 0.4, 0.5, 0.9]), []
+    run = trainer(start, tmp_path, recipe)
+
+    def score() -> float:
+        seen.append(weights(run.model))
+        return next(scores)
+
+    run.run(validate=score)
+    assert (run.step, run.progress.best_step) == (5, 3)  # of two that tie the later one
+    again = trainer(start, tmp_path, recipe)
+    assert again.resume()
+    again.run(validate=score)
+    assert again.step == 5  # it has ended
+    again.finish()
+    assert same(weights(again.model), seen[2])
+    assert again.model.record.metrics == {"held_out_top1": 0.6}
+
+
+def test_residuals_of_classes_learn_with_accumulated_batches(start, tmp_path):
+    for tune in ("modules", "full"):
+        recipe = replace(RECIPE, tune=tune, parts=replace(PARTS, residual=True), batch_size=2, accumulate=2)
+        model = deepcopy(start)
+        model.learn_classes(LABELS)
+        run = trainer(model, tmp_path / tune, recipe)
+        run.run()
+        assert run.model.residual is not None
+        assert bool(run.model.residual.abs().amax(dim=-1).gt(0).all())
+
+
 def test_held_out_clips_that_cannot_be_read_choose_nothing(start, tmp_path, caplog):
     from zsar_cli.data.definition import Item
     from zsar_cli.text.embeddings import embed_labels

@@ -347,7 +347,8 @@ def _verdict(trained: float, baselines: Any) -> str:
             "clips or clearer class names may help."
         )
     few = "; few clips, so the interval counts" if baselines.clips < 50 else ""
-    return f"Training brought {trained - baselines.zero_shot:+.1%} over zero-shot. The step was chosen on these clips{few}."
+    gain = f"{trained - baselines.zero_shot:+.1%} over zero-shot"
+    return f"Training brought {gain}. The best step was chosen on these clips{few}."
 
 
 def silence_stdout() -> None:

@@ -31,8 +31,9 @@ def train(
         typer.Option(
             "--config",
             "-c",
-            help="Recipe: a YAML file, or a bundled one by name: own (if none is given, for data of your own with up "
-            "to 100 clips a class), kinetics (else), modules, motion-tiny, quick. The flags below that are named for a field replace its value.",
+            help="Recipe: a YAML file, or a bundled one by name: own (if none is given and the data is "
+            "yours, with up to 100 clips a class), kinetics (if none is given else), modules, motion-tiny, quick. "
+            "The flags below that are named for a field replace its value.",
         ),
     ] = None,
     data_root: Annotated[

@@ -145,7 +145,7 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
 
 
 def wilson_interval(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95% confidence interval of a share (Wilson 1927), which holds for a handful of clips and at 0 and 100% too."""
+    """The 95% confidence interval of a share (Wilson 1927): it holds for a handful of clips, and at 0 and 100%."""
     share, room = right / count, z * z / count
     centre = share + room / 2
     reach = z * (share * (1 - share) / count + room / (4 * count)) ** 0.5

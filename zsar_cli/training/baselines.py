@@ -49,13 +49,16 @@ def frame_averages(
     return torch.cat([video for video, _ in found]), torch.cat([target for _, target in found])
 
 
-def probe(train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int) -> float:
-    """Top-1 on the held-out clips of logistic regression; they choose its L2 too, as they choose the model's step."""
-    return max(_right(_regression(*train, classes, strength), *held_out) for strength in STRENGTHS)
+def linear_probe(train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int) -> Tensor:
+    """Weights (E + 1, C), the last row the bias, of logistic regression on averages and classes of clips.
+
+    The held-out clips choose its L2, as they choose a model's step.
+    """
+    found = [_regression(*train, classes, strength) for strength in STRENGTHS]
+    return max(found, key=lambda weight: accuracy(weight, *held_out))
 
 
 def _regression(video: Tensor, target: Tensor, classes: int, strength: float) -> Tensor:
-    """Weights (E + 1, C), the last row being the bias, by L-BFGS."""
     weight = torch.zeros(video.shape[1] + 1, classes, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -70,5 +73,6 @@ def _regression(video: Tensor, target: Tensor, classes: int, strength: float) ->
     return weight.detach()
 
 
-def _right(weight: Tensor, video: Tensor, target: Tensor) -> float:
+def accuracy(weight: Tensor, video: Tensor, target: Tensor) -> float:
+    """Top-1 of a linear probe."""
     return float(((video @ weight[:-1] + weight[-1]).argmax(dim=-1) == target).float().mean())

@@ -347,7 +347,7 @@ def _baselines(
     return baselines.Baselines(
         len(held_out[1]),
         holdout.top1(model, data.held_out, words, **options),
-        baselines.probe(train, held_out, len(data.dataset.classes)),
+        baselines.accuracy(baselines.linear_probe(train, held_out, len(data.dataset.classes)), *held_out),
     )
 
 
