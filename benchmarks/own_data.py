@@ -41,23 +41,24 @@ def measure(name: str, seed: int, folder: Path) -> Result:
     from zsar_cli.training import baselines, holdout
     from zsar_cli.video.pool import DecodePool
 
-    write_set(name, folder, train=TRAIN, val=TEST, seed=seed)
-    (folder / "val").rename(folder / "test")
+    data, run = folder / "data", folder / "run"
+    write_set(name, data, train=TRAIN, val=TEST, seed=seed)
+    (data / "val").rename(data / "test")
     command = [
         "train",
         "--data",
-        str(folder),
+        str(data),
         "--model",
         MODEL,
         "--output",
-        str(folder / "run"),
+        str(run),
         "--seed",
         str(seed),
     ]
     subprocess.run([sys.executable, "-m", "zsar_cli", "--quiet", *command], check=True)
-    train, test = (load_dataset(folder, split=split) for split in ("train", "test"))
+    train, test = (load_dataset(data, split=split) for split in ("train", "test"))
     rest, held_out = holdout.hold_out(train.items, 0.2, seed=seed)
-    base, trained = load_model(MODEL), load_model(str(folder / "run"))
+    base, trained = load_model(MODEL), load_model(str(run))
     cache = FeatureCache(folder / "features", base)
     with DecodePool(2) as pool:
         averages = [

@@ -113,6 +113,8 @@ def test_every_field_of_a_recipe_has_a_flag(zsar, recipe, tmp_path, tiny_clip_di
         "frames": 3,
         "steps": 1,
         "epochs": 2,
+        "least_steps": 3,
+        "patience": 4,
         "batch_size": 2,
         "accumulate": 2,
         "lr": 1e-4,
@@ -148,7 +150,7 @@ def test_every_field_of_a_recipe_has_a_flag(zsar, recipe, tmp_path, tiny_clip_di
         "label_column": "2",
     }
     parts = {"aggregation": True, "gated": False, "negatives": "fixed", "separation": True}
-    parts |= {"width": 8, "queries": 1, "layers": 2, "heads": 1}
+    parts |= {"width": 8, "queries": 1, "layers": 2, "heads": 1, "residual": True}
     empty = tmp_path / "empty.yaml"
     empty.write_text("")
     flags = []
