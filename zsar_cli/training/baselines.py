@@ -11,13 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zsar_cli.features.cache import map_features
-from zsar_cli.training.holdout import batches
+from zsar_cli.text.embeddings import embed_labels
+from zsar_cli.training.holdout import batches, top1
 
 if TYPE_CHECKING:
     from zsar_cli.data.definition import Item
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.backbone import FrameFeatures
     from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.text.embeddings import Templates
+    from zsar_cli.training.clips import TrainingData
+    from zsar_cli.training.recipe import Recipe
     from zsar_cli.video.pool import DecodePool
 
 STRENGTHS = [10.0**-power for power in range(1, 8)]  # of L2, of which the held-out clips choose one
@@ -30,6 +34,28 @@ class Baselines:
     clips: int
     zero_shot: float
     probe: float
+
+
+def measure_baselines(
+    model: RecognizerModel,
+    recipe: Recipe,
+    data: TrainingData,
+    templates: Templates,
+    pool: DecodePool,
+    cache: FeatureCache,
+) -> Baselines | None:
+    """Both, of a model that has not been trained yet; None where no held-out clip can be read."""
+    train, held_out = (
+        frame_averages(model, items, recipe.frames, pool, cache)
+        for items in (data.dataset.items, data.held_out)
+    )
+    if not len(train[1]) or not len(held_out[1]):
+        return None
+    classes = data.dataset.classes
+    words = embed_labels(model, classes, templates, bank=False, learned=False)
+    zero_shot = top1(model, data.held_out, words, frames=recipe.frames, pool=pool, batch_size=16, cache=cache)
+    probe = accuracy(linear_probe(train, held_out, len(classes)), *held_out)
+    return Baselines(len(held_out[1]), zero_shot, probe)
 
 
 def frame_averages(

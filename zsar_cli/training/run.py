@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.training.baselines import Baselines
-    from zsar_cli.training.clips import TrainingData
-    from zsar_cli.text.embeddings import Templates
-    from zsar_cli.video.pool import DecodePool
 
 logger = logging.getLogger(__name__)
 MOST_MEASURED = 20_000  # clips, whose averages a linear probe takes at once
@@ -184,6 +181,7 @@ def _run(
     from zsar_cli.text.embeddings import embed_labels, load_templates
     from zsar_cli.training import holdout, own
     from zsar_cli.training import inputs as run_inputs
+    from zsar_cli.training.baselines import measure_baselines
 
     environment = environment.from_anywhere()
     output, first = environment.output, distributed.rank() == 0
@@ -217,11 +215,10 @@ def _run(
         started = time.perf_counter()
         pool = open_pool(stack, environment, dataset)
         stream = make_stream(environment, dataset, model, steps, pool, cache)
-        baselines = None
+        found = None
         if cache is not None and len(clips) <= MOST_MEASURED and distributed.world() == 1:
             announce(own.expectation(model, recipe, dataset.items, data.held_out, steps, pool, cache))
-            if data.held_out:
-                baselines = _baselines(model, recipe, data, templates, pool, cache)
+            found = measure_baselines(model, recipe, data, templates, pool, cache)
         # What a model of zsar's was built on cannot be found by a name
         whole = recipe.tune == "full" or is_recognizer(recipe.model)
         place = (output, device, whole, environment.data_root)
@@ -276,7 +273,7 @@ def _run(
             history=history,
         )
         summary.cache = cache.summary() if environment.cache is not None and cache is not None else ""
-        summary.ended, summary.baselines = trainer.ended, baselines
+        summary.ended, summary.baselines = trainer.ended, found
         if not trainer.ended:
             return summary
         trainer.finish()
@@ -322,33 +319,6 @@ def _open_cache(environment: Environment, model: RecognizerModel, clips: int) ->
     if recipe.precision == "bf16":  # then predict and eval in bf16 read what is stored
         model.backbone.set_precision("bf16")
     return FeatureCache(folder, model, expected=clips)
-
-
-def _baselines(
-    model: RecognizerModel,
-    recipe: Recipe,
-    data: TrainingData,
-    templates: Templates,
-    pool: DecodePool,
-    cache: FeatureCache,
-) -> Baselines | None:
-    """How good the start is on the held-out clips, and a linear probe; None where none of them can be read."""
-    from zsar_cli.text.embeddings import embed_labels
-    from zsar_cli.training import baselines, holdout
-
-    train, held_out = (
-        baselines.frame_averages(model, items, recipe.frames, pool, cache)
-        for items in (data.dataset.items, data.held_out)
-    )
-    if not len(train[1]) or not len(held_out[1]):
-        return None
-    words = embed_labels(model, data.dataset.classes, templates, bank=False, learned=False)
-    options: Any = {"frames": recipe.frames, "pool": pool, "batch_size": 16, "cache": cache}
-    return baselines.Baselines(
-        len(held_out[1]),
-        holdout.top1(model, data.held_out, words, **options),
-        baselines.accuracy(baselines.linear_probe(train, held_out, len(data.dataset.classes)), *held_out),
-    )
 
 
 def _rounded(value: float) -> float:
