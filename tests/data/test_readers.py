@@ -198,3 +198,17 @@ def test_json_of_other_shapes_names_videos_and_labels(tmp_path: Path, content: s
     path.write_text(content)
     rows = read_listing(path).rows
     assert [(row.path, row.label) for row in rows] == [("a.mp4", "run"), ("b.mp4", "walk"), ("c.mp4", "walk")]
+
+
+def test_json_records_whose_label_has_another_name_are_read_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.jsonl"
+    path.write_text('{"file_name": "x/a.mp4", "text": "run"}\n{"file_name": "x/b.mp4", "text": "walk"}\n')
+    listing = read_listing(path)
+    assert [row.label for row in listing.rows] == ["run", "walk"]
+    assert "labels are taken from 'text'" in listing.notes
+    path.write_text('{"file_name": "x/a.mp4", "verb": "run", "noun": "dog"}\n')
+    with pytest.raises(UsageError, match="verb, noun"):
+        read_listing(path)
+    assert read_listing(path, label_column="noun").rows[0].label == "dog"
+    path.write_text('{"file_name": "x/a.mp4"}\n')
+    assert read_listing(path).rows[0].label is None

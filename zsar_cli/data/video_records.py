@@ -94,10 +94,30 @@ def read_records(
         chosen = [r for r in records if r.get("subset", r.get("split", "")) == wanted]
         notes.append(f"{len(chosen)} of {len(records)} records are of the split {wanted!r}")
         records = chosen
+    if label_column is None and format == "json":
+        label_column = _only_label(path, records)
+        notes += [f"labels are taken from {label_column!r}"] if label_column is not None else []
     rows = [
         _row(record, f"Record {i} of {path}", format, label_column) for i, record in enumerate(records, 1)
     ]
     return rows, notes
+
+
+def _only_label(path: Path, records: list[dict[str, Any]]) -> str | None:
+    """The only key with a text, where no record has a known one of labels. UsageError where there are several."""
+    if any(_first(record, (*_LABELS, "annotations")) is not None for record in records):
+        return None
+    known = {*_VIDEOS, "subset", "split"}
+    texts = [
+        key
+        for key in records[0]
+        if key not in known and all(isinstance(record.get(key), str) for record in records)
+    ]
+    if len(texts) > 1:
+        raise UsageError(
+            f"{path}: the label may be in more than one key: {', '.join(texts)[:200]}. Say which with --label-column."
+        )
+    return texts[0] if texts else None
 
 
 def _row(record: dict[str, Any], where: str, format: str, label_column: str | None) -> Row:
