@@ -204,6 +204,16 @@ def test_prefixes_of_a_part_of_the_names_are_taken_off() -> None:
     assert found == {"visual.proj": 1, "visual.ln.bias": 2, "logit_scale": 3, "text_projection": 4}
 
 
+@pytest.mark.parametrize("prefix", ["encoder.", "vl_model.", "my_lightning.of.mine."])
+def test_any_prefix_of_most_names_is_taken_off_where_a_clip_is_behind_it(prefix: str) -> None:
+    names = {f"{prefix}visual.proj", f"{prefix}visual.ln.bias", f"{prefix}logit_scale", "criterion.weight"}
+    found = without_prefixes(dict.fromkeys(names, 0))  # type: ignore[arg-type]
+    assert set(found) == {"visual.proj", "visual.ln.bias", "logit_scale", "criterion.weight"}
+    other: dict[str, Any] = {"blocks.0.a": 1, "blocks.1.a": 2, "head": 3}
+    assert without_prefixes(other) == other
+    assert without_prefixes({"a": 1, "b": 2}) == {"a": 1, "b": 2}  # type: ignore[arg-type, comparison-overlap]
+
+
 def test_no_tensor_takes_the_place_of_another() -> None:
     both: dict[str, Any] = {"visual.proj": 1, "ema.visual.proj": 2}
     assert without_prefixes(both) == both

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,21 +142,31 @@ def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
 def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors by the names they have in the model, whatever wrapped it.
 
-    What all names begin with is no part of them; of what only some begin with, the names of common wrappers
-    are taken off, unless a tensor of the shorter name is there already.
+    What all names begin with is no part of them, nor what most do that a CLIP's own names follow; of what only some
+    begin with, the names of common wrappers are taken off. A tensor of the shorter name that is there already stays.
     """
-    while len(tensors) > 1:
-        heads = {name.partition(".")[0] for name in tensors}
-        if len(heads) != 1 or OWN.fullmatch(heads.pop()) or not all("." in name for name in tensors):
+    while len(tensors) > 1 and (head := _common_head(tensors)) is not None:
+        short = {name: name.removeprefix(f"{head}.") for name in tensors}
+        if any(new != name and new in tensors for name, new in short.items()):
             break
-        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
+        tensors = {short[name]: tensor for name, tensor in tensors.items()}
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        short = name.replace("._orig_mod.", ".")
-        while WRAPPERS.fullmatch((parts := short.partition("."))[0]) and parts[2]:
-            short = parts[2]
-        renamed[name if short in tensors or short in renamed else short] = tensor
+        own = name.replace("._orig_mod.", ".")
+        while WRAPPERS.fullmatch((parts := own.partition("."))[0]) and parts[2]:
+            own = parts[2]
+        renamed[name if own in tensors or own in renamed else own] = tensor
     return renamed
+
+
+def _common_head(names: Mapping[str, Tensor]) -> str | None:
+    """What all names begin with, or most of them and a CLIP's own names behind it; None where that is a CLIP's own."""
+    heads = Counter(name.partition(".")[0] for name in names if "." in name)
+    head, count = heads.most_common(1)[0] if heads else ("", 0)
+    if OWN.fullmatch(head) or 2 * count <= len(names):
+        return None
+    inner = {part for name in names if name.startswith(f"{head}.") for part in name.split(".", 5)[1:5]}
+    return head if count == len(names) or any(map(OWN.fullmatch, inner)) else None
 
 
 def _check_kinds(tensors: dict[str, Tensor], path: Path) -> None:
