@@ -159,6 +159,20 @@ def test_frames_of_many_videos_are_fewer_and_smaller(tmp_path):
     assert FilmSize.for_videos(None) == FilmSize.for_videos(1000)
 
 
+def test_a_card_has_the_candidates_of_a_record_that_ranks_all_labels(tmp_path):
+    labels = [f"label {number}" for number in range(400)]
+    ranked = [{"label": label, "score": 1 / 400, "yes": number / 400} for number, label in enumerate(labels)]
+    record = {"video": "a.mp4", "predictions": ranked, "unknown": 0.1, "duration": 1.0, "frames": 8}
+    for multi in (False, True):
+        page = AnswersPage(labels, tmp_path, multi=multi)
+        page.add(record)
+        page.write(tmp_path / "page.html")
+        (card,) = read(tmp_path / "page.html")[1]["videos"]
+        shown = [place for place, _, _ in card["predictions"]]
+        assert shown[:20] == list(range(20))
+        assert sorted(shown[20:]) == (list(range(380, 400)) if multi else [])
+
+
 def test_a_page_has_no_number_that_json_has_not(tmp_path):
     page = AnswersPage(["a"], tmp_path)
     page.add(prediction("a.mp4", ["a"]).to_record() | {"unknown": float("nan")})

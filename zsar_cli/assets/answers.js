@@ -280,7 +280,8 @@ function drawHistogram() {
   const above = good.filter((v) => v.confidence >= state.threshold).length;
   const what = about.multi ? "yes" : "confidence (1 − unknown)";
   $("said").textContent = `${what} at least ${state.threshold.toFixed(2)}: ${above} answered, ${good.length - above} none of these`;
-  $("command").textContent = about.command ? `${about.command} --min-confidence ${state.threshold.toFixed(2)}` : "";
+  const option = `zsar predict --min-confidence ${state.threshold.toFixed(2)}`; // first, to be seen however long the rest
+  $("command").textContent = about.command && about.command.replace("zsar predict", option);
 }
 function countDecisions() {
   const made = decided();
