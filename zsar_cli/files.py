@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+import itertools
 import os
 import re
 import stat
@@ -206,6 +208,23 @@ def existing(name: str | Path) -> Path | None:
         return path if str(name) and path.exists() else None
     except (OSError, ValueError, RuntimeError):  # RuntimeError: ~nobody
         return None
+
+
+def beside(name: str, *, folders: bool = False) -> str:
+    """What may have been meant by a path where nothing is, to end a sentence: what lies there with a like name."""
+    folder = existing(Path(name).parent) if len(name) < 4096 and "\0" not in name else None
+    if folder is None:
+        return "; its folder is not there either."
+    try:
+        there = [
+            entry.name
+            for entry in itertools.islice(os.scandir(folder), 10_000)
+            if entry.is_file() or (folders and entry.is_dir())
+        ]
+    except OSError:
+        return "."
+    close = difflib.get_close_matches(Path(name).name, there, n=1, cutoff=0.6)
+    return f"; did you mean {Path(name).with_name(close[0])}?" if close else "."
 
 
 def require_file(path: str | Path, what: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.video_files import write_video
+from zsar_cli.errors import UsageError
+from zsar_cli.model.zsar import load_model
 
 FRAMEWORKS = (
     "Value error",
@@ -68,3 +70,65 @@ def test_files_that_are_passed_over_are_no_warning(zsar, tmp_path) -> None:
     done = zsar("predict", tmp_path, "--labels", tmp_path / "labels.txt", "--model", "motion-tin")
     assert f"zsar: {tmp_path}: 1 file is passed over by ending (1 .txt)." in done.err
     assert "warning" not in done.err
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """The current folder, with one run in it and a file that is no model."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/mine").mkdir(parents=True)
+    (tmp_path / "runs/mine/config.yaml").write_text("backbone: nothing\n")
+    (tmp_path / "runs/mine/model.safetensors").write_bytes(b"x")
+    (tmp_path / "v.mp4").write_bytes(b"x")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("motion-tin", "Did you mean motion-tiny?"),
+        ("Motion_Tiny", "Did you mean motion-tiny?"),
+        ("runs/nope", "There is no model runs/nope: no such file or directory."),
+        ("runs/mime", "did you mean runs/mine?"),
+        ("runs", "name one in it: runs/mine."),
+        ("runs/mine/model.safetensors", "name the folder: --model runs/mine"),
+        ("runs/mine/config.yaml", "name the folder: --model runs/mine"),
+        ("best.pt", "There is no model best.pt: no such file"),
+        ("v.mp4", "v.mp4 is a file, and no model"),
+        ("~nobody/run", "its folder is not there either."),
+        ("checkpoints/best", "there is no folder checkpoints here"),
+        ("openai/clip-vit-base-patch16", "The nearest in open_clip is ViT-B-16/openai."),
+        ("openai/clip-vit-large-patch14-336", "The nearest in open_clip is ViT-L-14-336/openai."),
+        ("google/siglip2-base-patch16-224", "The nearest in open_clip is ViT-B-16-SigLIP2/webli."),
+        ("facebook/PE-Core-B16-224", "The nearest in open_clip is PE-Core-B-16/meta."),
+        ("hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "is ViT-B-32/laion2b_s34b_b79k."),
+        ("https://huggingface.co/openai/clip-vit-base-patch32", "is ViT-B-32/openai."),
+        ("https://example.org/model.pt", "is an address, and models are not read from addresses"),
+        ("MCG-NJU/videomae-base", "--list-models"),
+        ("ViT-B-16", "use one of ViT-B-16/openai"),
+        ("ViT-B16", "Did you mean ViT-B-16"),
+    ],
+)
+def test_a_name_of_no_model_gets_the_right_hint(runs, name, said) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_model(name)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["arm wrestling", "playing chess"], "one each: --label 'arm wrestling'"),
+        (["waving"], "the lists are hmdb51"),
+        (["waving"], "one each: --label waving"),
+        (["waving, standing up"], "one each: --label waving --label 'standing up'"),
+        (["ucf-11"], "did you mean ucf101?"),
+        (["https://example.org/labels.txt"], "is an address"),
+        (["labels.txt"], "There is no file labels.txt"),
+    ],
+)
+def test_labels_that_are_no_file_are_sent_to_label(runs, zsar, labels, said) -> None:
+    done = zsar("predict", "v.mp4", "--labels", *labels)
+    assert done.code == 2
+    assert said in done.err

@@ -8,7 +8,6 @@ import json
 import logging
 import re
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,14 +19,13 @@ from typing import Any
 from zsar_cli.errors import UsageError
 from zsar_cli.files import existing, read_text, require_file
 from zsar_cli.model.architecture import PreprocessSettings, check_architecture
-from zsar_cli.model.pickle_check import is_torchscript, read_members
+from zsar_cli.model.names import OPEN_CLIP_CONFIG as CONFIG
+from zsar_cli.model.names import SUFFIXES, listed, no_model
 from zsar_cli.model.weights import Weights, brief, read_weights
 from zsar_cli.schemas import check
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "open_clip_config.json"
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 HUB_TIMEOUT = 10.0  # seconds for the hub's first answer
 HUB_SAFETENSORS, HUB_PICKLE = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 
@@ -63,11 +61,11 @@ def find_source(spec: str) -> Source:
     arch, _, rest = spec.partition("/")
     architectures = open_clip.list_models()
     if arch not in architectures:
-        raise UsageError(_unknown_architecture(spec, architectures))
+        raise UsageError(no_model(spec, architectures))
     tags = open_clip.list_pretrained_tags_by_model(arch)
     if not rest:
         raise UsageError(
-            f"{arch} is an architecture without weights; use one of {_names(f'{arch}/{tag}' for tag in tags)} "
+            f"{arch} is an architecture without weights; use one of {listed(f'{arch}/{tag}' for tag in tags)} "
             f"or {arch}/path/to/weights."
         )
     model_cfg = deepcopy(open_clip.get_model_config(arch))
@@ -79,7 +77,7 @@ def find_source(spec: str) -> Source:
         found = existing(rest)
         if found is None:
             close = difflib.get_close_matches(rest, tags, n=3, cutoff=0.5) or tags
-            known = f"Its tags: {_names(close)}." if close else "It has no tags."
+            known = f"Its tags: {listed(close)}." if close else "It has no tags."
             raise UsageError(f"{arch} has no pretrained tag {rest[:100]!r}, and no such file exists. {known}")
         path = found.resolve()
         settings, quick_gelu = _settings_of_file(arch, model_cfg, path)
@@ -364,38 +362,3 @@ def _require_tokenizer_files(name: str) -> None:
             f"The tokenizer {name} is not on this machine and the model hub cannot be reached to download it. "
             "Use a model with CLIP's own tokenizer (PE-Core-B-16, ViT-B-16) or the bundled model motion-tiny."
         ) from error
-
-
-# --- words for errors
-
-
-def _unknown_architecture(spec: str, architectures: list[str]) -> str:
-    spec = spec[:100]
-    arch = spec.partition("/")[0]
-    path = existing(spec)
-    if path and path.is_file():
-        published = f"{path.stem.removesuffix('px')}/openai"
-        if zipfile.is_zipfile(path) and is_torchscript(member.filename for member in read_members(path)):
-            known = path.stem.removesuffix("px") in architectures
-            return (
-                f"{spec} is a TorchScript program, as OpenAI's CLIP files are, and programs are not opened: use "
-                f"--model {published if known else 'ARCH/openai, as in ViT-B-16/openai'}, which are the same weights."
-            )
-        return f"{spec} is a weights file; say which architecture it is of, as in ViT-B-16/{spec}."
-    if path:
-        return f"The directory {spec} holds no model: neither {CONFIG} nor a config.yaml written by `zsar train`."
-    folded = {name.casefold(): name for name in architectures}
-    close = [folded[name] for name in difflib.get_close_matches(arch.casefold(), folded, n=3, cutoff=0.5)]
-    hint = (
-        f"Did you mean {_names(close, 'or')}?" if close else "Examples: ViT-B-16/openai, PE-Core-B-16/meta."
-    )
-    if spec.startswith((".", "/", "~")):
-        return f"There is no model {spec}: no such file or directory."
-    return f"Unknown model {spec!r}: open_clip has no architecture {arch!r}. {hint}"
-
-
-def _names(names: Any, last: str = "") -> str:
-    names = list(names)
-    shown = names[:8]
-    text = ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
-    return text if len(shown) < 2 or not last else f"{', '.join(shown[:-1])} {last} {shown[-1]}"

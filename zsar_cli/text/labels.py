@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 import logging
-import os
+import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 from zsar_cli.data.classes import class_names, list_names, normalise_name
 from zsar_cli.errors import UsageError
-from zsar_cli.files import existing
+from zsar_cli.files import beside, existing
 from zsar_cli.prediction.records import NONE_OF_THESE
 from zsar_cli.text.class_files import Entry, read_class_file
 
@@ -78,26 +77,20 @@ def _built_in(spec: str) -> tuple[str, ...]:
         return class_names(spec)
     except UsageError as error:
         names = list_names()
+        if "://" in spec:
+            raise UsageError(
+                f"{spec[:200]} is an address, and files are read here: download it and name the file."
+            ) from error
         if spec and ("/" in spec or "\\" in spec or Path(spec[:200]).suffix.lower() in FORMS):
-            raise UsageError(f"There is no file {spec[:200]}{_beside(spec)}") from error
+            raise UsageError(f"There is no file {spec[:200]}{beside(spec)}") from error
         close = difflib.get_close_matches(spec.casefold(), names, n=1, cutoff=0.6)
         hint = f"did you mean {close[0]}?" if close else f"the lists are {', '.join(names)}."
-        if not close and any(mark in spec for mark in ", "):
-            hint = "labels themselves go to --label, one each."
+        if not close and 0 < len(spec) < 200:
+            # what was typed after --labels is mostly a label itself, or several with commas
+            parts = [part.strip() for part in spec.split(",")][:3]
+            several = " ".join(f"--label {shlex.quote(part)}" for part in parts if part)
+            hint = f"the lists are {', '.join(names)}. Labels themselves go to --label, one each: {several}"
         raise UsageError(f"{spec[:200]} is neither a file of labels nor a built-in list; {hint}") from error
-
-
-def _beside(spec: str) -> str:
-    """What may have been meant by a file that is not there."""
-    folder = existing(Path(spec).expanduser().parent) if len(spec) < 4096 and "\0" not in spec else None
-    if folder is None:
-        return "; its folder is not there either."
-    try:
-        names = [entry.name for entry in itertools.islice(os.scandir(folder), 10_000) if entry.is_file()]
-    except OSError:
-        return "."
-    close = difflib.get_close_matches(Path(spec).name, names, n=1, cutoff=0.6)
-    return f"; did you mean {Path(spec).with_name(close[0])}?" if close else "."
 
 
 # --- what a label may be ------------------------------------------------------------------------------------
