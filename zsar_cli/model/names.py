@@ -12,9 +12,9 @@ from pathlib import Path
 import yaml
 
 from zsar_cli.files import ASSETS, beside, existing
+from zsar_cli.model.config import BUNDLED
 from zsar_cli.model.pickle_check import is_torchscript, read_members
 
-BUNDLED = ("motion-tiny",)
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 LIST = "`zsar predict --list-models` lists models."

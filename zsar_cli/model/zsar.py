@@ -40,7 +40,6 @@ from zsar_cli.model.config import BUNDLED, Description, model_directory, read_de
 from zsar_cli.model.factory import for_weights
 from zsar_cli.model.hub import moved, offline
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separation
-from zsar_cli.model.names import BUNDLED
 from zsar_cli.model.parts import PLAIN, Parts
 from zsar_cli.model.weights import brief, check_finite, read_safetensors
 from zsar_cli.video.transforms import Preprocess

@@ -49,7 +49,7 @@ def from_anywhere(recipe: Recipe) -> Recipe:
     from zsar_cli.data.classes import list_names
     from zsar_cli.data.definition import known_name
     from zsar_cli.model import hub as sources
-    from zsar_cli.model.names import BUNDLED
+    from zsar_cli.model.config import BUNDLED
     from zsar_cli.model.zsar import is_recognizer
     from zsar_cli.text.embeddings import builtin_templates
 
