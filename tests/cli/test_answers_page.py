@@ -102,6 +102,15 @@ def test_going_on_shows_the_earlier_answers_too(clips, tiny_clip_dir, tmp_path):
     assert code == 0
     assert sorted(card["name"] for card in cards) == ["#e ü.mp4", "a.mp4", "b, \"c\" 'd'.mp4", "no.mp4"]
     assert [card.get("frames") for card in cards] == [8, 8, 8, None]
+    again = ("--output", output, "--resume", "--report", page)
+    assert (
+        predict(tiny_clip_dir, clips, *again)[0] == 0
+    )  # its own page, which has no answer more than the new one
+    assert len(read(page)[1]["videos"]) == 4
+    for other in ("mine", page.read_text().replace('"zsar predict ', '"zsar predict of another run ')):
+        page.write_text(other)
+        assert predict(tiny_clip_dir, clips, *again)[0] == 2
+        assert page.read_text() == other
 
 
 def exported(cards: list[dict], labels: list[str]) -> str:

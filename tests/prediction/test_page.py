@@ -88,7 +88,11 @@ def test_names_and_labels_of_strangers_make_no_element(hostile, tmp_path):
     plain = tmp_path / "plain.html"
     write_report([prediction(f"{n}.mp4") for n in range(len(HOSTILE))], plain)
     found, data = read(hostile)
-    assert found.elements == read(plain)[0].elements
+    there, wanted = (
+        [element for element in page.elements if element[1].get("name") != "generator"]
+        for page in (found, read(plain)[0])
+    )
+    assert there == wanted
     assert data["labels"] == [*HOSTILE, "a"]
     assert [card["video"] for card in data["videos"]] == HOSTILE * 2
     assert [card["error"] for card in data["videos"][len(HOSTILE) :]] == HOSTILE

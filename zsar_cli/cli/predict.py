@@ -238,7 +238,7 @@ def predict(
     if wide and format_of(output, format) != "csv":
         raise UsageError("--wide is a form of CSV; add --format csv.")
     if report is not None and distributed.rank() == 0:
-        check_report(report, overwrite=overwrite)
+        check_report(report, overwrite=overwrite, resume=resume)
     if cache is not None and windows is not None and cache != _from_environment("ZSAR_FEATURES"):
         raise UsageError(
             "--cache keeps clips of whole videos and nothing of windows; leave one of the two out."
@@ -311,7 +311,7 @@ def predict(
             )
             if report is not None:
                 page = new_page(report, recognizer.model, run, text.labels, command_line(context))
-                run.page = stack.enter_context(open_page(report, page, overwrite=overwrite))
+                run.page = stack.enter_context(open_page(report, page, overwrite=overwrite, resume=resume))
             if output is not None and target.format == "jsonl":
                 target = replace(target, made_with=made_with(recognizer.model, run, text, wanted))
             sink = stack.enter_context(open_sink(target))

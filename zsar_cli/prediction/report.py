@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from zsar_cli.cache_files import open_file
 from zsar_cli.files import ASSETS, atomic_write
 from zsar_cli.outputs import Lock, may_replace, refuse_taken
 from zsar_cli.prediction.inputs import same_input
@@ -101,8 +102,8 @@ class AnswersPage:
         self.labels = list(labels)
         self.folder = os.path.abspath(folder)
         self.summary = summary
-        run = hashlib.sha256(json.dumps(self.labels).encode()).hexdigest()[:12]
-        self.about = {"command": command, "threshold": confidence, "multi": multi, "id": run}
+        self.run = hashlib.sha256(json.dumps(self.labels).encode()).hexdigest()[:12]
+        self.about = {"command": command, "threshold": confidence, "multi": multi, "id": self.run}
         self._videos: list[dict[str, Any]] = []
         self._known: set[str] = set()
         self._place = {label: number for number, label in enumerate(self.labels)}
@@ -161,6 +162,7 @@ class AnswersPage:
         page = template.render(
             title=f"{_count(len(self._videos), 'video')}, {_count(len(self.labels), 'label')}",
             summary=_encodable(self.summary),
+            run=self.run,
             data=Markup(_json(data)),
             script=Markup(script),  # ours
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -171,6 +173,15 @@ class AnswersPage:
             while block := self._strips.read(1 << 20):
                 out.write(block)
             out.write("</body>\n</html>\n")
+
+
+def is_page(path: Path, run: str = "") -> bool:
+    """Whether a file is a page that zsar predict wrote; with ``run``, one about these labels."""
+    try:
+        with open(open_file(path, os.O_RDONLY), "rb") as file:
+            return f'<meta name="generator" content="zsar predict {run}'.encode() in file.read(1000)
+    except OSError:
+        return False
 
 
 def write_report(

@@ -33,11 +33,14 @@ LEFT_OUT = (
 )
 
 
-def check_report(path: Path, *, overwrite: bool) -> None:
-    """UsageError where the page cannot go there; said before any work."""
+def check_report(path: Path, *, overwrite: bool, resume: bool) -> None:
+    """UsageError where the page cannot go there; said before any work. A run that goes on replaces its own page."""
+    from zsar_cli.prediction.report import is_page
+
     refuse_directory(path)
     refuse_busy(path)
-    refuse_taken([path], overwrite=overwrite, option="--report")
+    if not (resume and is_page(path)):
+        refuse_taken([path], overwrite=overwrite, option="--report")
 
 
 def new_page(
@@ -62,11 +65,14 @@ def new_page(
 
 
 @contextlib.contextmanager
-def open_page(path: Path, page: AnswersPage, *, overwrite: bool) -> Iterator[AnswersPage]:
+def open_page(path: Path, page: AnswersPage, *, overwrite: bool, resume: bool) -> Iterator[AnswersPage]:
     """A page that is written when the block ends, of what there is then."""
+    from zsar_cli.prediction.report import is_page
+
     with Lock(path):
-        refuse_taken([path], overwrite=overwrite, option="--report")
-        with atomic_write(path, replace=may_replace(path, overwrite)) as aside:
+        replace = overwrite or (resume and is_page(path, page.run))
+        refuse_taken([path], overwrite=replace, option="--report")
+        with atomic_write(path, replace=may_replace(path, replace)) as aside:
             yield page
             page.write(aside)
 
