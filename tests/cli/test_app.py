@@ -163,6 +163,9 @@ def test_global_flags_after_the_command(zsar, tmp_path: Path) -> None:
         ("zsar predict --labels ucf", "ucf101"),
         ("zsar predict --model motion", "motion-tiny"),
         ("zsar predict --decoder py", "pyav"),
+        ("zsar train --config mod", "modules"),
+        ("zsar train --data uc", "ucf101"),
+        ("zsar eval --data motion", "motion-shapes"),
     ],
 )
 def test_shell_completion(words: str, expected: str) -> None:

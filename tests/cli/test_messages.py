@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.video_files import write_video
+from zsar_cli.cli.listing import suggested_models
 from zsar_cli.errors import UsageError
 from zsar_cli.model.zsar import load_model
 
@@ -132,3 +133,30 @@ def test_labels_that_are_no_file_are_sent_to_label(runs, zsar, labels, said) -> 
     done = zsar("predict", "v.mp4", "--labels", *labels)
     assert done.code == 2
     assert said in done.err
+
+
+def test_models_and_lists_are_listed_on_stdout_without_a_video(zsar) -> None:
+    models = zsar("predict", "--list-models")
+    assert models.code == 0
+    assert [line.split()[0] for line in models.out.splitlines()] == [m.name for m in suggested_models()]
+    assert "PE-Core-B-16/meta          448 M  Apache-2.0" in models.out
+    assert "open_clip" in models.err
+    lists = zsar("predict", "--list-labels", "--quiet")
+    assert (lists.code, lists.err) == (0, "")
+    assert "ucf101         101 labels" in lists.out
+    assert "kinetics400    400 labels" in lists.out
+
+
+def test_listed_models_are_what_open_clip_has() -> None:
+    import open_clip
+    import torch
+
+    (own, *others) = suggested_models()
+    assert own.name == "motion-tiny"
+    for model in others:
+        arch, tag = model.name.split("/")
+        assert open_clip.get_pretrained_cfg(arch, tag), model.name
+    with torch.device("meta"):
+        clip = open_clip.CLIP(**open_clip.get_model_config("ViT-B-16"))
+    (parameters,) = (m.parameters for m in others if m.name == "ViT-B-16/openai")
+    assert round(sum(p.numel() for p in clip.parameters()) / 1e6) == parameters

@@ -22,6 +22,7 @@ from zsar_cli.cli.options import (
     PrecisionOption,
     TemplatesOption,
     ViewsOption,
+    complete_data,
     complete_model,
 )
 from zsar_cli.errors import UsageError, VideoError
@@ -42,6 +43,7 @@ def evaluate(
             help="Data set: kinetics400, kinetics600, ucf101, hmdb51, ssv2, motion-shapes, a YAML file, "
             "a list, or a folder with one folder a class. Default: what --model was trained on.",
             envvar="ZSAR_DATA",
+            autocompletion=complete_data,
             metavar="NAME|FILE|DIR",
         ),
     ] = None,

@@ -36,10 +36,23 @@ def complete_templates(incomplete: str) -> list[str]:
 
 def complete_model(incomplete: str) -> list[str]:
     """Models that people start with, for the shell; every other of open_clip's works too."""
-    return _starting(
-        incomplete,
-        ["motion-tiny", "PE-Core-B-16/meta", "PE-Core-L-14-336/meta", "ViT-B-16/openai", "ViT-L-14/openai"],
-    )
+    from zsar_cli.cli.listing import suggested_models
+
+    return _starting(incomplete, [model.name for model in suggested_models()])
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Names of data sets that zsar knows, for the shell."""
+    from zsar_cli.data.definition import dataset_names
+
+    return _starting(incomplete, dataset_names())
+
+
+def complete_config(incomplete: str) -> list[str]:
+    """Names of bundled recipes, for the shell."""
+    from zsar_cli.training.recipe import bundled_recipes
+
+    return _starting(incomplete, bundled_recipes())
 
 
 def complete_device(incomplete: str) -> list[str]:
@@ -47,6 +60,38 @@ def complete_device(incomplete: str) -> list[str]:
     return _starting(incomplete, ["auto", "cpu", "cuda", "mps"])
 
 
+def _list_models(wanted: bool) -> None:
+    if wanted:
+        from zsar_cli.cli import console, listing
+
+        console.out("\n".join(listing.model_lines()))
+        console.note(listing.OTHERS)
+        raise typer.Exit
+
+
+def _list_labels(wanted: bool) -> None:
+    if wanted:
+        from zsar_cli.cli import console, listing
+
+        console.out("\n".join(listing.label_lines()))
+        raise typer.Exit
+
+
+ListModelsOption = Annotated[
+    bool,
+    typer.Option(
+        "--list-models", callback=_list_models, is_eager=True, help="List models to start with, and end."
+    ),
+]
+ListLabelsOption = Annotated[
+    bool,
+    typer.Option(
+        "--list-labels",
+        callback=_list_labels,
+        is_eager=True,
+        help="List the built-in lists of labels, and end.",
+    ),
+]
 LabelsOption = Annotated[
     Optional[str],  # noqa: UP045 - Typer evaluates this on Python 3.10 too
     typer.Option(

@@ -23,6 +23,8 @@ from zsar_cli.cli.options import (
     FramesOption,
     LabelOption,
     LabelsOption,
+    ListLabelsOption,
+    ListModelsOption,
     ModelOption,
     OverwriteOption,
     PrecisionOption,
@@ -218,6 +220,8 @@ def predict(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     cache: CacheOption = None,
+    list_models: ListModelsOption = False,
+    list_labels: ListLabelsOption = False,
 ) -> None:
     """Name the action in videos.
 

@@ -11,10 +11,12 @@ from typing import Annotated, Any, Optional
 import typer
 
 from zsar_cli import yaml_files
+from zsar_cli.cli.options import complete_data, complete_model, complete_templates
 from zsar_cli.errors import UsageError
 from zsar_cli.model.parts import Parts
 from zsar_cli.training.recipe import Recipe, field_kinds
 
+COMPLETIONS = {"data": complete_data, "model": complete_model, "templates": complete_templates}
 PARTS = "parts_"  # begins the flags for the fields of ``parts``
 
 
@@ -36,7 +38,7 @@ def _fields(record: type) -> list[tuple[Any, type]]:
 
 def _flag(name: str, kind: type, text: str) -> inspect.Parameter:
     shown = Path if kind is dict else kind
-    option = typer.Option(help=text, show_default=False)
+    option = typer.Option(help=text, show_default=False, autocompletion=COMPLETIONS.get(name))
     annotation: Any = Annotated[Optional[shown], option]  # type: ignore[valid-type]  # noqa: UP045
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

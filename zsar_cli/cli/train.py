@@ -14,7 +14,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from zsar_cli import distributed
-from zsar_cli.cli.options import BackboneOption, OverwriteOption
+from zsar_cli.cli.options import BackboneOption, OverwriteOption, complete_config
 from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
 from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
@@ -31,6 +31,7 @@ def train(
         typer.Option(
             "--config",
             "-c",
+            autocompletion=complete_config,
             help="Recipe: a YAML file, or a bundled one by name: own (if none is given and the data is "
             "yours, with up to 100 clips a class), kinetics (if none is given else), modules, motion-tiny, quick. "
             "The flags below that are named for a field replace its value.",

@@ -1,4 +1,4 @@
-"""What models are called: those that people start with, and what a name that is none may have meant."""
+"""What a name of no model may have meant."""
 
 from __future__ import annotations
 
@@ -6,34 +6,15 @@ import difflib
 import re
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from zsar_cli.files import ASSETS, beside, existing
+from zsar_cli.files import beside, existing
 from zsar_cli.model.config import BUNDLED
 from zsar_cli.model.pickle_check import is_torchscript, read_members
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 LIST = "`zsar predict --list-models` lists models."
-
-
-@dataclass(frozen=True)
-class Suggested:
-    """A model to start with; ``parameters`` in millions, of both towers."""
-
-    name: str
-    parameters: float
-    licence: str
-    use: str
-
-
-def suggested() -> list[Suggested]:
-    """The models that people start with, the bundled and the default one first."""
-    listed = yaml.safe_load((ASSETS / "models.yaml").read_text(encoding="utf-8"))
-    return [Suggested(**entry) for entry in listed]
 
 
 def listed(names: Iterable[str], last: str = "") -> str:

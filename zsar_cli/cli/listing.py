@@ -1,0 +1,52 @@
+"""What can be named: models to start with (``--list-models``) and built-in label lists (``--list-labels``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from zsar_cli.files import ASSETS, read_text
+
+OTHERS = "Others: every ARCH/TAG of open_clip, ARCH/path/to/weights, or a folder that zsar train wrote."
+
+
+@dataclass(frozen=True)
+class SuggestedModel:
+    """A model to start with; ``parameters`` in millions, of both towers."""
+
+    name: str
+    parameters: float
+    licence: str
+    use: str
+
+
+def suggested_models() -> list[SuggestedModel]:
+    """The bundled model, the default one, and some others to start with."""
+    return [SuggestedModel(**entry) for entry in yaml.safe_load(read_text(ASSETS / "models.yaml"))]
+
+
+def model_lines() -> list[str]:
+    """A line a model: name, parameters, licence, and what it is for."""
+    return _aligned([(m.name, f"{m.parameters:g} M", m.licence, m.use) for m in suggested_models()])
+
+
+def label_lines() -> list[str]:
+    """A line a built-in list: its name and how many labels it has."""
+    from zsar_cli.data.classes import class_names, list_names
+
+    return _aligned([(name, f"{len(class_names(name))} labels") for name in list_names()])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns two blanks apart; the second, which begins with a number, ends on one line."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if place == 1 else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
