@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tests.hostile_weights import ASKING, ODD, SAME, archive, entry, tensor
 from zsar_cli.errors import UsageError
+from zsar_cli.model import weights as weights_module
 from zsar_cli.model.factory import load_weights
 from zsar_cli.model.weights import Weights, read_weights, without_prefixes
 
@@ -116,6 +117,22 @@ def test_pipes_devices_and_folders_are_no_weights(tmp_path: Path) -> None:
             read_weights(tmp_path / name)
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     assert "several files" in message(tmp_path / "model.safetensors.index.json")
+
+
+def test_a_file_of_holes_and_one_larger_than_the_memory_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("w.pt", "w.safetensors"):
+        path = tmp_path / name
+        torch.save(sound(), path) if name == "w.pt" else save_file(sound(), path)
+        size = path.stat().st_size
+        os.truncate(path, 4_000_000_000)
+        assert "hardly any content" in message(path)
+        os.truncate(path, size)
+        monkeypatch.setattr(weights_module, "available_memory", lambda size=size: size - 1)
+        assert "larger than the memory" in message(path)
+        monkeypatch.undo()
+        load(path)
 
 
 # --- training checkpoints

@@ -16,6 +16,7 @@ from torch import Tensor
 from zsar_cli.errors import UsageError, shown
 from zsar_cli.files import require_file
 from zsar_cli.model.pickle_check import check_archive, check_legacy
+from zsar_cli.resources import available_memory
 
 HEADER_BYTES, ENTRIES = (
     100_000_000,
@@ -61,7 +62,7 @@ def read_weights(path: str | Path, published: str = "") -> Weights:
             tensors (it is refused unread).
     """
     path = Path(path)
-    require_file(path, "The weights")
+    require_weights(path)
     with open(path, "rb") as handle:
         start = handle.read(64)
     if start.startswith(b"version https://git-lfs"):
@@ -102,9 +103,20 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def require_weights(path: Path) -> None:
+    """UsageError where no weights can be in a file: a pipe, more than the memory, or little but holes."""
+    require_file(path, "The weights")
+    about = path.stat()
+    if about.st_size > available_memory():
+        raise UsageError(f"{path} is larger than the memory of this machine.")
+    # some file systems count no blocks at all, and those that compress make little of weights
+    if about.st_size > 100_000_000 and 0 < getattr(about, "st_blocks", 0) * 512 * 100 < about.st_size:
+        raise UsageError(f"{path} has hardly any content for its size; fetch it again.")
+
+
 def check_header(path: Path) -> None:
-    """UsageError where a safetensors file is no regular one, or lists more tensors than are read in a second."""
-    require_file(path, "The file")
+    """UsageError where a safetensors file cannot hold weights, or lists more tensors than are read in a second."""
+    require_weights(path)
     with open(path, "rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         header = handle.read(min(length, HEADER_BYTES))

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from zsar_cli import __version__
 from zsar_cli.errors import UsageError
-from zsar_cli.files import atomic_write, checksum, require_file
+from zsar_cli.files import atomic_write, checksum
 from zsar_cli.model.alignment import (
     NegativeAdapter,
     Scores,
@@ -41,7 +41,7 @@ from zsar_cli.model.factory import for_weights
 from zsar_cli.model.hub import moved, offline
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separation
 from zsar_cli.model.parts import PLAIN, Parts
-from zsar_cli.model.weights import brief, check_finite, read_safetensors
+from zsar_cli.model.weights import brief, check_finite, check_header, read_safetensors
 from zsar_cli.video.transforms import Preprocess
 
 
@@ -342,7 +342,7 @@ def _load_directory(
 ) -> RecognizerModel:
     said = read_description(directory / "config.yaml")
     weights = directory / "model.safetensors"
-    require_file(weights, "The weights")
+    check_header(weights)
     if said.checksum is not None and checksum(weights) != said.checksum:
         raise UsageError(
             f"{weights} is not the file that its config.yaml tells of; copy the directory again."
