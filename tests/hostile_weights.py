@@ -180,6 +180,7 @@ ASKING: dict[str, Callable[[Path], None]] = {
     "a header of nothing but lists": lambda path: (
         path.write_bytes((2_000_000).to_bytes(8, "little") + b'{"a":' + b"[" * 1_999_995) and None
     ),
+    "a name of nothing but prefixes": lambda path: path.write_bytes(header(1, "model." * 300_000)) and None,
     "a length without end": lambda path: path.write_bytes(b"\xff" * 8 + b"{" + bytes(100)) and None,
 }
 

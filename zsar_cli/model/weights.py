@@ -18,6 +18,7 @@ from zsar_cli.files import require_file
 from zsar_cli.model.pickle_check import check_archive, check_legacy
 from zsar_cli.resources import available_memory
 
+LONGEST_NAME = 1000
 HEADER_BYTES, ENTRIES = (
     100_000_000,
     20_000,
@@ -148,6 +149,10 @@ def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
     for name, tensor in found.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UsageError(f"{path} is no model's state dict: its entry {shown(name)} is not a tensor.")
+        if len(name) > LONGEST_NAME:  # prefixes are taken off one by one
+            raise UsageError(
+                f"{path} holds a tensor with a name of {len(name)} letters; no model's weights have it."
+            )
     return found
 
 
