@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsar_cli.data.annotations import Row, parse_lines, read_listing
+from zsar_cli.data.annotations import Row, parse_lines, read_folders, read_listing
+from zsar_cli.data.definition import load_dataset
 from zsar_cli.errors import UsageError
 from zsar_cli.text.labels import load_labels
 
@@ -212,3 +214,33 @@ def test_json_records_whose_label_has_another_name_are_read_or_refused(tmp_path:
     assert read_listing(path, label_column="noun").rows[0].label == "dog"
     path.write_text('{"file_name": "x/a.mp4"}\n')
     assert read_listing(path).rows[0].label is None
+
+
+def test_what_is_wrong_is_told_briefly(tmp_path: Path) -> None:
+    names = tmp_path / "names.json"
+    names.write_text('{"a": ' + "9" * 100_000 + ', "b": "c"}')
+    wide = tmp_path / "wide.csv"
+    wide.write_text("path" + ",x" * 10_000 + "\nv.mp4" + ",y" * 10_000 + "\n")
+    for ask in (
+        lambda: load_labels(str(names), []),
+        lambda: load_dataset(wide, tmp_path),
+        lambda: load_dataset("a" * 5000, tmp_path),
+    ):
+        with pytest.raises(UsageError) as caught:
+            ask()
+        assert len(str(caught.value)) < 1000
+
+
+def test_a_folder_of_frames_that_cannot_be_listed_is_one_clip(tmp_path: Path, monkeypatch) -> None:
+    for name in ("open", "shut"):
+        (tmp_path / "jumping" / name).mkdir(parents=True)
+        (tmp_path / "jumping" / name / "0.jpg").write_bytes(b"")
+    real = os.listdir
+
+    def listdir(folder: str) -> list[str]:
+        if str(folder).endswith("shut"):
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr("zsar_cli.video.find.os.listdir", listdir)
+    assert {row.path for row in read_folders(tmp_path)} == {"jumping/open", "jumping/shut"}

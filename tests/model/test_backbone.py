@@ -339,6 +339,8 @@ BROKEN_CONFIGURATIONS = [
     *("", "{", "[]", "{}", '{"model_cfg": 3}'),
     '{"model_cfg": {"embed_dim": "x", "vision_cfg": {}, "text_cfg": {}}}',
     json.dumps({"model_cfg": VIT | {"surprise": 1}}),
+    json.dumps({"model_cfg": VIT | {"vision_cfg": VIT["vision_cfg"] | {"pool_type": "none"}}}),
+    json.dumps({"model_cfg": VIT | {"text_cfg": VIT["text_cfg"] | {"pool_type": "none"}}}),
     json.dumps({"model_cfg": VIT, "preprocess_cfg": 3}),
     json.dumps({"model_cfg": VIT, "preprocess_cfg": {"resize_mode": "fold"}}),
     json.dumps({"model_cfg": VIT, "preprocess_cfg": {"mean": 1}}),

@@ -794,3 +794,14 @@ def test_importing_prompts_does_not_import_torch() -> None:
     code = "import sys, zsar_cli.text.embeddings as p; p.load_labels('ucf101'), p.load_templates('video')"
     code += "; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_was_put_aside_for_a_damaged_cache_is_not_replaced(tmp_path: Path) -> None:
+    cache = TextCache(tmp_path)
+    cache.put("m", {"a": np.ones(4, np.float32)})
+    (path,) = tmp_path.iterdir()
+    path.write_text("somebody's")
+    path.with_name(f"{path.name}.old").write_text("somebody else's")
+    TextCache(tmp_path).put("m", {"a": np.ones(4, np.float32)})
+    path.unlink()
+    assert {p.read_text() for p in tmp_path.iterdir()} == {"somebody's", "somebody else's"}

@@ -23,6 +23,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,10 @@ def read_folders(folder: Path) -> list[Row]:
         if name == "." or ("/" not in name and not os.path.isdir(path)):
             loose += 1
             continue
-        frames = len(image_names(path)) if os.path.isdir(path) and os.access(path, os.R_OK) else None
+        frames = None
+        if os.path.isdir(path):
+            with suppress(OSError):  # what cannot be listed is said of the clip
+                frames = len(image_names(path))
         rows.append(Row(name, name.split("/")[0], frames))
     if loose:
         logger.warning("%s: %d videos lie in no class's folder and are left out.", folder, loose)

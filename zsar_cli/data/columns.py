@@ -25,6 +25,8 @@ from zsar_cli.data.rows import (
 from zsar_cli.errors import UsageError
 from zsar_cli.text import tables
 
+MOST_NAMED = 8  # columns in a message
+
 # Headers of columns, the surest first
 PATH_WORDS = (
     *(
@@ -193,8 +195,11 @@ def only_label(columns: list[list[str]], places: Sequence[int], header: list[str
     if len(likely) == 1:
         return places[likely[0]]
     names = ", ".join(
-        header[place] if header else f"{place + 1} ({columns[0][i][:40]!r})" for i, place in enumerate(places)
+        f"{header[place]:.40}" if header else f"{place + 1} ({columns[0][i][:40]!r})"
+        for i, place in enumerate(places[:MOST_NAMED])
     )
+    if len(places) > MOST_NAMED:
+        names += f" and {len(places) - MOST_NAMED} more"
     raise UsageError(
         f"The label may be in more than one column of the list: {names}. Say which with --label-column."
     )

@@ -146,20 +146,20 @@ def dataset_names() -> list[str]:
 
 def load_definition(spec: str | Path) -> Definition:
     """A built-in name, a YAML definition, an annotation file, or a folder with one folder a class."""
-    path = existing(spec) or Path(spec)
+    path = existing(spec)
     if (known := known_name(str(spec))) is not None:
         return _parse(SETS / f"{known}.yaml")
-    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-        return _parse(path)
-    if path.is_dir():
+    if path is not None and path.is_dir():
         return _folder_definition(path.resolve())
-    if path.is_file():
+    if path is not None and path.is_file():
+        if path.suffix.lower() in (".yaml", ".yml"):
+            return _parse(path)
         only = Split(lists=(str(path.resolve()),))
         return Definition(path.stem, None, {"train": only, "test": only}, root=str(path.parent))
     if why := why_unread(str(spec)):
         raise UsageError(f"{spec}: {why}.")
     raise UsageError(
-        f"{spec} is neither a data set that zsar knows ({', '.join(dataset_names())}) nor a file or folder. "
+        f"{str(spec)[:200]} is neither a data set that zsar knows ({', '.join(dataset_names())}) nor a file or folder. "
         "Check the name or path."
     )
 

@@ -79,6 +79,7 @@ class Vision(_Tower):
     head_width: Size = 64
     attn_pooler_queries: Size = 256
     attn_pooler_heads: Size = 8
+    pool_type: Literal["tok", "avg"] = "tok"  # "none" gives no embedding
     timm_model_name: Annotated[Name, AfterValidator(_timm_tower)] | None = None
 
 
@@ -88,6 +89,7 @@ class Text(_Tower):
     context_length: Annotated[Whole, Field(ge=1, le=8192)] = 77
     vocab_size: Annotated[Whole, Field(ge=1, le=2_000_000)] = 49408
     heads: Size = 8
+    pool_type: Literal["argmax", "eos", "first", "last"] = "argmax"
     hf_model_name: Annotated[Name, AfterValidator(_text_tower)] | None = None
     hf_tokenizer_name: Annotated[Name, AfterValidator(_tokenizer)] | None = None
     tokenizer_kwargs: TokenizerOptions | None = None

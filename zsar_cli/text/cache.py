@@ -14,6 +14,7 @@ import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -109,8 +110,9 @@ class TextCache:
             elif found == width or not _size(file):
                 end = 0
             else:  # another program's, or damaged; nothing is deleted that may be somebody's
-                old = path.with_name(f"{path.name}.old")
-                os.replace(path, old)
+                numbered = (path.with_name(f"{path.name}.old{number or ''}") for number in count())
+                old = next(place for place in numbered if not os.path.lexists(place))
+                os.rename(path, old)
                 _warn(
                     f"The text cache {path} is damaged and starts afresh; what was there is {old.name} now."
                 )

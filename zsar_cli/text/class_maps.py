@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zsar_cli import yaml_files
-from zsar_cli.errors import UsageError
+from zsar_cli.errors import UsageError, shown
 from zsar_cli.text import tables
 from zsar_cli.text.encodings import lines_of
 
@@ -119,7 +119,8 @@ def _of_map(content: dict[str, Any], path: Path) -> list[Entry]:
     mixed = next((v for v in values if isinstance(v, str) and _NUMBER.fullmatch(v)), None)
     if mixed is not None:
         raise UsageError(
-            f"{path}: some labels have a number ({mixed}), which is no description; give all their places, or none."
+            f"{path}: some labels have a number ({shown(mixed)}), which is no description; "
+            "give all their places, or none."
         )
     if values and all(isinstance(value, dict) for value in values):
         return by_number([_of_inner(name, value, path) for name, value in content.items()])
