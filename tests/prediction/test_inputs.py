@@ -107,8 +107,14 @@ def test_a_mark_that_comes_byte_by_byte_and_one_in_the_middle() -> None:
 
 def test_paths_in_quotes_as_windows_copies_them(tree: Path) -> None:
     assert names(tree, "-", stdin=f'"{tree}/b.mp4"\r\n'.encode()) == ["b.mp4"]
+    assert names(tree, "-", stdin=f"'{tree}/b.mp4'\n".encode()) == ["b.mp4"]
     (tree / '"q"').touch()
     assert names(tree, "-", stdin=f'{tree}/"q"\n'.encode()) == ['"q"']
+
+
+def test_lines_that_are_filled_up_with_blanks_as_powershell_does(tree: Path) -> None:
+    assert names(tree, "-", stdin=f"{tree}/b.mp4    \r\n".encode()) == ["b.mp4"]
+    assert list(find_videos(["-"], io.BytesIO(b"not there.mp4 \n"))) == ["not there.mp4 "]
 
 
 @pytest.mark.parametrize(

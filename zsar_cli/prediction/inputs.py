@@ -127,8 +127,11 @@ def _pieces(stream: IO[bytes], null: bool) -> Iterator[bytes]:
 def _entry(entry: bytes, null: bool) -> Iterator[str]:
     if not null:
         entry = entry.removeprefix(codecs.BOM_UTF8)
-        bare = entry.strip()
-        if len(bare) > 2 and bare[:1] == bare[-1:] == b'"' and not os.path.lexists(entry):
-            entry = bare[1:-1]  # as Windows copies a path
+        bare = entry.strip()  # PowerShell fills lines up with blanks
+        quoted = len(bare) > 2 and bare[:1] == bare[-1:] and bare[:1] in b"\"'"
+        if quoted:
+            bare = bare[1:-1]  # as Windows copies a path, and shells print one
+        if b"\0" not in entry and not os.path.lexists(entry) and (quoted or os.path.lexists(bare)):
+            entry = bare
     if entry.strip():
         yield os.fsdecode(entry)

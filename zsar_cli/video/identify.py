@@ -12,6 +12,13 @@ PLAYLIST = "a playlist, not a video; name the files that it lists"
 STARTS = (
     (rb"#EXTM3U|ffconcat version|\[playlist\]", PLAYLIST),
     (rb"version https://git-lfs", "a Git LFS pointer, not the video itself; fetch it with `git lfs pull`"),
+    (
+        rb"\.?[\w./-]*annex/objects/",
+        "a git-annex pointer, not the video itself; fetch it with `git annex get`",
+    ),
+    (rb"outs:\s+- md5:", "a DVC pointer, not the video itself; fetch it with `dvc pull`"),
+    (rb".{4}ftyp(?:heic|heix|heim|heis|mif1)", "a picture (HEIF), not a video"),
+    (rb"ID3[\2-\4]", "a sound file (MP3), not a video"),
     (rb"%PDF-", "a PDF document, not a video"),
     (rb"%!PS", "a PostScript file, not a video"),
     (rb"PK\x03\x04", "a ZIP archive (or an Office document), not a video; unpack it first"),
