@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from pathlib import Path
 
@@ -190,6 +191,7 @@ JUNK = [
 
 
 def test_what_systems_leave_behind_is_no_video_in_any_command(tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.INFO)
     make(tmp_path, "a/v.mp4", "b/w.MKV", *JUNK)
     assert names(tmp_path, tmp_path) == listed(tmp_path) == ["a/v.mp4", "b/w.MKV"]
     assert names(tmp_path, tmp_path / "**" / "*.mp4") == ["a/v.mp4"]
@@ -254,6 +256,7 @@ def test_predict_and_eval_see_the_same_files_of_a_folder(shared: Path) -> None:
 
 
 def test_what_is_passed_over_is_said_in_one_line(tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.INFO)
     make(tmp_path, "a/v.mp4", "a/cover.jpg", "a/1.txt", "a/2.TXT", "a/README", ".hidden")
     names(tmp_path, tmp_path)
     assert [record.getMessage() for record in caplog.records] == [
