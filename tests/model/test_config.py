@@ -23,7 +23,7 @@ from zsar_cli.model import factory
 from zsar_cli.model.hub import load_tokenizer, offline
 from zsar_cli.model.parts import Parts
 from zsar_cli.model.zsar import load_model
-from zsar_cli.training.recipe import Recipe
+from zsar_cli.training.recipe import Recipe, load_recipe
 from zsar_cli.training.run import start_model
 
 CONFIG = yaml.safe_load((ASSETS / "motion-tiny" / "config.yaml").read_text(encoding="utf-8"))
@@ -177,6 +177,24 @@ def test_pipes_and_devices_are_neither_waited_for_nor_read(folder: Path, tmp_pat
 def test_a_folder_that_names_itself_as_its_backbone_ends(folder: Path) -> None:
     write(folder, lambda c: c.update(backbone=str(folder), architecture=None))
     assert "holds no model" in message(folder)
+
+
+def test_hostile_files_that_were_reported_are_refused_in_a_line(shared: Path, folder: Path) -> None:
+    cases = shared / "cases" / "security"
+    if not cases.is_dir():
+        pytest.skip("the reported files are not here")
+    for name, words in (("m/config.yaml", "anchor"), ("timm_hub.config.yaml", "timm.list_models")):
+        shutil.copyfile(cases / name, folder / "config.yaml")
+        assert words in message(folder)
+    for name, words in (
+        ("expand", "more values than it holds"),
+        ("memo", "TorchScript"),
+        ("ops", "TorchScript"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            load_model(f"ViT-B-32/{cases / name}.pt")
+    with pytest.raises(UsageError, match="anchor"):
+        load_recipe(str(cases / "r.yaml"))
 
 
 # --- connections
