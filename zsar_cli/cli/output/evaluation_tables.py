@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli.cli.output.formats import printable
+from zsar_cli.cli.output.fitting import FittingTable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from zsar_cli.evaluation.protocols import Plan
 
 
@@ -36,7 +34,7 @@ def plan_lines(plan: Plan, header: str, max_missing: float) -> Iterator[Any]:
                 str(len(data.empty_classes)),
             )
         )
-    yield _table(("part", "listed", "exist", "missing", "classes", "without clips"), rows)
+    yield FittingTable(("part", "listed", "exist", "missing", "classes", "without clips"), rows)
     for part in plan.parts:
         data = part.dataset
         yield f"{part.name}: {list_line(data.list_name, data.list_rows, data.list_hash)}"
@@ -90,7 +88,7 @@ def result_lines(results: dict[str, Any], header: str) -> Iterator[Any]:
             )
         )
     columns = ("part", "videos", "lost", "labels", "top-1", "95% of it", "top-5", "class mean", "ECE")
-    yield _table(columns, rows)
+    yield FittingTable(columns, rows)
     yield from _summary(results)
     yield from _probes(results)
     yield from _open_set(results)
@@ -135,7 +133,7 @@ def _summary(results: dict[str, Any]) -> Iterator[str]:
         yield f"mean and standard deviation of top-1 over {summary['splits']} splits: {spread}"
 
 
-def _probes(results: dict[str, Any]) -> Iterator[Table]:
+def _probes(results: dict[str, Any]) -> Iterator[FittingTable]:
     rows = []
     for part, numbers in results["parts"].items():
         for name, found in (
@@ -147,10 +145,10 @@ def _probes(results: dict[str, Any]) -> Iterator[Table]:
                 rows.append((name, percent(found["top1"]), *cells))
     if rows:
         title = "Does it use motion? Top-1, and the difference that the frames' order makes"
-        yield _table(("part", "as filmed", "shuffled", "reversed", "one frame"), rows, title)
+        yield FittingTable(("part", "as filmed", "shuffled", "reversed", "one frame"), rows, title)
 
 
-def _open_set(results: dict[str, Any]) -> Iterator[Table]:
+def _open_set(results: dict[str, Any]) -> Iterator[FittingTable]:
     if "open_set" not in results:
         return
     found = results["open_set"]
@@ -165,7 +163,7 @@ def _open_set(results: dict[str, Any]) -> Iterator[Table]:
         f"{found['unknown_videos']} unknown videos (the positive class) against {found['known_videos']} known "
         f"({found['known']}); FPR at TPR 0.95"
     )
-    yield _table(("score", "AUROC", "AUPR", "FPR95"), rows, title)
+    yield FittingTable(("score", "AUROC", "AUPR", "FPR95"), rows, title)
 
 
 def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iterator[Any]:
@@ -183,30 +181,9 @@ def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iter
     own = [percent(results["summary"].get("mean"))] * len(columns)
     rows.append(("this run", results["model"], *own, f"templates {results['templates']['name']}"))
     title = "Published zero-shot top-1 (%), trained on Kinetics-400 (CLIP: not at all)"
-    yield _table(("method", "backbone", *columns, "source"), rows, title, last_bold=True)
+    yield FittingTable(
+        ("method", "backbone", *columns, "source"), rows, title, ("backbone", "source"), last_bold=True
+    )
     if "kinetics600" in columns:
         counts = ", ".join(str(entry["rows"]) for entry in results["lists"])
         yield f"Rows of the lists used here: {counts}. {published['lists_note']}"
-
-
-def _table(
-    columns: tuple[str, ...],
-    rows: Sequence[tuple[str, ...]],
-    title: str | None = None,
-    *,
-    last_bold: bool = False,
-) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title=title and Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for number, column in enumerate(columns):
-        text = number == 0 or column in ("backbone", "source")
-        table.add_column(column, justify="left" if text else "right", overflow="fold")
-    for number, row in enumerate(rows):
-        style = "bold" if last_bold and number == len(rows) - 1 else None
-        table.add_row(*(Text(printable(cell)) for cell in row), style=style)
-    return table
