@@ -94,6 +94,12 @@ def header(entries: int, name: str = "t") -> bytes:
     return len(content).to_bytes(8, "little") + content
 
 
+def _described(path: Path, shape: str, metadata: str = "") -> None:
+    """A safetensors file of one value, with a long header."""
+    content = f'{{{metadata}"t":{{"dtype":"F32",{shape},"data_offsets":[0,4]}}}}'.encode()
+    path.write_bytes(len(content).to_bytes(8, "little") + content + bytes(4))
+
+
 def _members(path: Path) -> None:
     """A zip file whose list names one member again and again."""
     with zipfile.ZipFile(path, "w") as file:
@@ -179,6 +185,10 @@ ASKING: dict[str, Callable[[Path], None]] = {
     "a header of long names": lambda path: path.write_bytes(header(30_000, "t" * 1000)) and None,
     "a header of nothing but lists": lambda path: (
         path.write_bytes((2_000_000).to_bytes(8, "little") + b'{"a":' + b"[" * 1_999_995) and None
+    ),
+    "a shape without end": lambda path: _described(path, '"shape":[' + "1," * 20_000_000 + "1]"),
+    "metadata without end": lambda path: _described(
+        path, '"shape":[1]', '"__metadata__":{' + '"k":"",' * 2_000_000 + '"l":""},'
     ),
     "a name of nothing but prefixes": lambda path: path.write_bytes(header(1, "model." * 300_000)) and None,
     "a length without end": lambda path: path.write_bytes(b"\xff" * 8 + b"{" + bytes(100)) and None,

@@ -19,6 +19,7 @@ from zsar_cli.model.pickle_check import check_archive, check_legacy
 from zsar_cli.resources import available_memory
 
 LONGEST_NAME = 1000
+MOST_COMMAS = 2_000_000  # in shapes and in metadata
 HEADER_BYTES, ENTRIES = (
     100_000_000,
     20_000,
@@ -121,7 +122,8 @@ def check_header(path: Path) -> None:
     with open(path, "rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         header = handle.read(min(length, HEADER_BYTES))
-    if header.count(b"{") > ENTRIES:  # one for each tensor
+    texts = header.count(b'"') - header.count(b'\\"')  # five of a tensor, two of each line of metadata
+    if header.count(b"{") > ENTRIES or texts > 20 * ENTRIES or header.count(b",") > MOST_COMMAS:
         raise UsageError(f"{path} lists far more tensors than a model has; it was not opened.")
 
 
