@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import yaml
 
@@ -57,6 +58,7 @@ LABEL_WORDS = (
         "classlabel",
     ),
 )
+_LONGEST_CELL = 2_000  # characters; reading a list in one takes time in its square
 _PLURAL = {"labels", "classes", "actions", "categories", "tags", "labelnames", "classnames"}
 SPLIT_WORDS = ("split", "subset", "partition", "set", "fold")
 _TIME_WORDS = ("start", "end", "timestart", "timeend", "starttime", "endtime", "startframe", "endframe")
@@ -240,20 +242,23 @@ def divided(rows: list[Row], *, plural: bool = False) -> list[Row]:
     mark = _mark_of_several(cells, plural)
     if mark is None:
         return rows
-    found = [(row, _names(row.label, mark) if isinstance(row.label, str) else []) for row in rows]
+    found = [(row, _names(row.label, mark) if isinstance(row.label, str) else ()) for row in rows]
     return [
         replace(row, label=names[0], others=tuple(dict.fromkeys(names[1:]))) if names else row
         for row, names in found
     ]
 
 
-def _names(cell: str, mark: str) -> list[str]:
+@lru_cache(maxsize=10_000)  # cells repeat, and YAML is slow
+def _names(cell: str, mark: str) -> tuple[str, ...]:
     if mark != "[":
-        return [name.strip() for name in cell.split(mark) if name.strip()]
+        return tuple(name.strip() for name in cell.split(mark) if name.strip())
+    if len(cell) > _LONGEST_CELL:
+        return ()
     with suppress(yaml.YAMLError, ValueError, RecursionError):  # JSON, and what Python prints of plain texts
         found = yaml.load(cell, Loader=yaml.BaseLoader)
-        return [name for name in found if isinstance(name, str) and name.strip()]
-    return []
+        return tuple(name for name in found if isinstance(name, str) and name.strip())
+    return ()
 
 
 def cells_of(lines: Sequence[str], mark: str) -> list[list[str]] | None:
