@@ -54,7 +54,7 @@ def run(zsar, videos, options, tmp_path) -> Path:
 def test_a_folder_of_a_few_clips_says_what_it_takes_ends_and_says_what_training_brought(run):
     said = (run.parent / "said.txt").read_text()
     expected = next(line for line in said.splitlines() if "to learn from" in line)
-    for part in ("15 clips of 3 classes", "3 held out", "6 steps", "s a step"):
+    for part in ("Recipe own: ", "15 clips of 3 classes", "3 held out", "6 steps", "s a step"):
         assert part in expected
     for row in ("before training (zero-shot)", "linear probe on averaged frames", "trained "):
         assert row in said
@@ -134,6 +134,12 @@ def test_a_run_that_stops_goes_on_with_its_own_cache_to_the_same_model(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_dry_run_names_the_recipe(zsar, videos, options, tmp_path):
+    shown = zsar("train", "--data", videos, "--output", tmp_path / "run", *options, "--dry-run")
+    assert "Recipe own" in shown.err
+    assert "6 of 4 clips" in shown.out
+
+
 @pytest.mark.parametrize(
     ("fields", "chosen"),
     [
@@ -184,5 +190,7 @@ def test_a_worse_model_is_called_worse(capsys):
     from zsar_cli.cli.console import _verdict
 
     table = baselines.Baselines(20, 0.5, 0.9)
-    assert "the linear probe is right on 30.0% more" in _verdict(0.6, table)
+    assert "linear probe is right on 30.0% more" in _verdict(0.6, table)
+    assert "has not helped" in _verdict(0.5, table)
     assert "+40.0% over zero-shot" in _verdict(0.9, table)
+    assert "probe" not in _verdict(0.9, table)

@@ -338,17 +338,16 @@ def _compared(summary: Any) -> Any:
 
 def _verdict(trained: float, baselines: Any) -> str:
     """Whether training was worth it, as far as so few clips can tell."""
-    name, other = max(
-        (("zero-shot", baselines.zero_shot), ("the linear probe", baselines.probe)), key=lambda pair: pair[1]
-    )
-    if trained < other - 0.5 / baselines.clips:
-        return (
-            f"Training has not helped here: {name} is right on {other - trained:.1%} more of the held-out clips. More "
-            "clips or clearer class names may help."
+    gain, behind = trained - baselines.zero_shot, baselines.probe - trained
+    said = f"Training brought {gain:+.1%} over zero-shot." if gain > 0 else "Training has not helped here."
+    if round(behind * baselines.clips) > 0:
+        said += (
+            f" A linear probe is right on {behind:.1%} more: the frames tell more than was learned of them."
         )
-    few = "; few clips, so the interval counts" if baselines.clips < 50 else ""
-    gain = f"{trained - baselines.zero_shot:+.1%} over zero-shot"
-    return f"Training brought {gain}. The best step was chosen on these clips{few}."
+    if gain <= 0 or behind > 0.05:
+        said += " More clips, or clearer class names, may help."
+    few = "; they are few, so the interval counts" if baselines.clips < 50 else ""
+    return f"{said} The best step was chosen on these clips{few}."
 
 
 def silence_stdout() -> None:

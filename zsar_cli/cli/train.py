@@ -77,7 +77,7 @@ def train(
     The model is written to --output, the best one on held-out training clips to best/ in it. A run that was
     stopped goes on with --resume; under torchrun, several processes share each batch.
     """
-    recipe = _find_recipe(config, output, resume, recipe_overrides(fields), data_root)
+    recipe, chosen = _find_recipe(config, output, resume, recipe_overrides(fields), data_root)
     if cache is not None:
         if recipe.tune != "modules":
             raise UsageError(
@@ -109,14 +109,21 @@ def train(
         backbone,
         overwrite,
     )
+    named = f"Recipe {chosen}: " if chosen else ""
     if dry_run:
+        if named:
+            console.note(f"{named}--config names another.")
         for line in describe_run(environment):
             console.out(printable(line))
         return
     first = distributed.rank() == 0
     with _stoppable() as stop, console.training_progress(show=first) as progress:
         summary = run_training(
-            environment, resume=resume, report=progress, stop=stop.is_set, announce=console.note
+            environment,
+            resume=resume,
+            report=progress,
+            stop=stop.is_set,
+            announce=lambda line: console.note(named + line),
         )
     if summary.cache and first:
         console.note(f"Cache {summary.cache}.")
@@ -149,8 +156,8 @@ def _draw_curves(history: list[dict[str, float]], output: Path) -> None:
 
 def _find_recipe(
     config: str | None, output: Path, resume: bool, overrides: dict[str, Any], root: Path | None
-) -> Recipe:
-    """The recipe named; a run that goes on has its own; without a name, the one that fits the data."""
+) -> tuple[Recipe, str]:
+    """The recipe named; a run that goes on has its own; without a name, the one that fits the data, and its name."""
     if config is None and resume:
         from zsar_cli.training.inputs import RECIPE, load_run_recipe
 
@@ -158,10 +165,9 @@ def _find_recipe(
         if not (output / RECIPE).is_file() and not any(value is not None for value in said.values()):
             raise UsageError(f"There is no run in {output} to resume; check --output.")
         with contextlib.suppress(OSError, ValueError):
-            return override(load_run_recipe(output), **overrides)
-    if config is None:
-        config = own.NAME if own.fits(overrides, root) else "kinetics"
-    return load_recipe(config, **overrides)
+            return override(load_run_recipe(output), **overrides), ""
+    chosen = "" if config is not None else own.NAME if own.fits(overrides, root) else "kinetics"
+    return load_recipe(config or chosen, **overrides), chosen
 
 
 @contextlib.contextmanager
