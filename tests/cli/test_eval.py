@@ -169,10 +169,10 @@ def test_unreadable_videos_are_counted_and_too_many_stop_the_run(
 def test_the_bundled_model_on_motion_shapes(
     zsar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes_run: Path, few_clips: None
 ) -> None:
-    from zsar_cli.model import zsar as recognizer
+    from zsar_cli.model import config
 
     (tmp_path / "motion-tiny").symlink_to(shapes_run)
-    monkeypatch.setattr(recognizer, "ASSETS", tmp_path)
+    monkeypatch.setattr(config, "ASSETS", tmp_path)
     done = zsar("eval", "--split", "unseen")
     assert done.code == 0, done.err
     assert done.out.startswith("motion-tiny on motion-shapes (split; the bundled model and data; see --model")
