@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+
 import pytest
 
 from tests.video_files import write_video
+from zsar_cli.cli import console
 from zsar_cli.cli.listing import suggested_models
+from zsar_cli.cli.run_lines import answers_in, tally_line
 from zsar_cli.errors import UsageError
 from zsar_cli.model.zsar import load_model
 
@@ -160,3 +165,48 @@ def test_listed_models_are_what_open_clip_has() -> None:
         clip = open_clip.CLIP(**open_clip.get_model_config("ViT-B-16"))
     (parameters,) = (m.parameters for m in others if m.name == "ViT-B-16/openai")
     assert round(sum(p.numel() for p in clip.parameters()) / 1e6) == parameters
+
+
+def test_a_run_says_on_a_terminal_what_runs_and_what_was_answered(
+    zsar, tiny_clip_dir, tmp_path, monkeypatch
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, 8)
+    arguments = ("predict", tmp_path / "a.mp4", tmp_path / "b.mp4", "--label", "waving", "--label", "running")
+    arguments += ("--model", tiny_clip_dir, "--workers", 0, "--min-confidence", 1, "--output")
+    assert zsar(*arguments, tmp_path / "quiet.jsonl").err.count("\n") <= 1  # no terminal: as short as it was
+
+    monkeypatch.setattr(console, "configure", with_terminal(console.configure, monkeypatch))
+    done = zsar(*arguments, tmp_path / "out.jsonl")
+    assert (done.code, done.out) == (0, "")
+    assert f"on cpu in fp32, 8 frames, 2 labels; 2 videos, to {tmp_path / 'out.jsonl'}." in done.err
+    assert f", written to {tmp_path / 'out.jsonl'}." in done.err
+    assert "Answers: none of these 2." in done.err
+    assert "Next:  " in done.err
+    assert zsar(*arguments, tmp_path / "q.jsonl", "--quiet").err == ""
+
+
+def with_terminal(configure, monkeypatch):
+    """The function, after which standard error is a terminal."""
+
+    def configured(**settings):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        configure(**settings)
+
+    return configured
+
+
+def test_answers_are_counted_by_label() -> None:
+    assert answers_in({"error": {}}) == set()
+    assert answers_in({"predictions": [{"label": "a"}]}) == {"a"}
+    assert answers_in({"answer": "none of these", "predictions": [{"label": "a"}]}) == {"none of these"}
+    assert answers_in({"answers": ["a", "b"], "predictions": []}) == {"a", "b"}
+    assert answers_in({"answers": [], "answer": "none of these"}) == {"none of these"}
+    none = {"answer": "none of these"}
+    assert answers_in({"segments": [{"answer": "a"}, none, {"answer": "b"}, {"answer": "a"}]}) == {"a", "b"}
+    assert answers_in({"segments": [none, none]}) == {"none of these"}
+    assert answers_in({"segments": []}) == set()
+    tally = Counter({"none of these": 9, **{f"label {n}": 8 - n for n in range(7)}})
+    assert tally_line(tally) == (
+        "Answers: label 0 8, label 1 7, label 2 6, label 3 5, label 4 4, 2 more labels 5, none of these 9."
+    )

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from zsar_cli.cli.output.answers_page import add_earlier, check_report, command_
 from zsar_cli.cli.output.formats import Columns, Format
 from zsar_cli.cli.output.made_with import made_with
 from zsar_cli.cli.output.sink import SUBTITLES, Sink, Target, format_of, open_sink
+from zsar_cli.cli.run_lines import answers_in, start_line, tally_line
 from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_busy, refuse_inputs, refuse_taken
@@ -298,6 +300,16 @@ def predict(
 
             run.film = FilmSize.for_videos(distributed.from_first(None if found is None else len(found)))
         log_setup(recognizer.model, workers=workers, decoder=decoder)
+        if sys.stderr.isatty() and distributed.rank() == 0:
+            console.note(
+                start_line(
+                    recognizer.model,
+                    frames=frames or recognizer.model.frames,
+                    labels=len(text.labels),
+                    videos=None if found is None else len(found),
+                    places=(output, report, explain),
+                )
+            )
         if precision == "auto" and len(found or ()) >= MANY and recognizer.model.backbone.takes_int8:
             console.note(INT8_HINT)
         keep_freed_memory()  # not before: weights that were cast give theirs back
@@ -517,6 +529,7 @@ class Run:
     skipped: int = 0
     seconds: float = 0.0
     short: int = 0
+    tally: Counter[str] = field(default_factory=Counter)  # videos by answer
 
     def all(
         self,
@@ -615,6 +628,7 @@ class Run:
         from zsar_cli.cli import console
 
         self.done += 1
+        self.tally.update(answers_in(record))
         if "error" in record:
             self.failed += 1
             if not sink.shows:
@@ -637,7 +651,12 @@ class Run:
             held = " Go on with --resume." if format == "jsonl" else f" Their records are in {output}."
             console.note(f"Interrupted after {videos}{skipped}{failed}.{held if output is not None else ''}")
         elif self.failed or self.skipped or (self.done != 1 and sys.stderr.isatty()):
-            console.note(f"{videos} in {self.seconds:.1f} s{skipped}{failed}.")
+            where = f", written to {output}" if output is not None else ""
+            console.note(f"{videos} in {self.seconds:.1f} s{skipped}{failed}{where}.")
+            if self.tally and sys.stderr.isatty():
+                console.note(tally_line(self.tally))
+            if output is not None and format == "jsonl" and self.page is None and sys.stderr.isatty():
+                console.note("Next:  the same with --resume and --report answers.html, a page to look at.")
 
 
 @contextlib.contextmanager

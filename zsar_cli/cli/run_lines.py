@@ -1,0 +1,55 @@
+"""What a run of predict says on a terminal at its start and end: what runs on what, what was answered, what is next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli.prediction.records import NONE_OF_THESE
+
+if TYPE_CHECKING:
+    from zsar_cli.model.zsar import RecognizerModel
+
+MOST_LABELS = 5  # named at the end
+
+
+def start_line(
+    model: RecognizerModel, *, frames: int, labels: int, videos: int | None, places: Iterable[Path | None]
+) -> str:
+    """Model, device, precision, frames, labels, videos (None: not known yet) and where the answers go."""
+    counted = "videos as they come" if videos is None else _count(videos, "video")
+    written = " and ".join(str(place) for place in places if place is not None) or "standard output"
+    on = f"{model.name} on {model.backbone.device} in {model.backbone.precision}"
+    return f"{on}, {_count(frames, 'frame')}, {_count(labels, 'label')}; {counted}, to {written}."
+
+
+def answers_in(record: dict[str, Any]) -> set[str]:
+    """The labels that a record answers; of a timeline all that occur, and none only where nothing else does."""
+    if "error" in record:
+        return set()
+    if "segments" in record:
+        occur = {label for segment in record["segments"] for label in answers_in(segment)}
+        return occur - {NONE_OF_THESE} or occur
+    if "answers" in record:
+        return set(record["answers"]) or {NONE_OF_THESE}
+    return {record.get("answer") or record["predictions"][0]["label"]}
+
+
+def tally_line(tally: Counter[str]) -> str:
+    """How many videos a label, the most frequent first, and how many none."""
+    none = tally[NONE_OF_THESE]
+    found = [(label, count) for label, count in tally.most_common() if label != NONE_OF_THESE]
+    parts = [f"{label} {count}" for label, count in found[:MOST_LABELS]]
+    if len(found) > MOST_LABELS:
+        parts.append(
+            f"{len(found) - MOST_LABELS} more labels {sum(count for _, count in found[MOST_LABELS:])}"
+        )
+    if none:
+        parts.append(f"{NONE_OF_THESE} {none}")
+    return "Answers: " + ", ".join(parts) + "."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
