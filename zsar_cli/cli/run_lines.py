@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli.prediction.records import NONE_OF_THESE
+from zsar_cli.prediction.records import NONE_OF_THESE, answers_of
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
@@ -32,9 +32,9 @@ def answers_in(record: dict[str, Any]) -> set[str]:
     if "segments" in record:
         occur = {label for segment in record["segments"] for label in answers_in(segment)}
         return occur - {NONE_OF_THESE} or occur
-    if "answers" in record:
-        return set(record["answers"]) or {NONE_OF_THESE}
-    return {record.get("answer") or record["predictions"][0]["label"]}
+    if "answers" in record or "answer" in record:
+        return set(answers_of(record)) or {NONE_OF_THESE}
+    return {record["predictions"][0]["label"]}
 
 
 def tally_line(tally: Counter[str]) -> str:
