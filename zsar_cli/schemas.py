@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -101,6 +101,41 @@ class DefinitionFile(Checked):
     page: FileName | None = None
     rendered: bool = False
     format: Name | None = None
+
+
+Share = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[Whole, Field(ge=0, le=1_000_000_000)]
+
+
+class BoundFile(Checked):
+    """A least confidence, and what it gave on the videos that it was found on."""
+
+    min_confidence: Share
+    answered: Count
+    reached: Share
+    interval95: Annotated[tuple[Share, ...], Field(min_length=2, max_length=2)]
+
+
+class CalibrationEntry(Checked):
+    """The bounds of one model, labels, templates and number of frames."""
+
+    weights: Name
+    labels: Name
+    templates: Name
+    frames: Annotated[Whole, Field(ge=1, le=512)]
+    videos: Count
+    unknown_videos: Count
+    bounds: dict[Name, BoundFile | None]
+    model: FileName
+    zsar: Name
+    made: Name
+
+
+class CalibrationFile(Checked):
+    """``calibration.yaml``."""
+
+    format: Literal[1]
+    calibrations: Annotated[tuple[CalibrationEntry, ...], Field(max_length=1000)]
 
 
 # By the kind of pydantic's error; {} are the entries of its context.

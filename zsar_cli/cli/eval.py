@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from zsar_cli import checks, distributed
-from zsar_cli.cli.evaluation_choice import DEFAULT_MODEL, Choice, choose, note_training_clips
+from zsar_cli.cli.evaluation_choice import (
+    DEFAULT_MODEL,
+    Choice,
+    choose,
+    note_training_clips,
+    trained_with,
+)
 from zsar_cli.cli.options import (
     BackboneOption,
     CacheOption,
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     from zsar_cli.evaluation.inference import Options
     from zsar_cli.evaluation.protocols import Plan
     from zsar_cli.text.embeddings import PromptEmbeddings
+    from zsar_cli.text.labels import Labels
 
 Protocol = Literal["zero-shot", "base-to-novel", "generalised", "few-shot", "open-set"]
 
@@ -100,10 +108,19 @@ def evaluate(
             "base-to-novel write to --output; repeats.",
         ),
     ] = None,
+    calibrate: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Instead: a list (path,label; none where no label fits) of a few dozen of your videos, to find the "
+            "--min-confidence of predict on. Kept with --model, for --labels; predict uses it.",
+            metavar="FILE",
+        ),
+    ] = None,
     labels: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="Class names, where the data set's list numbers them: a file or built-in list.",
+            help="Class names, where the data set's list numbers them, or that --calibrate is about: a file or "
+            "built-in list.",
             metavar="FILE|LIST",
         ),
     ] = None,
@@ -179,12 +196,36 @@ def evaluate(
     from zsar_cli.prediction.clips import ClipOptions
     from zsar_cli.text.labels import load_labels
 
-    chosen = choose(data, model)
     if sampling is not None:
         frames, views, crops = parse_sampling(sampling)
     checks.choice("--crops", crops, (1, 3))
     ClipOptions(frames, views, crops, decoder, batch_size)  # says what is wrong, before anything is read
     checks.number("--timeout", timeout, checks.TIMEOUT)
+    if calibrate is not None:
+        others = {"data": data, "list": list_file, "protocol": protocol, "split": split, "unknown": unknown}
+        others |= {"descriptions": descriptions, "output": output, "report": report, "probe": probe}
+        _check_calibrate(others | {"shots": shots or None, "dry-run": dry_run or None})
+        from zsar_cli.cli import calibrate as calibration
+        from zsar_cli.evaluation.inference import Options
+
+        shown = calibration.calibrate(
+            calibrate,
+            model or DEFAULT_MODEL,
+            _labels_to_calibrate(labels, model or DEFAULT_MODEL),
+            Options(frames, views, crops, batch_size, workers, decoder, timeout, seed=seed),
+            templates=templates,
+            label_column=label_column,
+            data_root=None if str(data_root) == os.environ.get("ZSAR_DATA_ROOT") else data_root,
+            device=device,
+            precision=precision,
+            backbone=backbone,
+            cache=cache,
+            max_missing=max_missing,
+            overwrite=overwrite,
+        )
+        _show_json(shown) if format == "json" else _show(calibration.lines(shown))
+        return
+    chosen = choose(data, model)
     classes = chosen.classes if labels is None else load_labels(labels).names
     root = data_root or (chosen.data_root if data is None else None)
     column = label_column or chosen.label_column
@@ -237,6 +278,32 @@ def evaluate(
         )
     if distributed.rank() == 0:
         _show_results(results, _header(plan, chosen, results["protocol"]), format, compare)
+
+
+def _check_calibrate(others: dict[str, Any]) -> None:
+    if others["data"] == os.environ.get("ZSAR_DATA"):
+        others.pop("data")  # what the environment says always may be overruled
+    beside = next((name for name, value in others.items() if value is not None), None)
+    if beside is not None:
+        raise UsageError(
+            f"--calibrate has its own list of videos and writes no folder; leave --{beside} out."
+        )
+    if distributed.world() > 1:
+        raise UsageError("--calibrate is for one process; start it without torchrun.")
+
+
+def _labels_to_calibrate(labels: str | None, model: str) -> Labels:
+    """The labels that predict will be given; those of a run where none are named."""
+    from zsar_cli.text.labels import load_labels
+
+    if labels is not None:
+        return load_labels(labels)
+    own = trained_with(model).seen
+    if not own:
+        raise UsageError(
+            "Bounds hold for one set of labels: give the --labels that zsar predict will be given."
+        )
+    return load_labels(None, own)
 
 
 def _header(plan: Plan, chosen: Choice, protocol: str) -> str:

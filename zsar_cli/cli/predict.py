@@ -46,6 +46,7 @@ from zsar_cli.prediction.records import check_output
 
 if TYPE_CHECKING:
     from zsar_cli.cli.output.folders import VideoFolder
+    from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.prediction.confidence import AnswerRule
     from zsar_cli.prediction.records import Failure, Prediction
     from zsar_cli.prediction.report import AnswersPage, FilmSize
@@ -109,6 +110,13 @@ def predict(
             help='Several things at once: "answers" has every label whose yes is at least --min-confidence.',
         ),
     ] = False,
+    calibration: Annotated[
+        Literal["95", "90", "80", "alarms", "off"],
+        typer.Option(
+            help="After zsar eval --calibrate, and without --min-confidence: answer by its bound for 95, 90 or 80% "
+            "right answers, for 5% false alarms, or not by it.",
+        ),
+    ] = "90",
     wide: Annotated[
         bool,
         typer.Option("--wide", help="CSV with a row a video (or segment) and a column a label: its yes."),
@@ -289,12 +297,21 @@ def predict(
                 cache=None if windows else cache,
             )
             text = _embeddings(recognizer, wanted, prompts, templates)
+        if min_confidence is None and threshold is None and not multi and wanted is not None:
+            frames_shown = frames or recognizer.model.frames
+            run.calibrate(recognizer.model, wanted, text.templates_hash, frames_shown, calibration)
         if len(text.labels) == 1:
             console.note("With one label, score is always 1: read yes (does the video show it?) and unknown.")
         if wide:
             run.top_k = len(text.labels)
         if windows is not None:
-            run.windows = replace(windows, frames=frames or recognizer.model.frames, top_k=run.top_k)
+            assert run.rule.min_confidence is not None
+            run.windows = replace(
+                windows,
+                frames=frames or recognizer.model.frames,
+                top_k=run.top_k,
+                min_confidence=run.rule.min_confidence,
+            )
         if report is not None:
             from zsar_cli.prediction.report import FilmSize
 
@@ -530,6 +547,31 @@ class Run:
     seconds: float = 0.0
     short: int = 0
     tally: Counter[str] = field(default_factory=Counter)  # videos by answer
+
+    def calibrate(
+        self, model: RecognizerModel, labels: Labels, templates: str, frames: int, target: str
+    ) -> None:
+        """Answer by the bound that ``zsar eval --calibrate`` found for just this, where it did; a line says so."""
+        from zsar_cli.cli import console
+        from zsar_cli.evaluation.thresholds import TITLES
+        from zsar_cli.prediction import calibration
+
+        name = {"alarms": "false_alarms5"}.get(target, f"precision{target}")
+        found = None
+        if target != "off":
+            found = calibration.find(model, calibration.key_of(model, labels, templates, frames))
+        if found is None:
+            return
+        bound = found.bounds.get(name)
+        if bound is not None:
+            self.rule = replace(self.rule, min_confidence=bound.min_confidence)
+            low, high = bound.interval95
+            what = f"answers by --min-confidence {bound.min_confidence:g}, which gave {TITLES[name]}"
+            what += f" (95% interval of the share: {low:.0%} to {high:.0%})"
+        else:
+            what = f"no bound gave {TITLES[name]}, so none is used"
+        if distributed.rank() == 0:
+            console.note(f"Calibrated on {found.videos} videos: {what}; --calibration off leaves it.")
 
     def all(
         self,

@@ -145,11 +145,17 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
 
 
 def wilson_interval(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95% confidence interval of a share (Wilson 1927): it holds for a handful of clips, and at 0 and 100%."""
+    """The 95% confidence interval of a share (Wilson 1927): it holds for a handful of clips, and at 0 and 100%.
+
+    NaN where there are none.
+    """
+    if not count:
+        return float("nan"), float("nan")
     share, room = right / count, z * z / count
     centre = share + room / 2
     reach = z * (share * (1 - share) / count + room / (4 * count)) ** 0.5
-    return max(0.0, (centre - reach) / (1 + room)), min(1.0, (centre + reach) / (1 + room))
+    low, high = max(0.0, (centre - reach) / (1 + room)), min(1.0, (centre + reach) / (1 + room))
+    return (low if right else 0.0), (high if right < count else 1.0)  # exactly
 
 
 def bootstrap_interval(

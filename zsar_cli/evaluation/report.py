@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zsar_cli.cache_files import open_file
+from zsar_cli.evaluation import thresholds
 from zsar_cli.evaluation.protocols import comparable, published_rows
 from zsar_cli.files import atomic_write
 from zsar_cli.plots import (
@@ -111,6 +112,8 @@ def write_report(report: Report, path: Path) -> None:
         sections.append(("Beside published numbers", _published(results, report.published, columns)))
     if "open_set" in results:
         sections.append(("None of these: rejection", _rejection(report)))
+    if results.get("thresholds"):
+        sections.append(("Where to draw the line: --min-confidence", _thresholds(report)))
     sections.append(("Is its confidence right?", _figure(_reliability(results), "reliability diagrams")))
     for part in parts:
         sections += [(f"What it mixes up: {part}", _confusions(report.records[part]))]
@@ -225,6 +228,28 @@ def _rejection(report: Report) -> str:
     known = report.records.get(open_set.get("known", "known"), [])
     figure = _rejection_curves(known, report.records.get("unknown", []), list(open_set["scores"]))
     return f'<p class="note">{_safe(about)}</p>' + text + _figure(figure, "rejection curves")
+
+
+def _thresholds(report: Report) -> str:
+    rows = []
+    for part, found in report.results["thresholds"].items():
+        for name, bound in found["bounds"].items():
+            reached = "-"
+            if bound is not None:
+                low, high = bound["interval95"]
+                reached = f"{_percent(bound['reached'])} ({_percent(low)} to {_percent(high)})"
+            answered = f"{bound['answered']} of {found['videos']}" if bound else "-"
+            rows.append(
+                [part, thresholds.TITLES[name], bound["min_confidence"] if bound else "-", answered, reached]
+            )
+    text = _table(["part", "target", "--min-confidence", "answered", "on these videos (95% interval)"], rows)
+    known = report.results.get("open_set", {}).get("known")
+    for part in report.results["thresholds"]:
+        own = [*report.records.get(part, []), *(report.records.get("unknown", []) if part == known else ())]
+        answers = thresholds.judged_records(own)
+        if len(answers.confidence):
+            text += _figure(thresholds.figure(answers, part), f"precision and share answered: {part}")
+    return text
 
 
 def _sheets(sheets: Sequence[tuple[str, bytes]]) -> str:

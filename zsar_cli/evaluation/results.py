@@ -24,6 +24,7 @@ from zsar_cli.evaluation.inference import (
 )
 from zsar_cli.evaluation.output import RecordFile, usable
 from zsar_cli.evaluation.protocols import Part, Plan, combine, count_seen, describe_data, setting
+from zsar_cli.evaluation.thresholds import judged_records, summary
 from zsar_cli.files import atomic_write
 from zsar_cli.prediction.records import to_json as records_json
 from zsar_cli.run_log import StageTimes
@@ -203,6 +204,12 @@ def _numbers(
         "parts": numbers,
         "lists": describe_data(plan),
         "notes": plan.notes,
+    }
+    results["thresholds"] = {
+        part.name: summary(
+            judged_records([*records[part.name], *(records["unknown"] if part.name == plan.known else ())])
+        )
+        for part in _labelled(plan)
     }
     if plan.known:
         known, unknown = records[plan.known], records["unknown"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import logging
 import shlex
 import unicodedata
@@ -31,6 +33,12 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits of SHA-256 over the labels and their phrases, whatever the labels' order."""
+        named = sorted(zip(self.names, self.phrases, strict=True))
+        return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
 
 
 def load_labels(spec: str | None, extra: Sequence[str] = ()) -> Labels:

@@ -92,6 +92,8 @@ def result_lines(results: dict[str, Any], header: str) -> Iterator[Any]:
     yield from _summary(results)
     yield from _probes(results)
     yield from _open_set(results)
+    if any(found["videos"] for found in results.get("thresholds", {}).values()):
+        yield threshold_table(results["thresholds"])
     for part, entry in lists.items():
         yield f"{part}: {list_line(entry['list'], entry['rows'], entry['hash'])}"
         numbers = results["parts"].get(part, {})
@@ -164,6 +166,42 @@ def _open_set(results: dict[str, Any]) -> Iterator[FittingTable]:
         f"({found['known']}); FPR at TPR 0.95"
     )
     yield FittingTable(("score", "AUROC", "AUPR", "FPR95"), rows, title)
+
+
+def threshold_table(found: dict[str, dict[str, Any]]) -> Table:
+    """For each part the ``--min-confidence`` that gives each target, and how many videos it answers."""
+    from zsar_cli.evaluation.thresholds import TITLES
+
+    def cell(bound: dict[str, Any] | None) -> str:
+        return f"{bound['min_confidence']:g} ({bound['answered']})" if bound else "-"
+
+    rows = [
+        (
+            part + (f" and {of_part['unknown_videos']} unknown" if of_part["unknown_videos"] else ""),
+            str(of_part["videos"]),
+            *(cell(of_part["bounds"].get(name)) for name in TITLES),
+        )
+        for part, of_part in found.items()
+    ]
+    title = (
+        "--min-confidence of zsar predict that gives so many right answers (and how many videos it answers)"
+    )
+    return _table(("part", "videos", *TITLES.values()), rows, title)
+
+
+def bounds_table(bounds: dict[str, dict[str, Any] | None]) -> Table:
+    """The bounds of one set of videos, and how sure these make them."""
+    from zsar_cli.evaluation.thresholds import TITLES
+
+    rows = []
+    for name, bound in bounds.items():
+        if bound is None:
+            rows.append((TITLES[name], "-", "-", "-", "-"))
+            continue
+        low, high = bound["interval95"]
+        shown = (f"{bound['min_confidence']:g}", str(bound["answered"]), percent(bound["reached"]))
+        rows.append((TITLES[name], *shown, f"{percent(low)}-{percent(high)}"))
+    return _table(("target", "--min-confidence", "answered", "reached", "95% of it"), rows)
 
 
 def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iterator[Any]:

@@ -38,7 +38,11 @@ def made_with(
         "model": model.name,
         "weights": weights_hash(model),
         "precision": model.backbone.precision,
-        "labels": {"count": len(named), "hash": _hash(sorted(named)), "order hash": _hash(named)},
+        "labels": {
+            "count": len(named),
+            "hash": labels.hash if labels else _hash(sorted(named)),
+            "order hash": _hash(named),
+        },
         "templates": {"name": prompts.templates, "hash": prompts.templates_hash},
         "prompts hash": None
         if labels

@@ -1,0 +1,115 @@
+"""``zsar eval --calibrate``: find the bounds of one's own labels on some videos whose right label is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli import __version__
+from zsar_cli.errors import UsageError
+from zsar_cli.prediction.records import NONE_OF_THESE
+
+if TYPE_CHECKING:
+    from zsar_cli.data.definition import Dataset
+    from zsar_cli.evaluation.inference import Options
+    from zsar_cli.text.labels import Labels
+
+LEAST = 10  # videos
+FEW = 50
+NONE = ("none", NONE_OF_THESE)  # labels of a list for videos that show none of the labels
+
+
+def calibrate(
+    listing: Path,
+    model: str,
+    labels: Labels,
+    options: Options,
+    *,
+    templates: str | None,
+    label_column: str | None,
+    data_root: Path | None,
+    device: str,
+    precision: str,
+    backbone: str | None,
+    cache: Path | None,
+    max_missing: float,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Find the bounds and keep them; what was found, for people."""
+    from zsar_cli.cli import console
+    from zsar_cli.evaluation.inference import evaluate_parts
+    from zsar_cli.evaluation.protocols import Part
+    from zsar_cli.evaluation.thresholds import judged_records, summary
+    from zsar_cli.prediction.calibration import key_of, present, write
+    from zsar_cli.recognizer import Recognizer
+
+    data = _videos(listing, labels, label_column, data_root)
+    data.check_missing(max_missing)
+    _check_count(len(data.items), listing)
+    targets = [item.label if item.label < len(labels.names) else -1 for item in data.items]
+    part = Part("calibration", data, labels.names, targets)
+    with console.status(f"Loading {model} ..."):
+        recognizer = Recognizer.load(
+            model, device=device, precision=precision, backbone=backbone, cache=cache
+        )
+        text = recognizer.embed_labels(labels, templates)
+    network = recognizer.model
+    options = replace(options, frames=options.frames or network.frames)
+    key = key_of(network, labels, text.templates_hash, options.frames)
+    present(network, key, overwrite=overwrite)  # says what is in the way before any work
+    with console.progress(len(data.items)) as advance:
+
+        def told(record: dict[str, Any]) -> None:
+            if "error" in record:
+                console.error(f"{record['video']}: {record['error']['message']}")
+            advance(1)
+
+        found = evaluate_parts(
+            network, [part], [text], options, write=told, cache=recognizer.cache, rank=0, world=1
+        )
+    answers = judged_records(found["calibration"])
+    _check_count(len(answers.confidence), listing)
+    about = summary(answers)
+    made = {"model": network.name, "zsar": __version__, "made": date.today().isoformat()}
+    path = write(network, key, {**about, **made}, overwrite=overwrite)
+    return {"model": network.name, "list": str(listing), "written": str(path), **about}
+
+
+def _videos(listing: Path, labels: Labels, label_column: str | None, data_root: Path | None) -> Dataset:
+    from zsar_cli.evaluation.protocols import Source
+
+    extra = tuple(name for name in NONE if name not in {known.casefold() for known in labels.names})
+    root = None if data_root is None else str(data_root)
+    if not listing.exists():
+        raise UsageError(f"There is no list {listing}; it has a video and its right label a line.")
+    return Source(str(listing), root, classes=(*labels.names, *extra), label_column=label_column).load("test")
+
+
+def _check_count(count: int, listing: Path) -> None:
+    if count < LEAST:
+        raise UsageError(
+            f"{listing} has {count} videos that can be used: too few to say how often answers are right. "
+            f"Label {LEAST} at least, better {FEW}."
+        )
+
+
+def lines(found: dict[str, Any]) -> list[Any]:
+    """What people see of a calibration."""
+    from zsar_cli.cli.output.evaluation_tables import bounds_table
+
+    strange = f", {found['unknown_videos']} of them of none of the labels" if found["unknown_videos"] else ""
+    shown: list[Any] = [f"{found['model']} on {found['videos']} videos of {found['list']}{strange}"]
+    shown.append(bounds_table(found["bounds"]))
+    if found["videos"] < FEW:
+        shown.append("These are few videos, and the intervals wide: label more before relying on the bounds.")
+    if not found["unknown_videos"]:
+        shown.append("No video has the label none: how many false alarms a bound lets through is not known.")
+    way = "answers by the bound for 90%; --calibration chooses another or none"
+    if found["bounds"]["precision90"] is None:
+        way = "would answer by a bound for 90%, which there is not; choose another with --calibration"
+    shown.append(
+        f"Written to {found['written']}. With this model, these labels, templates and frames, zsar predict {way}."
+    )
+    return shown

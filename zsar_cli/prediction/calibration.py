@@ -1,0 +1,136 @@
+"""Bounds that were found on a user's own videos: ``zsar eval --calibrate`` writes them, ``zsar predict`` uses them.
+
+A run keeps them in its folder; those of other models lie in the user's own folder, where text embeddings are cached
+too. Each is of one model, one set of labels and templates and one number of frames, and is used for no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from zsar_cli.errors import UsageError
+from zsar_cli.files import atomic_write
+
+if TYPE_CHECKING:
+    from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.schemas import CalibrationEntry
+    from zsar_cli.text.labels import Labels
+
+logger = logging.getLogger(__name__)
+
+NAME = "calibration.yaml"
+MOST = 200  # entries of a file; the oldest go
+LIMIT = 1_000_000  # characters of a file
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a calibration is of."""
+
+    weights: str  # their fingerprint
+    labels: str  # hash, whatever their order
+    templates: str  # hash
+    frames: int
+
+
+def key_of(model: RecognizerModel, labels: Labels, templates_hash: str, frames: int | None) -> Key:
+    """The key of a model that is asked about labels."""
+    from zsar_cli.evaluation.inference import weights_hash
+
+    return Key(weights_hash(model), labels.hash, templates_hash, frames or model.frames)
+
+
+def place_of(model: RecognizerModel, key: Key) -> Path | None:
+    """The file for a model's calibrations; None where it would be in the folder of a user who has none."""
+    from zsar_cli.text.cache import cache_directory
+
+    folder = Path(model.name)
+    if (folder / "config.yaml").is_file() and (folder / "model.safetensors").is_file():
+        return folder / NAME
+    own = cache_directory()
+    return None if own is None else own / f"calibration-{key.weights}.yaml"
+
+
+def find(model: RecognizerModel, key: Key) -> CalibrationEntry | None:
+    """The calibration with this key, where there is one; a damaged file is said to be, and is none."""
+    path = place_of(model, key)
+    try:
+        entries = [] if path is None or not path.exists() else _read(path)
+    except UsageError as error:
+        logger.warning("%s The calibration is not used; make it again with zsar eval --calibrate.", error)
+        return None
+    return next((entry for entry in entries if _key(entry) == key), None)
+
+
+def present(
+    model: RecognizerModel, key: Key, *, overwrite: bool = False
+) -> tuple[Path, list[CalibrationEntry]]:
+    """The file for a model's calibrations, and those that are in it.
+
+    Raises:
+        UsageError: there is no place for it, or what has its name is something else and is not to be replaced.
+    """
+    path = place_of(model, key)
+    if path is None:
+        raise UsageError("This user has no home folder to keep a calibration in; name one in ZSAR_CACHE_DIR.")
+    try:
+        return path, _read(path) if os.path.lexists(path) else []
+    except UsageError as error:
+        if not overwrite:
+            raise UsageError(f"{error} Replace it with --overwrite.") from error
+        return path, []
+
+
+def write(model: RecognizerModel, key: Key, about: dict[str, Any], *, overwrite: bool = False) -> Path:
+    """Keep a calibration in place of an earlier one with the same key; others stay.
+
+    Args:
+        about: the other fields of :class:`zsar_cli.schemas.CalibrationEntry`.
+
+    Raises:
+        UsageError: as :func:`present`; or the file cannot be written.
+    """
+    from zsar_cli.schemas import CalibrationFile, check
+
+    path, entries = present(model, key, overwrite=overwrite)
+    kept = [entry.model_dump(mode="json") for entry in entries if _key(entry) != key][-(MOST - 1) :]
+    content = {"format": 1, "calibrations": [*kept, asdict(key) | about]}
+    check(CalibrationFile, content, str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}.") from error
+    with atomic_write(path) as aside:
+        aside.write_text(yaml.dump(content, Dumper=_Quoted, sort_keys=False), encoding="utf-8")
+    return path
+
+
+class _Quoted(yaml.SafeDumper):
+    """Texts in quotes, so that a hash of digits is not read as a number; no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Quoted.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
+
+
+def _read(path: Path) -> list[CalibrationEntry]:
+    from zsar_cli import yaml_files
+    from zsar_cli.schemas import CalibrationFile, check
+
+    root = yaml_files.read(path, LIMIT)
+    content = None if root is None else yaml_files.typed(root, path)
+    return list(check(CalibrationFile, content, str(path), yaml_files.line_in(root)).calibrations)
+
+
+def _key(entry: CalibrationEntry) -> Key:
+    return Key(entry.weights, entry.labels, entry.templates, entry.frames)
