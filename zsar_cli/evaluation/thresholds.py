@@ -172,11 +172,12 @@ def figure(answers: Judged, title: str = "") -> Figure:
                 right = bound.min_confidence > 0.6
                 axes.annotate(
                     text,
-                    (bound.min_confidence, 0.04 + 0.07 * number),
+                    (bound.min_confidence, 0.05 + 0.075 * number),
                     xytext=(-4 if right else 4, 0),
                     textcoords="offset points",
                     ha="right" if right else "left",
                     fontsize=9,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
                 )
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="--min-confidence", ylabel="share of videos")
         axes.grid(alpha=0.25)

@@ -183,9 +183,7 @@ def threshold_table(found: dict[str, dict[str, Any]]) -> Table:
         )
         for part, of_part in found.items()
     ]
-    title = (
-        "--min-confidence of zsar predict that gives so many right answers (and how many videos it answers)"
-    )
+    title = "--min-confidence of zsar predict for so many right answers (videos answered)"
     return _table(("part", "videos", *TITLES.values()), rows, title)
 
 
