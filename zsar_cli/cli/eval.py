@@ -17,7 +17,6 @@ from zsar_cli.cli.evaluation_choice import (
     Choice,
     choose,
     note_training_clips,
-    trained_with,
 )
 from zsar_cli.cli.options import (
     BackboneOption,
@@ -31,6 +30,7 @@ from zsar_cli.cli.options import (
     ViewsOption,
     complete_data,
     complete_model,
+    labels_or_classes,
 )
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.outputs import refuse_taken_inside
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from zsar_cli.evaluation.inference import Options
     from zsar_cli.evaluation.protocols import Plan
     from zsar_cli.text.embeddings import PromptEmbeddings
-    from zsar_cli.text.labels import Labels
 
 Protocol = Literal["zero-shot", "base-to-novel", "generalised", "few-shot", "open-set"]
 
@@ -211,7 +210,7 @@ def evaluate(
         shown = calibration.calibrate(
             calibrate,
             model or DEFAULT_MODEL,
-            _labels_to_calibrate(labels, model or DEFAULT_MODEL),
+            labels_or_classes(labels, None, model or DEFAULT_MODEL),
             Options(frames, views, crops, batch_size, workers, decoder, timeout, seed=seed),
             templates=templates,
             label_column=label_column,
@@ -290,20 +289,6 @@ def _check_calibrate(others: dict[str, Any]) -> None:
         )
     if distributed.world() > 1:
         raise UsageError("--calibrate is for one process; start it without torchrun.")
-
-
-def _labels_to_calibrate(labels: str | None, model: str) -> Labels:
-    """The labels that predict will be given; those of a run where none are named."""
-    from zsar_cli.text.labels import load_labels
-
-    if labels is not None:
-        return load_labels(labels)
-    own = trained_with(model).seen
-    if not own:
-        raise UsageError(
-            "Bounds hold for one set of labels: give the --labels that zsar predict will be given."
-        )
-    return load_labels(None, own)
 
 
 def _header(plan: Plan, chosen: Choice, protocol: str) -> str:

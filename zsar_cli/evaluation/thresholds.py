@@ -172,7 +172,7 @@ def figure(answers: Judged, title: str = "") -> Figure:
                 right = bound.min_confidence > 0.6
                 axes.annotate(
                     text,
-                    (bound.min_confidence, 0.05 + 0.075 * number),
+                    (bound.min_confidence, 0.33 + 0.07 * number),
                     xytext=(-4 if right else 4, 0),
                     textcoords="offset points",
                     ha="right" if right else "left",
