@@ -168,7 +168,7 @@ def _open_set(results: dict[str, Any]) -> Iterator[FittingTable]:
     yield FittingTable(("score", "AUROC", "AUPR", "FPR95"), rows, title)
 
 
-def threshold_table(found: dict[str, dict[str, Any]]) -> Table:
+def threshold_table(found: dict[str, dict[str, Any]]) -> FittingTable:
     """For each part the ``--min-confidence`` that gives each target, and how many videos it answers."""
     from zsar_cli.evaluation.thresholds import TITLES
 
@@ -184,10 +184,10 @@ def threshold_table(found: dict[str, dict[str, Any]]) -> Table:
         for part, of_part in found.items()
     ]
     title = "--min-confidence of zsar predict for so many right answers (videos answered)"
-    return _table(("part", "videos", *TITLES.values()), rows, title)
+    return FittingTable(("part", "videos", *TITLES.values()), rows, title)
 
 
-def bounds_table(bounds: dict[str, dict[str, Any] | None]) -> Table:
+def bounds_table(bounds: dict[str, dict[str, Any] | None]) -> FittingTable:
     """The bounds of one set of videos, and how sure these make them."""
     from zsar_cli.evaluation.thresholds import TITLES
 
@@ -199,7 +199,7 @@ def bounds_table(bounds: dict[str, dict[str, Any] | None]) -> Table:
         low, high = bound["interval95"]
         shown = (f"{bound['min_confidence']:g}", str(bound["answered"]), percent(bound["reached"]))
         rows.append((TITLES[name], *shown, f"{percent(low)}-{percent(high)}"))
-    return _table(("target", "--min-confidence", "answered", "reached", "95% of it"), rows)
+    return FittingTable(("target", "--min-confidence", "answered", "reached", "95% of it"), rows)
 
 
 def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iterator[Any]:
