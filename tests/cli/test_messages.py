@@ -10,7 +10,7 @@ import pytest
 from tests.video_files import write_video
 from zsar_cli.cli import console
 from zsar_cli.cli.listing import suggested_models
-from zsar_cli.cli.run_lines import answers_in, tally_line
+from zsar_cli.cli.run_lines import answers_in, stray_labels_line, tally_line
 from zsar_cli.errors import UsageError
 from zsar_cli.model.zsar import load_model
 
@@ -210,3 +210,21 @@ def test_answers_are_counted_by_label() -> None:
     assert tally_line(tally) == (
         "Answers: label 0 8, label 1 7, label 2 6, label 3 5, label 4 4, 2 more labels 5, none of these 9."
     )
+
+
+def test_a_label_that_is_taken_for_a_video_is_pointed_at_label(runs, zsar) -> None:
+    done = zsar("predict", "v.mp4", "--label", "arm wrestling", "playing chess", "--model", "motion-tin")
+    assert (
+        "'playing chess' is taken for a video. Labels have --label before each: --label 'playing chess'"
+        in done.err
+    )
+    for videos in (
+        ["v.mp4"],
+        ["v.mp4", "runs"],
+        ["v.mp4", "gone.mp4"],
+        ["v.mp4", "a/b"],
+        ["-"],
+        ["waving"],
+        ["v.mp4", "0"],
+    ):
+        assert stray_labels_line(videos) is None, videos

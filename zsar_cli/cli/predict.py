@@ -38,7 +38,7 @@ from zsar_cli.cli.output.answers_page import add_earlier, check_report, command_
 from zsar_cli.cli.output.formats import Columns, Format
 from zsar_cli.cli.output.made_with import made_with
 from zsar_cli.cli.output.sink import SUBTITLES, Sink, Target, format_of, open_sink
-from zsar_cli.cli.run_lines import answers_in, start_line, tally_line
+from zsar_cli.cli.run_lines import answers_in, start_line, stray_labels_line, tally_line
 from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_busy, refuse_inputs, refuse_taken
@@ -268,6 +268,8 @@ def predict(
     options = ClipOptions(frames, views, crops, decoder, batch_size, fps)
     if explain is not None:
         _check_explain(windows)
+    if stray := stray_labels_line(videos):
+        console.note(stray)
     listed = "-" in videos
     if listed and sys.stdin.isatty():
         console.note("Reading names of videos from the terminal, one a line; end the list with Ctrl-D.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,15 @@ def start_line(
     written = " and ".join(str(place) for place in places if place is not None) or "standard output"
     on = f"{model.name} on {model.backbone.device} in {model.backbone.precision}"
     return f"{on}, {_count(frames, 'frame')}, {_count(labels, 'label')}; {counted}, to {written}."
+
+
+def stray_labels_line(videos: Sequence[str]) -> str | None:
+    """About an argument that is taken for a video and reads like a label: no such file, no folder, no ending."""
+    stray = [v for v in videos if v != "-" and not os.path.lexists(v) and not re.search(r"[./\\:*?\[]", v)]
+    if not stray or len(videos) == 1 or all(text.isdecimal() for text in stray):
+        return None
+    options = " ".join(f"--label {shlex.quote(text)}" for text in stray[:3])
+    return f"{stray[0]!r} is taken for a video. Labels have --label before each: {options}"
 
 
 def answers_in(record: dict[str, Any]) -> set[str]:
