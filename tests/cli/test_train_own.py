@@ -134,6 +134,18 @@ def test_a_run_that_stops_goes_on_with_its_own_cache_to_the_same_model(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_disk_that_is_too_small_for_the_features_is_left_alone(
+    zsar, videos, options, tmp_path, monkeypatch
+):
+    from types import SimpleNamespace
+
+    monkeypatch.setattr("zsar_cli.training.run.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    done = zsar("train", "--data", videos, "--output", tmp_path / "run", *options)
+    assert done.code == 0, done.err
+    assert "--cache FOLDER keeps it elsewhere" in done.err
+    assert "linear probe" not in done.err
+
+
 def test_a_dry_run_names_the_recipe(zsar, videos, options, tmp_path):
     shown = zsar("train", "--data", videos, "--output", tmp_path / "run", *options, "--dry-run")
     assert "Recipe own" in shown.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -304,6 +305,24 @@ def _with_precision(recipe: Recipe, device: str, before: str | None) -> Recipe:
     return replace(recipe, precision=precision)
 
 
+def _has_room(model: RecognizerModel, frames: int, folder: Path) -> bool:
+    """Whether the features of so many frames take less than half of the free disk; it is said where they do not."""
+    from zsar_cli.model.factory import token_count
+
+    backbone = model.backbone
+    tokens = token_count(backbone.clip.visual, model.preprocess.size) if model.msm is not None else 0
+    size = 2 * frames * (backbone.embed_dim + tokens * backbone.token_dim)  # bytes, in fp16
+    free = shutil.disk_usage(folder).free
+    if size <= free / 2:
+        return True
+    logger.warning(
+        "What the tower says of the clips takes %.1f GB and %s has %.1f GB free, so each epoch decodes and encodes "
+        "them anew; --cache FOLDER keeps it elsewhere.",
+        *(size / 1e9, folder, free / 1e9),
+    )
+    return False
+
+
 def _open_cache(environment: Environment, model: RecognizerModel, clips: int) -> FeatureCache | None:
     from zsar_cli.features.cache import FeatureCache
 
@@ -312,6 +331,8 @@ def _open_cache(environment: Environment, model: RecognizerModel, clips: int) ->
         if recipe.tune != "modules" or recipe.augment:
             return None
         folder = environment.output / FEATURES
+        if not _has_room(model, clips * recipe.frames, environment.output):
+            return None
     if recipe.tune != "modules" or recipe.augment:
         raise UsageError(
             "A cache serves only a backbone that stays as it is and clips that do: --tune modules, augment false."
