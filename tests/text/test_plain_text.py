@@ -34,7 +34,7 @@ def test_no_cell_is_a_formula(text: str) -> None:
 
 
 def test_cells_that_other_separators_would_cut_are_quoted() -> None:
-    assert csv_text([["a;=1+1", 1]]) == '"a;=1+1",1\n'
+    assert csv_text([["a;=1+1", 1]]) == '"a;\'=1+1",1\n'
     assert csv_text([["plain", 1, ""]]) == "plain,1,\n"
 
 
@@ -54,3 +54,10 @@ def test_nothing_steers_a_terminal(text: str) -> None:
     assert not any((ord(letter) < 32 and letter != "\n") or 0x7F <= ord(letter) < 0xA0 for letter in shown)
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
     shown.encode("utf-8")
+
+
+def test_where_semicolons_divide_columns_no_formula_begins_a_cell() -> None:
+    text = csv_text([["v.mp4", 28, ";=cmd|'/C calc'!A0;", 0.5], ["a; -1+1;@x", 1, "b;c", 2]])
+    for delimiter in ",;":
+        for row in csv.reader(io.StringIO(text), delimiter=delimiter):
+            assert not any(cell.strip()[:1] in tuple("=+-@") for cell in row if cell.strip()), row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
@@ -11,6 +12,8 @@ from typing import IO, Any
 BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # reorder what follows
 # What begins a formula in a spreadsheet; in East Asia the full-width forms do, too
 FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+# Where ; divides columns, a quote in the middle of a row does not hold a cell together
+_INSIDE = re.compile(f"(;[ \xa0]*)(?=[{re.escape(''.join(sorted(FORMULA)))}])")
 BOM = "\ufeff"  # by which spreadsheets know UTF-8
 
 
@@ -37,7 +40,7 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Rows of CSV that run nothing where they are opened.
 
     A text that a spreadsheet would take for a formula has a ``'`` before it, and so has one that begins with ``'``:
-    whoever takes a leading ``'`` off has the text again, control characters as escapes.
+    whoever takes a leading ``'`` off, and one after a ``;``, has the text again, control characters as escapes.
     """
     text = io.StringIO()
     minimal, quoted = (
@@ -56,4 +59,4 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     dangerous = value[:1] == "'" or value.lstrip(" \xa0")[:1] in FORMULA
-    return ("'" if value and dangerous else "") + printable(value)
+    return ("'" if value and dangerous else "") + _INSIDE.sub(r"\1'", printable(value))
