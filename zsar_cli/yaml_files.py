@@ -22,7 +22,9 @@ try:
 except ImportError:  # PyYAML without libyaml
     from yaml import SafeLoader  # type: ignore[assignment]
 
-YAML_LIMIT = 2_000_000  # characters, for which libyaml takes some 0.7 s
+YAML_LIMIT = 2_000_000  # characters
+MOST_VALUES = 300_000  # for which libyaml takes some two seconds
+MOST_SETTINGS = 120_000  # of a model folder, a recipe or a data set, whose classes may be many
 DEPTH = 30
 LONGEST_NUMBER = 40
 TAG = "tag:yaml.org,2002:"
@@ -40,7 +42,7 @@ def compose(text: str, path: str | Path) -> yaml.Node | None:
     Raises:
         UsageError: naming the line.
     """
-    if len(text) > YAML_LIMIT:
+    if len(text) > YAML_LIMIT or _values(text) > MOST_VALUES:
         raise UsageError(f"{path} is long for YAML; JSON of the same form is read at once.")
     try:
         root = yaml.compose(text, Loader=SafeLoader)
@@ -57,6 +59,11 @@ def compose(text: str, path: str | Path) -> yaml.Node | None:
     if root is not None:
         _check(root, path, 2 * len(text) + 1000)
     return root
+
+
+def _values(text: str) -> int:
+    """At least as many as there are keys and values in a document: each has one of these marks before it."""
+    return sum(text.count(mark) for mark in "\n,:[{")
 
 
 def _check(root: yaml.Node, path: str | Path, most: int) -> None:
@@ -97,7 +104,12 @@ def load(path: str | Path, limit: int = YAML_LIMIT) -> Any:
 
 def read(path: str | Path, limit: int = YAML_LIMIT) -> yaml.Node | None:
     """The tree of nodes of a YAML file; None for an empty one. UsageError as for :func:`load`."""
-    return compose(read_text(path, limit=4 * limit), path)
+    text = read_text(path, limit=4 * limit)
+    if _values(text) > MOST_SETTINGS:
+        raise UsageError(
+            f"{path} holds far more values than are expected here; is it the file that you meant?"
+        )
+    return compose(text, path)
 
 
 def line(node: yaml.Node) -> int:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.tiny_models import VIT
+from zsar_cli.data.definition import load_definition
 from zsar_cli.errors import UsageError
 from zsar_cli.files import ASSETS
 from zsar_cli.model import factory
@@ -177,6 +178,20 @@ def test_pipes_and_devices_are_neither_waited_for_nor_read(folder: Path, tmp_pat
 def test_a_folder_that_names_itself_as_its_backbone_ends(folder: Path) -> None:
     write(folder, lambda c: c.update(backbone=str(folder), architecture=None))
     assert "holds no model" in message(folder)
+
+
+@pytest.mark.parametrize("line", ["k{}: 1\n", "k{}: {{a: }}\n", "? k{}\n"])
+def test_yaml_of_values_without_end_is_not_parsed(
+    line: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "".join(line.format(number) for number in range(150_000))
+    monkeypatch.setattr(yaml, "compose", None)
+    for name in ("config.yaml", "recipe.yaml", "set.yaml"):
+        (folder / name).write_text(text)
+    assert "far more values" in message(folder)
+    for read in (load_recipe, load_definition):
+        with pytest.raises(UsageError, match="far more values"):
+            read(str(folder / ("recipe.yaml" if read is load_recipe else "set.yaml")))
 
 
 def test_hostile_files_that_were_reported_are_refused_in_a_line(shared: Path, folder: Path) -> None:
