@@ -159,6 +159,7 @@ SENTENCES = {
     "less_than_equal": "must be at most {le}",
     "less_than": "must be less than {lt}",
     "literal_error": "must be {expected}",
+    "none_required": "must be left out",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
     "dict_type": "must be a map",
@@ -174,18 +175,21 @@ def check(
     content: Any,
     where: str,
     line_of: Callable[[Location], int] | None = None,
+    *,
+    strict: bool = False,
 ) -> Model:
     """The content as that model.
 
     Args:
         where: the file, for the message.
         line_of: the line of the value that a location (keys and numbers, from the outside in) leads to.
+        strict: whether a number must be one, and no text that says one.
 
     Raises:
         UsageError: the first mistake in one sentence, with file, line and key.
     """
     try:
-        return model.model_validate(content)
+        return model.model_validate(content, strict=strict)
     except ValidationError as error:
         # extra keys first: a key that is missing is often there under another name
         first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")

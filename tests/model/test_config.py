@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import open_clip
 import pytest
 import yaml
 
@@ -21,6 +22,7 @@ from zsar_cli.data.definition import load_definition
 from zsar_cli.errors import UsageError
 from zsar_cli.files import ASSETS
 from zsar_cli.model import factory
+from zsar_cli.model.architecture import check_architecture
 from zsar_cli.model.hub import load_tokenizer, offline
 from zsar_cli.model.parts import Parts
 from zsar_cli.model.zsar import load_model
@@ -96,6 +98,12 @@ WRONG: dict[str, Any] = {
     "unknown field 'trust_remote_code'": lambda c: c["architecture"]["text_cfg"].update(
         tokenizer_kwargs={"trust_remote_code": True}
     ),
+    "vision_cfg.width must be a whole number": lambda c: c["architecture"]["vision_cfg"].update(width="64"),
+    "norm_kwargs.eps must be a number": lambda c: c["architecture"]["vision_cfg"].update(
+        norm_kwargs={"eps": "x"}
+    ),
+    "unknown field 'inplace'": lambda c: c["architecture"]["text_cfg"].update(act_kwargs={"inplace": 3}),
+    "cast_dtype must be left out": lambda c: c["architecture"].update(cast_dtype="float16"),
     "timm.list_models": lambda c: c["architecture"]["vision_cfg"].update(timm_model_name="hf-hub:evil/evil"),
     "text tower of one": lambda c: c["architecture"]["text_cfg"].update(hf_model_name="evil/evil"),
     "tokenizer of one": lambda c: c["architecture"]["text_cfg"].update(hf_tokenizer_name="evil/evil"),
@@ -108,6 +116,11 @@ def test_values_out_of_range_are_said_before_they_are_used(words: str, folder: P
     text = message(folder)
     assert words in text
     assert "config.yaml" in text
+
+
+def test_every_configuration_of_open_clips_own_is_allowed() -> None:
+    for name in open_clip.list_models():
+        check_architecture(open_clip.get_model_config(name), name)
 
 
 LARGE: dict[str, Any] = {

@@ -63,12 +63,26 @@ class TokenizerOptions(Checked):
     strip_sep_token: bool | None = None
 
 
+class NormOptions(Checked):
+    """What a layer norm is made with."""
+
+    eps: Annotated[Number, Field(gt=0, le=1)] | None = None
+
+
+class ActivationOptions(Checked):
+    """What a GELU is made with."""
+
+    approximate: Literal["none", "tanh"] | None = None
+
+
 class _Tower(Checked, extra="allow"):
     __pydantic_extra__: dict[str, Scalar | Options | Annotated[list[Scalar], Field(max_length=16)]]
 
     layers: Layers | Annotated[list[Layers], Field(max_length=8)] = 12
     width: Size = 512
     mlp_ratio: Annotated[Number, Field(gt=0, le=64)] = 4.0
+    norm_kwargs: NormOptions | None = None
+    act_kwargs: ActivationOptions | None = None
 
 
 class Vision(_Tower):
@@ -93,7 +107,7 @@ class Text(_Tower):
     hf_model_name: Annotated[Name, AfterValidator(_text_tower)] | None = None
     hf_tokenizer_name: Annotated[Name, AfterValidator(_tokenizer)] | None = None
     tokenizer_kwargs: TokenizerOptions | None = None
-    tokenizer_mode: Literal["clips", ""] | None = None
+    tokenizer_mode: Literal["clips"] | None = None
 
 
 class Architecture(Checked):
@@ -131,5 +145,5 @@ def check_architecture(model_cfg: Any, where: str) -> dict[str, Any]:
     Raises:
         UsageError: a value of another kind or out of range, or a tower or tokenizer from elsewhere.
     """
-    check(Architecture, model_cfg, where)
+    check(Architecture, model_cfg, where, strict=True)
     return model_cfg
