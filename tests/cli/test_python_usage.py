@@ -109,7 +109,7 @@ def test_wrong_options_of_segments_are_named(recognizer, video, options):
         [],
         "",
         None,
-        {"waving", "running"},
+        {"waving"},
         {"waving": "x"},
         b"waving",
         ["waving", 3],

@@ -92,6 +92,13 @@ def test_subtitles_of_one_video_and_of_a_folder(video, tiny_clip_dir, tmp_path):
     assert re.match(r"1\n00:00:00,000 --> \d\d:\d\d:\d\d,\d{3}\n\w", (folder / "long.srt").read_text())
 
 
+def test_subtitles_without_a_cue_say_why(video, tiny_clip_dir, tmp_path):
+    code, _, err = windows(video, tiny_clip_dir, "--output", tmp_path / "one.srt", "--min-confidence", 1)
+    assert code == 0
+    assert (tmp_path / "one.srt").read_text() == ""
+    assert "1 of 1 video without a cue" in err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -73,6 +73,7 @@ def reset() -> None:
             stream.reconfigure(errors=errors)
     if "logging" in sys.modules:
         sys.modules["logging"].captureWarnings(False)
+        sys.modules["logging"].getLogger("zsar_cli").setLevel(0)  # else --quiet outlives its command
 
 
 def detail(message: str) -> None:

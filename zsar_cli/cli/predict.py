@@ -42,7 +42,7 @@ from zsar_cli.cli.run_lines import answers_in, start_line, stray_labels_line, ta
 from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_busy, refuse_inputs, refuse_taken
-from zsar_cli.prediction.records import check_output
+from zsar_cli.prediction.records import NONE_OF_THESE, check_output
 
 if TYPE_CHECKING:
     from zsar_cli.cli.output.folders import VideoFolder
@@ -690,6 +690,10 @@ class Run:
         if self.short:
             console.note(
                 f"{self.short} of {videos} shorter than {SHORT:g} s: judged by appearance more than by movement."
+            )
+        if format in SUBTITLES and (silent := self.tally[NONE_OF_THESE]):
+            console.note(
+                f"{silent} of {videos} without a cue: nothing in it is as sure as --min-confidence asks; lower that."
             )
         if self.stop.is_set():
             held = " Go on with --resume." if format == "jsonl" else f" Their records are in {output}."
