@@ -93,13 +93,11 @@ def test_nothing_in_the_package_unpickles_a_file_or_evaluates_text() -> None:
             name = ast.unparse(node.func)
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             if (
-                name.endswith(
-                    ("pickle.load", "pickle.loads", "yaml.load", "unsafe_load", "full_load", "os.system")
-                )
+                name.endswith(("pickle.load", "pickle.loads", "unsafe_load", "full_load", "os.system"))
                 or name in ("eval", "exec", "compile", "__import__")
                 or (
-                    name in ("yaml.compose", "yaml.parse")
-                    and not options.get("Loader", "").endswith("SafeLoader")
+                    name in ("yaml.compose", "yaml.parse", "yaml.load")
+                    and not options.get("Loader", "").endswith(("SafeLoader", "BaseLoader"))
                 )
                 or (name.endswith("torch.load") and options.get("weights_only") != "True")
                 or (name.endswith(("np.load", "numpy.load")) and options.get("allow_pickle") != "False")
