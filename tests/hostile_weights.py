@@ -84,7 +84,7 @@ def tuples(depth: int, times: int) -> bytes:
     made = b"K\x01q\x00"
     for number in range(depth):
         made += b"(" + (b"h" + bytes([number])) * times + b"t" + b"q" + bytes([number + 1])
-    return b"}" + made + b"K\x01s"
+    return b"}(" + made + b"K\x01u"  # with SETITEM, torch refuses a tuple as a key
 
 
 def header(entries: int, name: str = "t") -> bytes:
