@@ -116,7 +116,9 @@ def test_the_command_stays_within_its_cores_and_its_threads_sleep(monkeypatch):
             monkeypatch.setenv(name, value)
         set_up_threads()
         return {
-            name: value for name, value in os.environ.items() if name.startswith(("OMP_", "GOMP_", "KMP_"))
+            name: value
+            for name, value in os.environ.items()
+            if name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
         }
 
     sleeping = {"GOMP_SPINCOUNT": SPINS, "KMP_BLOCKTIME": "0"}

@@ -125,10 +125,10 @@ def test_a_name_of_no_model_gets_the_right_hint(runs, name, said) -> None:
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (["arm wrestling", "playing chess"], "one each: --label 'arm wrestling'"),
+        (["arm wrestling", "playing chess"], "one by one (--label 'arm wrestling'"),
         (["waving"], "the lists are hmdb51"),
-        (["waving"], "one each: --label waving"),
-        (["waving, standing up"], "one each: --label waving --label 'standing up'"),
+        (["waving"], "one by one (--label waving"),
+        (["waving, standing up"], "one by one (--label waving --label 'standing up'"),
         (["ucf-11"], "did you mean ucf101?"),
         (["https://example.org/labels.txt"], "is an address"),
         (["labels.txt"], "There is no file labels.txt"),

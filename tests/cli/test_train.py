@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 
 from tests.tiny_models import VIT
 from tests.video_files import write_video
+from zsar_cli.errors import UsageError
+from zsar_cli.training.checkpoint import told
 
 TINY = {
     "data": "motion-shapes",
@@ -458,13 +460,16 @@ def test_a_loss_that_is_not_finite_stops_with_a_message(zsar, recipe, tmp_path):
     assert all(torch.isfinite(tensor).all() for tensor in kept.values())
 
 
-def test_a_full_disk_is_a_clear_error(zsar, recipe, tmp_path):
+def test_metrics_are_not_written_through_a_link_and_a_full_disk_is_a_clear_error(zsar, recipe, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "metrics.jsonl").symlink_to("/dev/full")
     done = zsar("train", "-c", recipe, "-o", run)
     assert done.code == 2
-    assert f"{run}/metrics.jsonl cannot be written: no space left on device" in done.err.splitlines()[-1]
+    assert f"{run}/metrics.jsonl is a link to something else" in done.err.splitlines()[-1]
+    full = pytest.raises(UsageError, match=r"metrics\.jsonl cannot be written: no space left on device")
+    with full, told(run / "metrics.jsonl"):
+        raise OSError(28, "No space left on device")
 
 
 LIMITED = """

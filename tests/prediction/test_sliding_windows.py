@@ -341,7 +341,7 @@ def test_five_clips_end_to_end_with_the_bundled_model(tmp_path):
     from benchmarks.samples import file_name
     from zsar_cli import Recognizer
     from zsar_cli.data.motion_shapes import class_labels
-    from zsar_cli.model.zsar import ASSETS
+    from zsar_cli.files import ASSETS
 
     if not (ASSETS / "motion-tiny" / "model.safetensors").is_file():
         pytest.skip("the bundled model is not here")

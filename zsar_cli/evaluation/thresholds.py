@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from zsar_cli.evaluation.metrics import wilson_interval
+from zsar_cli.plots import BLUE, GREY, ORANGE, VERMILION, _short, fixed_settings, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,53 +139,51 @@ def summary(answers: Judged) -> dict[str, Any]:
     }
 
 
+@fixed_settings()
 def figure(answers: Judged, title: str = "") -> Figure:
     """Precision, the share answered, and the share of false alarms over the least confidence, with the bounds."""
-    from zsar_cli.plots import BLUE, GREY, ORANGE, VERMILION, _short, fixed_settings, new_figure
-
-    with fixed_settings():
-        picture = new_figure(8, 4.2)
-        axes = picture.subplots()
-        line, strange = curve(answers), int(answers.none.sum())
-        at = line.confidence
-        axes.step(at, line.right / line.answered, where="pre", color=BLUE, label="of the answers, right")
+    picture = new_figure(8, 4.2)
+    axes = picture.subplots()
+    line, strange = curve(answers), int(answers.none.sum())
+    at = line.confidence
+    axes.step(at, line.right / line.answered, where="pre", color=BLUE, label="of the answers, right")
+    axes.step(
+        at,
+        line.answered / max(len(answers.confidence), 1),
+        where="pre",
+        color=ORANGE,
+        linestyle="--",
+        label="of all videos, answered",
+    )
+    if strange:
         axes.step(
             at,
-            line.answered / max(len(answers.confidence), 1),
+            line.alarms / strange,
             where="pre",
-            color=ORANGE,
-            linestyle="--",
-            label="of all videos, answered",
+            color=VERMILION,
+            linestyle=":",
+            label="of the unknown videos, answered (false alarms)",
         )
-        if strange:
-            axes.step(
-                at,
-                line.alarms / strange,
-                where="pre",
-                color=VERMILION,
-                linestyle=":",
-                label="of the unknown videos, answered (false alarms)",
+    for number, (name, bound) in enumerate(bounds(answers).items()):
+        if bound is not None:
+            axes.axvline(bound.min_confidence, color=GREY, linewidth=0.8)
+            text = f"{TITLES[name]}: {bound.min_confidence:g}"
+            right = bound.min_confidence > 0.6
+            axes.annotate(
+                text,
+                (bound.min_confidence, 0.33 + 0.07 * number),
+                xytext=(-4 if right else 4, 0),
+                textcoords="offset points",
+                ha="right" if right else "left",
+                fontsize=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
             )
-        for number, (name, bound) in enumerate(bounds(answers).items()):
-            if bound is not None:
-                axes.axvline(bound.min_confidence, color=GREY, linewidth=0.8)
-                text = f"{TITLES[name]}: {bound.min_confidence:g}"
-                right = bound.min_confidence > 0.6
-                axes.annotate(
-                    text,
-                    (bound.min_confidence, 0.33 + 0.07 * number),
-                    xytext=(-4 if right else 4, 0),
-                    textcoords="offset points",
-                    ha="right" if right else "left",
-                    fontsize=9,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-                )
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="--min-confidence", ylabel="share of videos")
-        axes.grid(alpha=0.25)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
-        if title:
-            picture.suptitle(_short(title, 80), fontsize=11)
-        picture.tight_layout()
-        return picture
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="--min-confidence", ylabel="share of videos")
+    axes.grid(alpha=0.25)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
+    if title:
+        picture.suptitle(_short(title, 80), fontsize=11)
+    picture.tight_layout()
+    return picture
