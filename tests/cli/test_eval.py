@@ -490,7 +490,7 @@ def test_killed_again_and_again_it_ends_in_the_same_results(
             with records.open("ab") as file:
                 file.write(b'{"part": "test", "it')
     assert ended == [-signal.SIGKILL] * 10
-    assert len(set(reached) - {0, 80}) > 5, "hardly a kill came while records were being written"
+    assert len(set(reached) - {0, 80}) > 3, "hardly a kill came while records were being written"
     assert zsar(*arguments, cut, "--workers", 0).code == 0
     for name in ("results.json", "predictions.jsonl", "confusion_test.csv", "per_class_test.csv"):
         assert_same_file(cut / name, whole / name)

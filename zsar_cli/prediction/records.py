@@ -322,7 +322,8 @@ _KEYS = (b', "predictions": [', b', "segments": [', b', "error": {')
 def _may_be_torn(line: bytes, *, alone: bool) -> bool:
     """Whether a last line without its end is what a killed run or a lost disk left of a record.
 
-    ``alone``: no whole record stands before it, so that it alone says whose file this is.
+    ``alone``: no whole record stands before it, so that it alone says whose file this is: it must reach into the
+    answers, since anybody's file may begin with a bracket or name a video.
     """
     if not line.strip(b"\0"):
         return not alone
@@ -332,9 +333,11 @@ def _may_be_torn(line: bytes, *, alone: bool) -> bool:
     except (ValueError, RecursionError):
         pass
     head = b'{"video": "'
+    whole = _START.fullmatch(line)
+    if alone:
+        return whole is not None and whole[1].startswith(_KEYS)
     if len(line) <= len(head):
         return head.startswith(line)
-    whole = _START.fullmatch(line)
     if whole is None:
         return (
             line.startswith(head)
