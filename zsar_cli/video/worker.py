@@ -45,6 +45,7 @@ def serve() -> None:
             send_bytes(answers, answer)
             _alarm(timeout + GRACE)
         _alarm(0)
+        answer = b""  # megabytes that are not to be kept until the next job
 
 
 def _answers(load: Callable[[Any], Any], request: Any, streamed: bool) -> Iterator[bytes]:
