@@ -380,13 +380,13 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(zsar_proc
     assert zsar_process(*options, "--output", whole).wait(600) == 0
     chance = random.Random(0)
     ended = []
-    for turn in range(10):
+    for turn in range(20):
         process = zsar_process(*options, "--output", killed, *(["--resume"] if turn else []))
         wait_for_step(process, killed, checkpoint(killed) + chance.randint(1, 3))
         time.sleep(chance.random() * 0.03)
         process.kill()
         ended.append(process.wait(60))
-    assert ended == [-signal.SIGKILL] * 10
+    assert ended == [-signal.SIGKILL] * 20
     assert 0 < checkpoint(killed) < 50
     assert zsar_process(*options, "--output", killed, "--resume").wait(600) == 0
     assert same_weights(whole, killed)
