@@ -70,15 +70,17 @@ def processes(device: str = "cpu") -> Iterator[None]:
         return
     import torch
     import torch.distributed as dist
+    from torch._C._distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(device)
     try:
-        store, number, count = next(dist.rendezvous("env://"))
+        store, number, count = next(rendezvous("env://"))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            store=dist.PrefixStore(_agree(store), store),
+            store=PrefixStore(_agree(store), store),
             rank=number,
             world_size=count,
         )
@@ -112,7 +114,7 @@ def _agree(store: Any) -> str:
             store.set(f"zsar/{own}/{other}/{theirs}", "seen")
         return own
     while True:
-        start = store.get("zsar/start").decode()
+        start: str = store.get("zsar/start").decode()
         store.set(f"zsar/{start}/{rank()}", own)
         for _ in range(20):
             if store.check([f"zsar/{start}/{rank()}/{own}"]):
@@ -149,7 +151,8 @@ def own_share(items: Iterable[Any]) -> Iterable[Any]:
     """
     if world() == 1:
         return items
-    return from_first(list(items) if rank() == 0 else None)[rank() :: world()]
+    everything: list[Any] = from_first(list(items) if rank() == 0 else None)
+    return everything[rank() :: world()]
 
 
 def to_first(own: Iterable[Any]) -> Iterator[tuple[int, Any]]:

@@ -39,7 +39,7 @@ def _fields(record: type) -> list[tuple[Any, type]]:
 def _flag(name: str, kind: type, text: str) -> inspect.Parameter:
     shown = Path if kind is dict else kind
     option = typer.Option(help=text, show_default=False, autocompletion=COMPLETIONS.get(name))
-    annotation: Any = Annotated[Optional[shown], option]  # type: ignore[valid-type]  # noqa: UP045
+    annotation: Any = Annotated[Optional[shown], option]  # noqa: UP045
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

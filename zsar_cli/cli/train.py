@@ -159,7 +159,8 @@ def _find_recipe(
 ) -> tuple[Recipe, str]:
     """The recipe named; a run that goes on has its own; without a name, the one that fits the data, and its name."""
     if config is None and resume:
-        from zsar_cli.training.inputs import RECIPE, load_run_recipe
+        from zsar_cli.training.folder import RECIPE
+        from zsar_cli.training.inputs import load_run_recipe
 
         said = {**overrides, **overrides.get("parts", {}), "parts": None}
         if not (output / RECIPE).is_file() and not any(value is not None for value in said.values()):

@@ -75,5 +75,5 @@ def _name(error: Any) -> str:
     source = context.get_parameter_source(param.name) if context is not None and param.name else None
     if getattr(source, "name", "") == "ENVIRONMENT" and param.envvar:
         return f"The environment variable {param.envvar}"
-    long = max(param.opts, key=len)
-    return long if long.startswith("-") else param.metavar or long.upper()
+    long: str = max(param.opts, key=len)
+    return long if long.startswith("-") else str(param.metavar or long.upper())

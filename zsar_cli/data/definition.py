@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zsar_cli import yaml_files
-from zsar_cli.data.annotations import Listing, Row, read_listing
+from zsar_cli.data.annotations import Listing, read_listing
 from zsar_cli.data.classes import ClassList, NameMatcher, class_list, list_names, normalise_name
 from zsar_cli.data.label_ids import UCF_NAME, read_numbers
+from zsar_cli.data.rows import Row
 from zsar_cli.data.splits import SYNONYMS
 from zsar_cli.data.video_index import VideoIndex
 from zsar_cli.errors import UsageError

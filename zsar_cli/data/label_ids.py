@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from zsar_cli.data.annotations import Row
 from zsar_cli.data.classes import ClassList, NameMatcher
+from zsar_cli.data.rows import Row
 from zsar_cli.errors import UsageError
 from zsar_cli.video.find import VIDEO_ENDINGS
 

@@ -13,7 +13,7 @@ from -1 to 1, x to the right and y down.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,6 +112,8 @@ def find_class(label: str) -> MotionClass:
     return {c.label: c for c in classes()}[label]
 
 
+Body = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
 # --- what a clip shows -------------------------------------------------------------------------------------
 
 
@@ -175,10 +177,12 @@ def _draw(kind: MotionClass, t: np.ndarray, size: int, style: Style, rng: np.ran
         cover, colour = body(x, y, pixel)
         image += cover[..., None] * (colour - image)
     image += rng.normal(0, 0.01, image.shape[:3]).astype(np.float32)[..., None]
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.asarray(np.clip(image, 0, 1) * 255 + 0.5, dtype=np.uint8)
 
 
-def _camera(move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator):
+def _camera(
+    move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pan (world x and y of the screen's centre) and zoom (world units a screen unit) at each moment."""
     along = (t - 0.5) * 0.9 * speed  # panning left moves the window left, so the scene slides right
     none, one = np.zeros_like(t), np.ones_like(t)
@@ -214,10 +218,12 @@ def _background(x: np.ndarray, y: np.ndarray, style: Style, rng: np.random.Gener
     across = grid[:, column % cells].swapaxes(0, 1) * (1 - du)  # (T, cells, W, 3)
     across += grid[:, (column + 1) % cells].swapaxes(0, 1) * du
     moment = np.arange(len(u))[:, None]
-    return across[moment, row % cells] * (1 - dv) + across[moment, (row + 1) % cells] * dv
+    return np.asarray(across[moment, row % cells] * (1 - dv) + across[moment, (row + 1) % cells] * dv)
 
 
-def _bodies(kind: MotionClass, t: np.ndarray, speed: np.float32, style: Style, rng: np.random.Generator):
+def _bodies(
+    kind: MotionClass, t: np.ndarray, speed: np.float32, style: Style, rng: np.random.Generator
+) -> list[Body]:
     """The things that move, as functions from world coordinates and pixel size to (coverage, colour)."""
     if kind.subject == "figure":
         return [_figure(kind.first, t, speed, style, rng)]
@@ -253,7 +259,9 @@ def _path(
     return moves.get(move, (x0 + 0 * t, y0 + 0 * t))
 
 
-def _pair_paths(move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator):
+def _pair_paths(
+    move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Where the centres of the two shapes are: opposite each other, on a line at a random angle."""
     heading = rng.uniform(0, 2 * np.pi) + 0 * t
     distance = 0.5 + 0 * t
@@ -267,7 +275,9 @@ def _pair_paths(move: str, t: np.ndarray, speed: np.float32, rng: np.random.Gene
     return [(dx, dy), (-dx, -dy)]
 
 
-def _change(move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator):
+def _change(
+    move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scale, angle (radians, clockwise on the screen) and visibility of a shape at each moment."""
     scale, angle, visible = np.ones_like(t), np.zeros_like(t), np.ones_like(t)
     if move in ("growing", "shrinking"):
@@ -291,17 +301,25 @@ def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
     hue = (rng.uniform() + np.arange(count) / count + rng.uniform(-0.1, 0.1, count)) % 1
     wheel = np.abs(((hue[:, None] + np.array([0, 2 / 3, 1 / 3])) % 1) * 6 - 3) - 1
     light = np.where(np.arange(count) % 2 == 0, 1.0, 0.45)[:, None]
-    return (np.clip(wheel, 0, 1) * light).astype(np.float32)
+    return np.asarray(np.clip(wheel, 0, 1) * light, dtype=np.float32)
 
 
-def _shape(px, py, scale, angle, visible, style: Style, rng: np.random.Generator):
+def _shape(
+    px: np.ndarray,
+    py: np.ndarray,
+    scale: np.ndarray,
+    angle: np.ndarray,
+    visible: np.ndarray,
+    style: Style,
+    rng: np.random.Generator,
+) -> Body:
     """A disc, square, triangle or cross in two colours, so that its turning shows whatever the outline."""
     outline = rng.choice(["disc", "square", "triangle", "cross"])
     paints = _colours(rng, 2 if style.pattern == "halves" else 3)
     px, py, scale = _column(px), _column(py), _column(scale)
     cos, sin, visible = _column(np.cos(angle)), _column(np.sin(angle)), _column(visible)
 
-    def body(x: np.ndarray, y: np.ndarray, pixel: np.ndarray):
+    def body(x: np.ndarray, y: np.ndarray, pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         dx, dy = x - px, y - py
         u, v = (cos * dx + sin * dy) / scale, (cos * dy - sin * dx) / scale
         distance = _OUTLINES[outline](u, v) * scale
@@ -323,7 +341,7 @@ _OUTLINES = {
 }
 
 
-def _figure(act: str, t: np.ndarray, speed: np.float32, style: Style, rng: np.random.Generator):
+def _figure(act: str, t: np.ndarray, speed: np.float32, style: Style, rng: np.random.Generator) -> Body:
     """A stick figure: a head and ten limbs as line segments that hinge at the joints."""
     size = rng.uniform(*style.scale) * 1.55
     x0, y0 = rng.uniform(-0.2, 0.2), rng.uniform(-0.1, 0.1)
@@ -364,7 +382,7 @@ def _figure(act: str, t: np.ndarray, speed: np.float32, style: Style, rng: np.ra
         segments.append((elbow_x, elbow_y, elbow_x + 0.36 * np.sin(fore), elbow_y + 0.36 * np.cos(fore)))
     paint = _colours(rng, 1)[0]
 
-    def body(x: np.ndarray, y: np.ndarray, pixel: np.ndarray):
+    def body(x: np.ndarray, y: np.ndarray, pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         u, v = (x - _column(x0 + 0 * t)) / size * side, (y - np.float32(y0)) / size
         distance = np.hypot(u - _column(neck_x), v - _column(neck_y - 0.24)) - 0.2  # the head
         for ax, ay, bx, by in segments:
@@ -374,12 +392,14 @@ def _figure(act: str, t: np.ndarray, speed: np.float32, style: Style, rng: np.ra
     return body
 
 
-def _segment(u, v, ax, ay, bx, by) -> np.ndarray:
+def _segment(
+    u: np.ndarray, v: np.ndarray, ax: np.ndarray, ay: np.ndarray, bx: np.ndarray, by: np.ndarray
+) -> np.ndarray:
     """Distance from (u, v) to the segment between joints a and b, at each moment."""
     ax, ay, bx, by = _column(ax), _column(ay), _column(bx), _column(by)
     length = (bx - ax) ** 2 + (by - ay) ** 2
     along = np.clip(((u - ax) * (bx - ax) + (v - ay) * (by - ay)) / length, 0, 1)
-    return np.hypot(u - ax - along * (bx - ax), v - ay - along * (by - ay))
+    return np.asarray(np.hypot(u - ax - along * (bx - ax), v - ay - along * (by - ay)))
 
 
 def write_video(path: Path, label: str, index: int, *, split: str = "unseen", size: int = 128) -> None:

@@ -162,7 +162,7 @@ def _first(record: dict[str, Any], keys: Iterable[str]) -> Any:
 
 
 def _two(segment: Any) -> tuple[Any, Any]:
-    return tuple(segment[:2]) if isinstance(segment, list) and len(segment) >= 2 else (None, None)  # type: ignore[return-value]
+    return (segment[0], segment[1]) if isinstance(segment, list) and len(segment) >= 2 else (None, None)
 
 
 def clip_name(video: str, start: Any, end: Any) -> str:

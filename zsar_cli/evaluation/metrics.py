@@ -21,7 +21,8 @@ def true_ranks(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
     matrix, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     own = matrix[np.arange(len(truth)), truth][:, None]
     ranks = (matrix >= own).sum(axis=1) - 1
-    return np.where(np.isnan(matrix).any(axis=1), matrix.shape[1] - 1, ranks)
+    ranks[np.isnan(matrix).any(axis=1)] = matrix.shape[1] - 1
+    return np.asarray(ranks)
 
 
 def top_k(ranks: ArrayLike, k: int) -> float:
@@ -30,12 +31,19 @@ def top_k(ranks: ArrayLike, k: int) -> float:
     return float((ranks < k).mean()) if ranks.size else float("nan")
 
 
+def _mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Divide sums by counts; NaN where there is nothing to count."""
+    means = np.full(len(count), np.nan)
+    np.divide(total, count, out=means, where=count > 0)
+    return means
+
+
 def per_class_accuracy(ranks: ArrayLike, labels: ArrayLike, classes: int) -> np.ndarray:
     """Top-1 of each class (C,); NaN for a class without videos."""
     labels = np.asarray(labels, dtype=np.int64)
     right = np.bincount(labels, weights=np.asarray(ranks) == 0, minlength=classes)
     count = np.bincount(labels, minlength=classes)
-    return np.divide(right, count, out=np.full(classes, np.nan), where=count > 0)
+    return _mean(right, count)
 
 
 def mean_class_accuracy(ranks: ArrayLike, labels: ArrayLike, classes: int) -> float:
@@ -126,8 +134,7 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Re
     count = np.bincount(where, minlength=bins)
 
     def mean(weights: np.ndarray) -> np.ndarray:
-        total = np.bincount(where, weights=weights, minlength=bins)
-        return np.divide(total, count, out=np.full(bins, np.nan), where=count > 0)
+        return _mean(np.bincount(where, weights=weights, minlength=bins), count)
 
     return Reliability(edges, count, mean(values), mean(right))
 

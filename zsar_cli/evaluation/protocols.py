@@ -372,4 +372,5 @@ def published_numbers() -> dict[str, Any]:
     A row has a method, its backbone, values in percent and their source.
     """
     path = ASSETS / "published.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    numbers: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return numbers

@@ -124,7 +124,8 @@ def _lowest(line: Curve, reaching: np.ndarray, part: np.ndarray, whole: np.ndarr
 def _round_down(value: float, below: float) -> float:
     """The shortest decimal that lets ``value`` through, and not ``below``."""
     for digits in range(2, 13):
-        short = math.floor(value * 10**digits) / 10**digits
+        power: int = 10**digits
+        short = math.floor(value * power) / power
         if below < short <= value:
             return max(short, 0.0)
     return max(value, 0.0)

@@ -357,7 +357,7 @@ def map_features(
         views, frames = _leading(group[0][1])
         of_video = [start + k for k in range(len(group)) for _ in range(views)]
         if cache is None:
-            pixels = torch.from_numpy(np.concatenate([clip.pixels for _, clip in group]))  # type: ignore[union-attr]
+            pixels = torch.from_numpy(np.concatenate([clip.pixels for _, clip in group]))
         else:
             stored = stack_features(encode_clips(model, group, cache))
         at_once = max(1, FRAMES_AT_ONCE // frames)
@@ -371,7 +371,7 @@ def map_features(
                     to_device(stored.tokens[part], model.backbone.device),
                 )
             results.append(function(features, of_video[part]))
-    return torch.cat(results).unflatten(0, (len(videos), -1))
+    return torch.unflatten(torch.cat(results), 0, (len(videos), -1))
 
 
 @torch.no_grad()

@@ -141,7 +141,8 @@ def negative_loss(margin: Tensor, target: Tensor) -> Tensor:
 
 def opposition_loss(positive: Tensor, negative: Tensor) -> Tensor:
     """L_opp: ``2 - |p_c - n_c|``, smallest where a class and its negative point apart (CLIPN)."""
-    return (2 - (positive - negative).norm(dim=-1)).mean()
+    distance: Tensor = torch.linalg.vector_norm(positive - negative, dim=-1)
+    return (2 - distance).mean()
 
 
 def keep_loss(embedding: Tensor, frozen: Tensor) -> Tensor:

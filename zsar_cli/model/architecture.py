@@ -139,11 +139,10 @@ class PreprocessSettings(Checked, extra="ignore"):
     fill_color: Annotated[Whole, Field(ge=0, le=255)] | None = None
 
 
-def check_architecture(model_cfg: Any, where: str) -> dict[str, Any]:
-    """The configuration, as it is, once every value in it is one that can be built.
+def check_architecture(model_cfg: Any, where: str) -> None:
+    """Check that open_clip can build every value of a configuration.
 
     Raises:
         UsageError: a value of another kind or out of range, or a tower or tokenizer from elsewhere.
     """
     check(Architecture, model_cfg, where, strict=True)
-    return model_cfg

@@ -81,7 +81,8 @@ class Backbone(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.clip.logit_scale.device
+        device: torch.device = self.clip.logit_scale.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,7 +92,8 @@ class Backbone(nn.Module):
     @property
     def logit_scale(self) -> Tensor:
         """The temperature tau that the weights were trained with: float32 scalar, about 100 for CLIP."""
-        return self.clip.logit_scale.float().exp().reshape(())
+        scale: Tensor = self.clip.logit_scale
+        return scale.float().exp().reshape(())
 
     @property
     def tokenizer(self) -> Any:
@@ -191,7 +193,8 @@ class Backbone(nn.Module):
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts to token ids (P, L); what is longer than the text tower reads is cut, with a warning."""
         self.warn_truncated(texts)
-        return self.tokenizer(list(texts))
+        tokens: Tensor = self.tokenizer(list(texts))
+        return tokens
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Token ids (P, L) to embeddings (P, E), float32 of unit length; gradients flow."""
@@ -234,13 +237,15 @@ class Backbone(nn.Module):
             and text_cfg.get("pool_type", "argmax") == "argmax"
         )
         if not trimmable:
-            return self.clip.encode_text(tokens)
+            whole: Tensor = self.clip.encode_text(tokens)
+            return whole
         length = int(tokens.argmax(dim=-1).max()) + 1  # the end-of-text token has the highest id
         cut = {
             name: tensor[:length, :length] if "mask" in name else tensor[:length]
             for name, tensor in names.items()
         }
-        return torch.func.functional_call(_TextTower(self.clip), cut, (tokens[:, :length],))
+        trimmed: Tensor = torch.func.functional_call(_TextTower(self.clip), cut, (tokens[:, :length],))
+        return trimmed
 
     def _context_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The tensors of the text tower that are as long as its context, by their names in :class:`_TextTower`."""
@@ -335,7 +340,8 @@ class _TextTower(nn.Module):
         self.clip: Any = clip
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.clip.encode_text(tokens)
+        embedding: Tensor = self.clip.encode_text(tokens)
+        return embedding
 
 
 def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") -> Backbone:

@@ -156,7 +156,8 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} does not describe an open_clip model: {str(error)[:150]}.") from error
     check(PreprocessSettings, preprocess_cfg, f"{path}: preprocess_cfg")
-    return check_architecture(model_cfg, f"{path}: model_cfg"), preprocess_cfg
+    check_architecture(model_cfg, f"{path}: model_cfg")
+    return model_cfg, preprocess_cfg
 
 
 def _settings_of_file(arch: str, model_cfg: dict[str, Any], path: Path) -> tuple[dict[str, Any], bool]:

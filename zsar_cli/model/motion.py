@@ -127,13 +127,14 @@ class CrossAttention(nn.Module):
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
         def split(x: Tensor) -> Tensor:  # (B, L, M) -> (B, heads, L, M / heads)
-            return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
 
         key, value = self.key_value(tokens).chunk(2, dim=-1)
         mixed = F.scaled_dot_product_attention(
             split(self.query(self.norm_query(queries))), split(key), split(value)
         )
-        return self.out(mixed.transpose(1, 2).flatten(-2))
+        result: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
+        return result
 
 
 class AggregationLayer(nn.Module):
@@ -158,7 +159,8 @@ class AggregationLayer(nn.Module):
             gate = self.gate(torch.cat([queries, context], dim=-1)).sigmoid()
             context = self.alpha.tanh() * gate * context
         queries = queries + context
-        return queries + self.mlp(queries)
+        result: Tensor = queries + self.mlp(queries)
+        return result
 
 
 class MotionAggregation(nn.Module):
@@ -198,7 +200,8 @@ class MotionAggregation(nn.Module):
         start = queries = self.queries.to(motion.dtype).expand(batch, -1, -1)
         for layer in self.layers:
             queries = layer(queries, motion, separation.static)
-        return self.norm(queries - start)
+        result: Tensor = self.norm(queries - start)
+        return result
 
 
 _TIME_WAVES = 8

@@ -159,7 +159,8 @@ class RecognizerModel(nn.Module):
         batch, frames = pixels.shape[:2]
         flat = self.backbone.encode_frames(pixels.flatten(0, 1))
         return FrameFeatures(
-            flat.embedding.unflatten(0, (batch, frames)), flat.tokens.unflatten(0, (batch, frames))
+            torch.unflatten(flat.embedding, 0, (batch, frames)),
+            torch.unflatten(flat.tokens, 0, (batch, frames)),
         )
 
     def encode_video(self, features: FrameFeatures) -> VideoEncoding:

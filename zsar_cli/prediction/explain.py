@@ -79,7 +79,8 @@ class HeatMaps:
 def token_change(tokens: Tensor) -> Tensor:
     """How far each patch token (T, N, D) is from its mean over time (T, N): what a model without MSM can show."""
     tokens = tokens.float()
-    return (tokens - tokens.mean(dim=0)).norm(dim=-1) / tokens.norm(dim=-1).mean()
+    change: Tensor = (tokens - tokens.mean(dim=0)).norm(dim=-1) / tokens.norm(dim=-1).mean()
+    return change
 
 
 def label_evidence(

@@ -17,7 +17,8 @@ from zsar_cli.data.classes import class_names, list_names, normalise_name
 from zsar_cli.errors import UsageError
 from zsar_cli.files import beside, existing
 from zsar_cli.prediction.records import NONE_OF_THESE
-from zsar_cli.text.class_files import Entry, read_class_file
+from zsar_cli.text.class_files import read_class_file
+from zsar_cli.text.class_maps import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ _LONGEST = 10_000  # characters: towers read some 77 tokens
 _INVISIBLE = dict.fromkeys((0xFEFF, 0x200B, 0x2060, 0xAD, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
 
-def clean(text: Any, where: str) -> str:
+def clean(text: object, where: str) -> str:
     """A label or phrase as it is shown and embedded: composed letters, single blanks, nothing invisible.
 
     Raises:

@@ -76,7 +76,8 @@ def absolute(name: str) -> str:
 
 def describe_inputs(dataset: Dataset, held_out: Sequence[Item], templates: str, weights: str) -> Inputs:
     """The inputs of a run over ``dataset``, whose items are the training clips."""
-    from zsar_cli.data.annotations import Row, rows_hash
+    from zsar_cli.data.annotations import rows_hash
+    from zsar_cli.data.rows import Row
 
     def digest(items: Sequence[Item]) -> str:
         return rows_hash(Row(item.listed or item.path, dataset.classes[item.label]) for item in items)

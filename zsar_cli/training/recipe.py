@@ -157,7 +157,7 @@ def _schema(record: type) -> Any:
     for name, (kind, optional) in field_kinds(record).items():
         annotation = _schema(Parts) if kind is Parts else kinds[kind]
         if name in CHOICES:
-            annotation = Literal[CHOICES[name]]  # type: ignore[valid-type]
+            annotation = Literal[CHOICES[name]]
         if name in LIMITS:
             annotation = Annotated[annotation, Field(**LIMITS[name])]
         found[name] = (annotation | None if optional else annotation, None)
@@ -220,12 +220,14 @@ def _checked(
         from zsar_cli.model.architecture import check_architecture
 
         check_architecture(values["architecture"], f"{source}: architecture")
-    return check(_schema(Recipe), values, source, line_of).model_dump(exclude_unset=True)
+    checked: dict[str, Any] = check(_schema(Recipe), values, source, line_of).model_dump(exclude_unset=True)
+    return checked
 
 
 def recipe_content(recipe: Recipe) -> dict[str, Any]:
     """A recipe as the plain map that :func:`make_recipe` takes."""
-    return json.loads(json.dumps(asdict(recipe)))
+    content: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return content
 
 
 def field_kinds(record: type) -> dict[str, tuple[type, bool]]:

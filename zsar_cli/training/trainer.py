@@ -287,8 +287,8 @@ class Trainer:
         """The clips (B, E) as the pretrained CLIP sees them; a frozen tower has just said so in ``features``."""
         frames = features.embedding
         if self.pretrained is not None and isinstance(clips, Tensor):
-            frames = self.pretrained.encode_frames(clips.flatten(0, 1)).embedding.unflatten(
-                0, clips.shape[:2]
+            frames = torch.unflatten(
+                self.pretrained.encode_frames(clips.flatten(0, 1)).embedding, 0, clips.shape[:2]
             )
         return F.normalize(frames.float().mean(dim=1), dim=-1)
 

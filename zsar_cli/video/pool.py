@@ -85,7 +85,7 @@ def load_clip(request: ClipRequest) -> Clip:
 
     def choose(frame_count: int) -> list[int]:
         rng = None if request.seed is None else np.random.default_rng([request.seed, 0])
-        return view_indices(frame_count, sampling, rng=rng).reshape(-1).tolist()
+        return [int(index) for index in view_indices(frame_count, sampling, rng=rng).reshape(-1)]
 
     if request.augmentation is not None and request.seed is not None:
         resize = _augmenter(request.augmentation, preprocess, request.seed)

@@ -76,7 +76,7 @@ def view_indices(
             rows = [segment_indices(frame_count, frames, rng=rng) for _ in range(views)]
         return np.stack(rows)
     if sampling.mode == "segments":
-        return segment_indices(frame_count, frames * views).reshape(frames, views).T.copy()
+        return np.ascontiguousarray(segment_indices(frame_count, frames * views).reshape(frames, views).T)
     if views == 1:
         return dense_indices(frame_count, frames, sampling.stride)[None]
     latest = max(frame_count - (frames - 1) * sampling.stride - 1, 0)

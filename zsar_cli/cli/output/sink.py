@@ -45,7 +45,8 @@ def format_of(output: Path | None, format: Format | None) -> Format:
     from zsar_cli.cli import console
 
     if output is None:
-        return console.choose_format(format, sys.stdout)
+        chosen: Format = console.choose_format(format, sys.stdout)
+        return chosen
     by_ending: dict[str, Format] = {".csv": "csv", ".txt": "table", ".srt": "srt", ".vtt": "vtt"}
     return format or by_ending.get(output.suffix.lower(), "jsonl")
 
