@@ -23,25 +23,16 @@ from tests.forked import Process, Server
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-SERVER = "ZSAR_TESTS_SERVER"  # where its socket is: the workers have it from the process that started them
-
-
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     # A shell that starts the tests in the background has them ignore Ctrl-C, and processes inherit that
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if SERVER not in os.environ:
-        folder = tempfile.TemporaryDirectory(prefix="zsar-tests-")
-        os.environ[SERVER] = str(Path(folder.name) / "socket")
-        process = forked.start_server(os.environ[SERVER])
 
-        def stop() -> None:
-            process.kill()
-            process.wait()
-            folder.cleanup()
-            del os.environ[SERVER]
 
-        config.add_cleanup(stop)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One file is tested in this process: a second one would import torch for nothing."""
+    named = [argument for argument in config.args if ".py" in argument]
+    return 0 if len(named) == 1 else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -69,9 +60,16 @@ def tiny_clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server() -> Server:
-    """Starts ``zsar`` as processes that need not import torch; one for all workers."""
-    return Server(os.environ[SERVER])
+def server() -> Iterator[Server]:
+    """Starts ``zsar`` as processes that need not import torch."""
+    with tempfile.TemporaryDirectory(
+        prefix="zsar-tests-"
+    ) as folder:  # pytest's own are too long for a socket
+        place = str(Path(folder) / "socket")
+        process = forked.start_server(place)
+        yield Server(place)
+        process.kill()
+        process.wait()
 
 
 @dataclass
@@ -95,11 +93,11 @@ def zsar_process(
     """Start ``zsar`` as a process of its own."""
     started: list[Running] = []
 
-    def start(*arguments: object, **streams: Any) -> Running:
+    def start(*arguments: object, **options: Any) -> Running:
         folder = tmp_path_factory.mktemp("process")
         with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
             process = server.start(
-                *map(os.fsdecode, map(_plain, arguments)), **{"stdout": out, "stderr": err} | streams
+                *map(os.fsdecode, map(_plain, arguments)), **{"stdout": out, "stderr": err} | options
             )
         started.append(Running(process, folder))
         return started[-1]

@@ -1,13 +1,20 @@
 """``zsar`` as a process of its own, without the seconds that importing torch takes.
 
-A server imports everything once and forks for each command. :class:`Server` starts commands from a test; run as a
-script, this file is the ``zsar`` (or, with ``.py`` first, the ``python``) of a shell: ``forked.py SOCKET ARGUMENTS``.
+What only a real process shows (signals, kills, pipes, torchrun) is tested in some hundred processes, and each would
+import torch for three seconds. Here a server imports everything once, and each command is a fork of it, which takes
+0.1 s. The server starts with the first test that asks for the fixture ``server``, and forks from its only thread,
+before torch has started any.
+
+:class:`Server` starts commands from a test: it sends the arguments, the folder, the environment and the standard
+streams through a socket, and gets the process's number and, later, how it ended. Run as a script, this file is the
+``zsar`` (or, with ``.py`` first, the ``python``) of torchrun: ``forked.py SOCKET ARGUMENTS``.
 """
 
 import atexit
 import contextlib
 import gc
 import importlib
+import itertools
 import json
 import os
 import runpy
@@ -45,10 +52,14 @@ PRELOAD = [
 class Process:
     """A command that was started: what of ``subprocess.Popen`` tests use."""
 
-    def __init__(self, place: str, arguments: list[str], streams: list[int]) -> None:
+    def __init__(
+        self, place: str, arguments: list[str], streams: list[int], kill_at: tuple[int, Path] | None = None
+    ) -> None:
         self.connection = socket.socket(socket.AF_UNIX)
         self.connection.connect(place)
-        request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
+        request = json.dumps(
+            [arguments, os.getcwd(), dict(os.environ), kill_at and [kill_at[0], str(kill_at[1])]]
+        ).encode()
         socket.send_fds(self.connection, [len(request).to_bytes(4, "big")], streams)
         self.connection.sendall(request)
         self.pid = int.from_bytes(_receive(self.connection, 4), "big")
@@ -96,11 +107,17 @@ class Server:
 
     place: str
 
-    def start(self, *arguments: str, stdin=None, stdout=None, stderr=None) -> Process:
-        """Start ``zsar`` with these arguments; streams are open files, and nothing where none is given."""
+    def start(
+        self, *arguments: str, stdin=None, stdout=None, stderr=None, kill_at: tuple[int, Path] | None = None
+    ) -> Process:
+        """Start ``zsar`` with these arguments; streams are open files, and nothing where none is given.
+
+        ``kill_at`` is a number and a folder: it is killed (SIGKILL) at that one of its changes to files in the
+        folder, see :func:`die_at`.
+        """
         with open(os.devnull, "r+b") as nothing:
             streams = [(stream or nothing).fileno() for stream in (stdin, stdout, stderr)]
-            return Process(self.place, list(arguments), streams)
+            return Process(self.place, list(arguments), streams, kill_at)
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
@@ -144,7 +161,7 @@ def prepare() -> None:
 def look_after(connection: socket.socket) -> None:
     """Start what the connection asks for, and tell it the process's number and how it ended."""
     head, streams, _, _ = socket.recv_fds(connection, 4, 3)
-    arguments, folder, env = json.loads(_receive(connection, int.from_bytes(head, "big")))
+    arguments, folder, env, kill_at = json.loads(_receive(connection, int.from_bytes(head, "big")))
     pid = os.fork()
     if not pid:
         connection.close()
@@ -152,6 +169,8 @@ def look_after(connection: socket.socket) -> None:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
+        if kill_at:
+            die_at(*kill_at)
         become(arguments, folder, env)
     for stream in streams:
         os.close(stream)
@@ -168,6 +187,39 @@ def outlive_nobody(connection: socket.socket, pid: int) -> None:
     with contextlib.suppress(OSError):
         if not connection.recv(1):
             os.kill(pid, signal.SIGKILL)
+
+
+def die_at(number: int, folder: str) -> None:
+    """Kill this process at its ``number``-th change to a file in the folder: before one is opened to write, renamed
+    or removed, and before, half way through and after a line is appended.
+
+    Whatever a kill can leave on a disk lies between two of these. A kill from outside hits whatever the process
+    has come to, and on a busy machine that is its end.
+    """
+    from zsar_cli.outputs import LineFile
+
+    process, moments = os.getpid(), itertools.count(1)
+
+    def moment(path: Any) -> None:
+        ours = os.getpid() == process and os.path.abspath(os.fsdecode(path)).startswith(folder)
+        if ours and next(moments) == number:
+            os.kill(process, signal.SIGKILL)
+
+    def watch(event: str, about: tuple[Any, ...]) -> None:
+        to_write = event == "open" and about[2] & (os.O_WRONLY | os.O_RDWR)
+        if (to_write or event in ("os.rename", "os.link", "os.remove")) and not isinstance(about[0], int):
+            moment(about[0])
+
+    def append(file: LineFile, line: bytes, *advice: str) -> None:
+        half = len(line) // 2
+        moment(file.path)
+        write(file, line[:half], *advice)
+        moment(file.path)
+        write(file, line[half:], *advice)
+        moment(file.path)
+
+    write, LineFile.write = LineFile.write, append  # type: ignore[method-assign]
+    sys.addaudithook(watch)
 
 
 def become(arguments: list[str], folder: str, env: dict[str, str]) -> None:

@@ -66,28 +66,25 @@ def test_killed_at_any_moment_each_video_is_answered_once(
     output = tmp_path / "answers.jsonl"
     command = [
         *("predict", Path(many[0]).parent, "--model", tiny_clip_dir, *TWO, "--output", output, "--resume"),
-        *("--workers", 1, "--batch-size", 2, "--views", 4, "--quiet"),
+        *("--workers", 1, "--batch-size", 2, "--quiet"),
     ]
     chance = random.Random(0)
-    reached = []
+    ended, reached = [], []
     for kill in range(KILLS):
-        process = zsar_process(*command)
-        if kill % 3 < 2:  # while records are written; else at any time before
-            wait_for(output, output.stat().st_size if output.exists() else 0, process)
-            time.sleep(chance.random() * 0.03)
-        else:
-            time.sleep(chance.random() * 0.4)
-        process.kill()
-        process.wait(60)
+        process = zsar_process(*command, kill_at=(chance.randint(1, 12), tmp_path))
+        ended.append(process.wait(PATIENCE))
         reached.append(output.read_bytes().count(b"\n") if output.exists() else 0)
-        if kill % 2:  # what a machine that loses its power may leave
+        if (
+            kill % 2 and reached[-1] and output.read_bytes().endswith(b"\n")
+        ):  # what a machine that loses its power may leave
             with output.open("ab") as file:
                 file.write(b'{"video": "torn')
     process = zsar_process(*command)
     process.wait(PATIENCE)
     assert process.returncode == 1  # two of the videos cannot be read, whoever found out
     assert videos_in(output) == many
-    assert 0 < reached[0] < len(many), "no kill came while records were being written"
+    assert ended == [-signal.SIGKILL] * KILLS
+    assert len(set(reached) - {0, len(many)}) > 5, "hardly a kill came while records were being written"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -116,19 +113,30 @@ def test_a_signal_ends_the_run_with_whole_records(
 def test_a_table_is_there_whole_or_not_at_all(
     zsar_process, many: list[str], tmp_path: Path, tiny_clip_dir: Path
 ) -> None:
-    output = tmp_path / "answers.csv"
-    command = ["predict", *many, "--model", tiny_clip_dir, *TWO, "--output", output, "--views", 8, "--quiet"]
-    process = zsar_process(*command)
-    deadline = time.monotonic() + PATIENCE
-    while not list(tmp_path.glob(".answers*")) and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.kill()
-    process.wait(60)
-    assert not output.exists()
-    process = zsar_process(*command)
-    process.wait(PATIENCE)
-    assert process.returncode == 1
-    assert output.read_text().count("\n") == 1 + 18 * 2 + 2
+    def run(folder: Path, **options: Any) -> int:
+        asked = (
+            "predict",
+            *many,
+            "--model",
+            tiny_clip_dir,
+            *TWO,
+            "--output",
+            folder / "answers.csv",
+            "--quiet",
+        )
+        return zsar_process(*asked, **options).wait(PATIENCE)
+
+    lines = 1 + 18 * 2 + 2
+    for moment, there in ((5, False), (7, False), (8, True)):  # begun, written, named
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        assert run(folder, kill_at=(moment, folder)) == -signal.SIGKILL
+        assert list(folder.glob(".answers.*.csv"))
+        assert (folder / "answers.csv").exists() == there
+    assert (tmp_path / "8" / "answers.csv").read_text().count("\n") == lines
+    assert run(tmp_path / "7") == 1
+    assert (tmp_path / "7" / "answers.csv").read_text().count("\n") == lines
+    assert [path.name for path in (tmp_path / "7").iterdir()] == ["answers.csv"]
 
 
 def test_a_reader_that_leaves_is_no_error(zsar_process, many: list[str], tiny_clip_dir: Path) -> None:

@@ -381,11 +381,11 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(zsar_proc
     chance = random.Random(0)
     ended = []
     for turn in range(20):
-        process = zsar_process(*options, "--output", killed, *(["--resume"] if turn else []))
-        wait_for_step(process, killed, checkpoint(killed) + chance.randint(1, 3))
-        time.sleep(chance.random() * 0.03)
-        process.kill()
-        ended.append(process.wait(60))
+        resume = ["--resume"] if turn else []
+        process = zsar_process(
+            *options, "--output", killed, *resume, kill_at=(chance.randint(1, 80), tmp_path)
+        )
+        ended.append(process.wait(200))
     assert ended == [-signal.SIGKILL] * 20
     assert 0 < checkpoint(killed) < 50
     assert zsar_process(*options, "--output", killed, "--resume").wait(600) == 0
