@@ -224,6 +224,38 @@ def test_errors_say_what_was_looked_for(tmp_path: Path) -> None:
     assert dataset_names() == ["hmdb51", "kinetics400", "kinetics600", "motion-shapes", "ssv2", "ucf101"]
 
 
+def test_none_in_a_list_is_no_class(tmp_path: Path, caplog) -> None:
+    from zsar_cli.training.clips import find_data
+    from zsar_cli.training.recipe import Recipe
+    from zsar_cli.training.run import Environment
+
+    for name in ("a", "b", "c", "d", "e"):
+        (tmp_path / f"{name}.mp4").write_bytes(b"")
+    listed = tmp_path / "labels.csv"
+    listed.write_text("path,label\na.mp4,run\nb.mp4,jump\nc.mp4,none\nd.mp4,None of these\ngone.mp4,none\n")
+    data = load_dataset(listed)
+    assert data.classes == ("jump", "run")
+    assert shown(data) == {"a.mp4": "run", "b.mp4": "jump"}
+    assert [Path(item.path).name for item in data.of_none] == ["c.mp4", "d.mp4"]
+    assert data.missing_paths == ["gone.mp4"]
+    assert not data.unmatched
+    for plan in (make_plan(Source(str(listed))), make_plan(Source(str(listed)), split="test")):
+        assert [len(part.items) for part in plan.parts] == [2]
+        assert "2 videos of labels.csv marked none: no class" in plan.notes[0]
+    opened = make_plan(Source(str(listed)), "open-set")
+    assert [(part.name, part.targets) for part in opened.parts] == [("known", [1, 0]), ("unknown", [-1, -1])]
+    assert opened.parts[1].labels == ("jump", "run")
+    with caplog.at_level("DEBUG", "zsar_cli"):
+        found = find_data(Environment(Recipe(data=str(listed)), tmp_path / "run", max_missing=0.5))
+    assert found.dataset.classes == ("jump", "run")
+    assert "2 videos of labels.csv marked none" in caplog.text
+    named = load_dataset(listed, classes=("run", "none", "jump"))
+    assert [named.classes[item.label] for item in named.items] == ["run", "jump", "none"]
+    (tmp_path / "folders" / "none").mkdir(parents=True)
+    (tmp_path / "folders" / "none" / "a.mp4").write_bytes(b"")
+    assert load_dataset(tmp_path / "folders").classes == ("none",)
+
+
 def test_protocols_choose_videos_and_labels(tmp_path: Path) -> None:
     make_ucf101(tmp_path / "ucf101")
     make_hmdb51(tmp_path / "hmdb51")

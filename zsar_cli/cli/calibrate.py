@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from zsar_cli import __version__
 from zsar_cli.errors import UsageError
-from zsar_cli.prediction.records import NONE_OF_THESE
 
 if TYPE_CHECKING:
     from zsar_cli.data.definition import Dataset
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 LEAST = 10  # videos
 FEW = 50
-NONE = ("none", NONE_OF_THESE)  # labels of a list for videos that show none of the labels
 
 
 def calibrate(
@@ -78,6 +76,7 @@ def calibrate(
 
 
 def _videos(listing: Path, labels: Labels, label_column: str | None, data_root: Path | None) -> Dataset:
+    from zsar_cli.data.definition import NONE
     from zsar_cli.evaluation.protocols import Source
 
     extra = tuple(name for name in NONE if name not in {known.casefold() for known in labels.names})

@@ -19,11 +19,13 @@ from zsar_cli.data.video_index import VideoIndex
 from zsar_cli.errors import UsageError
 from zsar_cli.errors import shown as quoted
 from zsar_cli.files import ASSETS, existing
+from zsar_cli.prediction.records import NONE_OF_THESE
 from zsar_cli.text.labels import clean_names, load_labels
 from zsar_cli.video.find import folders_in, why_unread
 
 SETS = ASSETS / "datasets"
 SEVERAL = "more than one label"
+NONE = ("none", NONE_OF_THESE)  # labels of a list for videos that show none of its classes
 # What people call the data sets, and the folders they keep them in, besides their names.
 ALIASES = {
     "k400": "kinetics400",
@@ -65,6 +67,7 @@ class Dataset:
     missing_paths: list[str] = field(default_factory=list)
     unmatched: dict[str, int] = field(default_factory=dict)  # labels that name no class, and their rows
     counted: str = ""  # "all" or the split whose classes the list's numbers count; "" where it has none
+    of_none: list[Item] = field(default_factory=list)  # videos that the list says show none of the classes
 
     @property
     def empty_classes(self) -> list[str]:
@@ -411,6 +414,7 @@ def _resolve(
         row if row.label is not None else replace(row, label=_label_from_path(row)) for row in listing.rows
     ]
     numbered = any(isinstance(row.label, int) for row in rows)
+    rows, of_none = _part_none(rows, listing.format, known)
     if known is None:
         if numbered:
             raise UsageError(
@@ -452,6 +456,13 @@ def _resolve(
         items.append(Item(str(path), place[class_name], row.path, row.frame_count))
     if elsewhere:
         notes.append(f"{elsewhere} videos lie in the folder of another class than their label")
+    nothing: list[Item] = []
+    for row in of_none:
+        path = index.find(row.path, "", frames=row.frame_count is not None)
+        if path is None:
+            missing.append(row.path)
+        else:
+            nothing.append(Item(str(path), -1, row.path, row.frame_count))
     return Dataset(
         name,
         classes,
@@ -466,7 +477,25 @@ def _resolve(
         missing,
         dict(unmatched),
         numbers.order,
+        nothing,
     )
+
+
+def _part_none(rows: list[Row], format: str, known: ClassList | None) -> tuple[list[Row], list[Row]]:
+    """The rows of classes, and those that a list marks with "none"; a folder or a named class of that name is one."""
+    if format == "folders" or (known is not None and any(name.casefold() in NONE for name in known.names)):
+        return rows, []
+    marked = [isinstance(row.label, str) and row.label.casefold() in NONE and not row.others for row in rows]
+    return (
+        [row for row, none in zip(rows, marked, strict=True) if not none],
+        [row for row, none in zip(rows, marked, strict=True) if none],
+    )
+
+
+def none_line(data: Dataset) -> str:
+    """About the videos that a list marks as none of its classes."""
+    count = len(data.of_none)
+    return f"{count} {'video' if count == 1 else 'videos'} of {data.list_name} marked none"
 
 
 def _label_from_path(row: Row) -> str | None:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from zsar_cli.data.definition import (
     load_dataset,
     load_definition,
     load_motion_shapes,
+    none_line,
 )
 from zsar_cli.data.splits import SYNONYMS, few_shot
 from zsar_cli.errors import UsageError
@@ -129,7 +130,9 @@ def make_plan(
     if definition.rendered:
         return _plan_rendered(protocol, split)
     if protocol is None and split is not None:
-        return Plan("split", definition.name, [_part(split, source.named(split))])
+        plan = Plan("split", definition.name, [_part(split, source.named(split))])
+        _note_none(plan)
+        return plan
     if protocol == "open-set":
         return _plan_open_set(source, split, unknown)
     if protocol in ("base-to-novel", "generalised"):
@@ -146,6 +149,7 @@ def make_plan(
             f"{definition.name} has no test videos: these are its {definition.validation} ones, by which zsar train "
             "chooses best/"
         )
+    _note_none(plan)
     for part in plan.parts:
         if len(part.labels) == 1:
             plan.notes.append(
@@ -154,6 +158,14 @@ def make_plan(
     if protocol == "few-shot" or shots:
         _draw_shots(plan, source, shots, seed)
     return plan
+
+
+def _note_none(plan: Plan) -> None:
+    for part in plan.parts:
+        if part.dataset.of_none:
+            plan.notes.append(
+                f"{none_line(part.dataset)}: no class, and left out; --protocol open-set counts them as unknown"
+            )
 
 
 def _plan_zero_shot(source: Source, split: str | None, definition: Definition) -> Plan:
@@ -189,11 +201,16 @@ def _plan_halves(source: Source, protocol: str, definition: Definition) -> Plan:
 
 
 def _plan_open_set(source: Source, split: str | None, unknown: Source | None) -> Plan:
-    if unknown is None:
-        raise UsageError(
-            "open-set needs videos of unknown classes: name a data set with --unknown (hmdb51 for ucf101)."
-        )
     known = source.named(split) if split else source.load(source.first)
+    if unknown is None and not known.of_none:
+        raise UsageError(
+            "open-set needs videos of unknown classes: name a data set with --unknown (hmdb51 for ucf101), or mark "
+            "some in a list of your own with the label none."
+        )
+    if unknown is None:
+        marked = replace(known, items=known.of_none, classes=(), missing=0, missing_paths=[], unmatched={})
+        parts = [_part("known", known), _unknown_part(marked, known.classes)]
+        return Plan("open-set", known.name, parts, [f"unknown: {none_line(known)}"], known="known")
     stranger = unknown.load(unknown.first)
     parts = [_part("known", known), _unknown_part(stranger, known.classes)]
     plan = Plan("open-set", known.name, parts, known="known")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zsar_cli.errors import UsageError
+from zsar_cli.run_log import NOTE
 
 if TYPE_CHECKING:
     from zsar_cli.data.definition import Dataset, Item
@@ -38,7 +39,7 @@ def find_data(environment: Environment) -> TrainingData:
     These are the data set's own validation clips, where it has such (a folder ``val/``); else a share of the training
     clips.
     """
-    from zsar_cli.data.definition import load_dataset, load_definition
+    from zsar_cli.data.definition import load_dataset, load_definition, none_line
     from zsar_cli.data.splits import few_shot
     from zsar_cli.text.labels import load_labels
     from zsar_cli.training.holdout import hold_out
@@ -47,6 +48,12 @@ def find_data(environment: Environment) -> TrainingData:
     named = None if recipe.labels is None else load_labels(recipe.labels).names
     dataset = load_dataset(recipe.data, root, split="train", classes=named, label_column=recipe.label_column)
     dataset.check_missing(environment.max_missing)
+    if dataset.of_none:
+        logger.log(
+            NOTE,
+            "%s: no class, so nothing is learned from them. --labels makes none a class.",
+            none_line(dataset),
+        )
     if len(dataset.classes) < 2:
         raise UsageError(f"{dataset.name} has one class only; a model learns from at least two.")
     drawn = dataset.items
