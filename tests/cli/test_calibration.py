@@ -55,8 +55,10 @@ def predict(zsar):
 
 def test_predict_answers_by_the_bound_that_was_found_and_says_so(calibrate, predict, own_folder):
     assert "answer" not in predict().records[0]
-    done = calibrate()
+    done = calibrate("-v")
     assert done.code == 0, done.err
+    assert "decoding processes, decoder" in done.err
+    assert "waiting for decoders " in done.err.split("Time: ")[1]
     assert "14 videos" in done.out
     assert "2 of them of none of the labels" in done.out
     assert "few videos" in done.out

@@ -186,6 +186,22 @@ def test_a_run_says_on_a_terminal_what_runs_and_what_was_answered(
     assert zsar(*arguments, tmp_path / "q.jsonl", "--quiet").err == ""
 
 
+def test_an_evaluation_says_on_a_terminal_what_runs_what_was_written_and_what_is_next(
+    zsar, tiny_clip_dir, tmp_path, monkeypatch
+) -> None:
+    for name in ("run", "jump"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        write_video(tmp_path / "data" / name / "a.mp4", 8)
+    arguments = ("eval", "--data", tmp_path / "data", "--model", tiny_clip_dir, "--workers", 0, "--frames", 2)
+    monkeypatch.setattr(console, "configure", with_terminal(console.configure, monkeypatch))
+    done = zsar(*arguments, "--output", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert f"on cpu in fp32, 2 frames, 2 labels; 2 videos, to {tmp_path / 'out'}." in done.err
+    assert f"Written to {tmp_path / 'out'}: results.json, predictions.jsonl and tables." in done.err
+    assert "Next:  the same with --report FOLDER" in done.err
+    assert zsar(*arguments, "--output", tmp_path / "out", "--quiet").err == ""
+
+
 def with_terminal(configure, monkeypatch):
     """The function, after which standard error is a terminal."""
 

@@ -325,7 +325,18 @@ def test_workers_give_the_same_and_stop_ends_it(tmp_path):
     path = write_colours(tmp_path / "a.mp4", [(COLOURS["red"], 4), (COLOURS["green"], 4)])
     alone, _ = timeline(path, 2, 1)
     with DecodePool(1) as pool:
-        (found,) = run_windows(ColourModel(), [str(path)], text_side(), pool, WindowOptions(2, 1))
+        told: list[tuple[float, float | None]] = []
+        (found,) = run_windows(
+            ColourModel(),
+            [str(path)],
+            text_side(),
+            pool,
+            WindowOptions(2, 1),
+            report=lambda seconds, length: told.append((seconds, length)),
+        )
+    assert sum(seconds for seconds, _ in told) == pytest.approx(found.duration, abs=0.1)
+    (length,) = {length for _, length in told}
+    assert length == pytest.approx(found.duration, abs=0.1)  # so a bar knows its end
     assert found == alone
     stop = threading.Event()
     stop.set()

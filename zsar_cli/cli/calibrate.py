@@ -42,6 +42,7 @@ def calibrate(
     from zsar_cli.evaluation.thresholds import judged_records, summary
     from zsar_cli.prediction.calibration import key_of, present, write
     from zsar_cli.recognizer import Recognizer
+    from zsar_cli.run_log import log_setup
 
     data = _videos(listing, labels, label_column, data_root)
     data.check_missing(max_missing)
@@ -54,6 +55,7 @@ def calibrate(
         )
         text = recognizer.embed_labels(labels, templates)
     network = recognizer.model
+    log_setup(network, workers=options.workers, decoder=options.decoder)
     options = replace(options, frames=options.frames or network.frames)
     key = key_of(network, labels, text.templates_hash, options.frames)
     present(network, key, overwrite=overwrite)  # says what is in the way before any work
@@ -65,8 +67,16 @@ def calibrate(
             advance(1)
 
         found = evaluate_parts(
-            network, [part], [text], options, write=told, cache=recognizer.cache, rank=0, world=1
+            *(network, [part], [text], options),
+            write=told,
+            cache=recognizer.cache,
+            times=recognizer.times,
+            rank=0,
+            world=1,
         )
+    console.detail(f"Time: {recognizer.times}.")
+    if recognizer.cache is not None:
+        console.note(f"Cache {recognizer.cache.summary()}.")
     answers = judged_records(found["calibration"])
     _check_count(len(answers.confidence), listing)
     about = summary(answers)

@@ -148,13 +148,14 @@ def choose_format(wanted: str | None, stream: IO[str]) -> Any:
 
 
 @contextmanager
-def progress(total: int | None, what: str = "videos") -> Iterator[Callable[[float], None]]:
+def progress(total: int | None, what: str = "videos") -> Iterator[Callable[..., None]]:
     """A bar on stderr (count, rate, time left) where that is a terminal and nobody asked for quiet.
 
-    Yields a function to call with the number of things that were just done.
+    Yields a function to call with the number of things that were just done, and with how many there will be where
+    that was not known before.
     """
     if _settings["quiet"] or not sys.stderr.isatty() or total == 1:
-        yield lambda done: None
+        yield lambda done, total=None: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -189,8 +190,8 @@ def progress(total: int | None, what: str = "videos") -> Iterator[Callable[[floa
         task = bars.add_task(what, total=total)
         _live.append(bars)
 
-        def advance(done: float) -> None:
-            bars.update(task, advance=done)
+        def advance(done: float, total: float | None = None) -> None:
+            bars.update(task, advance=done, total=total)  # None: as it was
             bars.refresh()
 
         try:
@@ -201,9 +202,11 @@ def progress(total: int | None, what: str = "videos") -> Iterator[Callable[[floa
 
 
 @contextmanager
-def status(message: str) -> Iterator[None]:
-    """A line on a terminal's stderr that is gone when the block ends."""
+def status(message: str, *, log: bool = False) -> Iterator[None]:
+    """A line on a terminal's stderr that is gone when the block ends; with ``log``, a line elsewhere too."""
     if _settings["quiet"] or not sys.stderr.isatty():
+        if log:
+            note(message)
         yield
         return
     from zsar_cli.cli.output.formats import printable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -277,6 +278,26 @@ def evaluate(
         )
     if distributed.rank() == 0:
         _show_results(results, _header(plan, chosen, results["protocol"]), format, compare)
+        if sys.stderr.isatty():
+            _say_end(chosen.model, output, report)
+
+
+def _say_end(model: str, output: Path | None, report: Path | None) -> None:
+    """What was written, and what one does with an evaluation."""
+    from zsar_cli.cli import console
+
+    if output is None:
+        console.note(
+            "Next:  the same with --report FOLDER, for a page with the mistakes; nothing was written."
+        )
+        return
+    console.note(f"Written to {output}: results.json, predictions.jsonl and tables.")
+    if report is None:
+        console.note("Next:  the same with --report FOLDER, for a page with the mistakes.")
+    else:
+        console.note(
+            f"Next:  zsar predict VIDEO --model {shlex.quote(model)} --min-confidence P, with a P of the table."
+        )
 
 
 def _check_calibrate(others: dict[str, Any]) -> None:
@@ -370,6 +391,7 @@ def _run(
 ) -> dict[str, Any]:
     from zsar_cli.cli import console
     from zsar_cli.cli.memory import keep_freed_memory
+    from zsar_cli.cli.run_lines import counted, start_line
     from zsar_cli.evaluation.protocols import labels_hash
     from zsar_cli.evaluation.report import is_report_of, mark_of
     from zsar_cli.evaluation.results import Prompts, run_plan
@@ -391,6 +413,18 @@ def _run(
     with console.status(f"Loading {chosen.model} ..."), times.measured("load"):
         network = load_model(chosen.model, device=device, precision=precision, backbone=backbone)
     log_setup(network, workers=options.workers, decoder=options.decoder)
+    labels = len({label for part in plan.parts for label in part.labels})
+    videos = len({item.path for part in plan.parts for item in part.items})
+    if sys.stderr.isatty() and distributed.rank() == 0:
+        console.note(
+            start_line(
+                network,
+                frames=options.frames or network.frames,
+                labels=counted(labels, "label"),
+                videos=counted(videos, "video"),
+                places=(output, report),
+            )
+        )
     keep_freed_memory()  # not before: weights that were cast give theirs back
     templates = load_templates(text.templates) if text.templates else default_templates(network)
     features = FeatureCache(cache, network) if cache is not None else None
@@ -463,7 +497,6 @@ def _report(
 ) -> None:
     """``report.html``: what the run wrote, and the worst mistakes looked at once more."""
     import contextlib
-    import shlex
 
     from zsar_cli.evaluation.inference import iter_clips
     from zsar_cli.evaluation.protocols import published_numbers

@@ -38,7 +38,7 @@ from zsar_cli.cli.output.answers_page import add_earlier, check_report, command_
 from zsar_cli.cli.output.formats import Columns, Format
 from zsar_cli.cli.output.made_with import made_with
 from zsar_cli.cli.output.sink import SUBTITLES, Sink, Target, format_of, open_sink
-from zsar_cli.cli.run_lines import answers_in, start_line, stray_labels_line, tally_line
+from zsar_cli.cli.run_lines import answers_in, counted, start_line, stray_labels_line, tally_line
 from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_busy, refuse_inputs, refuse_taken
@@ -324,8 +324,8 @@ def predict(
                 start_line(
                     recognizer.model,
                     frames=frames or recognizer.model.frames,
-                    labels=len(text.labels),
-                    videos=None if found is None else len(found),
+                    labels=counted(len(text.labels), "label"),
+                    videos="videos as they come" if found is None else counted(len(found), "video"),
                     places=(output, report, explain),
                 )
             )
@@ -606,7 +606,7 @@ class Run:
         start = time.monotonic()
         by_time = self.windows is not None and total == 1  # a bar over one long video counts its seconds
         with console.progress(None if by_time else total, "s of video" if by_time else "videos") as advance:
-            count_time = advance if by_time else (lambda seconds: None)
+            count_time = advance if by_time else (lambda seconds, length: None)
             share = iter(distributed.own_share(remaining()))
             results = self._results(recognizer, text, pool, share, count_time)
             own = ((result.to_record(), self._filmstrip(result)) for result in results)
@@ -625,7 +625,7 @@ class Run:
         text: PromptEmbeddings,
         pool: Any,
         paths: Iterator[str],
-        count_time: Callable[[float], None],
+        count_time: Callable[[float, float | None], None],
     ) -> Iterator[Prediction | Timeline | Failure]:
         shown = self.film is not None
         if self.windows is not None:

@@ -1,4 +1,4 @@
-"""What a run of predict says on a terminal at its start and end: what runs on what, what was answered, what is next."""
+"""What a run says on a terminal at its start and end: what runs on what, what was answered or written, what is next."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ MOST_LABELS = 5  # named at the end
 
 
 def start_line(
-    model: RecognizerModel, *, frames: int, labels: int, videos: int | None, places: Iterable[Path | None]
+    model: RecognizerModel,
+    *,
+    frames: int,
+    labels: str,
+    videos: str,
+    places: Iterable[Path | None],
+    precision: str | None = None,
 ) -> str:
-    """Model, device, precision, frames, labels, videos (None: not known yet) and where the answers go."""
-    counted = "videos as they come" if videos is None else _count(videos, "video")
-    written = " and ".join(str(place) for place in places if place is not None) or "standard output"
-    on = f"{model.name} on {model.backbone.device} in {model.backbone.precision}"
-    return f"{on}, {_count(frames, 'frame')}, {_count(labels, 'label')}; {counted}, to {written}."
+    """Model, device, precision, frames, labels and videos as they are counted, and where the run writes."""
+    written = " and ".join(dict.fromkeys(str(place) for place in places if place is not None))
+    on = f"{model.name} on {model.backbone.device} in {precision or model.backbone.precision}"
+    return f"{on}, {counted(frames, 'frame')}, {labels}; {videos}, to {written or 'standard output'}."
 
 
 def stray_labels_line(videos: Sequence[str]) -> str | None:
@@ -63,5 +68,6 @@ def tally_line(tally: Counter[str]) -> str:
     return "Answers: " + ", ".join(parts) + "."
 
 
-def _count(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """A number and what it counts, in the plural where it is not one."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

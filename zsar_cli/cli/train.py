@@ -6,10 +6,10 @@ import contextlib
 import os
 import shlex
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -22,6 +22,9 @@ from zsar_cli.outputs import refuse_busy
 from zsar_cli.training import own
 from zsar_cli.training.folder import check_folder
 from zsar_cli.training.recipe import Recipe, load_recipe, override
+
+if TYPE_CHECKING:
+    from zsar_cli.training.run import Start
 
 
 @with_recipe_flags
@@ -124,6 +127,8 @@ def train(
             report=progress,
             stop=stop.is_set,
             announce=lambda line: console.note(named + line),
+            started=_say_start,
+            waiting=_waiting,
         )
     if summary.cache and first:
         console.note(f"Cache {summary.cache}.")
@@ -139,6 +144,40 @@ def train(
     if first:
         _draw_curves(summary.history, output)
         console.train_summary(summary, output)
+
+
+def _say_start(start: Start) -> None:
+    from zsar_cli.cli import console
+    from zsar_cli.cli.run_lines import counted, start_line
+
+    if distributed.rank() == 0:
+        held = f" and {start.held_out} held out" if start.held_out else ""
+        console.note(
+            start_line(
+                start.model,
+                frames=start.recipe.frames,
+                labels=f"{len(start.classes)} classes",
+                videos=counted(start.clips, "clip") + held,
+                places=(start.output,),
+                precision=start.recipe.precision,
+            )
+        )
+
+
+@contextlib.contextmanager
+def _waiting(what: str, clips: int) -> Iterator[Callable[[float], None]]:
+    """What comes before the first step: a look at every clip, or the clips of that step."""
+    from zsar_cli.cli import console
+
+    if distributed.rank() > 0:
+        yield lambda done: None
+    elif what:
+        console.note(f"Before the first step, {clips} clips are decoded and looked at, once.")
+        with console.progress(clips, what) as advance:
+            yield advance
+    else:
+        with console.status(f"Waiting for the {clips} clips of the first step ...", log=True):
+            yield lambda done: None
 
 
 def _draw_curves(history: list[dict[str, float]], output: Path) -> None:

@@ -132,13 +132,13 @@ def run_windows(
     *,
     shown: bool = False,
     stop: threading.Event | None = None,
-    report: Callable[[float], None] = lambda seconds: None,
+    report: Callable[[float, float | None], None] = lambda seconds, length: None,
     times: StageTimes | None = None,
 ) -> Iterator[Timeline | Failure]:
     """A timeline for each video, in order; one that cannot be read gives a Failure.
 
     With ``shown``, a timeline keeps some of its frames. Once ``stop`` is set, nothing more is yielded. ``report`` is
-    told how many more seconds of video are done.
+    told how many more seconds of video are done, and the video's length in s, or None where its index does not tell.
     """
     stop, times = stop or threading.Event(), times or StageTimes()
     paths: list[str] = []
@@ -164,7 +164,7 @@ def run_windows(
                 if stop.is_set():
                     return
                 with times.measured("model"), memory_explained("use fewer --frames, a longer --stride"):
-                    report(slider.take(chunk))
+                    report(slider.take(chunk), chunk.info.duration or None)
                 if len(slider.spans) > MOST_WINDOWS:
                     raise VideoError(
                         "too_long", f"these are more than {MOST_WINDOWS:,} windows; make --stride longer"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,10 +43,14 @@ def measure_baselines(
     templates: Templates,
     pool: DecodePool,
     cache: FeatureCache,
+    advance: Callable[[float], None] = lambda clips: None,
 ) -> Baselines | None:
-    """Both, of a model that has not been trained yet; None where no held-out clip can be read."""
+    """Both, of a model that has not been trained yet; None where no held-out clip can be read.
+
+    ``advance`` is told how many more clips were looked at.
+    """
     train, held_out = (
-        frame_averages(model, items, recipe.frames, pool, cache)
+        frame_averages(model, items, recipe.frames, pool, cache, advance)
         for items in (data.dataset.items, data.held_out)
     )
     if not len(train[1]) or not len(held_out[1]):
@@ -59,17 +63,22 @@ def measure_baselines(
 
 
 def frame_averages(
-    model: RecognizerModel, items: Sequence[Item], frames: int, pool: DecodePool, cache: FeatureCache
+    model: RecognizerModel,
+    items: Sequence[Item],
+    frames: int,
+    pool: DecodePool,
+    cache: FeatureCache,
+    advance: Callable[[float], None] = lambda clips: None,
 ) -> tuple[Tensor, Tensor]:
     """Averaged frame embeddings (n, E) of unit length and classes (n,) of the clips that can be read."""
 
     def average(features: FrameFeatures, _: list[int]) -> Tensor:
         return F.normalize(features.embedding.float().mean(dim=1), dim=-1).cpu()
 
-    found = [
-        (map_features(model, clips, average, cache).squeeze(1), target)
-        for clips, target in batches(items, frames, model.preprocess, pool, 16, cache)
-    ]
+    found = []
+    for clips, target in batches(items, frames, model.preprocess, pool, 16, cache):
+        found.append((map_features(model, clips, average, cache).squeeze(1), target))
+        advance(len(clips))
     if not found:
         return torch.zeros(0, model.backbone.embed_dim), torch.zeros(0, dtype=torch.long)
     return torch.cat([video for video, _ in found]), torch.cat([target for _, target in found])

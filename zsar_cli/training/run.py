@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from zsar_cli.training.baselines import Baselines
 
 logger = logging.getLogger(__name__)
+Waiting = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
 MOST_MEASURED = 20_000  # clips, whose averages a linear probe takes at once
 
 
@@ -60,6 +61,18 @@ class Environment:
 
         root = None if self.data_root is None else absolute(self.data_root)
         return replace(self, recipe=from_anywhere(self.recipe), data_root=root)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run that begins is about."""
+
+    model: RecognizerModel
+    recipe: Recipe
+    clips: int
+    classes: tuple[str, ...]
+    held_out: int
+    output: Path
 
 
 @dataclass
@@ -148,6 +161,8 @@ def run_training(
     report: Callable[[dict[str, float], int], None] = lambda row, steps: None,
     stop: Callable[[], bool] = lambda: False,
     announce: Callable[[str], None] = lambda line: None,
+    started: Callable[[Start], None] = lambda start: None,
+    waiting: Waiting = lambda what, clips: nullcontext(lambda done: None),
 ) -> Summary:
     """Train as the recipe says and write the model, ``metrics.jsonl`` and checkpoints into ``environment.output``.
 
@@ -156,6 +171,9 @@ def run_training(
         report: called after each step with its row of metrics and the number of steps.
         stop: asked after each step; True writes a checkpoint and returns.
         announce: called with a line that says what the run will take, where that was measured.
+        started: called once it is clear what is trained on what.
+        waiting: makes a context for what comes before the first step, of what it says and how many clips it needs;
+            the context gives a function to call with the number of clips that were just done.
 
     Raises:
         UsageError: the data or the model cannot be had, or the loss is no longer finite.
@@ -165,7 +183,7 @@ def run_training(
 
     device = distributed.own_device(str(resolve_device(environment.device)))
     with distributed.processes(device):
-        return _run(environment, device, resume, report, stop, announce)
+        return _run(environment, device, resume, report, stop, announce, started, waiting)
 
 
 def _run(
@@ -175,6 +193,8 @@ def _run(
     report: Callable[[dict[str, float], int], None],
     stop: Callable[[], bool],
     announce: Callable[[str], None],
+    begun: Callable[[Start], None],
+    waiting: Waiting,
 ) -> Summary:
     from zsar_cli import distributed
     from zsar_cli.evaluation.inference import weights_hash
@@ -213,13 +233,15 @@ def _run(
         clips = [*dataset.items, *data.held_out]
         cache = _open_cache(environment, model, len(clips))
         log_setup(model, workers=environment.workers, precision=recipe.precision)
+        begun(Start(model, recipe, len(dataset.items), dataset.classes, len(data.held_out), output))
         started = time.perf_counter()
         pool = open_pool(stack, environment, dataset)
         stream = make_stream(environment, dataset, model, steps, pool, cache)
         found = None
         if cache is not None and len(clips) <= MOST_MEASURED and distributed.world() == 1:
             announce(own.expectation(model, recipe, dataset.items, data.held_out, steps, pool, cache))
-            found = measure_baselines(model, recipe, data, templates, pool, cache)
+            with waiting("clips looked at", len(clips)) as advance:
+                found = measure_baselines(model, recipe, data, templates, pool, cache, advance)
         # What a model of zsar's was built on cannot be found by a name
         whole = recipe.tune == "full" or is_recognizer(recipe.model)
         place = (output, device, whole, environment.data_root)
@@ -232,7 +254,11 @@ def _run(
             stack.callback(log.abandon)
         board = _open_board(stack, output, trainer.step) if environment.tensorboard and first else None
 
+        before = stack.enter_context(ExitStack())
+        before.enter_context(waiting("", recipe.batch_size * recipe.accumulate))
+
         def on_step(row: dict[str, float]) -> None:
+            before.close()
             history.append(row)
             if log is not None:
                 line = json.dumps({key: _rounded(value) for key, value in row.items()}) + "\n"
@@ -260,6 +286,8 @@ def _run(
             stop=stop,
             validate=score if data.held_out else None,
         )
+        if cache is not None and environment.cache is None:
+            logger.info("cache %s", cache.summary())
         logger.info("time: %s, %.1f s in all", trainer.times, time.perf_counter() - started)
         losses = [row["total"] for row in history if "total" in row]
         progress = trainer.progress
