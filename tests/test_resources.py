@@ -9,8 +9,7 @@ import pytest
 
 from zsar_cli import resources
 from zsar_cli.cli.threads import SPINS, set_up_threads
-from zsar_cli.recognizer import default_workers
-from zsar_cli.resources import available_cores, available_memory
+from zsar_cli.resources import available_cores, available_memory, default_workers
 from zsar_cli.video.keeper import fair_share_mb
 
 
@@ -95,7 +94,7 @@ def test_where_the_kernel_says_nothing_the_machine_counts(monkeypatch, tmp_path)
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (3, 2), (8, 4), (64, 8)])
 def test_decoding_takes_half_of_the_cores(cores, workers, monkeypatch):
-    monkeypatch.setattr("zsar_cli.recognizer.available_cores", lambda: cores)
+    monkeypatch.setattr("zsar_cli.resources.available_cores", lambda: cores)
     assert default_workers() == workers
 
 

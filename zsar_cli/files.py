@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from zsar_cli.encodings import decode
 from zsar_cli.errors import UsageError
-from zsar_cli.text.encodings import decode
 
 ASSETS = Path(__file__).resolve().parent / "assets"  # all that ships
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -257,7 +257,7 @@ def checksum(path: str | Path) -> str:
 
 
 def read_text(path: str | Path, *, limit: int = 16_000_000, keep_bytes: bool = False) -> str:
-    """A text file, as :func:`~zsar_cli.text.encodings.decode` opens it.
+    """A text file, as :func:`~zsar_cli.encodings.decode` opens it.
 
     Raises:
         UsageError: it is missing, a directory, no text, or longer than ``limit`` bytes.

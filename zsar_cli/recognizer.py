@@ -23,7 +23,7 @@ from zsar_cli.prediction.confidence import DEFAULT, AnswerRule, answer_rule
 from zsar_cli.prediction.explain import Evidence
 from zsar_cli.prediction.inputs import find_videos
 from zsar_cli.prediction.records import Failure, LabelScore, Prediction
-from zsar_cli.resources import available_cores
+from zsar_cli.resources import default_workers
 from zsar_cli.run_log import StageTimes
 from zsar_cli.text.labels import Labels, load_labels
 from zsar_cli.video.images import IMAGE_RATE
@@ -52,12 +52,6 @@ DEFAULT_MODEL = "PE-Core-B-16/meta"
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 Text: TypeAlias = "Iterable[str] | StrPath | Labels | PromptEmbeddings"
-
-
-def default_workers() -> int:
-    """Decoding processes: half of this process's cores, 2 to 8, as the model uses them too; 1 on one."""
-    cores = available_cores()
-    return min(8, max(2, cores // 2), cores)
 
 
 class Recognizer:

@@ -22,6 +22,12 @@ def available_cores() -> int:
     return max(1, int(min(cores, quota)) // _processes_here())
 
 
+def default_workers() -> int:
+    """Choose how many processes decode: half of the cores, 2 to 8, as the model uses them too; 1 on one core."""
+    cores = available_cores()
+    return min(8, max(2, cores // 2), cores)
+
+
 def affinity() -> int:
     """The cores that this process may run on, as ``taskset`` and Slurm say; elsewhere those of the machine."""
     try:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.data.make import make_hmdb51, make_kinetics, make_ssv2, make_ucf101, write_video
-from zsar_cli.data.classes import class_list
 from zsar_cli.data.clips import load_rendered_clip
 from zsar_cli.data.definition import dataset_names, load_dataset, load_motion_shapes
 from zsar_cli.errors import UsageError
 from zsar_cli.evaluation.protocols import Source, make_plan
+from zsar_cli.text.class_lists import class_list
 from zsar_cli.video.pool import ClipRequest, load_clip
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Preprocess
@@ -280,3 +280,12 @@ def test_protocols_choose_videos_and_labels(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--unknown"):
         make_plan(Source("ucf101", root), "open-set")
     assert json.dumps(plan.notes) == "[]"
+
+
+def test_the_list_of_motion_shapes_is_that_of_its_renderer():
+    from zsar_cli.data import motion_shapes
+
+    listed = class_list("motion-shapes")
+    assert listed.names == motion_shapes.class_labels("all")
+    groups = {group: motion_shapes.class_labels(group) for group in ("seen", "unseen", "neither")}
+    assert listed.splits == groups | {"shifted": groups["unseen"]}

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from zsar_cli.data.annotations import read_listing
-from zsar_cli.data.classes import ClassList, NameMatcher, class_list
 from zsar_cli.data.definition import load_dataset
 from zsar_cli.data.label_ids import class_in_path, read_numbers, split_in_name
 from zsar_cli.data.rows import Row
 from zsar_cli.errors import UsageError
 from zsar_cli.evaluation.protocols import Source, make_plan
+from zsar_cli.text.class_lists import ClassList, NameMatcher, class_list
 
 HMDB = class_list("hmdb51")
 MATCHER = NameMatcher(HMDB.names, HMDB.aliases)

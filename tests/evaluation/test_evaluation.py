@@ -25,6 +25,7 @@ from zsar_cli.evaluation.output import RecordFile
 from zsar_cli.evaluation.protocols import Source, combine, make_plan
 from zsar_cli.evaluation.results import Prompts, run_plan
 from zsar_cli.model.alignment import Scores, score_with_bank, usable_bank
+from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.text.embeddings import PromptEmbeddings
 from zsar_cli.video.pool import ClipRequest
 from zsar_cli.video.sampling import Sampling
@@ -44,6 +45,7 @@ class Sums(nn.Module):
     uses_negatives = False
     trained_on = None
     preprocess = Preprocess(size=(16, 16))
+    fingerprint = RecognizerModel.fingerprint
 
     def __init__(self) -> None:
         super().__init__()

@@ -354,7 +354,7 @@ def _phrases(descriptions: Path | None, plan: Plan) -> dict[str, tuple[str, ...]
     """The descriptions of the plan's labels; a label without any stands for itself."""
     if descriptions is None:
         return {}
-    from zsar_cli.data.classes import NameMatcher
+    from zsar_cli.text.class_lists import NameMatcher
     from zsar_cli.text.labels import load_labels
 
     described = load_labels(str(descriptions))

@@ -34,7 +34,7 @@ def model_lines() -> list[str]:
 
 def label_lines() -> list[str]:
     """A line a built-in list: its name and how many labels it has."""
-    from zsar_cli.data.classes import class_names, list_names
+    from zsar_cli.text.class_lists import class_names, list_names
 
     return _aligned([(name, f"{len(class_names(name))} labels") for name in list_names()])
 

@@ -22,7 +22,7 @@ def _starting(incomplete: str, values: list[str]) -> list[str]:
 
 def complete_labels(incomplete: str) -> list[str]:
     """Names of built-in lists, for the shell."""
-    from zsar_cli.data.classes import list_names
+    from zsar_cli.text.class_lists import list_names
 
     return _starting(incomplete, list(list_names()))
 

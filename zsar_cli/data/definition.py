@@ -11,7 +11,6 @@ from pathlib import Path
 
 from zsar_cli import yaml_files
 from zsar_cli.data.annotations import Listing, read_listing
-from zsar_cli.data.classes import ClassList, NameMatcher, class_list, list_names, normalise_name
 from zsar_cli.data.label_ids import UCF_NAME, read_numbers
 from zsar_cli.data.rows import Row
 from zsar_cli.data.splits import SYNONYMS
@@ -19,8 +18,8 @@ from zsar_cli.data.video_index import VideoIndex
 from zsar_cli.errors import UsageError
 from zsar_cli.errors import shown as quoted
 from zsar_cli.files import ASSETS, existing
-from zsar_cli.prediction.records import NONE_OF_THESE
-from zsar_cli.text.labels import clean_names, load_labels
+from zsar_cli.text.class_lists import ClassList, NameMatcher, class_list, list_names, normalise_name
+from zsar_cli.text.labels import NONE_OF_THESE, clean_names, load_labels
 from zsar_cli.video.find import folders_in, why_unread
 
 SETS = ASSETS / "datasets"

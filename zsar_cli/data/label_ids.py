@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from zsar_cli.data.classes import ClassList, NameMatcher
 from zsar_cli.data.rows import Row
 from zsar_cli.errors import UsageError
+from zsar_cli.text.class_lists import ClassList, NameMatcher
 from zsar_cli.video.find import VIDEO_ENDINGS
 
 UCF_NAME = re.compile(r"^v_(\w+?)_g\d+_c\d+$")

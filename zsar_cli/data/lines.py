@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from zsar_cli.data.columns import LABEL_WORDS, PATH_WORDS, SPLIT_WORDS, Table, cells_of, divided, only_label
 from zsar_cli.data.rows import AFTER_VIDEO, BARE_VIDEO, LOOKED_AT, NUMBER, Kind, Row, has_video, unquote
+from zsar_cli.encodings import lines_of
 from zsar_cli.errors import UsageError
 from zsar_cli.text import tables
-from zsar_cli.text.encodings import lines_of
 
 _INTEGER_END = re.compile(r"^(.*?\S)\s*(?:[,;|]\s*|\s)(-?\d{1,18})$")
 _FEWEST_FRAMES = 8  # that a number before the label must reach to be taken for a count of frames

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
-from zsar_cli.data.classes import class_list
 from zsar_cli.errors import UsageError
+from zsar_cli.text.class_lists import class_list
 
 # Protocols speak of seen and unseen classes; the published halves are called base and novel.
 SYNONYMS = {"seen": "base", "unseen": "novel"}

@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from zsar_cli.data.classes import normalise_name
+from zsar_cli.text.class_lists import normalise_name
 from zsar_cli.video.find import VIDEO_ENDINGS, ending, local_path, walk
 
 # Kinetics clips are named for their YouTube id, with or without the times they were cut at.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from zsar_cli.data.rows import Row, has_video, of_split
+from zsar_cli.encodings import lines_of
 from zsar_cli.errors import UsageError
-from zsar_cli.text.encodings import lines_of
 
 # Keys that name the video and its label, the surest first
 _VIDEOS = (

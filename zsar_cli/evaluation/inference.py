@@ -7,7 +7,6 @@ from the records, so a run that was stopped goes on from them and ends in the sa
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -391,16 +390,3 @@ def _orders(probe: str, videos: Sequence[int], count: int, seed: int) -> Tensor:
             row = frames[::-1] if probe == "reversed" else np.full_like(frames, count // 2)
         rows.append(row.copy())
     return torch.from_numpy(np.stack(rows))
-
-
-def weights_hash(model: RecognizerModel) -> str:
-    """16 hex digits that name a model's weights, whatever the precision it computes in.
-
-    SHA-256 over the backbone's fingerprint, taken before its weights are rounded, and all other weights whole.
-    """
-    digest = hashlib.sha256(model.backbone.fingerprint().encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        if not name.startswith("backbone."):
-            digest.update(name.encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from zsar_cli.data.classes import NameMatcher
 from zsar_cli.data.definition import (
     Dataset,
     Definition,
@@ -26,6 +25,7 @@ from zsar_cli.data.splits import SYNONYMS, few_shot
 from zsar_cli.errors import UsageError
 from zsar_cli.evaluation.metrics import harmonic_mean
 from zsar_cli.files import ASSETS
+from zsar_cli.text.class_lists import NameMatcher
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli import __version__, distributed
-from zsar_cli.data.classes import NameMatcher
 from zsar_cli.evaluation.inference import (
     PROBES,
     Options,
@@ -20,7 +19,6 @@ from zsar_cli.evaluation.inference import (
     detect_unknown,
     evaluate_parts,
     summarise,
-    weights_hash,
 )
 from zsar_cli.evaluation.output import RecordFile, usable
 from zsar_cli.evaluation.protocols import Part, Plan, combine, count_seen, describe_data, setting
@@ -28,6 +26,7 @@ from zsar_cli.evaluation.thresholds import judged_records, summary
 from zsar_cli.files import atomic_write
 from zsar_cli.prediction.records import to_json as records_json
 from zsar_cli.run_log import StageTimes
+from zsar_cli.text.class_lists import NameMatcher
 from zsar_cli.text.plain_text import BOM, csv_text
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def settings_of(
     preprocess = asdict(model.preprocess)
     moves_nothing = ("batch_size", "workers", "timeout")
     return {
-        "weights": weights_hash(model),
+        "weights": model.fingerprint(),
         "precision": model.backbone.precision,
         "features": "kept in fp16" if cached else "as computed",
         "templates": prompts.templates,

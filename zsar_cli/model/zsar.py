@@ -7,6 +7,7 @@ An untrained model is the frame-averaged CLIP, bit for bit: ``v = normalize(mean
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -144,6 +145,18 @@ class RecognizerModel(nn.Module):
     def added_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Everything that is not the backbone, by name."""
         return [(name, p) for name, p in self.named_parameters() if not name.startswith("backbone.")]
+
+    def fingerprint(self) -> str:
+        """Name the model's weights by 16 hex digits, whatever the precision that it computes in.
+
+        SHA-256 over the backbone's fingerprint, taken before its weights are rounded, and all other weights whole.
+        """
+        digest = hashlib.sha256(self.backbone.fingerprint().encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            if not name.startswith("backbone."):
+                digest.update(name.encode())
+                digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     # --- video
 

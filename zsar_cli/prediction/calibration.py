@@ -41,9 +41,8 @@ class Key:
 
 def key_of(model: RecognizerModel, labels: Labels, templates_hash: str, frames: int | None) -> Key:
     """The key of a model that is asked about labels."""
-    from zsar_cli.evaluation.inference import weights_hash
 
-    return Key(weights_hash(model), labels.hash, templates_hash, frames or model.frames)
+    return Key(model.fingerprint(), labels.hash, templates_hash, frames or model.frames)
 
 
 def place_of(model: RecognizerModel, key: Key) -> Path | None:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from glob import has_magic
 from typing import IO
 
+from zsar_cli.encodings import MARKS, encoding_of
 from zsar_cli.errors import UsageError
-from zsar_cli.text.encodings import MARKS, encoding_of
 from zsar_cli.video.find import local_path, matches, videos_below, why_unread
 
 _LINE_END = re.compile(rb"[\r\n]")

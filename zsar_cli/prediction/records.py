@@ -15,11 +15,10 @@ from zsar_cli.errors import UsageError
 from zsar_cli.files import is_stream
 from zsar_cli.outputs import LineFile, Lock, taken
 from zsar_cli.prediction.inputs import same_input
+from zsar_cli.text.labels import NONE_OF_THESE as NONE_OF_THESE
 
 if TYPE_CHECKING:
     import numpy as np
-
-NONE_OF_THESE = "none of these"
 
 
 @dataclass(frozen=True)

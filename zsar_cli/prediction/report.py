@@ -205,7 +205,7 @@ def write_report(
     Raises:
         UsageError: the file is there already, or cannot be written.
     """
-    from zsar_cli.recognizer import default_workers
+    from zsar_cli.resources import default_workers
     from zsar_cli.video.pool import DecodePool
 
     page_path, found = Path(path), list(answers)

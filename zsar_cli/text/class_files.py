@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from zsar_cli import yaml_files
+from zsar_cli.encodings import lines_of
 from zsar_cli.errors import UsageError
 from zsar_cli.files import read_text
 from zsar_cli.text import tables
@@ -33,7 +34,6 @@ from zsar_cli.text.class_maps import (
     json_or_lines,
     without_brackets,
 )
-from zsar_cli.text.encodings import lines_of
 from zsar_cli.text.tables import Line
 
 logger = logging.getLogger(__name__)

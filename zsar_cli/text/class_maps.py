@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from zsar_cli import yaml_files
+from zsar_cli.encodings import lines_of
 from zsar_cli.errors import UsageError, shown
 from zsar_cli.text import tables
-from zsar_cli.text.encodings import lines_of
 
 # Keys that hold the classes inside something larger, and those of one class's record
 _HOLDERS = (

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zsar_cli.data.classes import class_names, list_names, normalise_name
 from zsar_cli.errors import UsageError
 from zsar_cli.files import beside, existing
-from zsar_cli.prediction.records import NONE_OF_THESE
 from zsar_cli.text.class_files import read_class_file
+from zsar_cli.text.class_lists import class_names, list_names, normalise_name
 from zsar_cli.text.class_maps import Entry
 
 logger = logging.getLogger(__name__)
 
+NONE_OF_THESE = "none of these"  # the answer where no label fits
 FORMS = (".txt", ".csv", ".tsv", ".yaml", ".yml", ".json", ".jsonl")
 
 

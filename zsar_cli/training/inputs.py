@@ -46,11 +46,11 @@ class Inputs:
 
 def from_anywhere(recipe: Recipe) -> Recipe:
     """The recipe with every path in it absolute, so that the run can be used from any folder."""
-    from zsar_cli.data.classes import list_names
     from zsar_cli.data.definition import known_name
     from zsar_cli.model import hub as sources
     from zsar_cli.model.config import BUNDLED
     from zsar_cli.model.zsar import is_recognizer
+    from zsar_cli.text.class_lists import list_names
     from zsar_cli.text.embeddings import builtin_templates
 
     model = recipe.model

@@ -197,7 +197,6 @@ def _run(
     waiting: Waiting,
 ) -> Summary:
     from zsar_cli import distributed
-    from zsar_cli.evaluation.inference import weights_hash
     from zsar_cli.model.zsar import is_recognizer
     from zsar_cli.text.embeddings import embed_labels, load_templates
     from zsar_cli.training import holdout, own
@@ -221,7 +220,7 @@ def _run(
             run_inputs.refuse_other_recipe(output, recipe)
         model = start_model(recipe, device, environment.backbone, dataset.classes)
         if first:
-            start = "" if recipe.architecture is not None else weights_hash(model)
+            start = "" if recipe.architecture is not None else model.fingerprint()
             inputs = run_inputs.describe_inputs(dataset, data.held_out, templates.hash, start)
             if resume:
                 run_inputs.refuse_other_inputs(output, inputs)

@@ -22,7 +22,6 @@ def made_with(
     model: RecognizerModel, run: Run, prompts: PromptEmbeddings, labels: Labels | None
 ) -> dict[str, Any]:
     """The settings of a run of predict; ``labels`` is None where ``prompts`` came from a file."""
-    from zsar_cli.evaluation.inference import weights_hash
 
     options = asdict(run.windows or run.options)
     named = (
@@ -36,7 +35,7 @@ def made_with(
         "window": None,  # a mode of its own; said first where it differs
         "stride": None,
         "model": model.name,
-        "weights": weights_hash(model),
+        "weights": model.fingerprint(),
         "precision": model.backbone.precision,
         "labels": {
             "count": len(named),

@@ -39,7 +39,7 @@ def normalise_name(name: str) -> str:
 
 def list_names() -> list[str]:
     """Names of the built-in class lists."""
-    return sorted([path.stem for path in LISTS.glob("*.yaml")] + ["motion-shapes"])
+    return sorted(path.stem for path in LISTS.glob("*.yaml"))
 
 
 @cache
@@ -49,8 +49,6 @@ def class_list(name: str) -> ClassList:
     stem = known.get(normalise_name(name))
     if stem is None:
         raise UsageError(f"No built-in class list is called {name!r}. There are: {', '.join(list_names())}.")
-    if stem == "motion-shapes":
-        return _motion_shapes()
     raw = yaml.safe_load((LISTS / f"{stem}.yaml").read_text(encoding="utf-8"))
     names: list[str] = []
     aliases: dict[str, tuple[str, ...]] = {}
@@ -61,14 +59,6 @@ def class_list(name: str) -> ClassList:
         names.append(entry)
     splits = {split: tuple(members) for split, members in raw.get("splits", {}).items()}
     return ClassList(stem, tuple(names), aliases, splits)
-
-
-def _motion_shapes() -> ClassList:
-    from zsar_cli.data import motion_shapes  # renders with numpy; not needed to name the classes of others
-
-    splits = {group: motion_shapes.class_labels(group) for group in ("seen", "unseen", "neither")}
-    splits["shifted"] = splits["unseen"]
-    return ClassList("motion-shapes", motion_shapes.class_labels("all"), {}, splits)
 
 
 def class_names(list_name: str) -> tuple[str, ...]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from zsar_cli.data.classes import NameMatcher, class_list, class_names, list_names, normalise_name
 from zsar_cli.data.splits import few_shot, split_classes
 from zsar_cli.errors import UsageError
+from zsar_cli.text.class_lists import NameMatcher, class_list, class_names, list_names, normalise_name
 from zsar_cli.text.labels import load_labels
 
 PUBLISHED = {
