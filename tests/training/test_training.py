@@ -30,7 +30,7 @@ from zsar_cli.training.holdout import hold_out
 from zsar_cli.training.losses import Prompts, losses
 from zsar_cli.training.recipe import Recipe, load_recipe, make_recipe, override, recipe_content
 from zsar_cli.training.trainer import (
-    NonFiniteLoss,
+    NonFiniteLossError,
     Trainer,
     interpolate,
     learning_rate,
@@ -566,7 +566,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(start, tm
             with torch.no_grad():
                 run.model.log_scale.fill_(float("nan"))
 
-    with pytest.raises(NonFiniteLoss, match="loss became nan at step 5; the last good checkpoint is kept"):
+    with pytest.raises(
+        NonFiniteLossError, match="loss became nan at step 5; the last good checkpoint is kept"
+    ):
         run.run(report=poison, checkpoint_every=3)
     assert [path.name for path in checkpoint.found(tmp_path)] == ["step-00000003"]
     again = trainer(start, tmp_path)
@@ -577,7 +579,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(start, tm
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(start, tmp_path):
     run = trainer(start, tmp_path)
     run.model.project.weight.register_hook(lambda grad: grad * float("inf"))
-    with pytest.raises(NonFiniteLoss, match="gradient became"):
+    with pytest.raises(NonFiniteLossError, match="gradient became"):
         run.run()
     assert same(weights(run.model), weights(start))
     assert not checkpoint.found(tmp_path)

@@ -66,7 +66,7 @@ COMMANDS = {
 }
 
 
-class ReaderLeft(Exception):
+class ReaderLeftError(Exception):
     """Whoever read standard output, such as ``head``, has seen enough."""
 
 
@@ -92,7 +92,7 @@ class LazyCommands(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise ReaderLeft from error
+            raise ReaderLeftError from error
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list at the end of ``zsar --help``."""
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.exit(app(arguments, prog_name="zsar", standalone_mode=False) or 0)
     except Exception as error:
-        if "--debug" in arguments and not isinstance(error, ReaderLeft):
+        if "--debug" in arguments and not isinstance(error, ReaderLeftError):
             raise
         sys.exit(_explain(error, arguments))
     except KeyboardInterrupt:
@@ -190,7 +190,7 @@ def _flags_first(arguments: list[str]) -> list[str]:
 
 def _explain(error: Exception, arguments: list[str]) -> int:
     """Say what went wrong in a line; the exit code."""
-    if isinstance(error, ReaderLeft):
+    if isinstance(error, ReaderLeftError):
         console.silence_stdout()
         return 0
     if isinstance(error, ZsarError):

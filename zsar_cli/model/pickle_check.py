@@ -14,7 +14,7 @@ import struct
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zsar_cli.errors import UsageError, shown
 
@@ -187,35 +187,51 @@ def check_pickle(stream: io.BytesIO, path: Path) -> None:
         for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
             if number > OPERATIONS:
                 raise _too_much(path)
-            name = operation.name
-            count, to_mark = OPERANDS[name]
-            if name in ("BINPUT", "LONG_BINPUT"):
-                memo[argument] = stack[-1]  # type: ignore[index]
-            elif name in ("BINGET", "LONG_BINGET"):
-                stack.append(memo[argument])  # type: ignore[index]
-            elif name == "MARK":
-                stack.append(None)
-            elif name == "GLOBAL":
-                _check_name(str(argument), path)
-                stack.append(Value(name=str(argument)))
-            elif count or to_mark:
-                taken = _take(stack, count, to_mark)
-                if name in ("REDUCE", "NEWOBJ") and not CALLED.fullmatch(taken[-1].name):
-                    raise pickle.UnpicklingError("a call of something else than a function")
-                made = Value(
-                    1 + sum(value.values for value in taken),
-                    1 + max((value.depth for value in taken), default=0),
-                )
-                if made.values > 4 * OPERATIONS or made.depth > DEPTH:
-                    raise _too_much(path)
-                if operation.stack_after:
-                    stack.append(made)
-            elif operation.stack_after:
-                stack.append(LEAF)
+            _follow(operation, argument, stack, memo, path)
     except UsageError:
         raise
     except Exception as error:  # pickletools raises all kinds, and so does a stack that is too short
         raise UsageError(f"{path} is no weights file that PyTorch can read, or it is damaged.") from error
+
+
+def _follow(
+    operation: pickletools.OpcodeInfo,
+    argument: Any,
+    stack: list[Value | None],
+    memo: dict[int, Value | None],
+    path: Path,
+) -> None:
+    """Do to the stack and the memo what one operation would, with sizes in the place of values."""
+    name = operation.name
+    count, to_mark = OPERANDS[name]
+    if name in ("BINPUT", "LONG_BINPUT"):
+        memo[argument] = stack[-1]
+    elif name in ("BINGET", "LONG_BINGET"):
+        stack.append(memo[argument])
+    elif name == "MARK":
+        stack.append(None)
+    elif name == "GLOBAL":
+        _check_name(str(argument), path)
+        stack.append(Value(name=str(argument)))
+    elif count or to_mark:
+        made = _made_of(_take(stack, count, to_mark), name, path)
+        if operation.stack_after:
+            stack.append(made)
+    elif operation.stack_after:
+        stack.append(LEAF)
+
+
+def _made_of(taken: list[Value], operation: str, path: Path) -> Value:
+    """Count what an operation makes of the values that it takes."""
+    if operation in ("REDUCE", "NEWOBJ") and not CALLED.fullmatch(taken[-1].name):
+        raise pickle.UnpicklingError("a call of something else than a function")
+    made = Value(
+        1 + sum(value.values for value in taken),
+        1 + max((value.depth for value in taken), default=0),
+    )
+    if made.values > 4 * OPERATIONS or made.depth > DEPTH:
+        raise _too_much(path)
+    return made
 
 
 def _take(stack: list[Value | None], count: int, to_mark: bool) -> list[Value]:

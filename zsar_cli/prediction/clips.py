@@ -232,17 +232,14 @@ def ready_batches(results: Iterator[Any], size: int, stop: threading.Event) -> I
 
     threading.Thread(target=collect, daemon=True, name="zsar-collect").start()
     try:
-        while True:
+        ended = False
+        while not ended:
             batch = [_next(waiting, stop, end)]
             while len(batch) < size and batch[-1] is not end and not waiting.empty():
                 batch.append(waiting.get())
             ended = batch[-1] is end
-            if ended:
-                batch.pop()
-            if batch:
-                yield batch
-            if ended:
-                break
+            if found := batch[: len(batch) - ended]:
+                yield found
         if errors:
             raise errors[0]
     finally:

@@ -112,6 +112,12 @@ def _of_map(content: dict[str, Any], path: Path) -> list[Entry]:
             return [Entry(_text(value, path), (), f"{path}, {code!r}") for code, value in content.items()]
         if _are_codes(values):
             return [Entry(name, (), f"{path}, {name!r}") for name in content]
+    return _of_descriptions(content, keyed, path)
+
+
+def _of_descriptions(content: dict[str, Any], keyed: bool, path: Path) -> list[Entry]:
+    """Read names with their descriptions: a text, a list of texts, or a map of a class's own."""
+    values = list(content.values())
     if keyed and any(isinstance(value, list) for value in values):
         raise UsageError(
             f"{path}: numbers have descriptions there, but no names; write the names in their place."

@@ -128,31 +128,17 @@ def load(
     path = run / FOLDER / f"step-{step:08d}"
     device = str(model.backbone.device)
     try:
-        state = json.loads(read_file(path / "state.json", LARGEST))
-        for name, expected in state.pop("crc32", {}).items():
-            if checksum(path / name) != expected:
-                raise ValueError(f"{name} is damaged")
-        progress = Progress(**state)
-        if progress.step != step or not isinstance(progress.best, float):
-            raise ValueError("state.json is damaged")
+        progress = _read_progress(path, step)
         for name in ("model.safetensors", "optimizer.safetensors", "mean.safetensors"):
             if (path / name).exists():
                 check_header(path / name)
         weights = load_file(path / "model.safetensors", device=device)
         moments = load_file(path / "optimizer.safetensors", device=device)
         kept = load_file(path / "mean.safetensors", device=device) if mean is not None else {}
-        parameters = dict(model.named_parameters())
         missing, unknown = model.load_state_dict(weights, strict=False)
         if unknown or (missing and whole) or any(not name.startswith("backbone.") for name in missing):
             raise ValueError("it is of another model")
-        for name, value in moments.items():
-            owner, key = name.rsplit("/", 1)
-            if key != "step" and (value.shape, value.dtype) != (parameters[owner].shape, torch.float32):
-                raise ValueError(f"{name} is of another shape or kind")
-            optimizer.state[parameters[owner]][key] = value
-        for owner in {name.rsplit("/", 1)[0] for name in moments}:
-            if {"step", "exp_avg", "exp_avg_sq"} - set(optimizer.state[parameters[owner]]):
-                raise ValueError(f"the optimiser's state of {owner} is not complete")
+        _fill(optimizer, dict(model.named_parameters()), moments)
         tensors = [*weights.values(), *moments.values(), *kept.values()]
         if not all(torch.isfinite(tensor).all() for tensor in tensors if tensor.is_floating_point()):
             raise ValueError("it holds values that are not finite")
@@ -164,6 +150,32 @@ def load(
             f"The checkpoint {path} cannot be used ({brief}); delete it to use the one before."
         ) from error
     return progress
+
+
+def _read_progress(path: Path, step: int) -> Progress:
+    """Read ``state.json``, and compare the files beside it with their checksums. ValueError where one differs."""
+    state = json.loads(read_file(path / "state.json", LARGEST))
+    for name, expected in state.pop("crc32", {}).items():
+        if checksum(path / name) != expected:
+            raise ValueError(f"{name} is damaged")
+    progress = Progress(**state)
+    if progress.step != step or not isinstance(progress.best, float):
+        raise ValueError("state.json is damaged")
+    return progress
+
+
+def _fill(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Parameter], moments: dict[str, Tensor]
+) -> None:
+    """Give the optimiser its moments back. ValueError where they are not those of these parameters."""
+    for name, value in moments.items():
+        owner, key = name.rsplit("/", 1)
+        if key != "step" and (value.shape, value.dtype) != (parameters[owner].shape, torch.float32):
+            raise ValueError(f"{name} is of another shape or kind")
+        optimizer.state[parameters[owner]][key] = value
+    for owner in {name.rsplit("/", 1)[0] for name in moments}:
+        if {"step", "exp_avg", "exp_avg_sq"} - set(optimizer.state[parameters[owner]]):
+            raise ValueError(f"the optimiser's state of {owner} is not complete")
 
 
 def _moments(model: RecognizerModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

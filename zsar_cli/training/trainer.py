@@ -108,7 +108,7 @@ def trainable(name: str, recipe: Recipe) -> bool:
 # --- the loop ------------------------------------------------------------------------------------------------
 
 
-class NonFiniteLoss(UsageError):
+class NonFiniteLossError(UsageError):
     """The loss or its gradient became infinite or not a number."""
 
 
@@ -179,7 +179,7 @@ class Trainer:
             validate: the score of the model as it stands; the best one's weights are written to ``best/``.
 
         Raises:
-            NonFiniteLoss: with the last good checkpoint kept.
+            NonFiniteLossError: with the last good checkpoint kept.
         """
         self._training_mode()
         started = time.perf_counter()
@@ -297,7 +297,7 @@ class Trainer:
             kept = (
                 "the last good checkpoint is kept" if checkpoint.found(self.directory) else "nothing was kept"
             )
-            raise NonFiniteLoss(
+            raise NonFiniteLossError(
                 f"The {what} became {value.item()} at step {step + 1}; {kept} in {self.directory}. "
                 "Try a lower --lr and --module-lr, or --precision fp32."
             )
