@@ -48,17 +48,28 @@ PRELOAD = [
     *("zsar_cli.data.motion_shapes", "zsar_cli.model.zsar"),
 ]
 
+At = tuple[int, Path, int]  # a number of changes to files, a folder and a signal
+
 
 class Process:
     """A command that was started: what of ``subprocess.Popen`` tests use."""
 
     def __init__(
-        self, place: str, arguments: list[str], streams: list[int], kill_at: tuple[int, Path] | None = None
+        self,
+        place: str,
+        arguments: list[str],
+        streams: list[int],
+        signal_at: At | None = None,
     ) -> None:
         self.connection = socket.socket(socket.AF_UNIX)
         self.connection.connect(place)
         request = json.dumps(
-            [arguments, os.getcwd(), dict(os.environ), kill_at and [kill_at[0], str(kill_at[1])]]
+            [
+                arguments,
+                os.getcwd(),
+                dict(os.environ),
+                signal_at and (signal_at[0], str(signal_at[1]), signal_at[2]),
+            ]
         ).encode()
         socket.send_fds(self.connection, [len(request).to_bytes(4, "big")], streams)
         self.connection.sendall(request)
@@ -108,16 +119,21 @@ class Server:
     place: str
 
     def start(
-        self, *arguments: str, stdin=None, stdout=None, stderr=None, kill_at: tuple[int, Path] | None = None
+        self,
+        *arguments: str,
+        stdin=None,
+        stdout=None,
+        stderr=None,
+        signal_at: At | None = None,
     ) -> Process:
         """Start ``zsar`` with these arguments; streams are open files, and nothing where none is given.
 
-        ``kill_at`` is a number and a folder: it is killed (SIGKILL) at that one of its changes to files in the
-        folder, see :func:`die_at`.
+        ``signal_at`` is a number, a folder and a signal: it gets the signal at that one of its changes to files in
+        the folder, see :func:`signal_myself`.
         """
         with open(os.devnull, "r+b") as nothing:
             streams = [(stream or nothing).fileno() for stream in (stdin, stdout, stderr)]
-            return Process(self.place, list(arguments), streams, kill_at)
+            return Process(self.place, list(arguments), streams, signal_at)
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
@@ -161,7 +177,7 @@ def prepare() -> None:
 def look_after(connection: socket.socket) -> None:
     """Start what the connection asks for, and tell it the process's number and how it ended."""
     head, streams, _, _ = socket.recv_fds(connection, 4, 3)
-    arguments, folder, env, kill_at = json.loads(_receive(connection, int.from_bytes(head, "big")))
+    arguments, folder, env, signal_at = json.loads(_receive(connection, int.from_bytes(head, "big")))
     pid = os.fork()
     if not pid:
         connection.close()
@@ -169,8 +185,8 @@ def look_after(connection: socket.socket) -> None:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        if kill_at:
-            die_at(*kill_at)
+        if signal_at:
+            signal_myself(*signal_at)
         become(arguments, folder, env)
     for stream in streams:
         os.close(stream)
@@ -189,11 +205,11 @@ def outlive_nobody(connection: socket.socket, pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def die_at(number: int, folder: str) -> None:
-    """Kill this process at its ``number``-th change to a file in the folder: before one is opened to write, renamed
-    or removed, and before, half way through and after a line is appended.
+def signal_myself(number: int, folder: str, which: int) -> None:
+    """Send a signal to this process at its ``number``-th change to a file in the folder: before one is opened to
+    write, renamed or removed, and before, half way through and after a line is appended.
 
-    Whatever a kill can leave on a disk lies between two of these. A kill from outside hits whatever the process
+    Whatever a kill can leave on a disk lies between two of these. A signal from outside hits whatever the process
     has come to, and on a busy machine that is its end.
     """
     from zsar_cli.outputs import LineFile
@@ -203,7 +219,7 @@ def die_at(number: int, folder: str) -> None:
     def moment(path: Any) -> None:
         ours = os.getpid() == process and os.path.abspath(os.fsdecode(path)).startswith(folder)
         if ours and next(moments) == number:
-            os.kill(process, signal.SIGKILL)
+            os.kill(process, which)
 
     def watch(event: str, about: tuple[Any, ...]) -> None:
         to_write = event == "open" and about[2] & (os.O_WRONLY | os.O_RDWR)

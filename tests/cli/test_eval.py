@@ -472,7 +472,9 @@ def test_killed_again_and_again_it_ends_in_the_same_results(
     records, chance = cut / "predictions.jsonl", random.Random(0)
     ended, reached = [], []
     for kill in range(20):
-        process = zsar_process(*arguments, cut, "--workers", 1, kill_at=(chance.randint(1, 20), tmp_path))
+        process = zsar_process(
+            *arguments, cut, "--workers", 1, signal_at=(chance.randint(1, 20), tmp_path, signal.SIGKILL)
+        )
         ended.append(process.wait(200))
         reached.append(records.read_bytes().count(b"\n") if records.exists() else 0)
         if kill % 2 and records.exists():  # what a machine that loses its power may leave

@@ -71,7 +71,7 @@ def test_killed_at_any_moment_each_video_is_answered_once(
     chance = random.Random(0)
     ended, reached = [], []
     for kill in range(KILLS):
-        process = zsar_process(*command, kill_at=(chance.randint(1, 12), tmp_path))
+        process = zsar_process(*command, signal_at=(chance.randint(1, 12), tmp_path, signal.SIGKILL))
         ended.append(process.wait(PATIENCE))
         reached.append(output.read_bytes().count(b"\n") if output.exists() else 0)
         if (
@@ -130,7 +130,7 @@ def test_a_table_is_there_whole_or_not_at_all(
     for moment, there in ((5, False), (7, False), (8, True)):  # begun, written, named
         folder = tmp_path / str(moment)
         folder.mkdir()
-        assert run(folder, kill_at=(moment, folder)) == -signal.SIGKILL
+        assert run(folder, signal_at=(moment, folder, signal.SIGKILL)) == -signal.SIGKILL
         assert list(folder.glob(".answers.*.csv"))
         assert (folder / "answers.csv").exists() == there
     assert (tmp_path / "8" / "answers.csv").read_text().count("\n") == lines

@@ -383,7 +383,7 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(zsar_proc
     for turn in range(20):
         resume = ["--resume"] if turn else []
         process = zsar_process(
-            *options, "--output", killed, *resume, kill_at=(chance.randint(1, 80), tmp_path)
+            *options, "--output", killed, *resume, signal_at=(chance.randint(1, 80), tmp_path, signal.SIGKILL)
         )
         ended.append(process.wait(200))
     assert ended == [-signal.SIGKILL] * 20
@@ -406,16 +406,13 @@ def test_videos_and_signals(zsar_process, videos, tiny_clip_dir, tmp_path):
     options += ("--precision", "fp32", "--lr", "1e-3", "--swa", 3, "--validate-every", 7)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert zsar_process("train", *options, "--output", whole).wait(600) == 0
-    process = zsar_process("train", *options, "--output", stopped)
-    wait_for_step(process, stopped, 3)
-    process.send_signal(signal.SIGTERM)
+    process = zsar_process("train", *options, "--output", stopped, signal_at=(40, stopped, signal.SIGTERM))
     assert process.wait(100) == 130
+    assert 3 <= rows(stopped)[-1]["step"] <= 20
     said = process.read("stderr")
     command = shlex.split(said[said.index("zsar train --resume") :].splitlines()[0])
-    process = zsar_process("train", *command[2:])
-    wait_for_step(process, stopped, rows(stopped)[-1]["step"] + 2)
-    process.kill()
-    process.wait(60)
+    process = zsar_process("train", *command[2:], signal_at=(20, stopped, signal.SIGKILL))
+    assert process.wait(100) == -signal.SIGKILL
     done = zsar_process("train", *command[2:])
     assert done.wait(600) == 0, done.read("stderr")
     assert same_weights(whole, stopped)
