@@ -64,7 +64,7 @@ motion-tiny: $(VENV)/.installed
 	mkdir -p zsar_cli/assets/motion-tiny
 	cp runs/motion-tiny/model.safetensors runs/motion-tiny/config.yaml zsar_cli/assets/motion-tiny/
 
-# The pictures of the README, of what the bundled model answers.
+# The pictures of README and docs, of what the bundled model answers.
 pictures: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.pictures
 

@@ -1,4 +1,4 @@
-"""Put what the commands print into README and docs.
+"""Put what the commands print into the docs.
 
     python -m benchmarks.readme
 
@@ -19,7 +19,7 @@ from benchmarks import prompts
 from benchmarks.ablation import SEEDS, VARIANTS, result_name, tables
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+METHOD = ROOT / "docs" / "method.md"
 PROMPTS = ROOT / "docs" / "prompts.md"
 ABLATION = ROOT / "benchmarks" / "results" / "ablation"
 
@@ -30,10 +30,10 @@ def main() -> None:
         command = [sys.executable, "-m", "zsar_cli", "eval", "--precision", "fp32", "--output", folder]
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         results = json.loads((Path(folder) / "results.json").read_text())
-    replace_block(README, "motion-tiny", evaluation_table(results))
+    replace_block(METHOD, "motion-tiny", evaluation_table(results))
     whole = [s for s in SEEDS if all((ABLATION / f"{result_name(v, s)}.json").exists() for v in VARIANTS)]
     if whole:
-        replace_block(README, "ablation", tables(ABLATION, whole))
+        replace_block(METHOD, "ablation", tables(ABLATION, whole))
     replace_block(PROMPTS, "templates", prompts.table())
 
 
