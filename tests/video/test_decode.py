@@ -153,6 +153,42 @@ def test_where_seeking_disagrees_with_the_index_the_file_is_read_in_sequence(pla
     assert numbers(read_frames(path, centres)) == [number % 40 for number in centres(800)]
 
 
+def test_a_video_that_is_left_early_leaks_no_packet(plain, monkeypatch):
+    class Reading:  # PyAV's generator gives its packet back when it is closed, and not when it is merely dropped
+        def __init__(self, packets):
+            self.packets, self.open = packets, True
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return next(self.packets)
+
+        def close(self):
+            self.packets.close()
+            self.open = False
+
+    class Container:
+        def __init__(self, container):
+            self.container = container
+
+        def __getattr__(self, name):
+            return getattr(self.container, name)
+
+        def demux(self, streams):
+            readings.append(Reading(self.container.demux(streams)))
+            return readings[-1]
+
+    readings: list[Reading] = []
+    really_open = av.open
+    monkeypatch.setattr(av, "open", lambda *args, **options: Container(really_open(*args, **options)))
+    video = read_frames(plain, lambda _: [14])
+    next(iter_frames(plain, rate=20, chunk=1))
+    assert frame_number(video.frames[0]) == 14
+    assert len(readings) == 4
+    assert not any(reading.open for reading in readings)
+
+
 def test_any_order_repeats_and_few_frames(tmp_path):
     path = write_video(tmp_path / "three.mp4", 3)
     assert numbers(read_frames(path, lambda count: [2, 0, 2, 1])) == [2, 0, 2, 1]

@@ -23,6 +23,7 @@ from zsar_cli.video.images import IMAGE_RATE, ImageSequence, image_sequence
 from zsar_cli.video.probe import (
     Index,
     check_path,
+    demuxed,
     file_errors,
     nothing_read,
     opened,
@@ -275,7 +276,7 @@ def _decode_run(
     container.seek(int(index.pts[first]), stream=stream, backward=True, any_frame=False)
     context = stream.codec_context
     started = False
-    for packet in container.demux(stream):
+    for packet in demuxed(container, stream):
         if packet.size and not started:
             if packet.pts is None or packet.pts > index.pts[first]:
                 return False

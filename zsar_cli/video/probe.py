@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -208,6 +209,16 @@ def _say_what_it_is(path: str) -> None:
         raise VideoError("encrypted", ENCRYPTED) from None
 
 
+def demuxed(container: Any, streams: Any) -> Iterator[Any]:
+    """Yield the packets of a stream or a list of streams. Left early, it gives back all that reading took.
+
+    PyAV's own generator leaks an FFmpeg packet where it is dropped rather than closed. Few bytes, but each lies amid
+    freed frames, which the C library can then neither join nor return to the system.
+    """
+    with contextlib.closing(container.demux(streams)) as read:
+        yield from read
+
+
 def packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
     """Every packet of the stream, going on behind damaged spots; each of those adds to ``problems``.
 
@@ -215,7 +226,7 @@ def packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
     """
     for _ in range(MOST_READ_ERRORS):
         try:
-            yield from container.demux(stream)
+            yield from demuxed(container, stream)
             return
         except (av.error.EOFError, EOFError):
             return
