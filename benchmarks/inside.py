@@ -135,13 +135,13 @@ def measure_levers(setup: Setup, results: Results) -> None:
 
 def measure_precision(setup: Setup, results: Results) -> None:
     """Whether motion-tiny, and its backbone as plain CLIP, answer as in fp32 on the unseen classes of motion-shapes."""
+    from benchmarks.material import embed_rendered
     from zsar_cli.data import motion_shapes
     from zsar_cli.model.backbone import load_backbone, resolve_precision
     from zsar_cli.model.int8 import cpu_has_int8
     from zsar_cli.model.zsar import RecognizerModel, load_model
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.text.labels import load_labels
-    from zsar_cli.training.run import embed_rendered
 
     labels = load_labels(None, motion_shapes.class_labels("unseen"))
     ids = motion_shapes.clip_ids("unseen")[:: 8 if setup.quick else 1]

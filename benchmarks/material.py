@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,22 @@ TINY = {  # for what is about the program and not about the tower
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
+
+
+def embed_rendered(model: Any, ids: Sequence[tuple[str, int]], split: str, frames: int, device: str) -> Any:
+    """Embed rendered clips of motion-shapes: (clips, E)."""
+    import numpy as np
+    import torch
+
+    from zsar_cli.data import motion_shapes
+    from zsar_cli.video.transforms import normalise, resize_and_crop
+
+    embeddings = []
+    with torch.no_grad():
+        for start in range(0, len(ids), 32):
+            clips = [
+                motion_shapes.render(x, i, split=split, frames=frames) for x, i in ids[start : start + 32]
+            ]
+            pixels = torch.from_numpy(resize_and_crop(np.stack(clips), model.preprocess)).to(device)
+            embeddings.append(model(normalise(pixels, model.preprocess, model.backbone.dtype)).embedding)
+    return torch.cat(embeddings)

@@ -28,11 +28,11 @@ def main() -> None:
 
 def table() -> str:
     """Markdown: a row for each choice of templates."""
+    from benchmarks.material import embed_rendered
     from zsar_cli.data import motion_shapes
     from zsar_cli.evaluation.inference import detect_unknown, score_records, summarise
     from zsar_cli.model.zsar import load_model
     from zsar_cli.text.embeddings import Templates, embed_labels, load_templates
-    from zsar_cli.training.run import embed_rendered
 
     model = load_model("motion-tiny")
     clips = {

@@ -141,10 +141,12 @@ def test_a_disk_that_is_too_small_for_the_features_is_left_alone(
 ):
     from types import SimpleNamespace
 
-    monkeypatch.setattr("zsar_cli.training.run.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(
+        "zsar_cli.training.start.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000)
+    )
     done = zsar("train", "--data", videos, "--output", tmp_path / "run", *options)
     assert done.code == 0, done.err
-    assert "--cache FOLDER keeps it elsewhere" in done.err
+    assert "--cache FOLDER keeps the features elsewhere" in done.err
     assert "linear probe" not in done.err
 
 

@@ -27,7 +27,7 @@ from zsar_cli.model.hub import load_tokenizer, offline
 from zsar_cli.model.parts import Parts
 from zsar_cli.model.zsar import load_model
 from zsar_cli.training.recipe import Recipe, load_recipe
-from zsar_cli.training.run import start_model
+from zsar_cli.training.start import start_model
 
 CONFIG = yaml.safe_load((ASSETS / "motion-tiny" / "config.yaml").read_text(encoding="utf-8"))
 BOMB = "- &a0 [" + ", ".join("x" * 10) + "]\n"

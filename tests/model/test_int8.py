@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from benchmarks.material import embed_rendered
 from tests.tiny_models import VIT, make_tiny_clip
 from tests.video_files import write_video
 from zsar_cli.data.motion_shapes import class_labels, clip_ids
@@ -24,7 +25,6 @@ from zsar_cli.model.int8 import Int8Linear, cpu_has_int8, has_vnni, int8_blocks,
 from zsar_cli.model.zsar import Parts, RecognizerModel, load_model
 from zsar_cli.recognizer import Recognizer
 from zsar_cli.text.labels import load_labels
-from zsar_cli.training.run import embed_rendered
 
 # By which the libraries are told to do without instructions that the processor has
 HELD_BACK = {"ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"} & os.environ.keys()

@@ -1,0 +1,81 @@
+"""The metrics of a run, step by step: ``metrics.jsonl`` and, where asked for, TensorBoard's events."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zsar_cli.errors import UsageError
+from zsar_cli.files import atomic_write
+from zsar_cli.outputs import LineFile
+from zsar_cli.training.folder import METRICS
+
+
+@dataclass
+class History:
+    """The rows of metrics so far, and where each new one is written; nowhere but on rank 0."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    file: LineFile | None = None
+    board: Any = None  # TensorBoard's SummaryWriter
+
+    def add(self, row: dict[str, float]) -> None:
+        """Append a step's metrics. UsageError where the disk is full."""
+        self.rows.append(row)
+        if self.file is not None:
+            line = json.dumps({key: _rounded(value) for key, value in row.items()}) + "\n"
+            self.file.write(line.encode(), "Make room there, or choose another --output.")
+        if self.board is not None:
+            for key, value in row.items():
+                if key != "step":
+                    self.board.add_scalar(key, value, int(row["step"]))
+
+    @property
+    def loss(self) -> float:
+        """The last step's total loss; NaN before the first."""
+        return next((row["total"] for row in reversed(self.rows) if "total" in row), float("nan"))
+
+
+def open_history(stack: ExitStack, output: Path, step: int, *, tensorboard: bool) -> History:
+    """Open the metrics of the run in ``output``, which continues from ``step``; ``stack`` closes them."""
+    rows = _keep_rows(output / METRICS, step)
+    file = LineFile(output / METRICS, lock=False)
+    stack.callback(file.abandon)
+    return History(rows, file, _open_board(stack, output, step) if tensorboard else None)
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.6g}")
+
+
+def _keep_rows(path: Path, step: int) -> list[dict[str, float]]:
+    """Cut the metrics back to the step that training continues from; a line that was cut short goes too."""
+    rows: list[dict[str, float]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if row.get("step", step + 1) <= step:
+                rows.append(row)
+    if not path.exists() or path.is_file():
+        with atomic_write(path) as aside:
+            aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return rows
+
+
+def _open_board(stack: ExitStack, output: Path, step: int) -> Any:
+    """Open TensorBoard's events beside the run. UsageError where the package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard: pip install 'zsar-cli[tensorboard]'."
+        ) from None
+    board = SummaryWriter(str(output), purge_step=step + 1)
+    stack.callback(board.close)
+    return board

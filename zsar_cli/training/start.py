@@ -1,0 +1,110 @@
+"""What a run has before its first step: its precision, its model and the cache of its clips' features."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from zsar_cli import distributed
+from zsar_cli.errors import UsageError
+from zsar_cli.features.cache import FeatureCache
+from zsar_cli.model.backbone import Backbone, load_backbone
+from zsar_cli.model.factory import token_count, within_memory
+from zsar_cli.model.zsar import RecognizerModel, is_recognizer, load_model
+from zsar_cli.training.folder import FEATURES
+from zsar_cli.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from zsar_cli.training.run import Environment
+
+logger = logging.getLogger(__name__)
+
+
+def with_precision(recipe: Recipe, device: str, before: str | None) -> Recipe:
+    """Resolve ``auto``: the precision that the run began in, else the one that this device is fastest in.
+
+    Autocast to bf16 takes 3 to 8 times as long as fp32 on a CPU.
+    """
+    precision = recipe.precision
+    if precision == "auto":
+        ampere = device.startswith("cuda") and torch.cuda.get_device_capability(device) >= (8, 0)
+        precision = distributed.from_first(before or ("bf16" if ampere else "fp32"))
+    if precision == "bf16" and device == "cpu" and distributed.rank() == 0:
+        logger.warning("bf16 makes training 3 to 8 times slower on a CPU; --precision fp32 is faster")
+    return replace(recipe, precision=precision)
+
+
+def _has_room(model: RecognizerModel, frames: int, folder: Path) -> bool:
+    """Tell whether the features of so many frames take less than half of the free disk; warn where they take more."""
+    backbone = model.backbone
+    tokens = token_count(backbone.clip.visual, model.preprocess.size) if model.msm is not None else 0
+    size = 2 * frames * (backbone.embed_dim + tokens * backbone.token_dim)  # bytes, in fp16
+    free = shutil.disk_usage(folder).free
+    if size <= free / 2:
+        return True
+    logger.warning(
+        "The features of the clips take %.1f GB and %s has %.1f GB free, so each epoch decodes and encodes "
+        "the clips again; --cache FOLDER keeps the features elsewhere.",
+        *(size / 1e9, folder, free / 1e9),
+    )
+    return False
+
+
+def open_cache(environment: Environment, model: RecognizerModel, clips: int) -> FeatureCache | None:
+    """Open the cache of the clips' features; None where the tower or the clips change from epoch to epoch.
+
+    Raises:
+        UsageError: a cache was asked for and cannot be used.
+    """
+    recipe, folder = environment.recipe, environment.cache
+    if folder is None:
+        if recipe.tune != "modules" or recipe.augment:
+            return None
+        folder = environment.output / FEATURES
+        if not _has_room(model, clips * recipe.frames, environment.output):
+            return None
+    if recipe.tune != "modules" or recipe.augment:
+        raise UsageError(
+            "A cache serves only a backbone that stays as it is and clips that do: --tune modules, augment false."
+        )
+    if recipe.precision == "bf16":  # then predict and eval in bf16 read what is stored
+        model.backbone.set_precision("bf16")
+    return FeatureCache(folder, model, expected=clips)
+
+
+def start_model(
+    recipe: Recipe, device: str, base: str | None = None, classes: Sequence[str] = ()
+) -> RecognizerModel:
+    """Make the model that training starts from: the recipe's backbone with new modules, drawn by its seed.
+
+    A model of zsar's own keeps its modules.
+
+    Args:
+        classes: that get a residual each, where the recipe's parts or the model's have one.
+        base: where the weights are now that a model of zsar's was trained on, if they have moved.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    torch.manual_seed(recipe.seed)
+    if recipe.architecture is not None:
+        with within_memory(recipe.model):
+            backbone = Backbone.from_config(dict(recipe.architecture), spec=recipe.model)
+    elif base is not None or is_recognizer(recipe.model):
+        model = load_model(recipe.model, device=device, backbone=base)
+        if recipe.parts.residual or model.parts.residual:
+            model.learn_classes(classes)
+        return model
+    else:
+        backbone = load_backbone(recipe.model, device=device, precision="fp32")
+    with within_memory(recipe.model):
+        model = RecognizerModel(backbone, recipe.parts).to(device)
+        if recipe.parts.residual:
+            model.learn_classes(classes)
+    return model
