@@ -190,7 +190,9 @@ def measure_precision(setup: Setup, results: Results) -> None:
 def measure_caches(setup: Setup, results: Results) -> None:
     """A second predict with the same labels, and with other labels on the same videos."""
     from zsar_cli.features.cache import FeatureCache
-    from zsar_cli.recognizer import ClipOptions, Recognizer, default_workers
+    from zsar_cli.prediction.clips import ClipOptions
+    from zsar_cli.recognizer import Recognizer
+    from zsar_cli.resources import default_workers
     from zsar_cli.text.cache import TextCache
     from zsar_cli.text.embeddings import embed_prompts, load_templates
     from zsar_cli.text.labels import Labels

@@ -32,7 +32,7 @@ def whole(name: str, value: Any, limits: tuple[int, int]) -> int:
     except TypeError:
         number = least - 1
     if isinstance(value, bool) or not least <= number <= most:
-        raise UsageError(f"{name} must be a whole number from {least} to {most}, not {_brief(value)}.")
+        raise UsageError(f"{name} must be a whole number from {least} to {most}, not {brief(value)}.")
     return number
 
 
@@ -44,21 +44,21 @@ def number(name: str, value: Any, limits: tuple[float, float]) -> float:
     except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not least <= found <= most:
-        raise UsageError(f"{name} must be a number from {least:g} to {most:g}, not {_brief(value)}.")
+        raise UsageError(f"{name} must be a number from {least:g} to {most:g}, not {brief(value)}.")
     return found
 
 
 def truth(name: str, value: Any) -> bool:
     """True or False, and nothing that Python would take for one."""
     if not isinstance(value, bool):
-        raise UsageError(f"{name} must be True or False, not {_brief(value)}.")
+        raise UsageError(f"{name} must be True or False, not {brief(value)}.")
     return value
 
 
 def choice(name: str, value: Any, known: Sequence[Any]) -> Any:
     """One of the values that there are."""
     if isinstance(value, bool) or not any(type(value) is type(k) and value == k for k in known):
-        raise UsageError(f"{name} must be {' or '.join(map(str, known))}, not {_brief(value)}.")
+        raise UsageError(f"{name} must be {' or '.join(map(str, known))}, not {brief(value)}.")
     return value
 
 
@@ -69,7 +69,7 @@ def text(name: str, value: Any) -> str:
     except TypeError:
         found = None
     if not isinstance(found, str) or not found:
-        raise UsageError(f"{name} must be a name or a path, not {_brief(value)}.")
+        raise UsageError(f"{name} must be a name or a path, not {brief(value)}.")
     return found
 
 
@@ -80,19 +80,11 @@ def video_path(value: Any) -> str:
     except TypeError:
         path = ""
     if not path:
-        raise UsageError(f"A video is the path of a file or of a folder of frames, not {_brief(value)}.")
-    return path
-
-
-def video_paths(videos: Any) -> Iterable[Any]:
-    """Several videos, to be read one by one with :func:`video_path`; those of a list are looked at now."""
-    if isinstance(videos, (str, bytes, os.PathLike)) or not isinstance(videos, Iterable):
         raise UsageError(
-            f"videos must be a list of paths, not {_brief(videos)}; predict() takes a single video."
+            "A video is a path, frames (an array, a tensor or a list of PIL images), or a file open for reading bytes, "
+            f"not {brief(value)}."
         )
-    if isinstance(videos, (list, tuple)):
-        return [video_path(video) for video in videos]
-    return videos
+    return path
 
 
 def label_texts(labels: Any) -> list[str]:
@@ -100,18 +92,18 @@ def label_texts(labels: Any) -> list[str]:
     unordered = isinstance(labels, (AbstractSet, Mapping, bytes, bytearray))
     if unordered or not isinstance(labels, Iterable):
         raise UsageError(
-            f"labels must be a list of texts, or the name of a file or a built-in list, not {_brief(labels)}."
+            f"labels must be a list of texts, or the name of a file or a built-in list, not {brief(labels)}."
         )
     found = list(labels)
     for label in found:
         if not isinstance(label, str):
-            raise UsageError(f"Each label must be a text, not {_brief(label)}.")
+            raise UsageError(f"Each label must be a text, not {brief(label)}.")
     if not found:
         raise UsageError("labels must hold at least one label.")
     return found
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
     """A value as an error names it: short, and by its kind where it is more than a number or a text."""
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         # Python refuses to spell out a number of thousands of digits

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import reprlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +31,21 @@ class VideoError(ZsarError):
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
         return (VideoError, (self.kind, self.message))
+
+
+class ZsarWarning(UserWarning):
+    """Something that a caller from Python should know, and nothing is lost."""
+
+
+def warn(message: str, category: type[Warning] = ZsarWarning) -> None:
+    """Warn the first line of code on the way here that is not the package's own, nor the log's."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (
+        "zsar_cli",
+        "logging",
+    ):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 @contextmanager

@@ -10,47 +10,58 @@ Videos are decoded ahead in worker processes; whatever is ready goes through the
 
 from __future__ import annotations
 
-import os
+import logging
 import threading
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError
-from zsar_cli.prediction.clips import NO_ANSWER, Answer, ClipOptions, answer_videos
-from zsar_cli.prediction.confidence import DEFAULT, AnswerRule, answer_rule
+from zsar_cli.prediction import calibration
+from zsar_cli.prediction.clips import NO_ANSWER, Answer, ClipOptions, answer_videos, embed_one
+from zsar_cli.prediction.confidence import DEFAULT, AnswerRule
 from zsar_cli.prediction.explain import Evidence
-from zsar_cli.prediction.inputs import find_videos
-from zsar_cli.prediction.records import Failure, LabelScore, Prediction
+from zsar_cli.prediction.options import (
+    ExplainOptions,
+    ManyOptions,
+    PredictOptions,
+    SegmentOptions,
+    StrPath,
+    ViewOptions,
+    clip_options,
+    rule_of,
+    takes,
+    top_k_of,
+    window_options,
+)
+from zsar_cli.prediction.records import Failure, Prediction
+from zsar_cli.prediction.windows import Timeline, run_windows
 from zsar_cli.resources import default_workers
 from zsar_cli.run_log import StageTimes
-from zsar_cli.text.labels import Labels, load_labels
-from zsar_cli.video.images import IMAGE_RATE
+from zsar_cli.text.cache import TextCache
+from zsar_cli.text.embeddings import (
+    PromptEmbeddings,
+    Templates,
+    default_templates,
+    embed_labels,
+    load_templates,
+)
+from zsar_cli.text.labels import Labels, labels_of
+from zsar_cli.video.given import Inputs, Video, check_videos
 from zsar_cli.video.pool import DecodePool
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Unpack
 
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.zsar import RecognizerModel
-    from zsar_cli.prediction.windows import Timeline
-    from zsar_cli.text.embeddings import PromptEmbeddings, Templates
 
-__all__ = [
-    "ClipOptions",
-    "Evidence",
-    "Failure",
-    "LabelScore",
-    "Prediction",
-    "Recognizer",
-    "default_workers",
-    "find_videos",
-]
+logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "PE-Core-B-16/meta"
 
-StrPath: TypeAlias = "str | os.PathLike[str]"
 Text: TypeAlias = "Iterable[str] | StrPath | Labels | PromptEmbeddings"
 
 
@@ -132,14 +143,11 @@ class Recognizer:
         Raises:
             UsageError: the labels or templates are wrong; or embeddings were made with another model.
         """
-        from zsar_cli.text.cache import TextCache
-        from zsar_cli.text.embeddings import PromptEmbeddings, default_templates, embed_labels, load_templates
-
         if isinstance(labels, PromptEmbeddings):
             if templates is not None:
                 raise UsageError("Prompt embeddings were made with templates; give labels to choose others.")
             return labels.for_model(self.model)
-        wanted = self._own_classes() if labels is None else _labels(labels)
+        wanted = self._own_classes() if labels is None else labels_of(labels)
         chosen = (
             default_templates(self.model)
             if templates is None
@@ -155,207 +163,188 @@ class Recognizer:
 
     # --- videos
 
+    @takes(PredictOptions)
     def predict(
-        self,
-        video: StrPath,
-        labels: Text | None = None,
-        *,
-        templates: StrPath | None = None,
-        top_k: int = 5,
-        min_confidence: float | None = None,
-        multi: bool = False,
-        frames: int | None = None,
-        views: int = 1,
-        crops: int = 1,
-        decoder: str = "auto",
-        fps: float = IMAGE_RATE,
-        threshold: float | None = None,
+        self, video: Any, labels: Text | None = None, **options: Unpack[PredictOptions]
     ) -> Prediction:
         """The best labels for one video, decoded in this process.
 
         Args:
-            video: a file, or a directory of images that are its frames.
+            video: the path of a file or of a directory of images that are its frames; a file open for reading bytes;
+                a list of PIL images; or an array or tensor of RGB frames, (T, H, W, 3) or (T, 3, H, W), uint8 or
+                floats from 0 to 1.
             labels: the labels themselves; a file or built-in list of them; or prompt embeddings. By default the
                 classes that a run of ``zsar train`` has learned.
-            templates: a file of prompt templates or the name of shipped ones.
-            frames: frames of a view; by default as many as the model was trained with.
-            fps: frames a second of a directory of images, which does not tell.
-            min_confidence: with one, ``answer`` is the best label where ``1 - unknown`` is at least this, else "none
-                of these". Higher is stricter.
-            multi: ``answers`` has every label whose ``yes`` is at least ``min_confidence`` (0.5 unless given), the
-                surest first, and ``answer`` is the first of them.
-            threshold: the old name: 1 minus ``min_confidence``.
+            **options: of :class:`zsar_cli.prediction.options.PredictOptions`.
 
         Raises:
             VideoError: the video cannot be read.
-            UsageError: the labels, the templates or an option are wrong.
+            UsageError: the labels, the templates or an option are wrong, or ``video`` is no video.
         """
-        options = ClipOptions(frames, views, crops, decoder, fps=fps)
-        rule = _rule(min_confidence, threshold, multi)
-        return self._one(video, labels, templates, options, top_k, rule, evidence=False)[0]
+        return self._one(video, labels, options, evidence=False)[0]
 
-    def explain(
-        self,
-        video: StrPath,
-        labels: Text | None = None,
-        *,
-        templates: StrPath | None = None,
-        top_k: int = 5,
-        frames: int | None = None,
-        views: int = 1,
-        crops: int = 1,
-        decoder: str = "auto",
-        fps: float = IMAGE_RATE,
-    ) -> Evidence:
+    @takes(ExplainOptions)
+    def explain(self, video: Any, labels: Text | None = None, **options: Unpack[ExplainOptions]) -> Evidence:
         """What the model saw in a video: the frames of its first view, a heat map of motion, the labels' similarities.
 
         Arguments and answers are those of :meth:`predict`; ``zsar predict --explain`` draws it.
         """
-        options = ClipOptions(frames, views, crops, decoder, fps=fps)
-        evidence = self._one(video, labels, templates, options, top_k, AnswerRule(), evidence=True)[1]
+        evidence = self._one(video, labels, options, evidence=True)[1]
         if evidence is None:
             raise VideoError("unreadable", "the frames could not be decoded again")
         return evidence
 
     def _one(
-        self,
-        video: StrPath,
-        labels: Text | None,
-        templates: StrPath | None,
-        options: ClipOptions,
-        top_k: int,
-        rule: AnswerRule,
-        *,
-        evidence: bool,
+        self, video: Any, labels: Text | None, options: Mapping[str, Any], *, evidence: bool
     ) -> tuple[Prediction, Evidence | None]:
-        path = checks.video_path(video)
-        checks.whole("top_k", top_k, checks.TOP_K)
-        text = self.embed_labels(labels, templates)
-        with DecodePool(0) as pool:
-            found = self.answers([path], text, pool, options, top_k=top_k, rule=rule, evidence=evidence)
+        clips = clip_options(options)
+        with Inputs(clips.fps) as inputs, DecodePool(0) as pool:
+            videos = [inputs.take(video)]
+            asked = self._asked(labels, options, clips.frames)
+            shown = not evidence and self.cache is None  # at hand then, for a notebook
+            found = self.answers(
+                videos,
+                asked.text,
+                pool,
+                clips,
+                top_k=asked.top_k,
+                rule=asked.rule,
+                evidence=evidence,
+                shown=shown,
+            )
             ((result, seen),) = found
         if isinstance(result, Failure):
             raise VideoError(result.kind, result.message)
         return result, seen
 
+    @takes(ManyOptions)
     def predict_many(
-        self,
-        videos: Iterable[StrPath],
-        labels: Text | None = None,
-        *,
-        templates: StrPath | None = None,
-        top_k: int = 5,
-        min_confidence: float | None = None,
-        multi: bool = False,
-        frames: int | None = None,
-        views: int = 1,
-        crops: int = 1,
-        decoder: str = "auto",
-        fps: float = IMAGE_RATE,
-        batch_size: int = 8,
-        workers: int | None = None,
-        timeout: float = 60.0,
-        threshold: float | None = None,
+        self, videos: Iterable[Any], labels: Text | None = None, **options: Unpack[ManyOptions]
     ) -> Iterator[Prediction | Failure]:
         """A result for each video, in order and as soon as it is there; one that cannot be read gives a Failure.
 
-        ``videos`` is read lazily. Arguments as in :meth:`predict`; ``workers`` decoding processes, ``timeout`` in
-        s a video, ``batch_size`` videos through the model together.
+        ``videos`` is read lazily. Arguments as in :meth:`predict`, and of
+        :class:`zsar_cli.prediction.options.ManyOptions`.
 
         Raises:
             UsageError: the labels, the templates or an option are wrong; at once, before the first result.
         """
-        options = ClipOptions(frames, views, crops, decoder, batch_size, fps)
-        checks.whole("top_k", top_k, checks.TOP_K)
-        rule = _rule(min_confidence, threshold, multi)
-        checks.number("timeout", timeout, checks.TIMEOUT)
+        clips = clip_options(options)
+        timeout = checks.number("timeout", options.get("timeout", 60.0), checks.TIMEOUT)
+        workers = options.get("workers")
         workers = default_workers() if workers is None else checks.whole("workers", workers, checks.WORKERS)
-        paths = checks.video_paths(videos)
-        text = self.embed_labels(labels, templates)
+        several = check_videos(videos)
+        asked = self._asked(labels, options, clips.frames)
 
         def results() -> Iterator[Prediction | Failure]:
-            with DecodePool(workers, timeout=timeout) as pool:
-                asked = map(checks.video_path, paths)
-                yield from self.run(asked, text, pool, options, top_k=top_k, rule=rule)
+            with Inputs(clips.fps) as inputs, DecodePool(workers, timeout=timeout) as pool:
+                given = inputs.each(several)
+                yield from self.run(given, asked.text, pool, clips, top_k=asked.top_k, rule=asked.rule)
 
         return results()
 
-    def segments(
-        self,
-        video: StrPath,
-        labels: Text | None = None,
-        *,
-        window: float = 4.0,
-        stride: float | None = None,
-        templates: StrPath | None = None,
-        top_k: int = 5,
-        min_confidence: float | None = None,
-        multi: bool = False,
-        frames: int | None = None,
-        decoder: str = "auto",
-        fps: float = IMAGE_RATE,
-        threshold: float | None = None,
-    ) -> Timeline:
+    @takes(SegmentOptions)
+    def segments(self, video: Any, labels: Text | None = None, **options: Unpack[SegmentOptions]) -> Timeline:
         """What happens in a long video, and when; the answers are those of ``zsar predict --window``.
 
-        Args:
-            window: s that are looked at together, as ``frames`` frames.
-            stride: s from one window's start to the next; half a window unless given.
-            min_confidence: where ``1 - unknown`` is less, the answer is "none of these"; 0.5 unless given.
-            multi: as in :meth:`predict`; a segment ends where one of its labels does.
-            threshold: the old name: 1 minus ``min_confidence``.
+        Arguments as in :meth:`predict`, and of :class:`zsar_cli.prediction.options.SegmentOptions`. A segment ends
+        where its answer does.
 
         Raises:
             VideoError: the video cannot be read.
             UsageError: the labels or templates are wrong, or a stride leaves gaps between windows.
         """
-        from zsar_cli.prediction.windows import WindowOptions, run_windows
-
-        path = checks.video_path(video)
-        window = checks.number("window", window, checks.WINDOW)
-        stride = window / 2 if stride is None else stride
-        frames = self.model.frames if frames is None else frames
-        rule = _rule(min_confidence, threshold, multi, default=DEFAULT)
-        assert rule.min_confidence is not None
-        options = WindowOptions(window, stride, frames, top_k, rule.min_confidence, decoder, fps, rule.multi)
-        text = self.embed_labels(labels, templates)
-        with DecodePool(0) as pool:
-            (result,) = run_windows(self.model, [path], text, pool, options)
+        windows = window_options(options, self.model.frames)
+        with Inputs(windows.fps) as inputs, DecodePool(0) as pool:
+            videos = [inputs.take(video)]
+            asked = self._asked(labels, options, windows.frames, DEFAULT)
+            assert asked.rule.min_confidence is not None
+            windows = replace(windows, min_confidence=asked.rule.min_confidence)
+            (result,) = run_windows(self.model, videos, asked.text, pool, windows, shown=True)
         if isinstance(result, Failure):
             raise VideoError(result.kind, result.message)
         return result
 
-    def _own_classes(self) -> Labels:
+    @takes(ViewOptions)
+    def embed_video(self, video: Any, **options: Unpack[ViewOptions]) -> torch.Tensor:
+        """The embedding of a video, (E,) of unit length in fp32 on the CPU: what :meth:`predict` compares with labels.
+
+        Args:
+            video: as in :meth:`predict`.
+            **options: of :class:`zsar_cli.prediction.options.ViewOptions`.
+
+        Raises:
+            VideoError: the video cannot be read.
+            UsageError: an option is wrong, or ``video`` is no video.
+        """
+        clips = clip_options(options)
+        with Inputs(clips.fps) as inputs:
+            return embed_one(self.model, inputs.take(video), clips, self.cache)
+
+    # --- what it is
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that a run of ``zsar train`` has learned, the labels where none are given; of others, none."""
         from zsar_cli.model.config import BUNDLED
 
-        names = () if self.model.name in BUNDLED else tuple(self.model.record.classes)
-        if not names:
+        return () if self.model.name in BUNDLED else tuple(self.model.record.classes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.backbone.device
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
+        return self.model.backbone.precision
+
+    def __repr__(self) -> str:
+        own = f", {len(self.classes)} classes of its own" if self.classes else ""
+        about = f"{self.device}, {self.precision}, {self.model.frames} frames"
+        return f"<Recognizer {self.model.name}: {about}{own}>"
+
+    def _asked(
+        self,
+        labels: Text | None,
+        options: Mapping[str, Any],
+        frames: int | None,
+        default: float | None = None,
+    ) -> _Asked:
+        """Labels and rule; a bound that was found for just this model, these labels and frames serves where none is
+        given.
+        """
+        rule, top_k = rule_of(options, default), top_k_of(options)
+        target = checks.choice("calibration", options.get("calibration", "90"), tuple(calibration.TARGETS))
+        if isinstance(labels, PromptEmbeddings):
+            return _Asked(self.embed_labels(labels, options.get("templates")), rule, top_k)
+        wanted = self._own_classes() if labels is None else labels_of(labels)
+        text = self.embed_labels(wanted, options.get("templates"))
+        given = options.get("min_confidence"), options.get("threshold")
+        if given == (None, None) and not rule.multi:
+            found = calibration.bound(self.model, wanted, text.templates_hash, frames, target)
+            if found is not None:
+                logger.info("%s", found[1])
+                rule = rule if found[0] is None else replace(rule, min_confidence=found[0])
+        return _Asked(text, rule, top_k)
+
+    def _own_classes(self) -> Labels:
+        if not self.classes:
             raise UsageError(
                 f"No labels are given, and {self.model.name} has no classes of its own; give labels."
             )
-        return Labels(names, tuple((name,) for name in names))
+        return Labels(self.classes, tuple((name,) for name in self.classes))
 
     # --- what the engines and the command line use
 
-    def run(
-        self,
-        videos: Iterable[str],
-        text: PromptEmbeddings,
-        pool: DecodePool,
-        options: ClipOptions,
-        *,
-        top_k: int = 5,
-        rule: AnswerRule = NO_ANSWER,
-        shown: bool = False,
-        stop: threading.Event | None = None,
-    ) -> Iterator[Prediction | Failure]:
+    def run(self, *question: Any, **how: Any) -> Iterator[Prediction | Failure]:
         """The results of :meth:`answers` without evidence."""
-        found = self.answers(videos, text, pool, options, top_k=top_k, rule=rule, shown=shown, stop=stop)
-        return (result for result, _ in found)
+        return (result for result, _ in self.answers(*question, **how))
 
     def answers(
         self,
-        videos: Iterable[str],
+        videos: Iterable[Video],
         text: PromptEmbeddings,
         pool: DecodePool,
         options: ClipOptions,
@@ -383,27 +372,10 @@ class Recognizer:
         )
 
 
-def _rule(
-    min_confidence: float | None, threshold: float | None, multi: bool, default: float | None = None
-) -> AnswerRule:
-    """The rule that a public method was asked for, with a warning to its caller about the old name."""
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of each video."""
 
-    def tell(threshold: float, least: float) -> None:
-        warnings.warn(
-            f"threshold={threshold:g} is the old name of min_confidence={least:g}, which is 1 minus it",
-            DeprecationWarning,
-            stacklevel=5,  # past answer_rule, _rule and the method
-        )
-
-    return answer_rule(min_confidence, threshold, multi=multi, default=default, tell=tell)
-
-
-def _labels(labels: Any) -> Labels:
-    """Labels as Python gives them: themselves, or the name of a file or of a built-in list."""
-    if isinstance(labels, Labels):
-        if not labels.names:
-            raise UsageError("labels must hold at least one label.")
-        return labels
-    if isinstance(labels, (str, os.PathLike)):
-        return load_labels(checks.text("labels", labels))
-    return load_labels(None, checks.label_texts(labels))
+    text: PromptEmbeddings
+    rule: AnswerRule
+    top_k: int

@@ -9,12 +9,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from zsar_cli.errors import warn
+
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
 
 logger = logging.getLogger(__name__)
 NOTE = 25  # a level between info and warning: nothing is wrong, and people should know
 T = TypeVar("T")
+
+
+class _AsWarnings(logging.Handler):
+    """Makes what the package logs as a warning one of Python's, for who calls it from Python."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Warn."""
+        warn(record.getMessage())
+
+
+AS_WARNINGS = _AsWarnings(logging.WARNING)
+
+
+def warn_in_python(wanted: bool = True) -> None:
+    """Whether the package's log becomes warnings: so it is in Python, while a command says it itself."""
+    AS_WARNINGS.setLevel(logging.WARNING if wanted else logging.CRITICAL + 1)
+    logging.getLogger("zsar_cli").addHandler(AS_WARNINGS)  # once, however often
 
 
 @dataclass

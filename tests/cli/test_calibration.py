@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from zsar_cli import Recognizer, UsageError
 from zsar_cli.files import ASSETS
 from zsar_cli.prediction import calibration
 
@@ -73,6 +74,23 @@ def test_predict_answers_by_the_bound_that_was_found_and_says_so(calibrate, pred
     windowed = predict("--window", 1, "--calibration", 80)
     assert windowed.records[0]["min_confidence"] == found.records[0]["min_confidence"]
     assert predict("--window", 1).records[0]["min_confidence"] == 0.5
+    check_python(found.records[0])
+
+
+def check_python(wanted: dict) -> None:
+    """Python answers by the same bound."""
+    recognizer = Recognizer.load("motion-tiny", precision="fp32")
+    question = wanted["video"], SAMPLES / "labels.txt"
+    answer = recognizer.predict(*question, calibration="80")
+    assert (answer.answer, answer.min_confidence) == (wanted["answer"], wanted["min_confidence"])
+    (many,) = recognizer.predict_many(question[:1], question[1], calibration="80", workers=0)
+    assert many == answer
+    assert recognizer.segments(*question, window=1, calibration="80").min_confidence == answer.min_confidence
+    assert recognizer.predict(*question, calibration="off").answer is None
+    assert recognizer.predict(*question, min_confidence=0.25).min_confidence == 0.25
+    assert recognizer.predict(wanted["video"], ["a dog"], calibration="80").answer is None
+    with pytest.raises(UsageError, match="calibration must be 95 or 90"):
+        recognizer.predict(*question, calibration=90)
 
 
 def test_a_calibration_is_used_only_where_all_agrees(calibrate, predict):

@@ -14,8 +14,8 @@ from tests.video_files import write_video
 from zsar_cli import Recognizer
 from zsar_cli.errors import UsageError
 from zsar_cli.evaluation.inference import Options
+from zsar_cli.prediction.clips import ClipOptions
 from zsar_cli.prediction.windows import WindowOptions
-from zsar_cli.recognizer import ClipOptions
 
 NAN, INF = float("nan"), float("inf")
 LABELS = ["waving", "running"]
@@ -57,6 +57,7 @@ ANSWERED = [
     *({"top_k": value} for value in (0, -1, None, 2.5, True)),
     *({"min_confidence": value} for value in (5, -0.1, NAN, INF, "0.5", True)),
     *({"multi": value} for value in (1, None, "yes")),
+    *({"calibration": value} for value in (90, None, "85")),
     *({"threshold": value} for value in (5, -0.1, NAN, INF, "0.5", True)),
 ]
 

@@ -94,7 +94,7 @@ def fuzz_videos(
 ) -> Findings:
     """``count`` damaged videos through a model; the files that led to a defect stay in ``folder``/kept."""
     from zsar_cli import Recognizer
-    from zsar_cli.recognizer import ClipOptions
+    from zsar_cli.prediction.clips import ClipOptions
     from zsar_cli.text.labels import load_labels
     from zsar_cli.video.pool import DecodePool
 

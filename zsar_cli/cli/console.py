@@ -29,7 +29,7 @@ def configure(*, quiet: bool = False, verbose: bool = False) -> None:
     import logging
 
     from zsar_cli.cli.output.formats import printable
-    from zsar_cli.run_log import NOTE
+    from zsar_cli.run_log import NOTE, warn_in_python
 
     class OneLine(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -46,6 +46,7 @@ def configure(*, quiet: bool = False, verbose: bool = False) -> None:
     root.addHandler(OneLine())
     logging.getLogger("zsar_cli").setLevel(logging.ERROR if quiet else logging.INFO if verbose else NOTE)
     logging.captureWarnings(True)
+    warn_in_python(False)
 
 
 def degrade_streams() -> None:
@@ -74,6 +75,8 @@ def reset() -> None:
     if "logging" in sys.modules:
         sys.modules["logging"].captureWarnings(False)
         sys.modules["logging"].getLogger("zsar_cli").setLevel(0)  # else --quiet outlives its command
+    if "zsar_cli.run_log" in sys.modules:
+        sys.modules["zsar_cli.run_log"].warn_in_python()
 
 
 def detail(message: str) -> None:

@@ -47,11 +47,12 @@ from zsar_cli.prediction.records import NONE_OF_THESE, check_output
 if TYPE_CHECKING:
     from zsar_cli.cli.output.folders import VideoFolder
     from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.prediction.clips import ClipOptions
     from zsar_cli.prediction.confidence import AnswerRule
     from zsar_cli.prediction.records import Failure, Prediction
     from zsar_cli.prediction.report import AnswersPage, FilmSize
     from zsar_cli.prediction.windows import Timeline, WindowOptions
-    from zsar_cli.recognizer import ClipOptions, Recognizer
+    from zsar_cli.recognizer import Recognizer
     from zsar_cli.text.embeddings import PromptEmbeddings
     from zsar_cli.text.labels import Labels
 
@@ -260,8 +261,10 @@ def predict(
     wanted, templates = _labels(labels, label, prompts, templates, model)
 
     from zsar_cli.cli.memory import keep_freed_memory
+    from zsar_cli.prediction.clips import ClipOptions
     from zsar_cli.prediction.inputs import find_videos
-    from zsar_cli.recognizer import ClipOptions, Recognizer, default_workers
+    from zsar_cli.recognizer import Recognizer
+    from zsar_cli.resources import default_workers
     from zsar_cli.run_log import log_setup
     from zsar_cli.video.pool import DecodePool
 
@@ -555,25 +558,16 @@ class Run:
     ) -> None:
         """Answer by the bound that ``zsar eval --calibrate`` found for just this, where it did; a line says so."""
         from zsar_cli.cli import console
-        from zsar_cli.evaluation.thresholds import TITLES
         from zsar_cli.prediction import calibration
 
-        name = {"alarms": "false_alarms5"}.get(target, f"precision{target}")
-        found = None
-        if target != "off":
-            found = calibration.find(model, calibration.key_of(model, labels, templates, frames))
+        found = calibration.bound(model, labels, templates, frames, target)
         if found is None:
             return
-        bound = found.bounds.get(name)
-        if bound is not None:
-            self.rule = replace(self.rule, min_confidence=bound.min_confidence)
-            low, high = bound.interval95
-            what = f"answers by --min-confidence {bound.min_confidence:g}, which gave {TITLES[name]}"
-            what += f" (95% interval of the share: {low:.0%} to {high:.0%})"
-        else:
-            what = f"no bound gave {TITLES[name]}, so none is used"
+        least, gave = found
+        if least is not None:
+            self.rule = replace(self.rule, min_confidence=least)
         if distributed.rank() == 0:
-            console.note(f"Calibrated on {found.videos} videos: {what}; --calibration off leaves it.")
+            console.note(f"{gave}; --calibration off leaves it.")
 
     def all(
         self,

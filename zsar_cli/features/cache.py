@@ -29,7 +29,8 @@ from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.factory import token_count
 from zsar_cli.video.find import is_image
-from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, Ready
+from zsar_cli.video.given import Given
+from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, Ready, load_clip
 from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.transforms import normalise
 
@@ -317,21 +318,38 @@ def load_cached(
     The pool gives a Clip or a VideoError. ``render`` may give a Clip that needs no decoding. With ``pixels``, what the
     cache has is decoded as well, for its pixels; where that fails, the EncodedClip has none.
     """
-    asked: queue.SimpleQueue[tuple[ClipRequest, str | None, EncodedClip | None]] = queue.SimpleQueue()
+    asked: queue.SimpleQueue[tuple[ClipRequest, str | None, EncodedClip | None, Given | None]]
+    asked = queue.SimpleQueue()
 
     def jobs() -> Iterator[Any]:
         for request in requests:
+            if isinstance(request.path, Given):  # nothing says later whether it is the same, so it has no key
+                given, request = request.path, replace(request, path=request.path.source)
+                copied = isinstance(given.source, str)  # frames at hand are not kept until their turn comes
+                asked.put((replace(request, path=given.name), None, None, given if copied else None))
+                yield request if copied else Ready(_loaded(request))
+                continue
             key = cache.key(request) if cache is not None else None
             stored = cache.get(key, request) if cache is not None and key is not None else None
-            asked.put((request, key, stored))
+            asked.put((request, key, stored, None))
             ready: Any = (None if pixels else stored) or render(request)
             yield request if ready is None else Ready(ready)
 
     for result in pool.imap(jobs()):
-        request, key, stored = asked.get()
+        request, key, stored, given = asked.get()
+        if given is not None:
+            given.done()
         if pixels and stored is not None:
             result = replace(stored, pixels=getattr(result, "pixels", None))
         yield request, key, result
+
+
+def _loaded(request: ClipRequest) -> Clip | VideoError:
+    """A clip of frames at hand, which are not sent to another process whole."""
+    try:
+        return load_clip(request)
+    except VideoError as error:
+        return error
 
 
 @torch.no_grad()

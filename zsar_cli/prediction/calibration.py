@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAME = "calibration.yaml"
+TARGETS = {  # as people name them: bounds of a calibration
+    **{"95": "precision95", "90": "precision90", "80": "precision80"},
+    **{"alarms": "false_alarms5", "off": None},
+}
 MOST = 200  # entries of a file; the oldest go
 LIMIT = 1_000_000  # characters of a file
 
@@ -65,6 +69,32 @@ def find(model: RecognizerModel, key: Key) -> CalibrationEntry | None:
         logger.warning("%s The calibration is not used; make it again with zsar eval --calibrate.", error)
         return None
     return next((entry for entry in entries if _key(entry) == key), None)
+
+
+def bound(
+    model: RecognizerModel, labels: Labels, templates_hash: str, frames: int | None, target: str
+) -> tuple[float | None, str] | None:
+    """The bound that was found for a target, and what it gave in words; None where nothing was found.
+
+    Args:
+        target: one of :data:`TARGETS`.
+
+    Returns:
+        a bound of None where none reached the target.
+    """
+    from zsar_cli.evaluation.thresholds import TITLES
+
+    name = TARGETS[target]
+    entry = None if name is None else find(model, key_of(model, labels, templates_hash, frames))
+    if entry is None or name is None:
+        return None
+    known = f"Calibrated on {entry.videos} videos: "
+    best = entry.bounds.get(name)
+    if best is None:
+        return None, f"{known}no bound gave {TITLES[name]}, so none is used"
+    low, high = best.interval95
+    gave = f"which gave {TITLES[name]} (95% interval of the share: {low:.0%} to {high:.0%})"
+    return best.min_confidence, f"{known}answers by --min-confidence {best.min_confidence:g}, {gave}"
 
 
 def present(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zsar_cli import checks
@@ -17,17 +17,22 @@ from zsar_cli.prediction.confidence import AnswerRule
 from zsar_cli.prediction.explain import Evidence, HeatMaps, label_evidence
 from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Prediction, Shown
 from zsar_cli.run_log import StageTimes
+from zsar_cli.video.given import Video
 from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
 from zsar_cli.video.sampling import Sampling
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from zsar_cli.features.cache import EncodedClip, FeatureCache
+    from zsar_cli.model.backbone import FrameFeatures
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.text.embeddings import PromptEmbeddings
 
 Answer: TypeAlias = "tuple[Prediction | Failure, Evidence | None]"
 NO_ANSWER = AnswerRule()
+OVERFLOWED = "the model's numbers overflowed on this video; use --precision fp32"
 Keyed: TypeAlias = "tuple[str | None, Clip | EncodedClip]"  # a clip and its key in the cache
 
 
@@ -67,7 +72,7 @@ class ClipOptions:
 
 def answer_videos(
     model: RecognizerModel,
-    videos: Iterable[str],
+    videos: Iterable[Video],
     text: PromptEmbeddings,
     pool: DecodePool,
     options: ClipOptions,
@@ -88,14 +93,8 @@ def answer_videos(
     """
     from zsar_cli.features.cache import load_cached
 
-    options = replace(options, frames=options.frames or model.frames)
     times = times or StageTimes()
-    sampling = Sampling(options.frames or model.frames, options.views)
-    requests = (
-        ClipRequest(path, sampling, model.preprocess, options.crops, options.decoder, image_rate=options.fps)
-        for path in videos
-    )
-    loaded = load_cached(pool, requests, cache, pixels=evidence or shown)
+    loaded = load_cached(pool, clip_requests(model, videos, options), cache, pixels=evidence or shown)
     centre = options.crops // 2  # of the first view: what is shown
     view = centre if evidence else None
     batches = ready_batches(loaded, options.batch_size, stop or threading.Event())
@@ -128,13 +127,9 @@ def answer_clips(
     """What each video shows; and, of the clip ``view``, the evidence."""
     import torch
 
-    from zsar_cli.features.cache import map_features
-    from zsar_cli.model.alignment import average_views
-
     heat = HeatMaps(model, view or 0)
-    embed = (lambda part, _: model.encode_video(part).embedding) if view is None else heat.embed
     with torch.inference_mode(), memory_explained("use a smaller --batch-size, fewer --frames or --views"):
-        video = average_views(map_features(model, videos, embed, cache))
+        video = embed_clips(model, videos, cache, None if view is None else heat.embed)
         scores = model.score(video, text.positive, text.negative, text.bank)
         best = scores.score.topk(min(top_k, len(text.labels)), dim=-1)
         found = []
@@ -158,6 +153,58 @@ def answer_clips(
     return found
 
 
+def embed_clips(
+    model: RecognizerModel,
+    videos: Sequence[Keyed],
+    cache: FeatureCache | None = None,
+    embed: Callable[[FrameFeatures, list[int]], Tensor] | None = None,
+) -> Tensor:
+    """The embeddings (B, E) of videos, of unit length: the mean over the views of each.
+
+    Args:
+        embed: in place of the model's own way from frame features to embeddings.
+    """
+    from zsar_cli.features.cache import map_features
+    from zsar_cli.model.alignment import average_views
+
+    way = embed or (lambda part, _: model.encode_video(part).embedding)
+    return average_views(map_features(model, videos, way, cache))
+
+
+def embed_one(
+    model: RecognizerModel, video: Video, options: ClipOptions, cache: FeatureCache | None = None
+) -> Tensor:
+    """The embedding (E,) of one video, of unit length, in fp32 on the CPU; decoded in this process.
+
+    Raises:
+        VideoError: the video cannot be read, or half precision overflowed.
+    """
+    import torch
+
+    from zsar_cli.features.cache import load_cached
+
+    with DecodePool(0) as pool:
+        ((_, key, clip),) = load_cached(pool, clip_requests(model, [video], options), cache)
+    if isinstance(clip, VideoError):
+        raise clip
+    with torch.inference_mode(), memory_explained("use fewer frames or views"):
+        found = embed_clips(model, [(key, clip)], cache)[0].float().cpu()
+    if not torch.isfinite(found).all():
+        raise VideoError("not_finite", OVERFLOWED)
+    return found
+
+
+def clip_requests(
+    model: RecognizerModel, videos: Iterable[Video], options: ClipOptions
+) -> Iterator[ClipRequest]:
+    """What is asked of the decoders: how these videos are shown to this model."""
+    sampling = Sampling(options.frames or model.frames, options.views)
+    for video in videos:
+        yield ClipRequest(
+            video, sampling, model.preprocess, options.crops, options.decoder, image_rate=options.fps
+        )
+
+
 def examine(
     model: RecognizerModel, clip: Clip, text: PromptEmbeddings, *, crops: int = 1, top_k: int = 5
 ) -> Evidence:
@@ -175,8 +222,7 @@ def _answer(
     shown: Shown | None,
 ) -> Answer:
     if found.unknown != found.unknown:  # NaN: half precision overflowed somewhere
-        message = "the model's numbers overflowed on this video; use --precision fp32"
-        return Failure(path, "not_finite", message), None
+        return Failure(path, "not_finite", OVERFLOWED), None
     if found.answers is None:
         answer = rule.single(found.labels[0].label, found.unknown)
     else:

@@ -20,6 +20,7 @@ from zsar_cli.errors import UsageError, VideoError, memory_explained
 from zsar_cli.prediction.confidence import DEFAULT, AnswerRule
 from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Shown
 from zsar_cli.run_log import StageTimes
+from zsar_cli.video.given import Video, named
 from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, spans
 from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.pool import DecodePool
@@ -125,7 +126,7 @@ class Timeline:
 
 def run_windows(
     model: RecognizerModel,
-    videos: Iterable[str],
+    videos: Iterable[Video],
     text: PromptEmbeddings,
     pool: DecodePool,
     options: WindowOptions,
@@ -144,10 +145,11 @@ def run_windows(
     paths: list[str] = []
 
     def requests() -> Iterator[GridRequest]:
-        for path in videos:
+        for video in videos:
+            path, source = named(video)
             paths.append(path)
             yield GridRequest(
-                path,
+                source,
                 options.window,
                 options.frames,
                 model.preprocess,

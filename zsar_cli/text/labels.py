@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import logging
+import os
 import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zsar_cli import checks
 from zsar_cli.errors import UsageError
 from zsar_cli.files import beside, existing
 from zsar_cli.text.class_files import read_class_file
@@ -40,6 +42,17 @@ class Labels:
         """16 hex digits of SHA-256 over the labels and their phrases, whatever the labels' order."""
         named = sorted(zip(self.names, self.phrases, strict=True))
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
+
+
+def labels_of(labels: Any) -> Labels:
+    """Labels as Python gives them: themselves, or the name of a file or of a built-in list. UsageError."""
+    if isinstance(labels, Labels):
+        if not labels.names:
+            raise UsageError("labels must hold at least one label.")
+        return labels
+    if isinstance(labels, (str, os.PathLike)):
+        return load_labels(checks.text("labels", labels))
+    return load_labels(None, checks.label_texts(labels))
 
 
 def load_labels(spec: str | None, extra: Sequence[str] = ()) -> Labels:

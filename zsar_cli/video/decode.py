@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -33,6 +33,7 @@ from zsar_cli.video.probe import (
 from zsar_cli.video.times import Clock, VideoInfo, planned_timing, shortfall, timing
 from zsar_cli.video.upright import STRAIGHT, to_rgb, turn_of_frame
 
+Readable: TypeAlias = "str | os.PathLike[str] | ImageSequence"  # a path, or frames at hand
 Choose = Callable[[int], Sequence[int]]
 Resize = Callable[[np.ndarray], np.ndarray]
 
@@ -66,7 +67,7 @@ class _Pixels:
 
 
 def read_frames(
-    path: str | os.PathLike[str],
+    path: Readable,
     choose: Choose,
     *,
     decoder: str = "auto",
@@ -81,8 +82,8 @@ def read_frames(
     a second of a folder of images. Raises VideoError.
     """
     _check_decoder(decoder)
-    name = check_path(path)
-    if (images := image_sequence(name, image_rate)) is not None:
+    name, images = _images(path, image_rate)
+    if images is not None:
         return _read_images(images, choose, resize)
     with file_errors(name):
         index = read_index(name)
@@ -95,7 +96,7 @@ def read_frames(
 
 
 def iter_frames(
-    path: str | os.PathLike[str],
+    path: Readable,
     choose: Choose | None = None,
     *,
     rate: float | None = None,
@@ -116,8 +117,8 @@ def iter_frames(
     _check_decoder(decoder)
     if (choose is None) == (rate is None):
         raise ValueError("iter_frames needs either choose or rate")
-    name = check_path(path)
-    if (images := image_sequence(name, image_rate)) is not None:
+    name, images = _images(path, image_rate)
+    if images is not None:
         yield from _iter_images(images, choose, rate, first, resize, chunk)
         return
     with file_errors(name):
@@ -146,16 +147,24 @@ def iter_frames(
             yield _chunk(batch, info, shortfall(info, index, reader.problems, timed))
 
 
-def planned_info(path: str | os.PathLike[str], *, image_rate: float = IMAGE_RATE) -> VideoInfo:
+def planned_info(path: Readable, *, image_rate: float = IMAGE_RATE) -> VideoInfo:
     """What the file's index promises, without decoding: width and height are 0. Raises VideoError."""
-    name = check_path(path)
-    if (images := image_sequence(name, image_rate)) is not None:
+    name, images = _images(path, image_rate)
+    if images is not None:
         return _image_info(images)
     with file_errors(name):
         index = read_index(name)
         if not index.frame_count:
             raise nothing_read(name)
         return planned_timing(index, (0, 0))
+
+
+def _images(path: Readable, image_rate: float) -> tuple[str, ImageSequence | None]:
+    """The name of a file, and the images that it holds or that are at hand."""
+    if isinstance(path, ImageSequence):
+        return "", path
+    name = check_path(path)
+    return name, image_sequence(name, image_rate)
 
 
 class _Sequence:

@@ -15,7 +15,7 @@ import numpy as np
 
 from zsar_cli.errors import VideoError
 from zsar_cli.video.decode import iter_frames, planned_info
-from zsar_cli.video.images import IMAGE_RATE
+from zsar_cli.video.images import IMAGE_RATE, ImageSequence
 from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.transforms import Preprocess, resize_and_crop
 
@@ -27,7 +27,7 @@ MOST_TICKS = 2**50  # whole numbers that floats still tell apart, with room to r
 class GridRequest:
     """A long video's frames for windows of ``window`` s and ``frames`` frames each, ``chunk`` at a time."""
 
-    path: str
+    path: str | ImageSequence
     window: float
     frames: int = 8
     preprocess: Preprocess = field(default_factory=Preprocess)

@@ -83,6 +83,12 @@ def read_image(file: str) -> np.ndarray:
         return _upright(image)
 
 
+def read_picture(image: Image.Image, what: str) -> np.ndarray:
+    """A picture that is open as (H, W, 3) uint8, turned as its EXIF data say. Raises VideoError."""
+    with _image_errors(what):
+        return _upright(image)
+
+
 @contextmanager
 def _image_errors(what: str) -> Iterator[None]:
     """Turns whatever a damaged image makes Pillow raise into a VideoError, and keeps Pillow silent."""

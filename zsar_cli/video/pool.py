@@ -37,7 +37,7 @@ BUFFERED_CHUNKS = 2  # of a streamed video, beyond those in the pipe
 class ClipRequest:
     """One video's frames for the model. ``seed``: None for test sampling, an int to draw all chance from."""
 
-    path: str
+    path: Any  # a path, frames at hand, or what :mod:`zsar_cli.video.given` makes
     sampling: Sampling = field(default_factory=Sampling)
     preprocess: Preprocess = field(default_factory=Preprocess)
     crops: int = 1

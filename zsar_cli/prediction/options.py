@@ -1,0 +1,165 @@
+"""The options that the methods of :class:`zsar_cli.Recognizer` share, by name; a default stands where each is used."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, TypeAlias, TypedDict, TypeVar
+
+from zsar_cli import checks
+from zsar_cli.errors import warn
+from zsar_cli.prediction.clips import ClipOptions
+from zsar_cli.prediction.confidence import AnswerRule, answer_rule
+from zsar_cli.prediction.windows import WindowOptions
+
+StrPath: TypeAlias = "str | os.PathLike[str]"
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class FrameOptions(TypedDict, total=False):
+    """Which frames the model sees.
+
+    Attributes:
+        frames: of a view; by default as many as the model was trained with.
+        decoder: ``auto``, ``pyav`` or ``decord``.
+        fps: frames a second of a folder of images and of frames at hand, which do not tell; 25 unless given.
+    """
+
+    frames: int | None
+    decoder: str
+    fps: float
+
+
+class ViewOptions(FrameOptions, total=False):
+    """How a whole video is shown: ``views`` times ``crops`` (1 or 3) clips, their embeddings averaged."""
+
+    views: int
+    crops: int
+
+
+class LabelOptions(TypedDict, total=False):
+    """What is asked.
+
+    Attributes:
+        templates: a file of prompt templates or the name of shipped ones.
+        top_k: labels to give, the best ones; 5 unless given.
+    """
+
+    templates: StrPath | None
+    top_k: int
+
+
+class AnswerOptions(LabelOptions, total=False):
+    """What counts as an answer.
+
+    Attributes:
+        min_confidence: ``answer`` is the best label where ``1 - unknown`` is at least this, else "none of these".
+            Higher is stricter.
+        multi: ``answers`` has every label whose ``yes`` is at least ``min_confidence`` (0.5 unless given), the surest
+            first, and ``answer`` is the first of them.
+        calibration: after ``zsar eval --calibrate`` and without ``min_confidence``: answer by its bound for ``"95"``,
+            ``"90"`` (the default) or ``"80"`` % right answers, for 5% false ``"alarms"``, or not by it (``"off"``).
+        threshold: the old name: 1 minus ``min_confidence``.
+    """
+
+    min_confidence: float | None
+    multi: bool
+    calibration: str
+    threshold: float | None
+
+
+class ExplainOptions(ViewOptions, LabelOptions, total=False):
+    """Of :meth:`zsar_cli.Recognizer.explain`."""
+
+
+class PredictOptions(ViewOptions, AnswerOptions, total=False):
+    """Of :meth:`zsar_cli.Recognizer.predict`."""
+
+
+class ManyOptions(PredictOptions, total=False):
+    """Of :meth:`zsar_cli.Recognizer.predict_many`.
+
+    Attributes:
+        batch_size: videos that go through the model together at most; 8 unless given.
+        workers: decoding processes; half the cores, 2 to 8, unless given.
+        timeout: s that decoding one video may take; 60 unless given.
+    """
+
+    batch_size: int
+    workers: int | None
+    timeout: float
+
+
+class SegmentOptions(FrameOptions, AnswerOptions, total=False):
+    """Of :meth:`zsar_cli.Recognizer.segments`.
+
+    Attributes:
+        window: s that are looked at together, as ``frames`` frames; 4 unless given.
+        stride: s from one window's start to the next; half a window unless given.
+    """
+
+    window: float
+    stride: float | None
+
+
+def takes(kind: type) -> Callable[[Method], Method]:
+    """Make a method's ``**options`` those of ``kind``: help names them, and any other is a TypeError."""
+    known = kind.__annotations__
+
+    def marked(method: Method) -> Method:
+        @functools.wraps(method)
+        def checked(*arguments: Any, **options: Any) -> Any:
+            for name in options:
+                if name not in known and name not in own.parameters:
+                    near = difflib.get_close_matches(name, known, 1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+                    raise TypeError(f"{method.__name__}() has no option {name!r}; {hint}")
+            return method(*arguments, **options)
+
+        own = inspect.signature(method)
+        plain = [part for part in own.parameters.values() if part.kind is not part.VAR_KEYWORD]
+        named = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=annotation)
+            for name, annotation in known.items()
+        ]
+        checked.__signature__ = own.replace(parameters=[*plain, *named])  # type: ignore[attr-defined]
+        return checked  # type: ignore[return-value]
+
+    return marked
+
+
+def clip_options(options: Mapping[str, Any]) -> ClipOptions:
+    """How whole videos are shown. UsageError for a value that there is not."""
+    own = {field.name for field in fields(ClipOptions)}
+    return ClipOptions(**{name: value for name, value in options.items() if name in own})
+
+
+def top_k_of(options: Mapping[str, Any]) -> int:
+    """How many labels are given."""
+    return checks.whole("top_k", options.get("top_k", 5), checks.TOP_K)
+
+
+def rule_of(options: Mapping[str, Any], default: float | None = None) -> AnswerRule:
+    """Which labels are an answer, with a warning about the old name of the bound. UsageError."""
+
+    def tell(threshold: float, least: float) -> None:
+        warn(
+            f"threshold={threshold:g} is the old name of min_confidence={least:g}, which is 1 minus it",
+            DeprecationWarning,
+        )
+
+    given = options.get("min_confidence"), options.get("threshold")
+    return answer_rule(*given, multi=options.get("multi", False), default=default, tell=tell)
+
+
+def window_options(options: Mapping[str, Any], frames: int) -> WindowOptions:
+    """The windows that are asked for, of the model's number of ``frames`` unless another is given. UsageError."""
+    own = {field.name for field in fields(WindowOptions)}
+    own.remove("min_confidence")  # the rule's
+    given = {name: value for name, value in options.items() if name in own and value is not None}
+    window = checks.number("window", options.get("window", WindowOptions.window), checks.WINDOW)
+    return WindowOptions(**{"stride": window / 2, "frames": frames, **given})

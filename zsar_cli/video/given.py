@@ -1,0 +1,236 @@
+"""Videos as Python gives them: paths, frames at hand (arrays, tensors, pictures) and open files.
+
+Frames at hand are an :class:`~zsar_cli.video.images.ImageSequence`, as a folder of frames is: they are sampled, timed
+and resized by the same code.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from zsar_cli import checks
+from zsar_cli.errors import UsageError
+from zsar_cli.video.images import ImageSequence, read_picture
+from zsar_cli.video.upright import MOST_PIXELS
+
+_PATHS = (str, bytes, bytearray, os.PathLike)
+_ENDING = re.compile(r"\.[A-Za-z0-9]{1,8}")
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A video that is no path: what is read for it, and what its answer calls it.
+
+    ``source``: the frames, or the path of a copy that is removed once the video is read.
+    """
+
+    name: str
+    source: str | ImageSequence
+
+    def done(self) -> None:
+        """Remove the copy."""
+        if isinstance(self.source, str) and os.path.exists(self.source):
+            os.unlink(self.source)
+
+
+Video: TypeAlias = "str | Given"
+
+
+def named(video: Video) -> tuple[str, str | ImageSequence]:
+    """What an answer calls a video, and what is read for it."""
+    return (video.name, video.source) if isinstance(video, Given) else (video, video)
+
+
+class Inputs:
+    """Makes what Python gives readable, one video after the other.
+
+    Copies of open files lie in a folder of its own, which goes when the block ends.
+
+    Args:
+        fps: frames a second of frames at hand, which do not tell.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self.fps = fps
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._numbers = count(1)
+
+    def __enter__(self) -> Inputs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def each(self, videos: Iterable[Any]) -> Iterator[Video]:
+        """Several videos, as :meth:`take` makes them; those without a path are called by their number."""
+        return (self.take(video, number) for number, video in enumerate(videos, start=1))
+
+    def take(self, video: Any, number: int | None = None) -> Video:
+        """One video. UsageError where it is none."""
+        found = frames_at_hand(video, self.fps)
+        if found is not None:
+            kind, frames = found
+            return Given(_name(kind, number), frames)
+        if callable(getattr(video, "read", None)):
+            return self._copy(video, number)
+        return checks.video_path(video)
+
+    def _copy(self, file: Any, number: int | None) -> Given:
+        """An open file, from where it stands to its end. UsageError."""
+        name = getattr(file, "name", None)
+        name = name if isinstance(name, str) and name else None
+        ending = _ENDING.fullmatch(os.path.splitext(name or "")[1])
+        try:
+            first = _first_byte(file)
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="zsar-")
+            path = os.path.join(self._folder.name, f"{next(self._numbers)}{ending[0] if ending else ''}")
+            with open(path, "xb") as copy:
+                copy.write(first)
+                shutil.copyfileobj(file, copy, 1 << 20)
+        except ValueError as error:
+            raise UsageError("The file is closed; give it while it is open.") from error
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UsageError(f"The open file cannot be copied to be read: {reason}.") from error
+        return Given(name or _name("file", number), path)
+
+
+def _first_byte(file: Any) -> bytes:
+    seekable = callable(getattr(file, "seekable", None)) and file.seekable()
+    start = file.tell() if seekable else 0
+    first = file.read(1)
+    if not isinstance(first, bytes):
+        raise UsageError("The file is open for reading text; open a video with open(path, 'rb').")
+    if not first and start:
+        raise UsageError("The file has been read to its end; go back to its start with file.seek(0).")
+    return first
+
+
+def check_videos(videos: Any) -> Iterable[Any]:
+    """Several videos, to be taken one by one; those of a list are looked at now.
+
+    Raises:
+        UsageError: they are one video, or no videos.
+    """
+    alone = isinstance(videos, (*_PATHS, Image.Image)) or callable(getattr(videos, "read", None))
+    if alone or not isinstance(videos, Iterable) or (_is_array(videos) and getattr(videos, "ndim", 5) < 5):
+        raise UsageError(
+            f"videos must be a list of videos, not {checks.brief(videos)}; predict() takes a single video."
+        )
+    if isinstance(videos, (list, tuple)):
+        for video in videos:
+            if frames_at_hand(video, 1.0) is None and not callable(getattr(video, "read", None)):
+                checks.video_path(video)
+    return videos
+
+
+def frames_at_hand(video: Any, fps: float) -> tuple[str, ImageSequence] | None:
+    """The frames of an array, a tensor or a list of pictures, and what they came as; None for anything else.
+
+    Args:
+        video: (T, H, W, 3) or (T, 3, H, W), uint8 or floats from 0 to 1; or T pictures, or arrays (H, W, 3).
+        fps: frames a second.
+
+    Raises:
+        UsageError: they are no such frames, or their shape may be read in two ways.
+    """
+    if isinstance(video, _PATHS):
+        return None
+    if _is_array(video):
+        kind = "array" if isinstance(video, np.ndarray) else "tensor"
+        return kind, _sequence(_frames_of_array(video, kind), len(video), fps)
+    if isinstance(video, Image.Image):
+        raise UsageError("A video has several frames, and this is one picture; give a list of them.")
+    if not isinstance(video, Sequence) or not video:
+        return None
+    if all(isinstance(picture, Image.Image) for picture in video):
+        pictures = list(video)
+        return "images", _sequence(
+            lambda number: read_picture(pictures[number], f"frame {number}"), len(pictures), fps
+        )
+    if all(map(_is_array, video)):
+        if len({tuple(frame.shape) for frame in video}) > 1:
+            raise UsageError("The frames of a video must all have one shape; these differ.")
+        stacked = np.stack([_numpy(frame) for frame in video])
+        return "frames", _sequence(_frames_of_array(stacked, "list of frames"), len(stacked), fps)
+    return None
+
+
+def _sequence(frame: Callable[[int], np.ndarray], length: int, fps: float) -> ImageSequence:
+    return ImageSequence(
+        np.arange(length) / fps, length / fps, lambda numbers: map(frame, numbers), assumed_rate=fps
+    )
+
+
+def _frames_of_array(video: Any, kind: str) -> Callable[[int], np.ndarray]:
+    """What gives the frame (H, W, 3) uint8 of a number."""
+    shape = tuple(map(int, video.shape))
+    channels = [place for place in (1, 3) if len(shape) == 4 and shape[place] == 3]
+    if not channels or 0 in shape:
+        raise UsageError(
+            f"The frames of a video must have the shape (T, H, W, 3) or (T, 3, H, W), in RGB; this {kind} has {shape}."
+        )
+    if len(channels) == 2:
+        raise UsageError(
+            f"The shape {shape} may be read as (T, H, W, 3) and as (T, 3, H, W); give frames of another width."
+        )
+    first = channels == [1]
+    height, width = shape[2:] if first else shape[1:3]
+    if height * width > MOST_PIXELS:
+        raise UsageError(f"Frames of {width} x {height} pixels are too large.")
+    scaled = _is_scaled(video, kind)
+
+    def frame(number: int) -> np.ndarray:
+        picture = _numpy(video[number])
+        picture = picture.transpose(1, 2, 0) if first else picture
+        if scaled:
+            picture = (picture.astype(np.float32) * 255 + 0.5).astype(np.uint8)
+        return np.ascontiguousarray(picture)
+
+    return frame
+
+
+def _is_scaled(video: Any, kind: str) -> bool:
+    """Whether the values are floats from 0 to 1, and not uint8. UsageError where they are neither."""
+    name = str(video.dtype).removeprefix("torch.")
+    if name == "uint8":
+        return False
+    if name not in ("float16", "bfloat16", "float32", "float64"):
+        raise UsageError(f"Frames must be uint8, or floats from 0 to 1; this {kind} is {name}.")
+    values = video.detach() if hasattr(video, "detach") else video
+    least, most = float(values.min()), float(values.max())
+    if not 0 <= least <= most <= 1:  # NaN is neither
+        raise UsageError(
+            f"Frames of floats must lie between 0 and 1; these go from {least:g} to {most:g}. For 0 to 255 use uint8."
+        )
+    return True
+
+
+def _is_array(value: Any) -> bool:
+    """Whether it is an array or a tensor of numbers; an array of texts may be a list of paths."""
+    return hasattr(value, "shape") and getattr(getattr(value, "dtype", None), "kind", "f") not in "USO"
+
+
+def _numpy(array: Any) -> np.ndarray:
+    """An array, or a tensor of any device."""
+    if isinstance(array, np.ndarray):
+        return array
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        array = array.float() if "float" in str(array.dtype) else array  # numpy has no bfloat16
+    return np.asarray(array)
+
+
+def _name(kind: str, number: int | None) -> str:
+    return f"<{kind}>" if number is None else f"<{kind} {number}>"
