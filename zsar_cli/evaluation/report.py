@@ -35,6 +35,7 @@ from zsar_cli.plots import (
     new_figure,
     to_png,
 )
+from zsar_cli.prediction.calibration import TITLES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -239,9 +240,7 @@ def _thresholds(report: Report) -> str:
                 low, high = bound["interval95"]
                 reached = f"{_percent(bound['reached'])} ({_percent(low)} to {_percent(high)})"
             answered = f"{bound['answered']} of {found['videos']}" if bound else "-"
-            rows.append(
-                [part, thresholds.TITLES[name], bound["min_confidence"] if bound else "-", answered, reached]
-            )
+            rows.append([part, TITLES[name], bound["min_confidence"] if bound else "-", answered, reached])
     text = _table(["part", "target", "--min-confidence", "answered", "on these videos (95% interval)"], rows)
     known = report.results.get("open_set", {}).get("known")
     for part in report.results["thresholds"]:

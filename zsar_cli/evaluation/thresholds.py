@@ -15,18 +15,13 @@ from numpy.typing import ArrayLike
 
 from zsar_cli.evaluation.metrics import wilson_interval
 from zsar_cli.plots import BLUE, GREY, ORANGE, VERMILION, _short, fixed_settings, new_figure
+from zsar_cli.prediction.calibration import TITLES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PRECISIONS = {"precision95": 0.95, "precision90": 0.9, "precision80": 0.8}
 FALSE_ALARMS = {"false_alarms5": 0.05}
-TITLES = {
-    "precision95": "95% right",
-    "precision90": "90% right",
-    "precision80": "80% right",
-    "false_alarms5": "5% false alarms",
-}
 LEAST_ANSWERED = 5  # a bound above which fewer are answered says nothing
 
 

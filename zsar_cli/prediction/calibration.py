@@ -29,6 +29,12 @@ TARGETS = {  # as people name them: bounds of a calibration
     **{"95": "precision95", "90": "precision90", "80": "precision80"},
     **{"alarms": "false_alarms5", "off": None},
 }
+TITLES = {  # of bounds, as they are said
+    "precision95": "95% right",
+    "precision90": "90% right",
+    "precision80": "80% right",
+    "false_alarms5": "5% false alarms",
+}
 MOST = 200  # entries of a file; the oldest go
 LIMIT = 1_000_000  # characters of a file
 
@@ -45,7 +51,6 @@ class Key:
 
 def key_of(model: RecognizerModel, labels: Labels, templates_hash: str, frames: int | None) -> Key:
     """The key of a model that is asked about labels."""
-
     return Key(model.fingerprint(), labels.hash, templates_hash, frames or model.frames)
 
 
@@ -82,8 +87,6 @@ def bound(
     Returns:
         a bound of None where none reached the target.
     """
-    from zsar_cli.evaluation.thresholds import TITLES
-
     name = TARGETS[target]
     entry = None if name is None else find(model, key_of(model, labels, templates_hash, frames))
     if entry is None or name is None:

@@ -170,7 +170,7 @@ def _open_set(results: dict[str, Any]) -> Iterator[FittingTable]:
 
 def threshold_table(found: dict[str, dict[str, Any]]) -> FittingTable:
     """For each part the ``--min-confidence`` that gives each target, and how many videos it answers."""
-    from zsar_cli.evaluation.thresholds import TITLES
+    from zsar_cli.prediction.calibration import TITLES
 
     def cell(bound: dict[str, Any] | None) -> str:
         return f"{bound['min_confidence']:g} ({bound['answered']})" if bound else "-"
@@ -189,7 +189,7 @@ def threshold_table(found: dict[str, dict[str, Any]]) -> FittingTable:
 
 def bounds_table(bounds: dict[str, dict[str, Any] | None]) -> FittingTable:
     """The bounds of one set of videos, and how sure these make them."""
-    from zsar_cli.evaluation.thresholds import TITLES
+    from zsar_cli.prediction.calibration import TITLES
 
     rows = []
     for name, bound in bounds.items():
