@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zsar_cli.prediction.records import LabelScore as LabelScore
     from zsar_cli.prediction.records import Prediction as Prediction
     from zsar_cli.prediction.report import write_report as write_report
+    from zsar_cli.prediction.rows import to_pandas as to_pandas
     from zsar_cli.prediction.windows import Segment as Segment
     from zsar_cli.prediction.windows import Timeline as Timeline
     from zsar_cli.recognizer import Recognizer as Recognizer
@@ -31,6 +32,7 @@ _WHERE = {
     "prediction.inputs": ("find_videos",),
     "prediction.records": ("Failure", "LabelScore", "Prediction"),
     "prediction.report": ("write_report",),
+    "prediction.rows": ("to_pandas",),
     "prediction.windows": ("Segment", "Timeline"),
     "recognizer": ("Recognizer",),
     "text.embeddings": ("PromptEmbeddings",),

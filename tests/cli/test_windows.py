@@ -17,6 +17,7 @@ from zsar_cli.cli.output import formats, timelines
 from zsar_cli.cli.output.folders import VideoFolder, write_subtitles
 from zsar_cli.cli.output.timelines import subtitles, timeline_lines
 from zsar_cli.errors import UsageError
+from zsar_cli.prediction.rows import OF_SEGMENTS
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_csv_has_a_row_a_segment_and_one_for_a_failure(video, tiny_clip_dir, tmp
     )
     rows = list(csv.DictReader(io.StringIO(out)))
     assert code == 1
-    assert list(rows[0]) == list(timelines.CSV_COLUMNS)
+    assert list(rows[0]) == list(OF_SEGMENTS)
     assert float(rows[0]["start"]) == 0
     assert rows[0]["label"] in LABELS
     assert rows[-1]["error"].startswith("not_found")

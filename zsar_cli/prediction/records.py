@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from zsar_cli.errors import UsageError
 from zsar_cli.files import is_stream
 from zsar_cli.outputs import LineFile, Lock, taken
 from zsar_cli.prediction.inputs import same_input
+from zsar_cli.prediction.result import Result
 from zsar_cli.text.labels import NONE_OF_THESE as NONE_OF_THESE
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class LabelScore:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Result):
     """What was found in one video."""
 
     video: str
@@ -83,7 +84,7 @@ class Prediction:
         return record | {key: value for key, value in extra.items() if value is not None}
 
 
-def answers_of(record: dict[str, Any]) -> list[str]:
+def answers_of(record: Mapping[str, Any]) -> list[str]:
     """The labels that a record, or a segment of one, has for its answer; none for "none of these"."""
     if "answers" in record:
         return list(record["answers"])
@@ -91,7 +92,7 @@ def answers_of(record: dict[str, Any]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(Result):
     """A video that could not be used; ``kind`` is one of :class:`zsar_cli.errors.VideoError`'s words."""
 
     video: str

@@ -19,6 +19,7 @@ from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
 from zsar_cli.prediction.confidence import DEFAULT, AnswerRule
 from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Shown
+from zsar_cli.prediction.result import Result
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.given import Video, named
 from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, spans
@@ -97,7 +98,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Timeline:
+class Timeline(Result):
     """What happens in a video, and when: segments from its start to its end, without gaps."""
 
     video: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from zsar_cli.prediction.records import NONE_OF_THESE, answers_of, to_json
+from zsar_cli.prediction.records import NONE_OF_THESE, to_json
+from zsar_cli.prediction.rows import OF_VIDEOS, answer_text, cells, rows
 from zsar_cli.text.plain_text import csv_text, printable, takes_unicode
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Columns", "Format", "block", "csv_header", "csv_rows", "printable", "render"]
 Format = Literal["table", "jsonl", "csv", "srt", "vtt"]
-CSV_COLUMNS = ("video", "rank", "label", "score", "yes", "unknown", "answer", "duration", "frames")
 CSV_TAIL = ("warning", "error")
 WIDEST = 100  # columns of a block: beyond, eyes lose the line
 
@@ -55,12 +55,7 @@ def csv_header(columns: Columns) -> str:
         from zsar_cli.cli.output import timelines
 
         return timelines.csv_header()
-    return csv_text([[*CSV_COLUMNS, *CSV_TAIL]])
-
-
-def answer_text(record: dict[str, Any], between: str = "; ") -> str:
-    """The answer of a record or segment, or all of several; blank where none was asked for."""
-    return between.join(answers_of(record)) or str(record.get("answer", ""))
+    return csv_text([OF_VIDEOS])
 
 
 def _wide_columns(windows: bool) -> tuple[str, ...]:
@@ -85,16 +80,7 @@ def _wide_rows(record: dict[str, Any], windows: bool, labels: tuple[str, ...]) -
 
 def csv_rows(record: dict[str, Any]) -> str:
     """A row for each label shown, or one with the error."""
-    video = record["video"]
-    if "error" in record:
-        error = record["error"]
-        return csv_text([[video, *[""] * len(CSV_COLUMNS), f"{error['kind']}: {error['message']}"]])
-    about = [record["unknown"], answer_text(record), record["duration"], record["frames"]]
-    warning = record.get("warning", "")
-    return csv_text(
-        [video, rank, found["label"], found["score"], found["yes"], *about, warning, ""]
-        for rank, found in enumerate(record["predictions"], start=1)
-    )
+    return csv_text(cells(row, OF_VIDEOS) for row in rows(record))
 
 
 def block(record: dict[str, Any], stream: IO[str]) -> str:

@@ -6,16 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli.cli.output.formats import WIDEST, answer_text
+from zsar_cli.cli.output.formats import WIDEST
 from zsar_cli.prediction.records import NONE_OF_THESE, answers_of
+from zsar_cli.prediction.result import COLOURS
+from zsar_cli.prediction.rows import OF_SEGMENTS, answer_text, cells, rows
 from zsar_cli.text.plain_text import csv_text, printable
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-CSV_COLUMNS = ("video", "start", "end", "label", "score", "yes", "unknown", "warning", "error")
-# Okabe and Ito's palette, which colour-blind people tell apart; the row says the same as the colour
-COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442", "#0072B2")
 MOST_ROWS = 12
 Segments = Sequence[dict[str, Any]]
 
@@ -25,36 +24,15 @@ Segments = Sequence[dict[str, Any]]
 
 def csv_header() -> str:
     """The first line of CSV."""
-    return csv_text([CSV_COLUMNS])
+    return csv_text([OF_SEGMENTS])
 
 
 def csv_rows(record: dict[str, Any]) -> str:
     """A row for each segment and answer of it, or one with the error; times in s."""
-    video = record["video"]
-    if "error" in record:
-        error = record["error"]
-        return csv_text([[video, *[""] * 7, f"{error['kind']}: {error['message']}"]])
-    warning = record.get("warning", "")
-    return csv_text(
-        [
-            video,
-            f"{s['start']:.3f}",
-            f"{s['end']:.3f}",
-            label,
-            *_of_answer(s, label),
-            s["unknown"],
-            warning,
-            "",
-        ]
-        for s in record["segments"]
-        for label in answers_of(s) or [NONE_OF_THESE]
-    )
-
-
-def _of_answer(segment: dict[str, Any], label: str) -> tuple[Any, Any]:
-    """Score and yes of an answer; blank for "none of these", which has none."""
-    found = _prediction(segment, label)
-    return (found["score"], found["yes"]) if found else ("", "")
+    written = [
+        row | {name: f"{row[name]:.3f}" for name in ("start", "end") if name in row} for row in rows(record)
+    ]
+    return csv_text(cells(row, OF_SEGMENTS) for row in written)
 
 
 def _prediction(segment: dict[str, Any], label: str) -> dict[str, Any] | None:

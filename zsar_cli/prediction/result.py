@@ -1,0 +1,37 @@
+"""What every answer can do in Python: be plain data, a table of pandas, and a card in a notebook."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# Of answers, by turns. Okabe and Ito's palette, which colour-blind people tell apart; texts say the same as colours
+COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442", "#0072B2")
+
+
+class Result:
+    """An answer about one video."""
+
+    video: str
+
+    def to_record(self) -> dict[str, Any]:
+        """The record of the command line."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as JSON has them: the record that the command writes."""
+        return self.to_record()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row for each label, or for each segment, as :func:`zsar_cli.to_pandas` makes it of many answers."""
+        from zsar_cli.prediction.rows import to_pandas
+
+        return to_pandas([self])
+
+    def _repr_html_(self) -> str:
+        from zsar_cli.prediction.notebook import card
+
+        return card(self)
