@@ -7,12 +7,11 @@ from torch.nn import functional as F
 
 from zsar_cli.model.alignment import (
     NegativeAdapter,
-    negative_loss,
-    opposition_loss,
     score_with_bank,
     score_with_negatives,
     usable_bank,
 )
+from zsar_cli.training.losses import negative_loss, opposition_loss
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:

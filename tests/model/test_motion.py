@@ -8,11 +8,12 @@ from torch.nn import functional as F
 
 from tests import tiny_models
 from zsar_cli.model.backbone import Backbone
-from zsar_cli.model.motion import MotionAggregation, MotionSeparation, motion_cues, separation_loss
+from zsar_cli.model.motion import MotionAggregation, MotionSeparation, map_cues, motion_cues
 from zsar_cli.model.zsar import Parts, RecognizerModel, load_model
-from zsar_cli.training.losses import Prompts, losses
+from zsar_cli.training.losses import losses, separation_loss
+from zsar_cli.training.optimizer import make_optimizer, trainable
+from zsar_cli.training.prompts import ClassPrompts
 from zsar_cli.training.recipe import Recipe
-from zsar_cli.training.trainer import make_optimizer, trainable
 from zsar_cli.video.transforms import Preprocess
 
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -83,23 +84,39 @@ def test_any_number_of_frames(tower, frames):
     torch.testing.assert_close(encoding.embedding.norm(dim=-1), torch.ones(1))
 
 
-def test_saliency_scales_the_motion_tokens():
-    """The equations as they are written: the code moves the scales of the cues past the maps."""
+def trained_separation() -> MotionSeparation:
     torch.manual_seed(0)
     msm = MotionSeparation(token_dim=8, width=16)
-    tokens = torch.randn(2, 4, 5, 8)
+    with torch.no_grad():
+        for norm in (msm.norm_difference, msm.norm_residual):
+            norm.gain.normal_()
+            norm.log_floor.fill_(-1)
+    return msm
+
+
+def test_fused_maps_of_the_cues_equal_the_maps_of_the_normalised_cues():
+    msm = trained_separation()
+    norms, maps = (msm.norm_difference, msm.norm_residual), (msm.to_motion, msm.to_saliency[0])
+    cues = motion_cues(torch.randn(2, 4, 5, 8))[1:]
+    both = torch.cat([norm(cue) for norm, cue in zip(norms, cues, strict=True)], dim=-1)
+    for fused, linear in zip(map_cues(cues, norms, maps), maps, strict=True):
+        torch.testing.assert_close(fused, linear(both))
+
+
+def test_motion_separation_follows_its_equations():
+    msm, tokens = trained_separation(), torch.randn(2, 4, 5, 8)
 
     def norm(cue, of):
-        with torch.no_grad():
-            of.gain.normal_()
-            of.log_floor.fill_(-1)
         return of.gain * cue / (cue.square().mean(dim=-1, keepdim=True) + torch.e**-1).sqrt()
 
-    _, difference, residual = motion_cues(tokens)
+    static, difference, residual = motion_cues(tokens)
     cues = torch.cat([norm(difference, msm.norm_difference), norm(residual, msm.norm_residual)], dim=-1)
+    saliency = msm.to_saliency(cues).sigmoid()
     out = msm(tokens)
-    torch.testing.assert_close(out.saliency, msm.to_saliency(cues).sigmoid().squeeze(-1))
-    torch.testing.assert_close(out.motion, out.saliency[..., None] * msm.to_motion(cues))
+    torch.testing.assert_close(out.saliency, saliency.squeeze(-1))
+    torch.testing.assert_close(out.motion, saliency * msm.to_motion(cues))
+    kept = (1 - saliency.mean(dim=1)) * msm.to_static(msm.norm_static(static))
+    torch.testing.assert_close(out.static, kept)
 
 
 def test_closed_gate_keeps_static_context_out():
@@ -132,7 +149,7 @@ def test_gradients_reach_every_trainable_parameter_and_no_other(tune, negatives)
     if tune == "modules":
         texts = texts.detach()
     encoding = model(torch.randn(3, 4, 3, 32, 32))
-    terms = losses(model, encoding, torch.tensor([0, 1, 2]), Prompts(texts, negative), recipe)
+    terms = losses(model, encoding, torch.tensor([0, 1, 2]), ClassPrompts(texts, negative), recipe)
     terms["total"].backward()
     for name, parameter in model.named_parameters():
         if trainable(name, recipe):

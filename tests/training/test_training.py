@@ -24,18 +24,17 @@ from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.zsar import Parts, RecognizerModel
 from zsar_cli.text.embeddings import Templates
 from zsar_cli.training import checkpoint
+from zsar_cli.training.averaging import interpolate
 from zsar_cli.training.clips import MIRRORED
 from zsar_cli.training.data import Batch, Schedule, decoded_stream, one_ahead
 from zsar_cli.training.holdout import hold_out
-from zsar_cli.training.losses import Prompts, losses
+from zsar_cli.training.losses import losses
+from zsar_cli.training.optimizer import learning_rate, make_optimizer, total_steps
+from zsar_cli.training.prompts import ClassPrompts
 from zsar_cli.training.recipe import Recipe, load_recipe, make_recipe, override, recipe_content
 from zsar_cli.training.trainer import (
     NonFiniteLossError,
     Trainer,
-    interpolate,
-    learning_rate,
-    make_optimizer,
-    total_steps,
 )
 from zsar_cli.video.pool import DecodePool
 from zsar_cli.video.transforms import Augmentation, Preprocess, augment_colour
@@ -278,7 +277,7 @@ def test_label_smoothing_and_weights_of_the_terms(start):
     target = torch.tensor([0, 1, 2, 0])
     recipe = replace(RECIPE, smoothing=0.2, w_neg=0.3, w_dis=0.7, w_opp=0.11, w_keep=2.0)
     frozen = F.normalize(torch.randn(4, 32), dim=-1)
-    prompts = Prompts(
+    prompts = ClassPrompts(
         text, model.backbone.encode_text(["no"] * 3).detach(), F.normalize(torch.randn(3, 32), dim=-1)
     )
     terms = losses(model, encoding, target, prompts, recipe, frozen)

@@ -120,31 +120,3 @@ def usable_bank(bank: Tensor, positive: Tensor, closest: float = 0.9) -> Tensor:
     typical = (bank @ bank.T).median()
     limit = typical + (1 - typical) * (closest - 0.35)
     return bank[(bank @ positive.T).amax(dim=-1) <= limit]
-
-
-# --- losses ---------------------------------------------------------------------------------------------------
-
-
-def positive_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
-    """L_pos: cross-entropy of ``tau v·p_c`` over the classes."""
-    return F.cross_entropy(logits, target, label_smoothing=smoothing)
-
-
-def negative_loss(margin: Tensor, target: Tensor) -> Tensor:
-    """L_neg: yes to the true class, no to every other, the two averaged apart so that the many no's do not win.
-
-    ``margin`` (B, C) is ``tau_n (v·p_c - v·n_c) + b``; the loss is over the batch times all classes.
-    """
-    true = F.one_hot(target, margin.shape[-1]).bool()
-    return 0.5 * (F.softplus(-margin[true]).mean() + F.softplus(margin[~true]).mean())
-
-
-def opposition_loss(positive: Tensor, negative: Tensor) -> Tensor:
-    """L_opp: ``2 - |p_c - n_c|``, smallest where a class and its negative point apart (CLIPN)."""
-    distance: Tensor = torch.linalg.vector_norm(positive - negative, dim=-1)
-    return (2 - distance).mean()
-
-
-def keep_loss(embedding: Tensor, frozen: Tensor) -> Tensor:
-    """L_keep: ``1 - cos`` to the embedding of the frozen CLIP, in the manner of FROSTER (ICLR 2024)."""
-    return (1 - F.cosine_similarity(embedding, frozen, dim=-1)).mean()

@@ -1,92 +1,104 @@
-"""What training minimises: the terms of the loss for one batch, and the labels' prompts that they compare with."""
+"""The five terms of the loss, and their weighted sum.
+
+``L = L_pos + w_neg L_neg + w_dis L_dis + w_opp L_opp + w_keep L_keep``
+
+v is a clip's embedding, ``p_c`` and ``n_c`` are the embeddings of the positive and the negative prompt of class c, all
+of unit length. Shapes: B clips, C classes, E joint embedding size, M width of the motion modules.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 from torch import Tensor
+from torch.nn import functional as F
 
-from zsar_cli.model.alignment import keep_loss, negative_loss, opposition_loss, positive_loss, yes_margin
-from zsar_cli.model.motion import separation_loss
+from zsar_cli.model.alignment import yes_margin
 from zsar_cli.model.zsar import RecognizerModel, VideoEncoding
-from zsar_cli.text.embeddings import Templates
+from zsar_cli.training.prompts import ClassPrompts
 from zsar_cli.training.recipe import Recipe
 
 TERMS = ("pos", "neg", "dis", "opp", "keep", "total")
 
 
-def draw_templates(templates: Templates, step: int, seed: int) -> tuple[str, str]:
-    """The positive and the negative template of a step."""
-    rng = np.random.default_rng([seed, step, 7])
-    positive = templates.positive[rng.integers(len(templates.positive))]
-    return positive, templates.negative[rng.integers(len(templates.negative))]
+def positive_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Compute L_pos: cross-entropy of ``tau v·p_c`` (B, C) over the classes."""
+    return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
-def fill_template(template: str, labels: Sequence[str]) -> list[str]:
-    """The template with each label in its place."""
-    return [template.replace("{}", label) for label in labels]
+def negative_loss(margin: Tensor, target: Tensor) -> Tensor:
+    """Compute L_neg: binary cross-entropy of ``margin`` (B, C), yes to the true class and no to every other.
 
-
-@dataclass
-class Prompts:
-    """The embeddings of all labels at one step, each (C, E) of unit length.
-
-    The losses of a step's batches gather their gradient in ``positive``; :meth:`backward` then takes it through
-    the text tower once, however many batches there were.
+    ``L_neg = (mean softplus(-m_true) + mean softplus(m_other)) / 2`` with ``m = tau_n (v·p_c - v·n_c) + b``. The two
+    are averaged apart, so that the many classes that are wrong do not outweigh the right one.
     """
+    true = F.one_hot(target, margin.shape[-1]).bool()
+    return 0.5 * (F.softplus(-margin[true]).mean() + F.softplus(margin[~true]).mean())
 
-    positive: Tensor
-    negative: Tensor | None  # without gradient: what negatives learn, the shared adapter learns
-    frozen: Tensor | None = None  # the pretrained text tower's, for L_keep
-    source: Tensor | None = (
-        None  # what the text tower or the classes' residuals gave, where these are trained
-    )
 
-    def backward(self) -> None:
-        """Take the gradient on into the text tower, or the residuals."""
-        if self.source is not None and self.positive.grad is not None:
-            self.source.backward(self.positive.grad)
+def separation_loss(motion: Tensor, static: Tensor) -> Tensor:
+    """Compute L_dis: ``cos^2`` of a clip's pooled motion (B, M) and pooled static tokens (B, M)."""
+    return F.cosine_similarity(motion.float(), static.float(), dim=-1).square().mean()
+
+
+def opposition_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """Compute L_opp: ``2 - |p_c - n_c|``, smallest where a class and its negative are opposite (CLIPN, ICCV 2023)."""
+    distance: Tensor = (positive - negative).norm(dim=-1)
+    return (2 - distance).mean()
+
+
+def keep_loss(embedding: Tensor, frozen: Tensor) -> Tensor:
+    """Compute L_keep: ``1 - cos`` with the embedding of the frozen CLIP, as in FROSTER (ICLR 2024)."""
+    return (1 - F.cosine_similarity(embedding, frozen, dim=-1)).mean()
 
 
 def losses(
     model: RecognizerModel,
     encoding: VideoEncoding,
     target: Tensor,
-    prompts: Prompts,
+    prompts: ClassPrompts,
     recipe: Recipe,
     frozen: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The terms of the loss for one batch, by name; ``total`` is their weighted sum.
+    """Compute the terms of the loss for one batch, those that the model and the recipe have, and their sum.
+
+    L_dis is the mean over MSM's motion tokens and MAB's queries, L_keep the sum over clips and labels.
 
     Args:
-        encoding: what the model makes of the batch.
+        model: gives the scales and the negatives.
+        encoding: of the batch.
         target: (B,) class indices.
-        frozen: (B, E) embeddings of the clips by the pretrained CLIP, for L_keep. As in FROSTER (ICLR 2024) both
-            towers stay near it: ``w_keep`` weighs the mean of ``1 - cos`` over the clips plus that over the labels.
+        prompts: of all classes.
+        recipe: gives the weights.
+        frozen: (B, E) embeddings of the clips by the pretrained CLIP, for L_keep.
+
+    Returns:
+        the terms by their names in :data:`TERMS`.
     """
     video, positive = encoding.embedding.float(), prompts.positive
     similarity = video @ positive.T
     terms = {"pos": positive_loss(model.log_scale.exp() * similarity, target, recipe.smoothing)}
-    total = terms["pos"]
     if model.uses_negatives and prompts.negative is not None:
-        moved = model.align_negatives(positive, prompts.negative)
-        margin = yes_margin(similarity, video @ moved.T, model.log_negative_scale.exp(), model.offset)
+        negative = model.align_negatives(positive, prompts.negative)
+        margin = yes_margin(similarity, video @ negative.T, model.log_negative_scale.exp(), model.offset)
         terms["neg"] = negative_loss(margin, target)
-        total = total + recipe.w_neg * terms["neg"]
         if model.adapter is not None:
-            terms["opp"] = opposition_loss(positive, moved)
-            total = total + recipe.w_opp * terms["opp"]
+            terms["opp"] = opposition_loss(positive, negative)
     if encoding.motion is not None and encoding.static is not None and encoding.refined is not None:
         terms["dis"] = separation_loss(encoding.motion, encoding.static)
         if model.mab is not None:
             terms["dis"] = 0.5 * (terms["dis"] + separation_loss(encoding.refined, encoding.static))
-        total = total + recipe.w_dis * terms["dis"]
     if recipe.w_keep and frozen is not None:
         terms["keep"] = keep_loss(video, frozen)
         if prompts.frozen is not None:
             terms["keep"] = terms["keep"] + keep_loss(positive, prompts.frozen)
-        total = total + recipe.w_keep * terms["keep"]
-    terms["total"] = total
+    terms["total"] = weighted_sum(terms, recipe)
     return terms
+
+
+def weighted_sum(terms: dict[str, Tensor], recipe: Recipe) -> Tensor:
+    """Add up ``L_pos + w_neg L_neg + w_opp L_opp + w_dis L_dis + w_keep L_keep``, of the terms that there are."""
+    weights = {"neg": recipe.w_neg, "opp": recipe.w_opp, "dis": recipe.w_dis, "keep": recipe.w_keep}
+    total = terms["pos"]
+    for name, weight in weights.items():
+        if name in terms:
+            total = total + weight * terms[name]
+    return total

@@ -51,7 +51,7 @@ def expectation(
     cache: FeatureCache,
 ) -> str:
     """What a run will take, from two clips that are looked at and one step on them that changes nothing."""
-    from zsar_cli.training.trainer import validation_interval
+    from zsar_cli.training.optimizer import validation_interval
 
     look, step = _measured(model, recipe, items, pool, cache)
     validations = steps / validation_interval(steps, recipe) if held_out else 0

@@ -21,9 +21,10 @@ from zsar_cli.training.baselines import Baselines, measure_baselines
 from zsar_cli.training.clips import TrainingData, find_data, make_stream, open_pool
 from zsar_cli.training.folder import check_folder, clear_features, clear_folder, hold_folder
 from zsar_cli.training.history import History, open_history
+from zsar_cli.training.optimizer import total_steps
 from zsar_cli.training.recipe import Recipe
 from zsar_cli.training.start import open_cache, start_model, with_precision
-from zsar_cli.training.trainer import Trainer, total_steps
+from zsar_cli.training.trainer import Trainer
 from zsar_cli.video.pool import DecodePool
 
 logger = logging.getLogger(__name__)

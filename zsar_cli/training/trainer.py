@@ -1,10 +1,10 @@
-"""Training: a stream of batches, the losses, and a loop that can be stopped at any moment and resumed.
+"""The training loop, which can be stopped at any moment and resumed.
 
 Everything random (order of the clips, sampling, augmentation, prompt templates) is a function of the seed and
 of the step or the epoch, so a run that is killed and resumed ends in the very weights of one that was not.
 
 Under torchrun each process takes its share of every batch. All classes are negatives, so each clip's loss is its
-own: the gradients of the shares add up to that of the whole batch, and nothing else needs to be gathered.
+own: the gradients of the shares add up to that of the whole batch, and nothing else is exchanged.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,82 +29,20 @@ from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.weights import read_safetensors
 from zsar_cli.model.zsar import RecognizerModel, Record
 from zsar_cli.run_log import StageTimes
-from zsar_cli.text.embeddings import Templates, embed_labels
+from zsar_cli.text.embeddings import Templates
 from zsar_cli.training import checkpoint
+from zsar_cli.training.averaging import WeightAverage
 from zsar_cli.training.checkpoint import Progress
 from zsar_cli.training.data import Batch, Stream
-from zsar_cli.training.losses import TERMS, Prompts, draw_templates, fill_template, losses
+from zsar_cli.training.losses import TERMS, losses
+from zsar_cli.training.optimizer import autocast, learning_rate, make_optimizer, validation_interval
+from zsar_cli.training.prompts import ClassPrompts, PromptEncoder
 from zsar_cli.training.recipe import Recipe
 from zsar_cli.video.transforms import normalise
 
 logger = logging.getLogger(__name__)
 BEST = "best"  # the folder of the best model, inside the run's
 HIGHEST_SCALE = 100.0  # of the temperature, as CLIP bounds it
-
-
-def total_steps(count: int, recipe: Recipe) -> int:
-    """How many optimiser steps a run over ``count`` clips takes."""
-    if recipe.steps is not None:
-        return recipe.steps
-    return max(recipe.least_steps, math.ceil(count * recipe.epochs / (recipe.batch_size * recipe.accumulate)))
-
-
-def validation_interval(steps: int, recipe: Recipe) -> int:
-    """Steps between two validations."""
-    return recipe.validate_every or max(1, steps // 12)
-
-
-# --- the optimiser ---------------------------------------------------------------------------------------------
-
-
-def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
-    """The rate at a step as part of its peak: a linear warm-up, then half a cosine down to ``final_lr``."""
-    warmup = max(1, round(steps * recipe.warmup))
-    if step < warmup:
-        return (step + 1) / warmup
-    along = (step - warmup) / max(1, steps - warmup)
-    return recipe.final_lr + (1 - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * along))
-
-
-def make_optimizer(model: RecognizerModel, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with separate rates for backbone, modules and negatives; no decay on gains, biases and scalars."""
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trainable(name, recipe))
-        if parameter.requires_grad:
-            rate = peak_rate(name, recipe)
-            decay = recipe.weight_decay if parameter.ndim >= 2 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": p, "lr": rate, "peak": rate, "weight_decay": decay}
-            for (rate, decay), p in groups.items()
-        ],
-        betas=(0.9, 0.98),
-        fused=model.backbone.device.type in ("cpu", "cuda"),  # one pass over the weights instead of ten
-    )
-
-
-def peak_rate(name: str, recipe: Recipe) -> float:
-    """The highest learning rate of a parameter of the model."""
-    if name.startswith("backbone."):
-        return recipe.lr
-    if recipe.negative_lr is not None and name.split(".")[0] in ("adapter", "log_negative_scale", "offset"):
-        return recipe.negative_lr
-    return recipe.module_lr
-
-
-def trainable(name: str, recipe: Recipe) -> bool:
-    """Whether a parameter of the model is trained: the backbone only with ``tune: full``.
-
-    The backbone's own logit scale never is: the model has its own copy.
-    """
-    if name == "backbone.clip.logit_scale" or name == "backbone.clip.logit_bias":
-        return False
-    return recipe.tune == "full" or not name.startswith("backbone.")
-
-
-# --- the loop ------------------------------------------------------------------------------------------------
 
 
 class NonFiniteLossError(UsageError):
@@ -139,17 +76,13 @@ class Trainer:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if recipe.gradient_checkpointing:
             backbone.set_grad_checkpointing(True)
-        self.tokens: dict[str, Tensor] = {}  # of all labels, by template
-        self.kept_text: dict[str, Tensor] = {}  # embeddings by the pretrained text tower, by template
-        self.fixed_prompts: Prompts | None = None  # where the text tower is not trained
-        tuned = recipe.tune == "full"
         self.pretrained = (
             deepcopy(backbone).eval().requires_grad_(False)
-            if tuned and (recipe.w_keep or recipe.pretrained_weight)
+            if recipe.tune == "full" and (recipe.w_keep or recipe.pretrained_weight)
             else None
         )
-        # The mean starts as the pretrained weights, which count as one moment
-        self.mean = _copies(backbone) if tuned and recipe.swa else None
+        self.prompts = PromptEncoder(self.model, self.labels, self.templates, recipe, self.pretrained)
+        self.average = WeightAverage(backbone, self.pretrained, recipe, self.steps)
 
     @property
     def step(self) -> int:
@@ -188,7 +121,7 @@ class Trainer:
         if self.ended:
             return
         for batch in self.times.waiting("waiting for clips", self.stream(self.step)):
-            prompts = prompts or self._encode_prompts(batch.step)
+            prompts = prompts or self.prompts.encode(batch.step)
             sums[:-1] += self._forward_backward(batch, prompts, batches)
             batches += 1
             if batches < self.recipe.accumulate:
@@ -248,12 +181,8 @@ class Trainer:
         }
         return {name for name in TERMS if present.get(name, True)}
 
-    def _autocast(self) -> torch.autocast:
-        kind = self.device.split(":")[0]
-        return torch.autocast(kind, torch.bfloat16, enabled=self.recipe.precision == "bf16")
-
-    def _forward_backward(self, batch: Batch, prompts: Prompts, number: int) -> Tensor:
-        """This process's part of the loss terms, in the order of TERMS; gradients are added up in the weights."""
+    def _forward_backward(self, batch: Batch, prompts: ClassPrompts, number: int) -> Tensor:
+        """Compute this process's part of the loss terms, in the order of TERMS, and add up its gradients."""
         count = torch.tensor([len(batch.target)], dtype=torch.float64)
         distributed.add_up([count])
         found = torch.zeros(len(TERMS), dtype=torch.float64)
@@ -264,7 +193,7 @@ class Trainer:
             int(np.random.SeedSequence([self.recipe.seed, batch.step, number]).generate_state(1)[0])
         )
         clips = self._prepare(batch.clips)
-        with self._autocast():
+        with autocast(self.recipe.precision, self.device.split(":")[0]):
             features = clips if isinstance(clips, FrameFeatures) else self.model.encode_frames(clips)
             encoding = self.model.encode_video(features)
             frozen = self._frozen_video(clips, features) if self.recipe.w_keep else None
@@ -284,7 +213,7 @@ class Trainer:
 
     @torch.no_grad()
     def _frozen_video(self, clips: Tensor | FrameFeatures, features: FrameFeatures) -> Tensor:
-        """The clips (B, E) as the pretrained CLIP sees them; a frozen tower has just said so in ``features``."""
+        """Embed the clips by the pretrained CLIP, (B, E); a frozen tower's ``features`` are that already."""
         frames = features.embedding
         if self.pretrained is not None and isinstance(clips, Tensor):
             frames = torch.unflatten(
@@ -302,43 +231,6 @@ class Trainer:
                 "Try a lower --lr and --module-lr, or --precision fp32."
             )
 
-    def _encode_prompts(self, step: int) -> Prompts:
-        """All labels in a positive and a negative template, drawn anew at every step.
-
-        Where the text tower is frozen, the mean over all templates, computed once.
-        """
-        if self.recipe.tune != "full":
-            self.fixed_prompts = self.fixed_prompts or self._all_templates()
-            if self.model.residual is None:
-                return self.fixed_prompts
-            words, negative = self.fixed_prompts.positive, self.fixed_prompts.negative
-            source = self.model.align_positives(self.labels, words)
-            return Prompts(source.detach().requires_grad_(), negative, words, source)
-        yes, no = draw_templates(self.templates, step, self.recipe.seed)
-        backbone = self.model.backbone
-        negative = None
-        with self._autocast():
-            if self.model.uses_negatives:
-                with torch.no_grad():
-                    negative = backbone.encode_tokens(self._tokens(no))
-            source = self.model.align_positives(self.labels, backbone.encode_tokens(self._tokens(yes)))
-        frozen = None
-        if self.recipe.w_keep and self.pretrained is not None:
-            if yes not in self.kept_text:
-                with torch.no_grad():
-                    self.kept_text[yes] = self.pretrained.encode_tokens(self._tokens(yes))
-            frozen = self.kept_text[yes]
-        return Prompts(source.detach().requires_grad_(), negative, frozen, source)
-
-    def _all_templates(self) -> Prompts:
-        found = embed_labels(self.model, self.labels, self.templates, bank=False, learned=False)
-        return Prompts(found.positive, found.negative)
-
-    def _tokens(self, template: str) -> Tensor:
-        if template not in self.tokens:
-            self.tokens[template] = self.model.backbone.tokenize(fill_template(template, self.labels))
-        return self.tokens[template]
-
     def _update(self, step: int) -> None:
         if distributed.world() > 1:
             for parameter in self.parameters:
@@ -354,45 +246,16 @@ class Trainer:
         with torch.no_grad():
             self.model.log_scale.clamp_(max=math.log(HIGHEST_SCALE))
         self.progress.step = step + 1
-        if self.mean is not None:
-            self._average()
+        self.average.update(self.step)
 
     # --- what a run leaves behind
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        """At each of ``swa`` moments, evenly spaced, let the weights count in the mean that began with the start."""
-        moments = [round(self.steps * number / self.recipe.swa) for number in range(1, self.recipe.swa + 1)]
-        if self.mean is None or self.step not in moments:
-            return
-        count = 1 + sum(moment <= self.step for moment in moments)  # the start and the moments so far
-        for name, tensor in self.model.backbone.state_dict().items():
-            if tensor.is_floating_point():
-                self.mean[name].lerp_(tensor, 1 / count)
-
-    @contextmanager
-    def released(self) -> Iterator[None]:
-        """The weights as they are released, for the length of the block: averaged, then part of the way back."""
-        backbone = self.model.backbone
-        if self.mean is None and self.pretrained is None:
-            yield
-            return
-        before = _copies(backbone)
-        if self.mean is not None:
-            backbone.load_state_dict(self.mean)
-        if self.pretrained is not None:
-            interpolate(backbone, self.pretrained.state_dict(), self.recipe.pretrained_weight)
-        try:
-            yield
-        finally:
-            backbone.load_state_dict(before)
-
     def _validate(self, score: Callable[[], float]) -> float:
-        with self.released():
+        with self.average.released():
             self.model.eval()
             found = score()
             better = found > self.progress.best
-            # Few clips often tie: what has learned for longer is then taken, where the last word is theirs
+            # Few clips often tie; where the best model is the one released, the later of equals is taken
             if better or (self.recipe.patience is not None and found == self.progress.best):
                 self.progress.best, self.progress.best_step = found, self.step
                 self.write(self.directory / BEST)
@@ -411,7 +274,9 @@ class Trainer:
         """Write where the run stands; one process does, and the others go on."""
         if distributed.rank() == 0:
             self.model.record = self.make_record()
-            checkpoint.save(self.directory, self.model, self.optimizer, self.mean, self.progress, self.whole)
+            checkpoint.save(
+                self.directory, self.model, self.optimizer, self.average.mean, self.progress, self.whole
+            )
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint, if there is one. UsageError where it cannot be used."""
@@ -419,12 +284,12 @@ class Trainer:
         if step is None:
             return False
         self.progress = checkpoint.load(
-            self.directory, step, self.model, self.optimizer, self.mean, self.whole
+            self.directory, step, self.model, self.optimizer, self.average.mean, self.whole
         )
         return True
 
     def make_record(self) -> Record:
-        """What the model should remember of this run."""
+        """Describe this run, for the model's ``config.yaml``."""
         score = {"held_out_top1": self.progress.best} if self.progress.best_step == self.step > 0 else {}
         return Record(
             templates=self.templates.name,
@@ -439,25 +304,10 @@ class Trainer:
 
     def finish(self) -> None:
         """Leave the model with its final weights, and write it to the run's folder."""
-        if self.mean is not None:
-            self.model.backbone.load_state_dict(self.mean)
-        if self.pretrained is not None:
-            interpolate(self.model.backbone, self.pretrained.state_dict(), self.recipe.pretrained_weight)
+        self.average.release()
         self.model.eval()
         best = self.directory / BEST / "model.safetensors"
         if self.recipe.patience is not None and self.progress.best_step:
             self.model.load_state_dict(read_safetensors(best), strict=False)
             self.progress.step = self.progress.best_step
         self.write(self.directory)
-
-
-def _copies(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
-@torch.no_grad()
-def interpolate(module: torch.nn.Module, pretrained: dict[str, Tensor], weight: float) -> None:
-    """``w <- (1 - weight) * w + weight * pretrained``, as in WiSE-FT: 0 keeps what was tuned, 1 undoes the tuning."""
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.lerp_(pretrained[name].to(tensor), weight)

@@ -1,0 +1,74 @@
+"""How a run is optimised: its steps, its learning rates, AdamW, and the precision of a step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from zsar_cli.model.zsar import RecognizerModel
+from zsar_cli.training.recipe import Recipe
+
+
+def total_steps(count: int, recipe: Recipe) -> int:
+    """Count the optimiser steps of a run over ``count`` clips."""
+    if recipe.steps is not None:
+        return recipe.steps
+    return max(recipe.least_steps, math.ceil(count * recipe.epochs / (recipe.batch_size * recipe.accumulate)))
+
+
+def validation_interval(steps: int, recipe: Recipe) -> int:
+    """Choose how many steps lie between two validations."""
+    return recipe.validate_every or max(1, steps // 12)
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """Compute the rate at a step as part of its peak: a linear warm-up, then half a cosine down to ``final_lr``."""
+    warmup = max(1, round(steps * recipe.warmup))
+    if step < warmup:
+        return (step + 1) / warmup
+    along = (step - warmup) / max(1, steps - warmup)
+    return recipe.final_lr + (1 - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * along))
+
+
+def make_optimizer(model: RecognizerModel, recipe: Recipe) -> torch.optim.AdamW:
+    """Make AdamW with separate rates for backbone, modules and negatives; no decay on gains, biases and scalars."""
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable(name, recipe))
+        if parameter.requires_grad:
+            rate = peak_rate(name, recipe)
+            decay = recipe.weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": p, "lr": rate, "peak": rate, "weight_decay": decay}
+            for (rate, decay), p in groups.items()
+        ],
+        betas=(0.9, 0.98),
+        fused=model.backbone.device.type in ("cpu", "cuda"),  # one pass over the weights instead of ten
+    )
+
+
+def peak_rate(name: str, recipe: Recipe) -> float:
+    """Choose the highest learning rate of a parameter of the model."""
+    if name.startswith("backbone."):
+        return recipe.lr
+    if recipe.negative_lr is not None and name.split(".")[0] in ("adapter", "log_negative_scale", "offset"):
+        return recipe.negative_lr
+    return recipe.module_lr
+
+
+def trainable(name: str, recipe: Recipe) -> bool:
+    """Tell whether a parameter of the model is trained: the backbone only with ``tune: full``.
+
+    The backbone's own logit scale never is: the model has its own copy.
+    """
+    if name == "backbone.clip.logit_scale" or name == "backbone.clip.logit_bias":
+        return False
+    return recipe.tune == "full" or not name.startswith("backbone.")
+
+
+def autocast(precision: str, device: str) -> torch.autocast:
+    """Compute the block in bf16 where the recipe's precision is bf16; ``device`` is ``cpu`` or ``cuda``."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
