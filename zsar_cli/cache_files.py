@@ -31,7 +31,7 @@ LEFT_BEHIND = (
 
 
 def open_file(path: str | Path, flags: int, *, inside: int | None = None) -> int:
-    """A descriptor of a regular file (``inside`` the open folder). OSError where it is a link, a pipe or a device."""
+    """Open a regular file (``inside`` the open folder). OSError where it is a link, a pipe or a device."""
     try:
         handle = os.open(path, flags | _FLAGS, 0o666, dir_fd=inside)
     except OSError as error:
@@ -45,7 +45,7 @@ def open_file(path: str | Path, flags: int, *, inside: int | None = None) -> int
 
 
 def read_file(path: str | Path, limit: int) -> bytearray:
-    """The content of a regular file. OSError where it is none, or longer than ``limit`` bytes."""
+    """Read a regular file. OSError where it is none, or longer than ``limit`` bytes."""
     with open(open_file(path, os.O_RDONLY), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:

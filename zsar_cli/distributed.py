@@ -24,7 +24,7 @@ PATIENCE = timedelta(days=30)  # that one rank may be ahead of another; a rank t
 
 
 def rank() -> int:
-    """This process's number among those of the job, from 0."""
+    """Return this process's number among those of the job, from 0."""
     return _number("RANK", 0) if world() > 1 else 0
 
 
@@ -101,7 +101,7 @@ def processes(device: str = "cpu") -> Iterator[None]:
 
 
 def _agree(store: Any) -> str:
-    """A word that all the processes of this start share, and no earlier start had.
+    """Agree on a name for this start of the job, which no earlier start had.
 
     Torchrun's store outlives a restart, and the addresses that dead processes left in it would be called in vain.
     What rank 0 says may be left over, too; so the others say a word of their own, which only a living rank 0 answers.
@@ -189,7 +189,7 @@ def to_first(own: Iterable[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def in_turn(arrivals: Iterable[tuple[int, Any]], count: int | None = None) -> Iterator[Any]:
-    """What :func:`to_first` gives, as if one process had done it: the first of each rank, the second of each, ...
+    """Yield what one process would give, from all ranks: the first item of each rank, the second of each, ...
 
     Where a rank stopped early, what would come after its next item is left out. ``count`` of ranks: all there are.
     """
@@ -222,7 +222,7 @@ def _send(data: Any, to: int) -> None:
 
 
 def _receive(source: int) -> Any:
-    """What another rank sent, read."""
+    """Receive what another rank sent."""
     import torch
     import torch.distributed as dist
 

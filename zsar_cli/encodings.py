@@ -33,7 +33,7 @@ _NO_TEXT = (
 
 
 def encoding_of(content: bytes) -> tuple[str, int]:
-    """Encoding of a text that starts with ``content``, and the length of its byte order mark."""
+    """Find the encoding of a text that starts with ``content``, and the length of its byte order mark."""
     for mark, name in MARKS:
         if content.startswith(mark):
             return name, len(mark)
@@ -66,7 +66,7 @@ def _could_be(content: bytes, name: str) -> bool:
 
 
 def decode(content: bytes, name: object, *, keep_bytes: bool = False) -> str:
-    """The text of a file, without byte order marks and with ``\\n`` after each line.
+    """Decode a file's text, without byte order marks and with ``\\n`` after each line.
 
     Args:
         name: what an error calls it.
@@ -99,12 +99,12 @@ def decode(content: bytes, name: object, *, keep_bytes: bool = False) -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text; ends that other systems have (NEL, LINE SEPARATOR) count too."""
+    """Split a text into lines; ends that other systems have (NEL, LINE SEPARATOR) count too."""
     return _BREAK.split(text)
 
 
 def _likely(content: bytes) -> str:
-    """What a text that is not UTF-8 is likely to be, and what to do."""
+    """Guess the encoding of a text that is not UTF-8, and say what to do."""
     try:
         runs = re.findall(r"[^\x00-\x7f]+", content.decode("cp1252"))
     except UnicodeDecodeError:

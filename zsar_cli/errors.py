@@ -64,7 +64,7 @@ def memory_explained(advice: str) -> Iterator[None]:
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """A value that a file holds as it may stand in a message: short, on one line, without control characters."""
+    """Format a value that a file holds for a message: short, on one line, without control characters."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, limit, limit, limit
     short.maxlist = short.maxtuple = short.maxdict = short.maxset = 3

@@ -24,7 +24,7 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def atomic_write(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
-    """A path aside to write to; it takes the place of ``path`` when the block ends well, else it goes away.
+    """Give a path aside to write to; it takes the place of ``path`` when the block ends well, else it goes away.
 
     The file aside lies in the same directory and has the same suffix. A reader sees the old file or the new one,
     never a part; after a power cut too. A link is replaced itself, and what it points at stays as it is. What takes
@@ -84,7 +84,7 @@ def _publish(aside: Path, target: Path, path: str | Path, replace: bool) -> None
 
 
 def _reserve(target: Path, path: str | Path) -> tuple[int | None, Path]:
-    """A new file aside, and a descriptor that holds it against :func:`sweep` while this process lives."""
+    """Make a new file aside, and a descriptor that holds it against :func:`sweep` while this process lives."""
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=_suffix(target))
     except OSError as error:
@@ -101,7 +101,7 @@ ASIDE = ".zsar-tmp"  # in the names of files aside, which nobody else gives
 
 
 def shortened(name: str, size: int = 60) -> str:
-    """The start of a file name, at most ``size`` bytes of it: file systems count bytes, not letters."""
+    """Cut the start of a file name to at most ``size`` bytes: file systems count bytes, not letters."""
     return os.fsencode(name)[:size].decode("utf-8", "ignore")
 
 
@@ -202,7 +202,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def existing(name: str | Path) -> Path | None:
-    """The path of that name if something is there; None too for what cannot be a path (too long, a NUL in it)."""
+    """Return the path of that name if something is there; None too for what cannot be a path (too long, a NUL)."""
     try:
         path = Path(name).expanduser()
         return path if str(name) and path.exists() else None
@@ -211,7 +211,7 @@ def existing(name: str | Path) -> Path | None:
 
 
 def beside(name: str, *, folders: bool = False) -> str:
-    """What may have been meant by a path where nothing is, to end a sentence: what lies there with a like name."""
+    """Suggest what lies there with a like name, to end a sentence about a path where nothing is."""
     folder = existing(Path(name).parent) if len(name) < 4096 and "\0" not in name else None
     if folder is None:
         return "; its folder is not there either."
@@ -257,7 +257,7 @@ def checksum(path: str | Path) -> str:
 
 
 def read_text(path: str | Path, *, limit: int = 16_000_000, keep_bytes: bool = False) -> str:
-    """A text file, as :func:`~zsar_cli.encodings.decode` opens it.
+    """Read a text file, as :func:`~zsar_cli.encodings.decode` decodes it.
 
     Raises:
         UsageError: it is missing, a directory, no text, or longer than ``limit`` bytes.

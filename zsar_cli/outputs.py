@@ -122,7 +122,7 @@ class Lock:
         sweep(target)
 
     def _open(self, output: str | Path) -> int | None:
-        """The lock's file; None where there cannot be one: who writes to the folder will say what is wrong with it."""
+        """Open the lock's file; None where there cannot be one: writing to the folder then tells what is wrong."""
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
             handle = os.open(self._name, flags, 0o666)
@@ -165,7 +165,7 @@ def _lock_name(target: Path) -> str:
 
 
 def _flock(handle: int) -> bool:
-    """False where another process holds the file. On a file system without locks, nobody does."""
+    """Lock the file; False where another process holds it. On a file system without locks, nobody does."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -193,7 +193,7 @@ def _about_me() -> bytes:
 
 
 def _read_lock(handle: int) -> dict[str, Any] | None:
-    """What a lock says; empty where it was made just now, None where it is none."""
+    """Read a lock; empty where it was made just now, None where it is none."""
     os.lseek(handle, 0, os.SEEK_SET)
     content = os.read(handle, 1000)
     if not content:
@@ -267,7 +267,7 @@ class LineFile:
         )
 
     def lines(self) -> Iterator[bytes]:
-        """What is there, a line at a time; nothing of a device or a pipe."""
+        """Read what is there, a line at a time; nothing of a device or a pipe."""
         if not self._stream:
             with open(self.path, "rb") as file:
                 yield from file

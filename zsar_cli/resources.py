@@ -29,7 +29,7 @@ def default_workers() -> int:
 
 
 def affinity() -> int:
-    """The cores that this process may run on, as ``taskset`` and Slurm say; elsewhere those of the machine."""
+    """Count the cores that this process may run on, as ``taskset`` and Slurm say; elsewhere those of the machine."""
     try:
         return len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not Linux
@@ -50,7 +50,7 @@ def available_memory() -> int:
 
 
 def _processes_here() -> int:
-    """The processes that torchrun started on this machine, which share its cores."""
+    """Count the processes that torchrun started on this machine, which share its cores."""
     with contextlib.suppress(ValueError):
         if "MASTER_ADDR" in os.environ:
             return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
@@ -70,7 +70,7 @@ def _quotas() -> Iterator[float]:
 
 
 def _cgroups(controller: str) -> Iterator[Path]:
-    """The folders of this process's cgroup and of those around it; ``controller``: v1's, or "" for v2.
+    """Find the folders of this process's cgroup and of those around it; ``controller``: v1's, or "" for v2.
 
     In a container the path may be the host's, which is not to be seen here; the mount itself is the container's then.
     """
@@ -90,7 +90,7 @@ def _cgroups(controller: str) -> Iterator[Path]:
 
 
 def _number(file: Path, place: int = 0) -> float | None:
-    """A number in a file of the kernel's; None where there is none (such as "max")."""
+    """Read a number in a file of the kernel's; None where there is none (such as "max")."""
     try:
         return float(file.read_text(encoding="ascii").split()[place])
     except (OSError, ValueError, IndexError):

@@ -30,7 +30,7 @@ def _no_truth(value: Any) -> Any:
 
 
 def one_line(value: str) -> str:
-    """The text, for a pydantic validator: a name or path that may be printed."""
+    """Check a text, for a pydantic validator: a name or path that may be printed."""
     if UNPRINTABLE.search(value):
         raise ValueError("must be one line of text without control characters")
     return value
@@ -73,7 +73,7 @@ def _several(value: Any) -> Any:
 
 
 def _lists(value: Any) -> Any:
-    """A split that is no more than its lists."""
+    """Read a split that is no more than its lists."""
     return {"lists": value} if isinstance(value, (str, list)) else value
 
 
@@ -178,7 +178,7 @@ def check(
     *,
     strict: bool = False,
 ) -> Model:
-    """The content as that model.
+    """Check the content against a pydantic model.
 
     Args:
         where: the file, for the message.
@@ -226,7 +226,7 @@ def _sentence(model: type[BaseModel], error: Mapping[str, Any], location: Locati
 
 
 def rule(error: Mapping[str, Any]) -> str:
-    """What a value must be, from one of pydantic's errors about it: "must be a whole number"."""
+    """Say what a value must be, from one of pydantic's errors about it: "must be a whole number"."""
     context = error.get("ctx", {})
     if error["type"] != "value_error":
         return SENTENCES.get(error["type"], "is not what it must be").format(**context).replace("'", "")
@@ -238,7 +238,7 @@ def rule(error: Mapping[str, Any]) -> str:
 
 
 def _fields_of(model: type[BaseModel], location: Location) -> list[str]:
-    """The fields that stand beside an unknown one."""
+    """List the fields that stand beside an unknown one."""
     found = model
     for part in location[:-1]:
         field = found.model_fields.get(str(part))

@@ -37,7 +37,7 @@ NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def compose(text: str, path: str | Path) -> yaml.Node | None:
-    """The tree of nodes of a YAML document; None for an empty one. Nothing is constructed from it.
+    """Parse a YAML document into its tree of nodes; None for an empty one. No object is constructed from it.
 
     Raises:
         UsageError: naming the line.
@@ -93,7 +93,7 @@ def _check(root: yaml.Node, path: str | Path, most: int) -> None:
 
 
 def load(path: str | Path, limit: int = YAML_LIMIT) -> Any:
-    """A YAML file as plain data, never as objects of Python's; None for an empty one.
+    """Load a YAML file as plain data, never as objects of Python's; None for an empty one.
 
     Raises:
         UsageError: it cannot be read, is no YAML, or is too long or too deep; in one line.
@@ -103,7 +103,7 @@ def load(path: str | Path, limit: int = YAML_LIMIT) -> Any:
 
 
 def read(path: str | Path, limit: int = YAML_LIMIT) -> yaml.Node | None:
-    """The tree of nodes of a YAML file; None for an empty one. UsageError as for :func:`load`."""
+    """Parse a YAML file into its tree of nodes; None for an empty one. UsageError as for :func:`load`."""
     text = read_text(path, limit=4 * limit)
     if _values(text) > MOST_SETTINGS:
         raise UsageError(
@@ -113,7 +113,7 @@ def read(path: str | Path, limit: int = YAML_LIMIT) -> yaml.Node | None:
 
 
 def line(node: yaml.Node) -> int:
-    """The line that a node starts in, from 1."""
+    """Return the line that a node starts in, from 1."""
     return int(node.start_mark.line) + 1
 
 
@@ -149,7 +149,7 @@ def entries(node: yaml.MappingNode, path: str | Path) -> list[tuple[str, yaml.No
 
 
 def plain(node: yaml.Node, path: str | Path) -> Any:
-    """A node as dicts, lists and texts as they are written (``no`` stays "no"); an empty value is None."""
+    """Convert a node to dicts, lists and texts as they are written (``no`` stays "no"); an empty value is None."""
     if isinstance(node, yaml.ScalarNode):
         return None if node.tag == f"{TAG}null" else node.value
     if isinstance(node, yaml.MappingNode):
@@ -158,7 +158,7 @@ def plain(node: yaml.Node, path: str | Path) -> Any:
 
 
 def typed(node: yaml.Node, path: str | Path) -> Any:
-    """A node as dicts, lists, texts, numbers, true and false. A date stays a text.
+    """Convert a node to dicts, lists, texts, numbers, true and false. A date stays a text.
 
     Raises:
         UsageError: a number of hundreds of digits, or a key that comes twice.
@@ -186,7 +186,7 @@ def typed(node: yaml.Node, path: str | Path) -> Any:
 
 
 def content(root: yaml.Node | None, path: str | Path, typed_keys: Sequence[str] = ()) -> dict[str, Any]:
-    """A map with texts as they are written, but for the keys whose values have types.
+    """Convert a map to texts as they are written, but for the keys whose values have types.
 
     Raises:
         UsageError: it is no map.
@@ -199,7 +199,7 @@ def content(root: yaml.Node | None, path: str | Path, typed_keys: Sequence[str] 
 
 
 def line_in(root: yaml.Node | None) -> Callable[[Sequence[Any]], int]:
-    """Finds the line of the value that keys and numbers lead to from the outside in, or of the last that is there."""
+    """Find the line of the value that keys and numbers lead to from the outside in, or of the last that is there."""
 
     def line_of(location: Sequence[Any]) -> int:
         here, found = root, 1 if root is None else line(root)
@@ -221,7 +221,7 @@ def line_in(root: yaml.Node | None) -> Callable[[Sequence[Any]], int]:
 
 
 def read_json(text: str, path: str | Path) -> Any:
-    """A JSON document; numbers stay texts, and a key that comes twice is an error."""
+    """Parse a JSON document; numbers stay texts, and a key that comes twice is an error."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -74,11 +74,11 @@ class LazyCommands(TyperGroup):
     """Knows its commands by name and imports one when it runs: help stays quick."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The commands' names."""
+        """List the commands' names."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command itself, imported; None where there is none of that name."""
+        """Import the command itself; None where there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
         lazy = COMMANDS[cmd_name]
@@ -95,7 +95,7 @@ class LazyCommands(TyperGroup):
             raise ReaderLeftError from error
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The list at the end of ``zsar --help``."""
+        """Write the list at the end of ``zsar --help``."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.summary) for name, lazy in COMMANDS.items()])
 
@@ -149,7 +149,7 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """What every command understands."""
+    """Take the options that every command understands."""
     # Of several processes, one speaks; errors are everybody's
     console.configure(quiet=quiet or distributed.rank() > 0, verbose=verbose)
 

@@ -105,7 +105,7 @@ def _check_count(count: int, listing: Path) -> None:
 
 
 def lines(found: dict[str, Any]) -> list[Any]:
-    """What people see of a calibration."""
+    """Show people what a calibration found."""
     from zsar_cli.cli.output.evaluation_tables import bounds_table
 
     strange = f", {found['unknown_videos']} of them of none of the labels" if found["unknown_videos"] else ""

@@ -23,17 +23,17 @@ class SuggestedModel:
 
 
 def suggested_models() -> list[SuggestedModel]:
-    """The bundled model, the default one, and some others to start with."""
+    """List the bundled model, the default one, and some others to start with."""
     return [SuggestedModel(**entry) for entry in yaml.safe_load(read_text(ASSETS / "models.yaml"))]
 
 
 def model_lines() -> list[str]:
-    """A line a model: name, parameters, licence, and what it is for."""
+    """Format a line a model: name, parameters, licence, and what it is for."""
     return _aligned([(m.name, f"{m.parameters:g} M", m.licence, m.use) for m in suggested_models()])
 
 
 def label_lines() -> list[str]:
-    """A line a built-in list: its name and how many labels it has."""
+    """Format a line a built-in list: its name and how many labels it has."""
     from zsar_cli.text.class_lists import class_names, list_names
 
     return _aligned([(name, f"{len(class_names(name))} labels") for name in list_names()])

@@ -191,7 +191,7 @@ CacheOption = Annotated[
 
 
 def labels_or_classes(labels: str | None, label: list[str] | None, model: str) -> Labels:
-    """The labels given; without any, the classes that a run of ``zsar train`` has learned, which is said."""
+    """Take the labels given; without any, the classes that a run of ``zsar train`` has learned, which is said."""
     from zsar_cli.cli import console
     from zsar_cli.text.labels import class_labels, load_labels
 

@@ -21,7 +21,7 @@ PARTS = "parts_"  # begins the flags for the fields of ``parts``
 
 
 def with_recipe_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with a keyword argument and a flag for each field; those not given are None."""
+    """Give the command a keyword argument and a flag for each field; those not given are None."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     made = [_flag(f.name, kind, f.metadata["help"]) for f, kind in _fields(Recipe) if f.name != "parts"]
@@ -44,7 +44,7 @@ def _flag(name: str, kind: type, text: str) -> inspect.Parameter:
 
 
 def recipe_overrides(given: dict[str, Any]) -> dict[str, Any]:
-    """The flags' values in the form that :func:`zsar_cli.training.recipe.override` takes."""
+    """Sort the flags' values into the form that :func:`zsar_cli.training.recipe.override` takes."""
     parts = {key.removeprefix(PARTS): value for key, value in given.items() if key.startswith(PARTS)}
     rest = {key: value for key, value in given.items() if not key.startswith(PARTS)}
     if rest.get("architecture") is not None:

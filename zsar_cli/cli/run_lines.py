@@ -43,7 +43,7 @@ def stray_labels_line(videos: Sequence[str]) -> str | None:
 
 
 def answers_in(record: dict[str, Any]) -> set[str]:
-    """The labels that a record answers; of a timeline all that occur, and none only where nothing else does."""
+    """Collect the labels that a record answers; of a timeline all that occur, and none only where nothing else does."""
     if "error" in record:
         return set()
     if "segments" in record:
@@ -69,5 +69,5 @@ def tally_line(tally: Counter[str]) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """A number and what it counts, in the plural where it is not one."""
+    """Format a number and what it counts, in the plural where it is not one."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -17,7 +17,7 @@ NO_ARGUMENTS = {
 
 
 def sentences(error: Any, command: str, commands: Collection[str]) -> str:
-    """What is wrong, and where to look.
+    """Say what is wrong, and where to look.
 
     Args:
         error: of Typer's own kinds; which of them is told by its name, as its releases keep them in several places.
@@ -55,7 +55,7 @@ def _wrong(error: Any, command: str) -> str:
 
 
 def _typed(name: str) -> str:
-    """An option as it was typed, where that can be printed."""
+    """Write an option as it was typed, where that can be printed."""
     return name[:60] if name.isprintable() else shown(name)
 
 
@@ -70,7 +70,7 @@ def _wrong_value(error: Any) -> str:
 
 
 def _name(error: Any) -> str:
-    """The option or argument, or the environment variable that gave its value."""
+    """Name the option or argument, or the environment variable that gave its value."""
     param, context = error.param, error.ctx
     source = context.get_parameter_source(param.name) if context is not None and param.name else None
     if getattr(source, "name", "") == "ENVIRONMENT" and param.envvar:

@@ -113,7 +113,7 @@ def _with_clean_labels(rows: list[Row], path: Path) -> list[Row]:
 
 
 def rows_hash(rows: Iterable[Row]) -> str:
-    """Identifies a list by what it says: line ends and separators make no difference."""
+    """Hash a list by its rows: line ends and separators make no difference."""
     digest = hashlib.sha256()
     for row in rows:
         label = "\t".join(map(str, (row.label, *row.others)))

@@ -18,14 +18,14 @@ def is_rendered(path: str) -> bool:
 
 
 def render_request(request: ClipRequest) -> Clip | None:
-    """The clip of motion-shapes that a request names; None for what must be decoded."""
+    """Render the clip of motion-shapes that a request names; None for what must be decoded."""
     if not is_rendered(request.path):
         return None
     return load_rendered_clip(request.path, request.sampling, request.preprocess, request.crops)
 
 
 def load_rendered_clip(path: str, sampling: Sampling, preprocess: Preprocess, crops: int = 1) -> Clip:
-    """The clip ``motion-shapes:SPLIT/LABEL/INDEX``, as the decode workers give those of files."""
+    """Render the clip ``motion-shapes:SPLIT/LABEL/INDEX``, in the form that the decode workers give those of files."""
     from zsar_cli.data import motion_shapes
 
     count = int(motion_shapes.SECONDS * motion_shapes.FRAMES_PER_SECOND)

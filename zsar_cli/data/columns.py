@@ -83,7 +83,7 @@ class Table:
         *,
         spaced: bool,
     ) -> Table | None:
-        """The table that some lines are; None where they are none, or where the path may hold separators.
+        """Read lines as a table; None where they are none, or where the path may hold separators.
 
         Args:
             whole: the paths of the first lines, if all that stands before a label is one.
@@ -144,7 +144,7 @@ class Table:
         raise UsageError(f"--label-column {column!r} is no column of the list; it has {has}.")
 
     def _label(self, words: list[str], body: list[list[str]], rest: list[int]) -> int | None:
-        """The label's column; None where the line's own reader decides as well. UsageError where two may be it."""
+        """Find the label's column; None where the line's own reader decides as well. UsageError where two may be it."""
         texts = [i for i in rest if not all(NUMBER.fullmatch(row[i]) for row in body)]
         for choice in (texts, rest):  # names before numbers
             named = _first_of(LABEL_WORDS, words, choice)
@@ -164,7 +164,7 @@ def _first_of(wanted: Sequence[str], words: list[str], among: Sequence[int] | No
 def _path_column(
     header: list[str], body: list[list[str]], lines: list[str], whole: Sequence[str], kind: Kind
 ) -> int | None:
-    """The column of the videos; None where it cannot be told or is the left one of a list without a header."""
+    """Find the column of the videos; None where it cannot be told or is the left one of a list without a header."""
     videos = [i for i in range(len(body[0])) if all(BARE_VIDEO.match(row[i]) for row in body)]
     if header:
         words = [tables.word(cell) for cell in header]
@@ -208,7 +208,7 @@ def only_label(columns: list[list[str]], places: Sequence[int], header: list[str
 
 
 def _mark_of_several(cells: Sequence[str], plural: bool) -> str | None:
-    """What divides the labels of one cell, "run|jump"; None where a cell holds one label, whatever is in it.
+    """Find what divides the labels of one cell, "run|jump"; None where a cell holds one label, whatever is in it.
 
     A list as Python or JSON prints it is several labels; so is what ``|`` divides. Semicolons and commas stand in
     labels, too: they divide where the column's name says "labels", or a part of every such cell is another's label.
@@ -229,7 +229,7 @@ def _mark_of_several(cells: Sequence[str], plural: bool) -> str | None:
 
 
 def _row(path: str, label: str) -> Row:
-    """A video with what its label's cell holds: a name, a number, or several numbers."""
+    """Make a row of a video and its label's cell: a name, a number, or several numbers."""
     parts = [part for part in re.split(r"[\s,;|]+", label.strip("[]")) if part]
     if parts and all(map(tables.is_integer, parts)):
         return Row(path, int(parts[0]), None, tuple(map(int, parts[1:])))

@@ -119,7 +119,7 @@ def class_in_path(path: str, matcher: NameMatcher) -> int | None:
 
 
 def class_votes(rows: Iterable[Row], matcher: NameMatcher) -> dict[int, int]:
-    """{number: index of its class} of the numbers whose rows' paths agree on a class that no other number has."""
+    """Find the class of each number whose rows' paths agree on one that no other number has, as its index."""
     votes: dict[int, Counter[int | None]] = defaultdict(Counter)
     for row in rows:
         if isinstance(row.label, int) and row.label >= 0:
@@ -148,7 +148,7 @@ def _disagreeing(rows: Iterable[Row], classes: dict[int, str], known: ClassList,
 
 
 def _closest_order(votes: dict[int, str], orders: dict[str, tuple[str, ...]]) -> tuple[str, int]:
-    """The order, and the number of its first class, that agrees with most of the votes; ("", 0) if with few."""
+    """Choose the order, and its first number, that agrees with most of the votes; ("", 0) if with few."""
     best, best_hits = ("", 0), 0
     for title, names in orders.items():
         for offset in (0, 1):
@@ -202,7 +202,7 @@ def _order_without_names(
 
 
 def split_in_name(list_name: str, splits: Iterable[str]) -> str | None:
-    """The split that a list's file name, or else its folder's, names: ``ZS_split1_K600_eval.txt`` is split1."""
+    """Find the split that a list's file or folder is named after: ``ZS_split1_K600_eval.txt`` is split1."""
     splits = list(splits)
     for part in reversed(PurePosixPath(list_name.replace("\\", "/")).parts[-2:]):
         words = set(re.findall(r"[a-z]+\d*", part.lower().replace("split_", "split")))

@@ -74,7 +74,7 @@ def read_lines(
 
 
 def _without_comment(line: str) -> str:
-    """A video and its label without what follows a "#" that stands alone."""
+    """Cut a comment off a line: what follows a "#" that stands alone."""
     before = re.split(r"\s#\s", line, maxsplit=1)[0].strip()
     return before if has_video(before) else line.strip()
 
@@ -94,7 +94,7 @@ def _without_comments(lines: list[str], kind: Kind) -> list[str]:
 
 
 def _header(lines: list[str]) -> tuple[list[str], list[str]]:
-    """The header's cells, or none; and the other lines."""
+    """Split lines into the header's cells, if there is one, and the others."""
     first = lines[0]
     if len(lines) < 2 or has_video(first):
         return [], lines

@@ -87,7 +87,7 @@ def classes() -> tuple[MotionClass, ...]:
 
 
 def class_labels(group: str = "all") -> tuple[str, ...]:
-    """The labels of one group (``seen``, ``unseen``, ``neither``), or of ``all`` that a model may be asked for.
+    """List the labels of one group (``seen``, ``unseen``, ``neither``), or of ``all`` that a model may be asked for.
 
     ``all`` is seen and unseen together: the labels in neither list are never offered as answers.
     """
@@ -96,7 +96,7 @@ def class_labels(group: str = "all") -> tuple[str, ...]:
 
 
 def split_classes(split: str) -> tuple[MotionClass, ...]:
-    """The classes whose clips a split holds. ``shifted`` shows the unseen classes in a style training never had."""
+    """List the classes whose clips a split holds; ``shifted`` has the unseen ones in another style."""
     group = {"train": "seen", "shifted": "unseen"}.get(split, split)
     return tuple(c for c in classes() if c.group == group)
 
@@ -108,7 +108,7 @@ def clip_ids(split: str, per_class: int | None = None) -> list[tuple[str, int]]:
 
 
 def find_class(label: str) -> MotionClass:
-    """The class with this label; KeyError where there is none."""
+    """Find the class with this label; KeyError where there is none."""
     return {c.label: c for c in classes()}[label]
 
 
@@ -205,7 +205,7 @@ def _camera(
 
 
 def _background(x: np.ndarray, y: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:
-    """A random patchwork, smoothly interpolated, fixed to the world: (T,H,W,3) in 0..1.
+    """Draw a random patchwork, smoothly interpolated, fixed to the world: (T,H,W,3) in 0..1.
 
     The camera does not turn, so a column of the screen has one x (T,W) and a row one y (T,H).
     """
@@ -224,7 +224,7 @@ def _background(x: np.ndarray, y: np.ndarray, style: Style, rng: np.random.Gener
 def _bodies(
     kind: MotionClass, t: np.ndarray, speed: np.float32, style: Style, rng: np.random.Generator
 ) -> list[Body]:
-    """The things that move, as functions from world coordinates and pixel size to (coverage, colour)."""
+    """Make the things that move, as functions from world coordinates and pixel size to (coverage, colour)."""
     if kind.subject == "figure":
         return [_figure(kind.first, t, speed, style, rng)]
     scale, angle, visible = _change(kind.first if kind.first in CHANGES else kind.second, t, speed, rng)
@@ -313,7 +313,7 @@ def _shape(
     style: Style,
     rng: np.random.Generator,
 ) -> Body:
-    """A disc, square, triangle or cross in two colours, so that its turning shows whatever the outline."""
+    """Make a disc, square, triangle or cross in two colours, so that its turning shows whatever the outline."""
     outline = rng.choice(["disc", "square", "triangle", "cross"])
     paints = _colours(rng, 2 if style.pattern == "halves" else 3)
     px, py, scale = _column(px), _column(py), _column(scale)
@@ -342,7 +342,7 @@ _OUTLINES = {
 
 
 def _figure(act: str, t: np.ndarray, speed: np.float32, style: Style, rng: np.random.Generator) -> Body:
-    """A stick figure: a head and ten limbs as line segments that hinge at the joints."""
+    """Make a stick figure: a head and ten limbs as line segments that hinge at the joints."""
     size = rng.uniform(*style.scale) * 1.55
     x0, y0 = rng.uniform(-0.2, 0.2), rng.uniform(-0.1, 0.1)
     side = rng.choice([-1.0, 1.0])

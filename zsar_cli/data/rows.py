@@ -44,7 +44,7 @@ def has_video(line: str) -> bool:
 
 
 def unquote(text: str) -> str:
-    """A cell without the quotes around it."""
+    """Strip the quotes around a cell."""
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] == '"':
         return text[1:-1].replace('""', '"')

@@ -25,7 +25,7 @@ class VideoIndex:
         self.base = base or root
 
     def within(self, base: Path) -> VideoIndex:
-        """The same tree, for a list whose paths start from ``base``."""
+        """Give the same tree, for a list whose paths start from ``base``."""
         other = VideoIndex(self.root, base)
         if "_tree" in self.__dict__:
             other.__dict__["_tree"] = self._tree
@@ -52,7 +52,7 @@ class VideoIndex:
         return others, videos, folders
 
     def find_list(self, pattern: str) -> Path | None:
-        """The list of that name (``*`` allowed; ``folder/name`` too): the one nearest to the root."""
+        """Find the list of that name (``*`` allowed; ``folder/name`` too): the one nearest to the root."""
         direct = self.root / pattern
         if os.path.isfile(direct):
             return direct
@@ -76,7 +76,7 @@ class VideoIndex:
         return "file" if any(path.name == name for path in videos.get(PurePosixPath(name).stem, [])) else None
 
     def find(self, listed: str, class_name: str, *, frames: bool = False, exact: bool = False) -> Path | None:
-        """The video (with ``frames``: or folder of frames) that a list's path means, or None.
+        """Find the video (with ``frames``: or folder of frames) that a list's path means; None where it is not there.
 
         It may lie elsewhere below the root, unless the path is ``exact``.
         """

@@ -39,7 +39,7 @@ def _documents(text: str) -> Any:
 
 
 def load_records(path: Path, text: str) -> list[dict[str, Any]]:
-    """A list's records, whatever they are wrapped in. UsageError where there are none."""
+    """Find a list's records, whatever they are wrapped in. UsageError where there are none."""
     try:
         content = _documents(text)
     except (ValueError, RecursionError) as error:
@@ -65,7 +65,7 @@ def load_records(path: Path, text: str) -> list[dict[str, Any]]:
 
 
 def _videos_of_classes(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Records of ``{"run": ["a.mp4", "b.mp4"]}``; none where that is not what the values hold."""
+    """Make records of ``{"run": ["a.mp4", "b.mp4"]}``; none where the values do not hold that."""
     if any(map(has_video, content)):
         return []
     if not all(isinstance(v, list) and v and all(isinstance(x, str) for x in v) for v in content.values()):
@@ -104,7 +104,7 @@ def read_records(
 
 
 def _only_label(path: Path, records: list[dict[str, Any]]) -> str | None:
-    """The only key with a text, where no record has a known one of labels. UsageError where there are several."""
+    """Find the only key with a text, where no record has a known one of labels. UsageError where there are several."""
     if any(_first(record, (*_LABELS, "annotations")) is not None for record in records):
         return None
     known = {*_VIDEOS, "subset", "split"}
@@ -166,7 +166,7 @@ def _two(segment: Any) -> tuple[Any, Any]:
 
 
 def clip_name(video: str, start: Any, end: Any) -> str:
-    """What a Kinetics clip is called on disk: ``ID_START_END``."""
+    """Name a Kinetics clip as it is on disk: ``ID_START_END``."""
     if not video or start in (None, "") or end in (None, ""):
         return video
     return f"{video}_{int(float(start)):06d}_{int(float(end)):06d}"

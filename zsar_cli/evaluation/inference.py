@@ -66,7 +66,7 @@ class Options:
 def score_records(
     model: RecognizerModel, embedding: Tensor, targets: Sequence[int], text: PromptEmbeddings
 ) -> list[dict[str, Any]]:
-    """What is kept of each video.
+    """Make the record of each video from its scores.
 
     Args:
         embedding: (B, E) of unit length, see :func:`zsar_cli.model.alignment.average_views`.
@@ -308,7 +308,7 @@ def _evaluate_batch(
     draws: Sequence[int],
     cache: FeatureCache | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The records of a batch's videos, one for each of ``places`` (video, part, item).
+    """Evaluate a batch of videos: a record for each of ``places`` (video, part, item).
 
     ``draws``: for each video of the batch the number that the shuffling of its frames is drawn from.
     """
@@ -370,7 +370,7 @@ def _embed_videos(
 def _score_probed(
     model: RecognizerModel, embedding: Tensor, targets: Sequence[int], text: PromptEmbeddings
 ) -> list[dict[str, Any]]:
-    """Records of videos (B, 1 + probes, E), with the true label's rank under each probe."""
+    """Score videos (B, 1 + probes, E), with the true label's rank under each probe."""
     records = score_records(model, embedding[:, 0], targets, text)
     for number, probe in enumerate(PROBES[: embedding.shape[1] - 1], start=1):
         probed = score_records(model, embedding[:, number], targets, text)

@@ -53,7 +53,7 @@ def mean_class_accuracy(ranks: ArrayLike, labels: ArrayLike, classes: int) -> fl
 
 
 def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> np.ndarray:
-    """Counts (C, C): row the true class, column the predicted one."""
+    """Count predictions, (C, C): row the true class, column the predicted one."""
     flat = np.asarray(labels, dtype=np.int64) * classes + np.asarray(predicted, dtype=np.int64)
     return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
 
@@ -76,7 +76,7 @@ def _both(unknown: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]
 
 
 def _counts_by_threshold(unknown: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """True and false positives when everything at or above each distinct score counts as unknown."""
+    """Count true and false positives where everything at or above each distinct score counts as unknown."""
     order = np.argsort(-score, kind="stable")
     truth = unknown[order]
     last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
@@ -105,7 +105,7 @@ def aupr(unknown: ArrayLike, score: ArrayLike) -> float:
 
 
 def fpr_at_tpr(unknown: ArrayLike, score: ArrayLike, tpr: float = 0.95) -> float:
-    """The smallest share of known videos called unknown at a threshold that finds ``tpr`` of the unknown."""
+    """Find the smallest share of known videos called unknown at a threshold that finds ``tpr`` of the unknown."""
     truth, values = _both(unknown, score)
     if truth.all() or not truth.any():
         return float("nan")
@@ -127,7 +127,7 @@ class Reliability:
 
 
 def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Reliability:
-    """The reliability curve over bins ``(edge, next edge]``; confidence 0 falls into the first."""
+    """Compute the reliability curve over bins ``(edge, next edge]``; confidence 0 falls into the first."""
     values, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     edges = np.linspace(0, 1, bins + 1)
     where = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, bins - 1)
@@ -152,7 +152,7 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
 
 
 def wilson_interval(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95% confidence interval of a share (Wilson 1927): it holds for a handful of clips, and at 0 and 100%.
+    """Compute the 95% CI of a share (Wilson 1927), which holds for a handful of clips, and at 0 and 100%.
 
     NaN where there are none.
     """

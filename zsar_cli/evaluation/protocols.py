@@ -117,7 +117,7 @@ def make_plan(
     shots: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Plan:
-    """The parts of an evaluation. UsageError where the data set does not have what the protocol needs.
+    """Make the parts of an evaluation. UsageError where the data set does not have what the protocol needs.
 
     Without a protocol: ``split`` alone if given; else the usual one of the data set. ``shots`` asks for training
     lists with so many videos a class.
@@ -329,7 +329,7 @@ def count_seen(plan: Plan, trained: Sequence[str]) -> tuple[int, int]:
 
 
 def setting(protocol: str, seen: int, unseen: int) -> str:
-    """What a result is called: plainly zero-shot only where none of the labels was a class of the model's training.
+    """Name a result: plainly zero-shot only where none of the labels was a class of the model's training.
 
     The field's zero-shot numbers, of models that were trained on Kinetics, share some classes with it.
     """
@@ -347,7 +347,7 @@ def labels_hash(labels: Sequence[str]) -> str:
 
 
 def combine(plan: Plan, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The protocol's own numbers from those of its parts (shares, not percent).
+    """Combine the parts' numbers into the protocol's own (shares, not percent).
 
     zero-shot, few-shot: mean and spread (population standard deviation) over the splits. base-to-novel and
     generalised: the harmonic mean of the two parts' top-1. Of motion-shapes whole: each of its parts, and the
@@ -366,7 +366,7 @@ def combine(plan: Plan, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def comparable(results: dict[str, Any], published: dict[str, Any]) -> list[str]:
-    """The columns of the published table that a result compares with: zero-shot, the same data among as many labels."""
+    """List the columns of the published table that a result compares with: zero-shot, same data, as many labels."""
     if not results["protocol"].startswith("zero-shot"):
         return []
     evaluated = {(entry["data"], entry["labels"]) for entry in results["lists"]}
@@ -375,7 +375,7 @@ def comparable(results: dict[str, Any], published: dict[str, Any]) -> list[str]:
 
 
 def published_rows(published: dict[str, Any], columns: Sequence[str]) -> list[list[str]]:
-    """Method, backbone, its number in each of ``columns``, source."""
+    """Make rows of method, backbone, its number in each of ``columns``, source."""
     places = [published["columns"].index(column) for column in columns]
     return [
         [row["method"], row["backbone"], *(f"{row['values'][place]:.1f}" for place in places), row["source"]]

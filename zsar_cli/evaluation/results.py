@@ -51,7 +51,7 @@ class Prompts:
 def settings_of(
     model: RecognizerModel, plan: Plan, options: Options, prompts: Prompts, *, cached: bool = False
 ) -> dict[str, Any]:
-    """What must be equal for two evaluations to give the same records."""
+    """Collect the settings that must be equal for two evaluations to give the same records."""
     preprocess = asdict(model.preprocess)
     moves_nothing = ("batch_size", "workers", "timeout")
     return {
@@ -167,7 +167,7 @@ def run_plan(
 
 
 def _file_names(plan: Plan) -> list[str]:
-    """The files that :func:`_write_results` writes."""
+    """Name the files that :func:`_write_results` writes."""
     names = [
         f"{table}_{_file_part(part)}.csv"
         for part in _labelled(plan)
@@ -238,7 +238,7 @@ def _ordered(records: list[dict[str, Any]], numbers: dict[str, Any]) -> dict[str
 
 
 def _labelled(plan: Plan) -> list[Part]:
-    """The parts whose videos have a label among those that are offered."""
+    """Find the parts whose videos have a label among those that are offered."""
     return [part for part in plan.parts if part.name != "unknown"]
 
 
@@ -275,7 +275,7 @@ def _write_results(
 
 
 def to_json(results: dict[str, Any], *, ascii_only: bool = False) -> str:
-    """Valid JSON: numbers that do not exist are null."""
+    """Make valid JSON: numbers that do not exist are null."""
     return records_json(_finite(results), indent=2, ascii_only=ascii_only) + "\n"
 
 
@@ -297,7 +297,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _versions() -> dict[str, str]:
-    """What computes and decodes here; versions of it have moved numbers before."""
+    """Name what computes and decodes here; versions of it have moved numbers before."""
     versions = {"zsar": __version__, "python": platform.python_version()}
     for package in ("torch", "open_clip_torch", "numpy", "pillow", "av", "decord"):
         try:

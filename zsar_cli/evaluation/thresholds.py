@@ -74,7 +74,7 @@ class Curve:
 
 
 def curve(answers: Judged) -> Curve:
-    """Counts of the answers at or above each confidence; equals stand or fall together."""
+    """Count the answers at or above each confidence; equal confidences go together."""
     order = np.argsort(-answers.confidence, kind="stable")
     values = answers.confidence[order]
     last = np.flatnonzero(np.append(np.diff(values) != 0, True)) if len(values) else np.zeros(0, np.int64)
@@ -117,7 +117,7 @@ def _lowest(line: Curve, reaching: np.ndarray, part: np.ndarray, whole: np.ndarr
 
 
 def _round_down(value: float, below: float) -> float:
-    """The shortest decimal that lets ``value`` through, and not ``below``."""
+    """Round to the shortest decimal that lets ``value`` through, and not ``below``."""
     for digits in range(2, 13):
         power: int = 10**digits
         short = math.floor(value * power) / power
@@ -127,7 +127,7 @@ def _round_down(value: float, below: float) -> float:
 
 
 def summary(answers: Judged) -> dict[str, Any]:
-    """The bounds as plain data, with what they rest on."""
+    """Write the bounds as plain data, with what they rest on."""
     return {
         "videos": len(answers.confidence),
         "unknown_videos": int(answers.none.sum()),

@@ -51,7 +51,7 @@ class Scores:
 
 
 def average_views(views: Tensor) -> Tensor:
-    """The embedding of a video (..., E) from those of its V views (..., V, E), each of unit length.
+    """Average V views of a video (..., V, E), each of unit length, to its embedding (..., E).
 
     ``v = normalize(mean_k v_k)``: an ensemble in embedding space, normalised like each of its members, as CLIP
     averages its prompts (Radford et al. 2021, section 3.1.4) and CLIP4Clip its frames (Luo et al. 2021). The
@@ -110,7 +110,7 @@ def score_with_bank(video: Tensor, positive: Tensor, bank: Tensor, *, scale: Ten
 
 
 def usable_bank(bank: Tensor, positive: Tensor, closest: float = 0.9) -> Tensor:
-    """The bank phrases (P', E) that do not all but repeat one of the labels.
+    """Select the bank phrases (P', E) that do not all but repeat one of the labels.
 
     A phrase goes when its cosine with a label exceeds ``closest`` of the way from the bank's typical cosine to 1:
     text embeddings of one tower all lie in a narrow cone, at an angle that differs from tower to tower.

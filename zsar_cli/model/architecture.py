@@ -21,7 +21,7 @@ Options = Annotated[dict[Name, Scalar], Field(max_length=20)]
 
 @cache
 def _known(tower: str, key: str) -> frozenset[str]:
-    """What the configurations that ship with open_clip have for a key."""
+    """Collect the values that the configurations of open_clip have for a key."""
     import open_clip
 
     configurations = map(open_clip.get_model_config, open_clip.list_models())

@@ -66,7 +66,7 @@ class Backbone(nn.Module):
     def from_config(
         cls, model_cfg: dict[str, Any], preprocess: Preprocess | None = None, spec: str = "custom"
     ) -> Backbone:
-        """An architecture given as open_clip's ``model_cfg``, with random weights (drawn from torch's generator).
+        """Build an architecture given as open_clip's ``model_cfg``, with random weights (drawn from torch's generator).
 
         Raises:
             UsageError: the configuration describes no model.
@@ -248,7 +248,7 @@ class Backbone(nn.Module):
         return trimmed
 
     def _context_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of the text tower that are as long as its context, by their names in :class:`_TextTower`."""
+        """Yield the text tower's tensors that are as long as its context, by their names in :class:`_TextTower`."""
         prefix = "clip.text." if hasattr(self.clip, "text") else "clip."
         tower = getattr(self.clip, "text", self.clip)
         for name in ("positional_embedding", "attn_mask"):

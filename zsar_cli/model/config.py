@@ -101,7 +101,7 @@ def model_directory(spec: str) -> Path:
 
 
 def classes_of(spec: str) -> tuple[str, ...]:
-    """The classes that a folder of ``zsar train`` was trained on; none for any other model."""
+    """Read the classes that a folder of ``zsar train`` was trained on; none for any other model."""
     path = model_directory(spec) / "config.yaml"
     if spec in BUNDLED or not path.is_file():
         return ()

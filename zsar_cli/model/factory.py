@@ -30,7 +30,7 @@ EACH = 10_000  # values that a tensor counts for besides its own: a million tiny
 
 
 def build(model_cfg: dict[str, Any], spec: str) -> Any:
-    """The open_clip model that a configuration describes, with random weights; nothing is fetched from a hub."""
+    """Build the open_clip model that a configuration describes, with random weights; nothing is fetched from a hub."""
     from open_clip.coca_model import CoCa
     from open_clip.model import CLIP, CustomTextCLIP
 
@@ -164,7 +164,7 @@ LAYOUTS = (
 
 
 def _other_layout(tensors: Mapping[str, Tensor]) -> str | None:
-    """What weights of other names are, in words; None where that cannot be told."""
+    """Guess what weights of other names are, in words; None where that cannot be told."""
     for pattern, words in LAYOUTS:
         if any(re.match(pattern, name) for name in tensors):
             return words

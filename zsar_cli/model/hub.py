@@ -89,7 +89,7 @@ def find_source(spec: str) -> Source:
 
 
 def moved(spec: str, place: str) -> str:
-    """The name of a backbone whose weights lie at ``place`` now: a file, a folder, or ``ARCH/path`` as it stands.
+    """Name a backbone whose weights lie at ``place`` now: a file, a folder, or ``ARCH/path`` as it stands.
 
     A bare file, or a folder that holds a file of the old name, is read as the architecture that it was before.
     """
@@ -105,7 +105,7 @@ def moved(spec: str, place: str) -> str:
 
 
 def from_anywhere(spec: str) -> str:
-    """The name of a backbone with the path in it absolute, if there is one."""
+    """Make the path in a backbone's name absolute, if there is one."""
     whole = existing(spec)
     if whole is not None and any((folder / CONFIG).is_file() for folder in (whole, whole.parent)):
         return str(whole.absolute())
@@ -120,7 +120,7 @@ def from_anywhere(spec: str) -> str:
 
 
 def _from_directory(directory: Path, weights: Path | None) -> Source:
-    """A directory in the form that open_clip pushes to the hub."""
+    """Read a directory in the form that open_clip pushes to the hub."""
     model_cfg, preprocess_cfg = _read_config(directory / CONFIG)
     if weights is None:
         # the preferred name first, then by name, and safetensors before anything that needs unpickling
@@ -192,7 +192,7 @@ def _settings_of_file(arch: str, model_cfg: dict[str, Any], path: Path) -> tuple
 
 
 def download(hub_name: str, spec: str) -> Path:
-    """The file of a pretrained tag, from the hub's cache or downloaded into it (the one open_clip uses).
+    """Find the file of a pretrained tag in the hub's cache, or download it there (the cache is open_clip's).
 
     ``hub_name`` is "owner/repository/file" or "owner/repository/". Safetensors are preferred. What is cached is
     used without asking the hub. Hub and library check a download's size; its SHA-256, which the hub publishes
@@ -293,7 +293,7 @@ def offline() -> Iterator[None]:
 
 
 def load_tokenizer(source: str | None, model_cfg: dict[str, Any]) -> Any:
-    """The tokenizer of a text tower: CLIP's own, or one from a folder, from the hub's cache or from the hub.
+    """Load the tokenizer of a text tower: CLIP's own, or one from a folder, from the hub's cache or from the hub.
 
     Args:
         source: an architecture of open_clip's, whose tokenizer may be downloaded; "local-dir:" and a folder with the

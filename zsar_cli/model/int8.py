@@ -40,7 +40,7 @@ class Int8Linear(nn.Module):
         self.fine = fine
 
     def forward(self, x: Tensor) -> Tensor:
-        """The tokens of one frame (1, N, K) -> (1, N, M), float32."""
+        """Map the tokens of one frame (1, N, K) to (1, N, M), float32."""
         if len(x) != 1:
             raise ValueError("int8 takes a frame at a time; use Backbone.encode_frames")
         x = x[0]
@@ -82,7 +82,7 @@ class Int8Attention(nn.Module):
         self.out = Int8Linear(attention.out_proj.weight, attention.out_proj.bias, fine)
 
     def forward(self, x: Tensor, *_same: Tensor, **_unused: Any) -> tuple[Tensor, None]:
-        """The tokens of one frame (1, N, D) -> (1, N, D), and no weights."""
+        """Map the tokens of one frame (1, N, D) to (1, N, D), and no attention weights."""
         q, k, v = self.qkv(x)[0].unflatten(-1, (3, self.heads, -1)).permute(1, 2, 0, 3)  # (H, N, D / H)
         # For one frame faster than scaled_dot_product_attention
         weights = torch.baddbmm(q.new_empty(1), q, k.mT, beta=0, alpha=q.shape[-1] ** -0.5).softmax(dim=-1)
@@ -110,7 +110,7 @@ def to_int8(visual: nn.Module, fine: bool) -> None:
 
 
 def int8_blocks(visual: Any) -> list[nn.Module]:
-    """The blocks of a tower that :func:`to_int8` knows: open_clip's own, timm's ViT and PE. Others give none."""
+    """List the blocks of a tower that :func:`to_int8` knows: open_clip's own, timm's ViT and PE. Others give none."""
     if hasattr(visual, "trunk"):
         from timm.models.eva import EvaBlock
         from timm.models.vision_transformer import Block
@@ -148,7 +148,7 @@ def has_vnni() -> bool:
 
 
 def _sums_are_right() -> bool:
-    """The operator is one that torch's compiler uses: nobody promises that it stays, or that sums do not overflow."""
+    """Try the operator, which is one of torch's compiler: a version may lack it, or let sums overflow."""
     x = torch.cat([torch.linspace(-1, 1, 128), torch.ones(128)]).view(1, 8, 32)
     try:
         found = Int8Linear(torch.ones(32, 32), torch.zeros(32), fine=True)(x)

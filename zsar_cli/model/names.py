@@ -88,14 +88,14 @@ def _no_model_folder(spec: str, path: Path) -> str:
 
 
 def _of_a_hub(name: str) -> str:
-    """The name of a repository on a hub; many have the same weights under a name of open_clip's."""
+    """Find the repository on a hub that a name means; many have the same weights under a name of open_clip's."""
     near = _nearest(name)
     hint = f"The nearest in open_clip is {near}." if near else LIST
     return f"{name!r} is the name of a repository, and models are named ARCH/TAG as open_clip does. {hint}"
 
 
 def _nearest(repository: str) -> str | None:
-    """The ARCH/TAG whose words are most like a repository's, or that lies in it; None where none is much alike."""
+    """Find the ARCH/TAG whose words are most like a repository's, or that lies in it; None where none is much alike."""
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained
 
     wanted, best = _words(repository), (0.5, "")
@@ -122,6 +122,6 @@ _NO_DIFFERENCE = {"clip", "224", "vit", "hf", ""}
 
 
 def _words(name: str) -> set[str]:
-    """What tells a model from another in its name, whoever wrote it: patch16 and B16 are like B-16."""
+    """Split a model's name into the words that tell models apart: patch16 and B16 are like B-16."""
     split = re.sub(r"patch(?=\d)|(?<=[-_/.][a-z])(?=\d)", "-", name.lower())
     return {_SAME.get(word, word) for word in re.split(r"[-_/.@]+", split)} - _NO_DIFFERENCE

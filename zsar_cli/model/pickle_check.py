@@ -82,7 +82,7 @@ def is_torchscript(names: Iterable[str]) -> bool:
 
 
 def read_members(path: Path) -> list[zipfile.ZipInfo]:
-    """The members of a zip file, without reading them. UsageError where it is damaged or lists too many."""
+    """List the members of a zip file, without reading them. UsageError where it is damaged or lists too many."""
     try:
         with zipfile.ZipFile(_Bounded(path)) as archive:
             return archive.infolist()
@@ -235,7 +235,7 @@ def _made_of(taken: list[Value], operation: str, path: Path) -> Value:
 
 
 def _take(stack: list[Value | None], count: int, to_mark: bool) -> list[Value]:
-    """What an operation takes off the stack; the last that was put there comes first."""
+    """Take an operation's operands off the stack; the last that was put there comes first."""
     taken: list[Value | None] = []
     if to_mark:
         while (value := stack.pop()) is not None:

@@ -87,7 +87,7 @@ def read_weights(path: str | Path, published: str = "") -> Weights:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """Read the tensors of a safetensors file.
 
     Raises:
         UsageError: it is no regular file, damaged, or lists more tensors than any model has.
@@ -142,7 +142,7 @@ def _read_pytorch(path: Path, start: bytes, published: str) -> Any:
 
 
 def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside what was read, which may lie inside others (Lightning, timm, DeepSpeed)."""
+    """Find the state dict inside what was read, which may lie inside others (Lightning, timm, DeepSpeed)."""
     for _ in range(4):
         inner = (found.get(key) for key in STATE_DICTS) if isinstance(found, dict) else ()
         found = next((value for value in inner if isinstance(value, dict) and value), found)
@@ -159,7 +159,7 @@ def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
 
 
 def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the names they have in the model, whatever wrapped it.
+    """Rename the tensors to the names they have in the model, whatever wrapped it.
 
     What all names begin with is no part of them, nor what most do that a CLIP's own names follow; of what only some
     begin with, the names of common wrappers are taken off. A tensor of the shorter name that is there already stays.
@@ -179,7 +179,7 @@ def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _common_head(names: Mapping[str, Tensor]) -> str | None:
-    """What all names begin with, or most of them and a CLIP's own names behind it; None where that is a CLIP's own."""
+    """Find what all names begin with, or most of them and a CLIP's own names behind it; None for a CLIP's own names."""
     heads = Counter(name.partition(".")[0] for name in names if "." in name)
     head, count = heads.most_common(1)[0] if heads else ("", 0)
     if OWN.fullmatch(head) or 2 * count <= len(names):
@@ -216,5 +216,5 @@ def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def brief(error: Exception) -> str:
-    """The first line of an error, short enough to read."""
+    """Cut an error to its first line, short enough to read."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -212,7 +212,7 @@ class RecognizerModel(nn.Module):
         self.record.classes = list(classes)
 
     def align_positives(self, labels: Sequence[str], positive: Tensor) -> Tensor:
-        """The positives (C, E) that scores use: ``p_c <- normalize(p_c + r_c)`` for labels that are learned classes.
+        """Add residuals to the positives (C, E) of learned classes: ``p_c <- normalize(p_c + r_c)``.
 
         As in TaskRes (Yu et al., CVPR 2023): what a few clips teach of a class is added to what its name says. Other
         labels stay as the text tower has them.
@@ -225,7 +225,7 @@ class RecognizerModel(nn.Module):
         return F.normalize(positive + padded[rows], dim=-1)
 
     def align_negatives(self, positive: Tensor, negative: Tensor) -> Tensor:
-        """The negatives (C, E) that scores use: moved by the adapter, where there is one."""
+        """Move the negatives (C, E) by the adapter, where there is one."""
         return negative if self.adapter is None else self.adapter(positive, negative)
 
     @torch.no_grad()
@@ -329,7 +329,7 @@ def is_recognizer(spec: str) -> bool:
 
 
 def _load_base(run: Path, said: Description, place: str | None, device: str) -> Backbone:
-    """The backbone that a run's modules were trained on, from where it was then or from ``place``; always the same one.
+    """Load the backbone that a run's modules were trained on, from where it was then or from ``place``.
 
     Raises:
         UsageError: it is not there, or ``place`` holds other weights. Names the run and what it needs.

@@ -19,7 +19,7 @@ _LINE_END = re.compile(rb"[\r\n]")
 def find_videos(
     inputs: Iterable[str], stdin: IO[bytes] | None = None, *, null: bool = False
 ) -> Iterator[str]:
-    """The videos that ``inputs`` stand for, lazily and in order; a path that came before does not come again.
+    """Yield the videos that ``inputs`` stand for, lazily and in order; a path that came before does not come again.
 
     An input is a file, a directory (searched with its subdirectories as :func:`zsar_cli.video.find.videos_below`
     does), a pattern such as ``clips/**/*.mp4``, or ``-``: a list on ``stdin`` with one path a line, or ended by NUL
@@ -96,7 +96,7 @@ def _entries(stream: IO[bytes], null: bool) -> Iterator[str]:
 
 
 def _pieces(stream: IO[bytes], null: bool) -> Iterator[bytes]:
-    """The list as UTF-8, or as the bytes it has; PowerShell writes UTF-16."""
+    """Read the list as UTF-8, or as the bytes it has; PowerShell writes UTF-16."""
     # Unbuffered: a thread that waits inside a buffered reader's lock would stop the interpreter from ending
     source = getattr(stream, "raw", stream)
     chunk = source.read(65536)

@@ -172,7 +172,7 @@ def _too_long(file: IO[bytes], width: int) -> bool:
 
 
 def _find(file: IO[bytes], width: int, texts: Mapping[bytes, str]) -> dict[str, np.ndarray]:
-    """The sound vectors of texts, by the texts' hashes."""
+    """Read the vectors of texts that are undamaged, by the texts' hashes."""
     row = np.dtype([("start", "<u8"), ("rest", f"V{16 + 4 * width}")])
     starts = np.array([int.from_bytes(key[:8], "little") for key in texts], np.uint64)
     found: dict[str, np.ndarray] = {}

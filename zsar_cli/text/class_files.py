@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_class_file(path: Path) -> list[Entry]:
-    """The classes of a file, in order. UsageError where it is none or does not say which column holds them."""
+    """Read the classes of a file, in order. UsageError where it is none or does not say which column holds them."""
     text = read_text(path)
     suffix = path.suffix.lower()
     if suffix == ".json":
@@ -63,7 +63,7 @@ def read_class_file(path: Path) -> list[Entry]:
 
 
 def _structure(text: str, path: Path) -> Any:
-    """The list or map that a text file is, as JSON or as Python prints it; None where it is none."""
+    """Read a text file as a list or map, of JSON or as Python prints it; None where it is none."""
     with suppress(UsageError):
         return json_or_lines(text, path)
     with suppress(UsageError):
@@ -99,7 +99,7 @@ def _of_table(text: str, path: Path, usual: str | None) -> list[Entry]:
 
 
 def _columns(text: str, mark: str, path: Path, *, csv_file: bool) -> list[Entry] | None:
-    """The classes of a table with several columns; None where this mark makes no table of the text."""
+    """Read the classes of a table with several columns; None where this separator makes no table of the text."""
     try:
         rows = tables.split_table(text, mark)
     except csv.Error:
@@ -164,7 +164,7 @@ def _check_quotes(text: str, mark: str, path: Path) -> None:
 
 
 def _plain(lines: Sequence[Line], path: Path) -> list[Entry]:
-    """A label a line; quotes, bullets or a comma that all of them have are not part of them."""
+    """Read a label a line; quotes, bullets or a comma that all of them have are not part of them."""
     texts = [line.cells[0] for line in lines]
     if len(texts) > 1 and all(len(text) > 1 and text[-1] in ",;" for text in texts):
         texts = [text[:-1] for text in texts]
@@ -181,7 +181,7 @@ def _plain(lines: Sequence[Line], path: Path) -> list[Entry]:
 
 
 def _without_comment(line: Line, path: Path) -> Line:
-    """A label without what follows a "#" that stands alone."""
+    """Cut a comment off a label: what follows a "#" that stands alone."""
     label = re.split(r"\s#\s", line.cells[0], maxsplit=1)[0].rstrip()
     if label != line.cells[0]:
         logger.warning("%s: %r is read as %r", path, line.cells[0][:80], label[:80])
@@ -200,7 +200,7 @@ def _tell_rest(columns: Sequence[str], path: Path) -> None:
 
 
 def _in_one_line(line: str, said: str | None) -> list[str]:
-    """The labels of a file of one line, "run,walk,jump"; none where that may be one label."""
+    """Read the labels of a file of one line, "run,walk,jump"; none where that may be one label."""
     mark = said or next((mark for mark in tables.MARKS if mark in line), ",")
     prose = mark == "," and line.count(", ") == line.count(",") < 2
     parts = [part.strip() for part in line.split(mark)]
@@ -214,7 +214,7 @@ def _tell_header(line: Line, path: Path) -> None:
 
 
 def _name_column(header: Sequence[str], texts: Sequence[int]) -> int | None:
-    """The column of names among those of text, by its header."""
+    """Find the column of names among those of text, by its header."""
     words = {tables.word(header[i]): i for i in reversed(texts)}
     return next((words[name] for name in tables.NAME_WORDS if name in words), None)
 
@@ -229,7 +229,7 @@ def _is_header_line(line: str) -> bool:
 
 
 def _single_column(text: str, mark: str, path: Path) -> list[Entry]:
-    """A CSV without numbers: one label a row."""
+    """Read CSV without numbers: one label a row."""
     rows = tables.split_table(text, mark)
     if rows and len(rows[0].cells) > 1:
         raise UsageError(f"{path}, line {rows[0].number}: a CSV of labels starts with the header id,name.")

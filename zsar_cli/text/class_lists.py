@@ -26,7 +26,7 @@ class ClassList:
 
 
 def normalise_name(name: str) -> str:
-    """What is left of a class name when case, blanks, underscores and punctuation are no difference.
+    """Reduce a class name to what is left when case, blanks, underscores and punctuation are no difference.
 
     "ApplyEyeMakeup", "apply_eye_makeup" and "apply eye makeup" become one, as do "hurling (sport)" and
     "hurling_sport". Letters of any script stay, with the marks that belong to them: in many, vowels are marks.
@@ -44,7 +44,7 @@ def list_names() -> list[str]:
 
 @cache
 def class_list(name: str) -> ClassList:
-    """The built-in list of that name ("UCF-101" is "ucf101"). UsageError where there is none."""
+    """Load the built-in list of that name ("UCF-101" is "ucf101"). UsageError where there is none."""
     known = {normalise_name(known): known for known in list_names()}
     stem = known.get(normalise_name(name))
     if stem is None:
@@ -62,7 +62,7 @@ def class_list(name: str) -> ClassList:
 
 
 def class_names(list_name: str) -> tuple[str, ...]:
-    """The readable names of a built-in list, in the order that its integer labels count."""
+    """List the readable names of a built-in list, in the order that its integer labels count."""
     return class_list(list_name).names
 
 

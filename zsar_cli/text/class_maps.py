@@ -46,7 +46,7 @@ class Entry:
 
 
 def json_or_lines(text: str, path: Path) -> Any:
-    """A JSON document, or one a line."""
+    """Read a JSON document, or one a line."""
     lines = [line for line in lines_of(text) if line.strip()]
     if len(lines) > 1 and all(
         line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines
@@ -69,7 +69,7 @@ def entries_of(content: Any, path: Path) -> list[Entry]:
 
 
 def _held(content: dict[str, Any]) -> Any:
-    """The list or map of classes inside something larger; None where this map is one itself."""
+    """Find the list or map of classes inside something larger; None where this map is one itself."""
     known = {key.casefold(): value for key, value in content.items()}
     for key in _HOLDERS:
         if isinstance(known.get(key), (list, dict)) and known[key]:

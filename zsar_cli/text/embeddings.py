@@ -70,7 +70,7 @@ class Templates:
 
 
 def builtin_templates() -> list[str]:
-    """The names of the templates that ship with the package."""
+    """List the names of the templates that ship with the package."""
     return sorted(path.stem for path in _template_directory().glob("*.yaml"))
 
 
@@ -108,7 +108,7 @@ def _parse_templates(text: str, path: Path) -> Templates:
 
 @cache
 def phrase_bank() -> tuple[str, ...]:
-    """Some 150 phrases for actions and for scenes without any; what a video is compared with besides the labels."""
+    """Load some 150 phrases for actions and for scenes without any: a plain CLIP compares the labels with them."""
     text = (ASSETS / "phrase_bank.txt").read_text(encoding="utf-8")
     lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
@@ -203,7 +203,7 @@ class PromptEmbeddings:
         return cls(labels, positive, negative, bank, **{name: metadata.get(name, "") for name in names})
 
     def for_model(self, model: RecognizerModel) -> PromptEmbeddings:
-        """These embeddings on the model's device.
+        """Move these embeddings to the model's device.
 
         Raises:
             UsageError: they were made with another model, or lack what the scores of this one need.
@@ -218,7 +218,7 @@ class PromptEmbeddings:
         return self.to(model.backbone.device)
 
     def to(self, device: torch.device | str) -> PromptEmbeddings:
-        """The same embeddings on a device."""
+        """Move these embeddings to a device."""
         negative, bank = (None if t is None else t.to(device) for t in (self.negative, self.bank))
         return replace(self, positive=self.positive.to(device), negative=negative, bank=bank)
 
@@ -251,7 +251,7 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 
 def default_templates(model: RecognizerModel) -> Templates:
-    """The templates that a model was trained with, else ``video``. UsageError where an old one lacks its own."""
+    """Load the templates that a model was trained with, else ``video``. UsageError where an old one lacks its own."""
     texts = model.record.template_texts
     if texts is not None:
         return Templates(model.templates or "", tuple(texts["positive"]), tuple(texts["negative"]))

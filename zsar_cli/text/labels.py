@@ -78,7 +78,7 @@ def load_labels(spec: str | None, extra: Sequence[str] = ()) -> Labels:
 
 
 def class_labels(model: str) -> Labels | None:
-    """The classes that a folder of ``zsar train`` was trained on, as labels; None for any other model."""
+    """Read the classes that a folder of ``zsar train`` was trained on, as labels; None for any other model."""
     from zsar_cli.model.config import classes_of
 
     names = classes_of(model)
@@ -123,7 +123,7 @@ _INVISIBLE = dict.fromkeys((0xFEFF, 0x200B, 0x2060, 0xAD, *range(0x202A, 0x202F)
 
 
 def clean(text: object, where: str) -> str:
-    """A label or phrase as it is shown and embedded: composed letters, single blanks, nothing invisible.
+    """Clean a label or phrase for showing and embedding: composed letters, single blanks, nothing invisible.
 
     Raises:
         UsageError: it is empty, not a text, very long, or holds what no terminal, file or tokenizer should get.

@@ -32,7 +32,7 @@ class Line:
 
 
 def word(cell: str) -> str:
-    """A header as it is looked up: "Class Name", "class_name" and "className" are one."""
+    """Normalise a header for looking it up: "Class Name", "class_name" and "className" are one."""
     return re.sub(r"[\W_]+", "", cell.casefold())
 
 
@@ -42,7 +42,7 @@ def is_integer(cell: str) -> bool:
 
 
 def said_mark(text: str) -> tuple[str | None, str]:
-    """The separator that Excel's first line ``sep=;`` names, or None; and the text with that line blank."""
+    """Read the separator that Excel's first line ``sep=;`` names, or None; and the text with that line blank."""
     match = re.match(r'\s*"?sep=(.)"?[ \t]*(?=\n|$)', text, re.IGNORECASE)
     return (match[1], text[match.end() :].rjust(len(text))) if match else (None, text)
 
@@ -81,5 +81,5 @@ def is_header(cells: Iterable[str]) -> bool:
 
 
 def integer_columns(rows: Sequence[Line]) -> list[int]:
-    """The columns that hold whole numbers in every row."""
+    """Find the columns that hold whole numbers in every row."""
     return [i for i in range(width(rows) or 0) if all(is_integer(row.cells[i]) for row in rows)]

@@ -51,12 +51,12 @@ def told(path: Path) -> Iterator[None]:
 
 
 def found(run: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
+    """List the checkpoints of a run, oldest first."""
     return sorted((run / FOLDER).glob("step-*"))
 
 
 def newest_step(run: Path) -> int | None:
-    """The step of the last checkpoint that is whole; None where there is none. UsageError if all are damaged."""
+    """Find the step of the last checkpoint that is whole; None where there is none. UsageError if all are damaged."""
     paths = found(run)
     for path in reversed(paths):
         try:

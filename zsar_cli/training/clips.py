@@ -34,7 +34,7 @@ class TrainingData:
 
 
 def find_data(environment: Environment) -> TrainingData:
-    """The training clips of the recipe's data set, thinned to its shots, and those held out for validation.
+    """Load the training clips of the recipe's data set, thinned to its shots, and those held out for validation.
 
     These are the data set's own validation clips, where it has such (a folder ``val/``); else a share of the training
     clips.

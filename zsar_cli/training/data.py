@@ -104,7 +104,7 @@ class Schedule:
 
 
 def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
-    """The order in which an epoch visits ``count`` clips."""
+    """Draw the order in which an epoch visits ``count`` clips."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
@@ -138,12 +138,12 @@ def rendered_stream(
 
 @cache
 def rendered_clip(label: str, index: int, split: str, frames: int) -> np.ndarray:
-    """A clip of motion-shapes, rendered the first time it is needed and then kept (12 kB a frame)."""
+    """Render a clip of motion-shapes the first time it is needed, and keep it (12 kB a frame)."""
     return motion_shapes.render(label, index, split=split, frames=frames)
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, the next one being made in a thread while the caller is busy with this one."""
+    """Yield the same items, the next one being made in a thread while the caller is busy with this one."""
     thread = ThreadPoolExecutor(1)
     try:
         coming = thread.submit(next, items, None)
@@ -155,7 +155,7 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def vary_appearance(clip: np.ndarray, rng: np.random.Generator, reach: int = 6) -> np.ndarray:
-    """A clip (T, H, W, 3) with its colours exchanged, perhaps inverted, and shifted by up to ``reach`` pixels."""
+    """Exchange the colours of a clip (T, H, W, 3), perhaps invert them, and shift it by up to ``reach`` pixels."""
     height, width = clip.shape[1:3]
     down, across = rng.integers(0, 2 * reach + 1, size=2)
     padded = np.pad(clip, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
@@ -278,6 +278,6 @@ def _targets(items: Sequence[Item], good: Readable) -> Tensor:
 
 
 def coloured(clip: np.ndarray, augmentation: Augmentation, seed: int) -> Tensor:
-    """A clip (T, h, w, 3) uint8 with its colours jittered."""
+    """Jitter the colours of a clip (T, h, w, 3) uint8."""
     generator = torch.Generator().manual_seed(seed)
     return augment_colour(torch.from_numpy(clip)[None], augmentation, generator)[0]

@@ -99,7 +99,7 @@ def clear_features(output: Path) -> None:
 
 
 def _steps(output: Path) -> Iterator[Path]:
-    """The checkpoints of a run, and what is left of those that were being written."""
+    """Find the checkpoints of a run, and what is left of those that were being written."""
     folder = output / CHECKPOINTS
     return (
         iter(())

@@ -45,7 +45,7 @@ class Inputs:
 
 
 def from_anywhere(recipe: Recipe) -> Recipe:
-    """The recipe with every path in it absolute, so that the run can be used from any folder."""
+    """Make every path of the recipe absolute, so that the run can be used from any folder."""
     from zsar_cli.data.definition import known_name
     from zsar_cli.model import hub as sources
     from zsar_cli.model.config import BUNDLED
@@ -69,13 +69,13 @@ def from_anywhere(recipe: Recipe) -> Recipe:
 
 
 def absolute(name: str) -> str:
-    """The path of that name from the root, if something is there; else the name as it is."""
+    """Make a path absolute, if something is there; else return the name as it is."""
     found = existing(name)
     return name if found is None else str(found.absolute())
 
 
 def describe_inputs(dataset: Dataset, held_out: Sequence[Item], templates: str, weights: str) -> Inputs:
-    """The inputs of a run over ``dataset``, whose items are the training clips."""
+    """Describe the inputs of a run over ``dataset``, whose items are the training clips."""
     from zsar_cli.data.annotations import rows_hash
     from zsar_cli.data.rows import Row
 
@@ -97,13 +97,13 @@ def describe_inputs(dataset: Dataset, held_out: Sequence[Item], templates: str, 
 
 
 def load_run_recipe(output: Path) -> Recipe:
-    """The recipe that a run's folder was started with; OSError or ValueError where it has none."""
+    """Read the recipe that a run's folder was started with; OSError or ValueError where it has none."""
     path = output / RECIPE
     return make_recipe(json.loads(read_file(path, LARGEST)), str(path))
 
 
 def precision_before(output: Path) -> str | None:
-    """The precision that the run in ``output`` began in; None where there is none."""
+    """Read the precision that the run in ``output`` began in; None where there is none."""
     try:
         precision = load_run_recipe(output).precision
     except (OSError, ValueError, UsageError):
@@ -172,7 +172,7 @@ def keep(output: Path, recipe: Recipe, inputs: Inputs) -> None:
 
 
 def _read_inputs(output: Path) -> dict[str, Any]:
-    """What is known of the run's inputs; of one that an older version began, the classes of its last checkpoint."""
+    """Read the run's inputs; of one that an older version began, the classes of its last checkpoint."""
     path = output / INPUTS
     if path.is_file():
         try:

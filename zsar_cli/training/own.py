@@ -50,7 +50,7 @@ def expectation(
     pool: DecodePool,
     cache: FeatureCache,
 ) -> str:
-    """What a run will take, from two clips that are looked at and one step on them that changes nothing."""
+    """Estimate what a run will take, from two clips that are encoded and one step on them that changes nothing."""
     from zsar_cli.training.optimizer import validation_interval
 
     look, step = _measured(model, recipe, items, pool, cache)

@@ -21,7 +21,7 @@ BUNDLED = ASSETS / "recipes"
 
 
 def _about(default: Any, text: str) -> Any:
-    """A field of the recipe with what ``--help`` says of it."""
+    """Make a field of the recipe, with its line of ``--help``."""
     return field(default=default, metadata={"help": text})
 
 
@@ -147,7 +147,7 @@ CHOICES = {
 
 @cache
 def _schema(record: type) -> Any:
-    """A pydantic model with the fields of a dataclass, each with its kind and its limits."""
+    """Make a pydantic model with the fields of a dataclass, each with its kind and its limits."""
     from pydantic import Field, create_model
 
     from zsar_cli.schemas import Checked, FileName, Number, Whole
@@ -165,12 +165,12 @@ def _schema(record: type) -> Any:
 
 
 def bundled_recipes() -> list[str]:
-    """The names of the recipes that ship with the package."""
+    """List the names of the recipes that ship with the package."""
     return sorted(path.stem for path in BUNDLED.glob("*.yaml"))
 
 
 def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
-    """A bundled recipe by name, or a YAML file; ``overrides`` that are not None replace its fields.
+    """Load a bundled recipe by name, or a YAML file; ``overrides`` that are not None replace its fields.
 
     Raises:
         UsageError: no such recipe, an unknown field, or a value of the wrong kind.
@@ -188,7 +188,7 @@ def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
 
 
 def override(recipe: Recipe, **overrides: Any) -> Recipe:
-    """The recipe with other values for the fields that are not None; ``parts`` takes a map of its fields."""
+    """Replace fields of the recipe by the values that are not None; ``parts`` takes a map of its fields."""
     given = {key: value for key, value in overrides.items() if value is not None}
     parts = {key: value for key, value in (given.pop("parts", None) or {}).items() if value is not None}
     if "epochs" in given:
@@ -202,7 +202,7 @@ def override(recipe: Recipe, **overrides: Any) -> Recipe:
 
 
 def make_recipe(content: dict[str, Any], source: str) -> Recipe:
-    """A recipe from a plain map, every field checked by name, kind and range; what it leaves out has its default."""
+    """Make a recipe from a plain map, every field checked by name, kind and range; others have their defaults."""
     return _made(_checked(content, source))
 
 
@@ -213,7 +213,7 @@ def _made(values: dict[str, Any]) -> Recipe:
 def _checked(
     values: dict[str, Any], source: str, line_of: Callable[[Any], int] | None = None
 ) -> dict[str, Any]:
-    """The values that are there, as the kinds that the recipe has; a number may be a text, as 1e-4 is in YAML."""
+    """Check the values that are there and convert them to their kinds; a number may be a text, as 1e-4 is in YAML."""
     from zsar_cli.schemas import check
 
     if values.get("architecture") is not None:
@@ -225,13 +225,13 @@ def _checked(
 
 
 def recipe_content(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as the plain map that :func:`make_recipe` takes."""
+    """Write a recipe as the plain map that :func:`make_recipe` takes."""
     content: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     return content
 
 
 def field_kinds(record: type) -> dict[str, tuple[type, bool]]:
-    """The fields of a dataclass: the kind of value each takes, and whether None is one."""
+    """List the fields of a dataclass: the kind of value each takes, and whether None is one."""
     hints = typing.get_type_hints(record)
     kinds = {}
     for f in fields(record):

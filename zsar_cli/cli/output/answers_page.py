@@ -46,7 +46,7 @@ def check_report(path: Path, *, overwrite: bool, resume: bool) -> None:
 def new_page(
     path: Path, model: RecognizerModel, run: Run, labels: Sequence[str], command: str
 ) -> AnswersPage:
-    """An empty page about a run."""
+    """Start an empty page about a run."""
     from zsar_cli.prediction.report import AnswersPage
 
     window = run.windows
@@ -66,7 +66,7 @@ def new_page(
 
 @contextlib.contextmanager
 def open_page(path: Path, page: AnswersPage, *, overwrite: bool, resume: bool) -> Iterator[AnswersPage]:
-    """A page that is written when the block ends, of what there is then."""
+    """Make a page that is written when the block ends, of what there is then."""
     from zsar_cli.prediction.report import is_page
 
     with Lock(path):
@@ -100,7 +100,7 @@ def add_earlier(
 
 
 def command_line(context: typer.Context) -> str:
-    """The command that is running, as it was typed, less what says where answers go and which are sure enough."""
+    """Write the running command as it was typed, less what says where answers go and which are sure enough."""
     inputs, options = [], []
     for parameter in context.command.params:
         name, source = str(parameter.name), context.get_parameter_source(str(parameter.name))

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def percent(value: float | None) -> str:
-    """A share as percent with one decimal; "-" where there is none."""
+    """Format a share as percent with one decimal; "-" where there is none."""
     return "-" if value is None or value != value else f"{100 * value:.1f}"
 
 
 def plan_lines(plan: Plan, header: str, max_missing: float) -> Iterator[Any]:
-    """What ``--dry-run`` says: a table of the parts, then what is odd about their lists."""
+    """Describe what ``--dry-run`` would evaluate: a table of the parts, then what is odd about their lists."""
     yield f"Would evaluate {header}"
     rows = []
     for part in plan.parts:
@@ -54,7 +54,7 @@ def plan_lines(plan: Plan, header: str, max_missing: float) -> Iterator[Any]:
 
 
 def list_line(name: str, rows: int, digest: str) -> str:
-    """What identifies a list."""
+    """Name what identifies a list."""
     return f"{name}, {rows} rows, hash {digest}"
 
 
@@ -63,7 +63,7 @@ def _some(names: list[str], count: int = 5) -> str:
 
 
 def result_lines(results: dict[str, Any], header: str) -> Iterator[Any]:
-    """A finished evaluation: its conditions, parts and summary, motion probe, open set."""
+    """Show a finished evaluation: its conditions, parts and summary, motion probe, open set."""
     yield header
     yield conditions(results)
     rows = []
@@ -114,7 +114,7 @@ def result_lines(results: dict[str, Any], header: str) -> Iterator[Any]:
 
 
 def conditions(results: dict[str, Any]) -> str:
-    """What moves the numbers besides model and videos, in a line or two."""
+    """Name what moves the numbers besides model and videos, in a line or two."""
     options, templates = results["options"], results["templates"]
     mean = ", ".join(f"{value:.3f}" for value in results["preprocess"]["mean"])
     described = f"; descriptions {results['descriptions']}" if results.get("descriptions") else ""
@@ -188,7 +188,7 @@ def threshold_table(found: dict[str, dict[str, Any]]) -> FittingTable:
 
 
 def bounds_table(bounds: dict[str, dict[str, Any] | None]) -> FittingTable:
-    """The bounds of one set of videos, and how sure these make them."""
+    """Format the bounds of one set of videos, with the 95% CI of each."""
     from zsar_cli.prediction.calibration import TITLES
 
     rows = []
@@ -203,7 +203,7 @@ def bounds_table(bounds: dict[str, dict[str, Any] | None]) -> FittingTable:
 
 
 def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iterator[Any]:
-    """Published zero-shot numbers with one's own as the last row, and what makes them differ."""
+    """Set published zero-shot numbers beside one's own, the last row, and say what makes them differ."""
     from zsar_cli.evaluation.protocols import comparable, published_rows
 
     columns = comparable(results, published)

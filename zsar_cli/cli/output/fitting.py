@@ -27,7 +27,7 @@ class FittingTable:
     last_bold: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        """The form that fits the width."""
+        """Choose the form that fits the width."""
         from rich.measure import Measurement
 
         table = self._table(fixed=False)

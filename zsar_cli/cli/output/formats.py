@@ -27,7 +27,7 @@ class Columns:
 
 
 def render(record: dict[str, Any], format: Format, stream: IO[str], columns: Columns | None = None) -> str:
-    """A record as text that ends with a line end; ``stream`` decides the block's width and colours."""
+    """Format a record as text that ends with a line end; ``stream`` decides the block's width and colours."""
     columns = columns or Columns()
     if format == "jsonl":
         return to_json(record, ascii_only=not takes_unicode(stream)) + "\n"
@@ -47,7 +47,7 @@ def render(record: dict[str, Any], format: Format, stream: IO[str], columns: Col
 
 
 def csv_header(columns: Columns) -> str:
-    """The first line of CSV."""
+    """Write the first line of CSV."""
     if columns.labels is not None:
         own = [f"yes: {label}" for label in columns.labels]  # a label may be named as a column is
         return csv_text([[*_wide_columns(columns.windows), *own, *CSV_TAIL]])
@@ -63,7 +63,7 @@ def _wide_columns(windows: bool) -> tuple[str, ...]:
 
 
 def _wide_rows(record: dict[str, Any], windows: bool, labels: tuple[str, ...]) -> str:
-    """A row for each segment, or one for the video, with the ``yes`` of every label."""
+    """Make a row for each segment, or one for the video, with the ``yes`` of every label."""
     first = record["video"]
     if "error" in record:
         error = record["error"]
@@ -79,12 +79,12 @@ def _wide_rows(record: dict[str, Any], windows: bool, labels: tuple[str, ...]) -
 
 
 def csv_rows(record: dict[str, Any]) -> str:
-    """A row for each label shown, or one with the error."""
+    """Make a row for each label shown, or one with the error."""
     return csv_text(cells(row, OF_VIDEOS) for row in rows(record))
 
 
 def block(record: dict[str, Any], stream: IO[str]) -> str:
-    """The video's name, and below it a line a label: probability, bar, label, and how sure of it by itself."""
+    """Show the video's name, and below it a line a label: probability, bar, label, and how sure of it by itself."""
     from rich.console import Console
     from rich.padding import Padding
 

@@ -21,7 +21,7 @@ MOVES_NOTHING = ("batch_size",)
 def made_with(
     model: RecognizerModel, run: Run, prompts: PromptEmbeddings, labels: Labels | None
 ) -> dict[str, Any]:
-    """The settings of a run of predict; ``labels`` is None where ``prompts`` came from a file."""
+    """Describe the settings of a run of predict; ``labels`` is None where ``prompts`` came from a file."""
 
     options = asdict(run.windows or run.options)
     named = (

@@ -57,14 +57,14 @@ class OwnNames:
         self._known |= {video: f"{self._with_ending(video)}-{_digest(video)}" for video in left}
 
     def of(self, video: str) -> str:
-        """The name of the file about a video, with ``/`` between folders; safe on any file system."""
+        """Name the file about a video, with ``/`` between folders; safe on any file system."""
         name = self._known.get(video) or self._with_ending(video)
         if self._given.setdefault(_same(name), video) != video:  # that is only told while names come in
             name += f"-{_digest(video)}"
         return "/".join(_safe(part, video) for part in name.split("/"))
 
     def _root(self, path: str) -> str:
-        """The folder that was named and holds the path; the path itself where none does."""
+        """Find the folder that was named and holds the path; the path itself where none does."""
         holding = [folder for folder in self._folders if _inside(path, folder)]
         return max(holding, key=len, default=path)
 
@@ -86,7 +86,7 @@ def _absolute(path: str) -> str:
 
 
 def _relative(path: str, folder: str) -> str:
-    """The path from a folder that holds it, else from the root; never one with ``..``."""
+    """Write the path from a folder that holds it, else from the root; never one with ``..``."""
     inside = folder and _inside(path, folder)
     relative = os.path.relpath(path, folder) if inside else os.path.splitdrive(path)[1].lstrip(os.sep)
     return relative.replace(os.sep, "/")
@@ -115,7 +115,7 @@ _WINDOWS = re.compile(r'[<>:"\\|?*]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?=\.|
 
 
 def _safe(part: str, video: str) -> str:
-    """A part of a path that every file system takes; one that is too long is cut and tells itself apart."""
+    """Make a part of a path that every file system takes; one that is too long is cut and gets a hash."""
     if os.name == "nt":
         part = _WINDOWS.sub("_", part)
     if len(os.fsencode(part)) > LONGEST - SPARE:

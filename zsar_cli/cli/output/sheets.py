@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def with_sheets(
     recognizer: Recognizer, paths: Iterator[str], text: PromptEmbeddings, pool: DecodePool, run: Run
 ) -> Iterator[Prediction | Failure]:
-    """The results of predict; a video's sheet is on the disk before its record is out, and the record names it."""
+    """Pass on the results of predict; a video's sheet is on the disk before its record, which names it."""
     from zsar_cli.plots import explain_sheet, to_png
 
     assert run.explain is not None

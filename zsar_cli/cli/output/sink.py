@@ -41,7 +41,7 @@ class Target:
 
 
 def format_of(output: Path | None, format: Format | None) -> Format:
-    """The format asked for, else what the output's ending says, else what suits standard output."""
+    """Choose the format: the one asked for, else that of the output's ending, else what suits standard output."""
     from zsar_cli.cli import console
 
     if output is None:
@@ -53,7 +53,7 @@ def format_of(output: Path | None, format: Format | None) -> Format:
 
 @contextlib.contextmanager
 def open_sink(target: Target) -> Iterator[Sink]:
-    """Standard output, a file that grows by records, a table that is written at the end, or a folder of subtitles."""
+    """Open standard output, a file that grows by records, a table written at the end, or a folder of subtitles."""
     from zsar_cli.cli import console
     from zsar_cli.cli.output.formats import csv_header, render
 
