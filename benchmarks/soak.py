@@ -44,7 +44,7 @@ def soak(opens: int, folder: Path) -> Iterator[tuple[int, float, float]]:
     paths = [*videos, damaged]
     with DecodePool(1) as pool:
         requests = (ClipRequest(str(paths[number % len(paths)])) for number in range(opens))
-        for number, result in enumerate(pool.imap(requests), start=1):
+        for number, (_, result) in enumerate(pool.imap(requests), start=1):
             assert isinstance(result, Clip) or number % len(paths) == 0, result
             # Half-way between the rounds, so never while one worker makes way for the next
             if number % (opens // MARKS) == opens // MARKS // 2:

@@ -39,7 +39,7 @@ def test_damaged_videos_have_their_records(tmp_path: Path, tiny_clip_dir: Path) 
 def test_odd_videos_have_the_record_they_should(tmp_path: Path) -> None:
     odd = videos.make_oddities(tmp_path)
     with DecodePool(2, timeout=30) as pool:
-        results = list(pool.imap(ClipRequest(path) for path in odd))
+        results = [found for _, found in pool.imap(ClipRequest(path) for path in odd)]
     found = {
         path: None if isinstance(result, Clip) else result.kind
         for path, result in zip(odd, results, strict=True)

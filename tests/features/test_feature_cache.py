@@ -116,7 +116,6 @@ def test_what_is_asked_for_decides_the_key(videos, tiny_clip_dir, tmp_path):
         request(path),
         ClipRequest(path, Sampling(8)),
         ClipRequest(path, Sampling(4, views=2)),
-        ClipRequest(path, Sampling(4, mode="dense")),
         request(path, crops=3),
         request(path, decoder="decord"),
         request(videos[0]),

@@ -298,9 +298,9 @@ def test_failures_have_their_place_and_a_damaged_end_costs_only_the_end(tmp_path
     good = write_colours(tmp_path / "good.mp4", [(COLOURS["red"], 3)])
 
     class Pool(DecodePool):
-        def stream(self, requests, load=None, stop=None):
-            for request in requests:
-                yield breaking(load(request), request.path)
+        def stream(self, items, load, request, stop=None):
+            for item in items:
+                yield item, breaking(load(request(item)), item)
 
     def breaking(chunks, path):
         yield next(chunks)

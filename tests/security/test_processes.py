@@ -55,7 +55,7 @@ def test_a_worker_runs_no_module_of_the_current_folder(planted, entry, monkeypat
         monkeypatch.setenv("PYTHONPATH", entry)
     video = write_video(planted.parent / "a.mp4", 4)
     with DecodePool(1) as pool:
-        (clip,) = pool.imap([ClipRequest(str(video), Sampling(2))])
+        ((_, clip),) = pool.imap([ClipRequest(str(video), Sampling(2))])
     assert clip.pixels.shape[1] == 2
     assert not planted.exists(), planted.read_text()
 
@@ -111,40 +111,40 @@ DEEDS = {
 @pytest.mark.parametrize(("deed", "kind"), DEEDS.items())
 def test_a_worker_whose_answer_makes_no_sense_costs_one_video(deed, kind):
     with DecodePool(1, timeout=20, memory_limit_mb=500, load=noisy_loads.load) as pool:
-        first, bad, last = pool.imap(["fine", deed, "fine"])
+        first, bad, last = (found for _, found in pool.imap(["fine", deed, "fine"]))
         assert (first, last) == ("fine", "fine")
         assert bad.kind == kind
         streams = pool.stream([deed, "fine"], load=noisy_loads.chunks)
         with pytest.raises(VideoError) as caught:
-            list(next(streams))
+            list(next(streams)[1])
         assert caught.value.kind == kind
-        assert list(next(streams)) == [0, "fine"]
+        assert list(next(streams)[1]) == [0, "fine"]
 
 
 def test_what_python_prints_at_its_start_is_no_answer(monkeypatch):
     monkeypatch.setattr(keeper, "BOOT", "print('hello from sitecustomize', flush=True)\n" + keeper.BOOT)
     with DecodePool(1, load=noisy_loads.load) as pool:
-        assert list(pool.imap(["fine"])) == ["fine"]
+        assert [found for _, found in pool.imap(["fine"])] == ["fine"]
 
 
 @pytest.mark.parametrize("boot", ["raise SystemExit(3)", "while True: print('x' * 1000)"])
 def test_workers_that_do_not_start_are_said_so_for_each_video(boot, monkeypatch):
     monkeypatch.setattr(keeper, "BOOT", boot)
     with DecodePool(2, load=noisy_loads.load) as pool:
-        found = list(pool.imap(["fine", "fine"]))
+        found = [found for _, found in pool.imap(["fine", "fine"])]
     assert [error.kind for error in found] == ["crashed", "crashed"]
     assert all("no decoding process could be started" in error.message for error in found)
 
 
 def test_a_request_that_cannot_reach_a_worker_is_the_callers_mistake(monkeypatch):
     with DecodePool(1, load=noisy_loads.load) as pool, pytest.raises(TypeError, match="pickle"):
-        list(pool.imap([threading.Lock()]))
+        [found for _, found in pool.imap([threading.Lock()])]
     module = types.ModuleType("nowhere_to_be_found")
     exec("def load(request): return request", module.__dict__)
     module.load.__module__ = module.__name__
     monkeypatch.setitem(sys.modules, module.__name__, module)
     with DecodePool(1, load=module.load) as pool, pytest.raises(RuntimeError, match="nowhere_to_be_found"):
-        list(pool.imap(["fine"]))
+        [found for _, found in pool.imap(["fine"])]
 
 
 def test_a_fault_of_the_thread_that_looks_after_a_worker_is_one_videos_error(monkeypatch):
@@ -154,12 +154,12 @@ def test_a_fault_of_the_thread_that_looks_after_a_worker_is_one_videos_error(mon
 
     with DecodePool(1, load=noisy_loads.load) as pool:
         results = pool.imap(["fine"] * 3)
-        assert next(results) == "fine"
+        assert next(results) == ("fine", "fine")
         with monkeypatch.context() as patch:
             patch.setattr(keeper.threading, "Timer", Broken)
-            error = next(pool.imap(["fine"]))
+            _, error = next(pool.imap(["fine"]))
         assert error.kind == "crashed"
-        assert list(pool.imap(["fine"])) == ["fine"]
+        assert [found for _, found in pool.imap(["fine"])] == ["fine"]
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def test_frames_of_one_pixel(name: str, codec: str, pixel_format: str, tmp_path:
 def test_frames_of_8k_fit_into_a_worker(tmp_path: Path) -> None:
     path = write_video(tmp_path / "8k.mp4", 2, size=(7680, 4320), options={"preset": "ultrafast"})
     with DecodePool(1, memory_limit_mb=1024) as pool:
-        (clip,) = pool.imap([ClipRequest(str(path), preprocess=SMALL)])
+        ((_, clip),) = pool.imap([ClipRequest(str(path), preprocess=SMALL)])
     assert (clip.info.width, clip.info.height) == (7680, 4320)
     assert [frame_number(frame) for frame in clip.pixels[0]] == [0, 0, 0, 0, 1, 1, 1, 1]
 

@@ -7,15 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsar_cli.video.sampling import Sampling, dense_indices, segment_indices, view_indices
+from zsar_cli.video.sampling import Sampling, segment_indices, view_indices
 
 counts = st.integers(1, 5000) | st.integers(1, 10**9)
 samplings = st.builds(
     Sampling,
     frames=st.integers(1, 40),
     views=st.integers(1, 5),
-    mode=st.sampled_from(["segments", "dense"]),
-    stride=st.integers(1, 32),
 )
 seeds = st.none() | st.integers(0, 2**32)
 
@@ -50,21 +48,11 @@ def test_long_videos_repeat_no_frame_within_or_between_views(frames, views, more
     assert len(np.unique(indices)) == frames * views
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(2, 32), st.integers(1, 16), st.integers(0, 1000), st.none() | st.integers(0, 2**32))
-def test_dense_frames_are_a_stride_apart_where_they_fit(frames, stride, more, seed):
-    rng = None if seed is None else np.random.default_rng(seed)
-    indices = dense_indices((frames - 1) * stride + 1 + more, frames, stride, rng=rng)
-    assert (np.diff(indices) == stride).all()
-
-
 def test_known_values():
     assert segment_indices(80, 8).tolist() == [5, 15, 25, 35, 45, 55, 65, 75]
     assert segment_indices(3, 6).tolist() == [0, 0, 1, 1, 2, 2]
     assert segment_indices(1, 4).tolist() == [0, 0, 0, 0]
-    assert dense_indices(100, 4, 8).tolist() == [37, 45, 53, 61]
-    assert dense_indices(5, 4, 8).tolist() == [0, 1, 2, 4]
-    assert view_indices(100, Sampling(2, 3, "dense", 10)).tolist() == [[0, 10], [44, 54], [89, 99]]
+    assert view_indices(12, Sampling(2, 3)).tolist() == [[1, 7], [3, 9], [5, 11]]
 
 
 def test_what_cannot_be_sampled_is_refused():
@@ -72,5 +60,5 @@ def test_what_cannot_be_sampled_is_refused():
         segment_indices(0, 8)
     with pytest.raises(ValueError, match="at least 1"):
         Sampling(frames=0)
-    with pytest.raises(ValueError, match="dense"):
-        Sampling(mode="uniform")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least 1"):
+        Sampling(views=0)

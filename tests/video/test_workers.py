@@ -21,7 +21,8 @@ from hostile_loads import Task
 from tests.video_files import frame_number, write_video
 from zsar_cli.errors import VideoError
 from zsar_cli.video import keeper
-from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, StreamRequest, load_clip
+from zsar_cli.video.grid import GridRequest, load_grid
+from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, load_clip
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Augmentation, Preprocess
 
@@ -41,7 +42,9 @@ def test_clips_come_in_order_with_errors_in_their_place(video, tmp_path):
     paths = [video, str(tmp_path / "missing.mp4"), video, str(tmp_path), video]
     requests = [ClipRequest(path, Sampling(frames=4), SMALL) for path in paths]
     with DecodePool(2) as pool:
-        clips = list(pool.imap(iter(requests)))
+        results = list(pool.imap(iter(requests)))
+    assert [request for request, _ in results] == requests
+    clips = [clip for _, clip in results]
     assert [getattr(clip, "kind", None) for clip in clips] == [None, "not_found", None, "not_a_file", None]
     assert [frame_number(frame) for frame in clips[0].pixels[0]] == [5, 15, 25, 35]
     assert isinstance(clips[0], Clip)
@@ -54,7 +57,7 @@ def test_a_worker_that_dies_hangs_or_balloons_costs_only_its_own_video(deed, kin
     tasks = [Task(number, deed if number in bad else "fine") for number in range(5)]
     timeout = 5 if deed == "hang" else 60
     with DecodePool(2, timeout=timeout, memory_limit_mb=400, load=hostile_loads.load) as pool:
-        results = list(pool.imap(tasks))
+        results = [found for _, found in pool.imap(tasks)]
     assert [getattr(result, "kind", "") for result in results] == [kind, "", kind, "", kind]
     assert [results[1][0], results[3][0]] == [1, 3]
     assert not children()
@@ -63,7 +66,7 @@ def test_a_worker_that_dies_hangs_or_balloons_costs_only_its_own_video(deed, kin
 def test_a_worker_makes_way_for_a_fresh_one(monkeypatch):
     monkeypatch.setattr(keeper, "LIFETIME", 2)
     with DecodePool(1, load=hostile_loads.load) as pool:
-        results = list(pool.imap(Task(number) for number in range(5)))
+        results = [found for _, found in pool.imap(Task(number) for number in range(5))]
     assert [number for number, _ in results] == list(range(5))
     first, second, third = (results[k][1] for k in (0, 2, 4))
     assert [process for _, process in results] == [first, first, second, second, third]
@@ -73,7 +76,10 @@ def test_a_worker_makes_way_for_a_fresh_one(monkeypatch):
 
 def test_after_a_crash_the_video_is_tried_once_more_with_pyav():
     with DecodePool(1, load=hostile_loads.load) as pool:
-        results = list(pool.imap([Task(0, "die unless pyav"), Task(1, "die unless pyav", "decord")]))
+        results = [
+            found
+            for _, found in pool.imap([Task(0, "die unless pyav"), Task(1, "die unless pyav", "decord")])
+        ]
     assert results[0][0] == 0
     assert results[1].kind == "crashed"  # a decoder that was asked for is not swapped
     assert "SIGABRT" in results[1].message
@@ -82,7 +88,7 @@ def test_after_a_crash_the_video_is_tried_once_more_with_pyav():
 def test_errors_bugs_and_noise_in_a_worker_become_answers():
     deeds = ["fail", "bug", "noise", "fine"]
     with DecodePool(1, load=hostile_loads.load) as pool:
-        results = list(pool.imap(Task(number, deed) for number, deed in enumerate(deeds)))
+        results = [found for _, found in pool.imap(Task(number, deed) for number, deed in enumerate(deeds))]
     assert [getattr(result, "kind", "") for result in results] == ["unreadable", "unreadable", "", ""]
     assert [result[0] for result in results[2:]] == [2, 3]
 
@@ -91,7 +97,7 @@ def test_workers_never_import_torch():
     import torch  # noqa: F401 - the parent having it must make no difference
 
     with DecodePool(1, load=hostile_loads.modules) as pool:
-        (modules,) = pool.imap([None])
+        ((_, modules),) = pool.imap([None])
     assert "zsar_cli.video.decode" in modules
     assert not {"torch", "torchvision", "open_clip"} & set(modules)
 
@@ -106,7 +112,7 @@ def test_requests_are_read_lazily_and_results_do_not_wait_for_the_next_request()
 
     with DecodePool(1, ahead=3, load=hostile_loads.load) as pool:
         results = pool.imap(requests())
-        assert [next(results)[0] for _ in range(5)] == [0, 1, 2, 3, 4]
+        assert [next(results)[1][0] for _ in range(5)] == [0, 1, 2, 3, 4]
         assert len(read) <= 5 + 3 + 1
         results.close()
 
@@ -119,7 +125,7 @@ def test_requests_are_read_lazily_and_results_do_not_wait_for_the_next_request()
 
     with DecodePool(1, load=hostile_loads.load) as pool:
         results = pool.imap(slow())
-        assert next(results)[0] == 0
+        assert next(results)[1][0] == 0
         answered.set()
         assert not list(results)
     assert waited == [True]
@@ -131,7 +137,7 @@ def test_an_error_in_the_requests_reaches_the_caller():
         raise OSError("the list cannot be read")
 
     with DecodePool(1, load=hostile_loads.load) as pool, pytest.raises(OSError, match="list cannot be read"):
-        list(pool.imap(requests()))
+        [found for _, found in pool.imap(requests())]
 
 
 def test_closing_ends_workers_in_the_middle_of_a_video():
@@ -153,7 +159,7 @@ def test_workers_go_when_their_parent_does(how, tmp_path):
         import hostile_loads
         from zsar_cli.video.pool import DecodePool
         with DecodePool(2, load=hostile_loads.load) as pool:
-            for number, _ in pool.imap([hostile_loads.Task(0)] + [hostile_loads.Task(1, "hang")] * 4):
+            for _ in pool.imap([hostile_loads.Task(0)] + [hostile_loads.Task(1, "hang")] * 4):
                 print("begun", flush=True)
         """
     )
@@ -181,7 +187,7 @@ def test_signals_to_all_do_not_end_the_work_in_hand():
         (worker,) = children()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             worker.send_signal(number)
-        assert [result[1] for result in results] == [worker.pid] * 2
+        assert [process for _, (_, process) in results] == [worker.pid] * 2
 
 
 def test_seeded_clips_do_not_depend_on_the_number_of_workers(video):
@@ -191,7 +197,7 @@ def test_seeded_clips_do_not_depend_on_the_number_of_workers(video):
     ]
     alone = [load_clip(request) for request in requests]
     with DecodePool(2) as pool:
-        together = list(pool.imap(requests))
+        together = [found for _, found in pool.imap(requests)]
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
         assert np.array_equal(one.indices, other.indices)
@@ -209,43 +215,40 @@ def test_views_and_crops_have_their_places(video):
 
 
 def test_a_long_video_streams_in_chunks_and_in_order(video, tmp_path):
-    requests = [
-        StreamRequest(path, rate=5, preprocess=SMALL, chunk=4)
-        for path in (video, str(tmp_path / "no.mp4"), video)
-    ]
+    paths = (video, str(tmp_path / "no.mp4"), video)
+    requests = [GridRequest(path, window=0.4, frames=8, preprocess=SMALL) for path in paths]
     seen = []
     with DecodePool(2) as pool:
-        for chunks in pool.stream(requests):
+        for request, chunks in pool.stream(requests, load_grid):
             try:
-                parts = list(chunks)
+                parts = [(request.path, [frame_number(frame) for frame in part.pixels]) for part in chunks]
             except VideoError as error:
-                seen.append(error.kind)
-                continue
-            assert all(len(part.frames) <= 4 for part in parts)
-            seen.append([frame_number(frame) for part in parts for frame in part.frames])
-    assert seen == [list(range(0, 40, 4)), "not_found", list(range(0, 40, 4))]
+                parts = [(request.path, error.kind)]
+            seen += parts
+    halves = [(video, list(range(32))), (video, list(range(32, 40)))]
+    assert seen == [*halves, (paths[1], "not_found"), *halves]
 
 
 def test_a_stream_waits_for_its_consumer_and_survives_being_left(tmp_path):
     with DecodePool(1, timeout=30) as pool:
         streams = pool.stream([str(tmp_path)], load=hostile_loads.counted_stream)
-        assert next(next(streams)).shape == (4, 224, 224, 3)
+        assert next(next(streams)[1]).shape == (4, 224, 224, 3)
         time.sleep(0.7)
         assert len(list(tmp_path.iterdir())) < 10
         streams.close()
         assert [value[0] for value in map(hostile_loads.load, [Task(1)])] == [1]
         again = pool.stream([Task(0), Task(1, "die"), Task(2)], load=hostile_loads.stream)
-        assert len(list(next(again))) == 40
+        assert len(list(next(again)[1])) == 40
         with pytest.raises(VideoError, match="crashed"):
-            list(next(again))
-        assert len(list(next(again))) == 40
+            list(next(again)[1])
+        assert len(list(next(again)[1])) == 40
 
 
 def test_a_stream_ends_when_it_is_asked_to_whatever_its_worker_does():
     stop = threading.Event()
     with DecodePool(1, timeout=600) as pool:
         streams = pool.stream([Task(0, "hang")], load=hostile_loads.stream, stop=stop)
-        chunks = next(streams)
+        _, chunks = next(streams)
         assert [part[0, 0, 0, 0] for part in itertools.islice(chunks, 3)] == [0, 1, 2]
         stop.set()
         assert list(chunks) == []  # the worker sleeps, and would give 37 more

@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import queue
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -318,30 +317,39 @@ def load_cached(
     The pool gives a Clip or a VideoError. ``render`` may give a Clip that needs no decoding. With ``pixels``, what the
     cache has is decoded as well, for its pixels; where that fails, the EncodedClip has none.
     """
-    asked: queue.SimpleQueue[tuple[ClipRequest, str | None, EncodedClip | None, Given | None]]
-    asked = queue.SimpleQueue()
 
-    def jobs() -> Iterator[Any]:
+    def asked() -> Iterator[_Asked]:
         for request in requests:
             if isinstance(request.path, Given):  # nothing says later whether it is the same, so it has no key
                 given, request = request.path, replace(request, path=request.path.source)
                 copied = isinstance(given.source, str)  # frames at hand are not kept until their turn comes
-                asked.put((replace(request, path=given.name), None, None, given if copied else None))
-                yield request if copied else Ready(_loaded(request))
+                named = replace(request, path=given.name)
+                yield _Asked(
+                    named, request if copied else Ready(_loaded(request)), copy=given if copied else None
+                )
                 continue
             key = cache.key(request) if cache is not None else None
             stored = cache.get(key, request) if cache is not None and key is not None else None
-            asked.put((request, key, stored, None))
-            ready: Any = (None if pixels else stored) or render(request)
-            yield request if ready is None else Ready(ready)
+            ready = (None if pixels else stored) or render(request)
+            yield _Asked(request, request if ready is None else Ready(ready), key, stored)
 
-    for result in pool.imap(jobs()):
-        request, key, stored, given = asked.get()
-        if given is not None:
-            given.done()
-        if pixels and stored is not None:
-            result = replace(stored, pixels=getattr(result, "pixels", None))
-        yield request, key, result
+    for item, result in pool.imap(asked(), lambda item: item.read):
+        if item.copy is not None:
+            item.copy.done()
+        if pixels and item.stored is not None:
+            result = replace(item.stored, pixels=getattr(result, "pixels", None))
+        yield item.request, item.key, result
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request, what the pool gets of it, and what is known of it before."""
+
+    request: ClipRequest  # as its answer calls it
+    read: ClipRequest | Ready
+    key: str | None = None
+    stored: EncodedClip | None = None
+    copy: Given | None = None  # to be removed once it is read
 
 
 def _loaded(request: ClipRequest) -> Clip | VideoError:

@@ -244,7 +244,7 @@ def decoded_again(
         count = OF_TIMELINE if "segments" in record else size.frames
         return ClipRequest(record["video"], Sampling(count), preprocess or Preprocess())
 
-    for record, clip in zip(records, pool.imap(map(request, records)), strict=True):
+    for record, clip in pool.imap(records, request):
         if clip is None or isinstance(clip, VideoError):
             yield None
         else:

@@ -143,23 +143,13 @@ def run_windows(
     told how many more seconds of video are done, and the video's length in s, or None where its index does not tell.
     """
     stop, times = stop or threading.Event(), times or StageTimes()
-    paths: list[str] = []
 
-    def requests() -> Iterator[GridRequest]:
-        for video in videos:
-            path, source = named(video)
-            paths.append(path)
-            yield GridRequest(
-                source,
-                options.window,
-                options.frames,
-                model.preprocess,
-                options.decoder,
-                image_rate=options.fps,
-            )
+    def request(video: Video) -> GridRequest:
+        source = named(video)[1]
+        return GridRequest(source, options.window, options.frames, model.preprocess, options.fps)
 
-    for number, chunks in enumerate(pool.stream(requests(), load_grid, stop)):
-        path = paths[number]
+    for video, chunks in pool.stream(videos, load_grid, request, stop):
+        path = named(video)[0]
         slider = _Slider(model, options, keeper=FrameKeeper() if shown else None)
         warning = None
         try:

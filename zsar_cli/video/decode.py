@@ -97,44 +97,46 @@ def read_frames(
 
 def iter_frames(
     path: Readable,
-    choose: Choose | None = None,
+    rate: float,
     *,
-    rate: float | None = None,
     first: float = 0.0,
-    decoder: str = "auto",
     resize: Resize | None = None,
     chunk: int = 32,
     image_rate: float = IMAGE_RATE,
 ) -> Iterator[DecodedVideo]:
-    """Many frames of a long video, decoded once, in sequence, ``chunk`` at a time: memory stays bounded.
+    """Decode a long video once, in sequence, and yield ``chunk`` frames at a time: memory stays bounded.
 
-    Either ``choose`` names indices (taken in increasing order, without repeats, those beyond the readable
-    end left out) or ``rate`` asks for that many frames a second (the first frame at or after each tick;
-    ``first`` is the time of the first tick in s).
-    ``info`` comes from the file's index; the last chunk's ``warning`` says what could not be read. Raises
-    VideoError, also when no frame at all could be read.
+    Args:
+        path: a file, or a folder of images.
+        rate: ticks a second. The first frame at or after each tick is taken, and none twice.
+        first: when the first tick is, s from the first frame.
+        resize: see :func:`read_frames`.
+        chunk: the most frames that are held at a time.
+        image_rate: frames a second of a folder of images.
+
+    Yields:
+        Frames in order. ``info`` comes from the file's index. The last chunk's ``warning`` says what could not be read.
+
+    Raises:
+        VideoError: the file cannot be read, or not one frame of it.
     """
-    _check_decoder(decoder)
-    if (choose is None) == (rate is None):
-        raise ValueError("iter_frames needs either choose or rate")
     name, images = _images(path, image_rate)
     if images is not None:
-        yield from _iter_images(images, choose, rate, first, resize, chunk)
+        yield from _iter_images(images, _Ticks(rate, first), resize, chunk)
         return
     with file_errors(name):
         index = read_index(name)
         clock = Clock(index)
-        wanted = _Wanted(choose, rate, index.frame_count, first)
+        ticks = _Ticks(rate, first)
         reader = _Sequence(name, index)
         batch: list[tuple[int, float, np.ndarray]] = []
         size = (0, 0)
         for number, frame in reader.frames():
             time = clock.time(number, frame.pts)
-            if not wanted.takes(number, time):
+            if not ticks.takes(time):
                 continue
-            if (
-                len(batch) == chunk
-            ):  # held back until a later frame comes, so that the last chunk can carry the warning
+            # Held back until a later frame comes, so that the last chunk can carry the warning
+            if len(batch) == chunk:
                 yield _chunk(batch, planned_timing(index, size), None)
                 batch = []
             pixels = to_rgb(frame, index.aspect)
@@ -356,15 +358,9 @@ def _read_images(images: ImageSequence, choose: Choose, resize: Resize | None) -
 
 
 def _iter_images(
-    images: ImageSequence,
-    choose: Choose | None,
-    rate: float | None,
-    first: float,
-    resize: Resize | None,
-    chunk: int,
+    images: ImageSequence, ticks: _Ticks, resize: Resize | None, chunk: int
 ) -> Iterator[DecodedVideo]:
-    wanted = _Wanted(choose, rate, len(images), first)
-    numbers = [number for number, time in enumerate(images.times) if wanted.takes(number, float(time))]
+    numbers = [number for number, time in enumerate(images.times) if ticks.takes(float(time))]
     for start in range(0, len(numbers), chunk):
         part = numbers[start : start + chunk]
         yield _read_images(images, lambda _, part=part: part, resize)  # type: ignore[misc]
@@ -376,24 +372,19 @@ def _image_info(images: ImageSequence, size: tuple[int, int] = (0, 0)) -> VideoI
     return VideoInfo(images.duration, size[1], size[0], count, rate, assumed=images.assumed_rate is not None)
 
 
-class _Wanted:
-    """Says, frame by frame in order, whether a frame was asked for."""
+class _Ticks:
+    """Ticks of a clock, ``rate`` a second, the first at ``first`` s."""
 
-    def __init__(
-        self, choose: Choose | None, rate: float | None, frame_count: int, first: float = 0.0
-    ) -> None:
-        self.rate = rate
-        self.first = first
-        self.indices = set(_chosen(choose, frame_count)) if choose and frame_count else set()
-        self.tick = 0
+    def __init__(self, rate: float, first: float) -> None:
+        self.rate, self.first = rate, first
+        self.next = 0
 
-    def takes(self, number: int, time: float) -> bool:
-        if self.rate is None:
-            return number in self.indices
+    def takes(self, time: float) -> bool:
+        """Whether a frame at that time is the first at or after a tick; times must not fall."""
         ticks = (time - self.first) * self.rate + 1e-6
-        if ticks < self.tick:
+        if ticks < self.next:
             return False
-        self.tick = int(ticks) + 1
+        self.next = int(ticks) + 1
         return True
 
 

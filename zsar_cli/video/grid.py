@@ -19,20 +19,19 @@ from zsar_cli.video.images import IMAGE_RATE, ImageSequence
 from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.transforms import Preprocess, resize_and_crop
 
+CHUNK_FRAMES = 32  # that a chunk holds at most
 CHUNK_SECONDS = 60.0  # of video that a chunk spans at most, where a frame does not: --timeout is for each
 MOST_TICKS = 2**50  # whole numbers that floats still tell apart, with room to reckon
 
 
 @dataclass(frozen=True)
 class GridRequest:
-    """A long video's frames for windows of ``window`` s and ``frames`` frames each, ``chunk`` at a time."""
+    """A long video's frames for windows of ``window`` s and ``frames`` frames each."""
 
     path: str | ImageSequence
     window: float
     frames: int = 8
     preprocess: Preprocess = field(default_factory=Preprocess)
-    decoder: str = "auto"
-    chunk: int = 32
     image_rate: float = IMAGE_RATE  # frames a second of a folder of images
 
 
@@ -70,9 +69,8 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
         request.path,
         rate=1 / step,
         first=first,
-        decoder=request.decoder,
         resize=lambda pixels: resize_and_crop(pixels, request.preprocess),
-        chunk=max(1, min(request.chunk, int(CHUNK_SECONDS / step))),
+        chunk=max(1, min(CHUNK_FRAMES, int(CHUNK_SECONDS / step))),
         image_rate=request.image_rate,
     ):
         ticks = np.floor(np.minimum((part.times - first) / step + 1e-6, MOST_TICKS)).astype(np.int64)

@@ -12,12 +12,12 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from zsar_cli.errors import VideoError
-from zsar_cli.video.decode import DecodedVideo, iter_frames, read_frames
+from zsar_cli.video.decode import read_frames
 from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.keeper import Job, Keeper, fair_share_mb
 from zsar_cli.video.sampling import Sampling, view_indices
@@ -29,6 +29,9 @@ from zsar_cli.video.transforms import (
     random_crop_box,
     resize_and_crop,
 )
+
+Item = TypeVar("Item")
+Chunk = TypeVar("Chunk")
 
 BUFFERED_CHUNKS = 2  # of a streamed video, beyond those in the pipe
 
@@ -63,20 +66,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class Ready:
-    """Stands among requests for one whose result is there already, and keeps its place in the order."""
+    """Stands for a request whose result is there already, and keeps its place in the order."""
 
     result: Any
-
-
-@dataclass(frozen=True)
-class StreamRequest:
-    """A long video's frames, ``rate`` a second, ``chunk`` at a time."""
-
-    path: str
-    rate: float
-    preprocess: Preprocess = field(default_factory=Preprocess)
-    decoder: str = "auto"
-    chunk: int = 32
 
 
 def load_clip(request: ClipRequest) -> Clip:
@@ -110,17 +102,6 @@ def load_clip(request: ClipRequest) -> Clip:
     )
 
 
-def load_stream(request: StreamRequest) -> Iterator[DecodedVideo]:
-    """The chunks of one long video, resized and cropped to (n, h, w, 3). Raises VideoError."""
-    yield from iter_frames(
-        request.path,
-        rate=request.rate,
-        decoder=request.decoder,
-        resize=lambda frame: resize_and_crop(frame, request.preprocess),
-        chunk=request.chunk,
-    )
-
-
 def _augmenter(
     augmentation: Augmentation, preprocess: Preprocess, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -133,6 +114,10 @@ def _augmenter(
         return crop_box_and_resize(frame, box, flip, preprocess)[None]
 
     return resize
+
+
+def _itself(item: Any) -> Any:
+    return item
 
 
 class DecodePool:
@@ -178,44 +163,62 @@ class DecodePool:
             keeper.thread.join()
         self._keepers = []
 
-    def imap(self, requests: Iterable[Any]) -> Iterator[Any]:
-        """What ``load`` makes of each request, in input order, or the VideoError it ended in; of a Ready, its result.
+    def imap(
+        self, items: Iterable[Item], request: Callable[[Item], Any] = _itself
+    ) -> Iterator[tuple[Item, Any]]:
+        """Decode what each item asks for, and yield it with its result, in input order.
 
-        ``requests`` is read lazily in a thread, at most ``ahead`` beyond what was yielded: a result is out as
-        soon as it is there, even if the next request is long in coming.
+        ``items`` is read lazily in a thread, at most ``ahead`` beyond what was yielded. A result is out as soon as it
+        is there, even if the next item is long in coming.
+
+        Args:
+            items: requests, or whatever ``request`` makes one of.
+            request: gives an item's request for ``load``, or Ready.
+
+        Yields:
+            The item, and what ``load`` made of its request, or the VideoError that it ended in.
         """
         if not self._keepers:
-            for request in requests:
+            for item in items:
+                asked = request(item)
                 try:
-                    yield request.result if isinstance(request, Ready) else self.load(request)
+                    result = asked.result if isinstance(asked, Ready) else self.load(asked)
                 except VideoError as error:
-                    yield error
+                    result = error
+                yield item, result
             return
-        for job in self._submitted(requests, self.load, streamed=False):
+        for item, job in self._submitted(items, request, self.load, streamed=False):
             kind, value = self._next(job.replies, None, None)
             if kind == "error" and not isinstance(value, VideoError):
                 raise value
-            yield value
+            yield item, value
 
     def stream(
         self,
-        requests: Iterable[Any],
-        load: Callable[..., Any] = load_stream,
+        items: Iterable[Item],
+        load: Callable[[Any], Iterable[Chunk]],
+        request: Callable[[Item], Any] = _itself,
         stop: threading.Event | None = None,
-    ) -> Iterator[Iterator[Any]]:
-        """For each request, in order, an iterator over its chunks that raises VideoError where it fails.
+    ) -> Iterator[tuple[Item, Iterator[Chunk]]]:
+        """Yield each item, in order, with an iterator over its chunks, which raises VideoError where decoding fails.
 
-        A worker waits while its chunks are not taken. What is left when the next one is asked for is lost. Once
-        ``stop`` is set, everything ends soon, whatever a worker does and however long the next request is in coming.
+        A worker waits while its chunks are not taken. What is left when the next item is asked for is lost. Once
+        ``stop`` is set, everything ends soon, whatever a worker does and however long the next item is in coming.
+
+        Args:
+            items: requests, or whatever ``request`` makes one of.
+            load: decodes a request, chunk by chunk. It is pickled by name.
+            request: gives an item's request for ``load``.
+            stop: ends everything once it is set.
         """
         stop = stop or threading.Event()
         if not self._keepers:
-            for request in requests:
-                yield load(request)
+            for item in items:
+                yield item, iter(load(request(item)))
             return
-        for job in self._submitted(requests, load, streamed=True, stop=stop):
+        for item, job in self._submitted(items, request, load, streamed=True, stop=stop):
             chunks = self._chunks(job, stop)
-            yield chunks
+            yield item, chunks
             with contextlib.suppress(VideoError):
                 for _ in chunks:  # whatever was not taken makes room
                     pass
@@ -241,29 +244,30 @@ class DecodePool:
 
     def _submitted(
         self,
-        requests: Iterable[Any],
+        items: Iterable[Item],
+        request: Callable[[Item], Any],
         load: Callable[..., Any],
         streamed: bool,
         stop: threading.Event | None = None,
-    ) -> Iterator[Job]:
-        """Jobs in order, each handed to the workers up to ``ahead`` before it is yielded."""
+    ) -> Iterator[tuple[Item, Job]]:
+        """Hand each item's job to the workers, and yield both, in order and at most ``ahead`` later."""
         room = threading.Semaphore(self.ahead)
-        order: queue.Queue[Job | BaseException | None] = queue.Queue()
+        order: queue.Queue[tuple[Item, Job] | BaseException | None] = queue.Queue()
         left = threading.Event()
 
         def feed() -> None:
             try:
-                for request in requests:
+                for item in items:
                     while not room.acquire(timeout=0.5):
                         if left.is_set() or self.closed.is_set():
                             return
                     if left.is_set() or self.closed.is_set():
                         return
                     replies: queue.Queue[tuple[str, Any]] = queue.Queue(BUFFERED_CHUNKS if streamed else 0)
-                    job = Job(request, load, replies, streamed, left)
-                    order.put(job)
-                    if isinstance(request, Ready):
-                        replies.put(("item", request.result))
+                    job = Job(request(item), load, replies, streamed, left)
+                    order.put((item, job))
+                    if isinstance(job.request, Ready):
+                        replies.put(("item", job.request.result))
                     else:
                         self.jobs.put(job)
                 order.put(None)
@@ -272,10 +276,10 @@ class DecodePool:
 
         threading.Thread(target=feed, daemon=True, name="zsar-requests").start()
         try:
-            while (job := self._next(order, stop, None)) is not None:
-                if isinstance(job, BaseException):
-                    raise job
-                yield job
+            while (found := self._next(order, stop, None)) is not None:
+                if isinstance(found, BaseException):
+                    raise found
+                yield found
                 room.release()
         finally:
             left.set()
