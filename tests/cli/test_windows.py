@@ -173,10 +173,10 @@ def test_timeline_of_nothing_and_of_many_labels():
 
 
 def test_labels_unlike_the_training_are_named():
-    from zsar_cli.cli.predict import _unlike_training
+    from zsar_cli.cli.run_lines import unlike_training
 
-    trained = {"data": "x", "classes": ["a shape moving left", "riding a bike"]}
-    assert _unlike_training(["Riding, slowly", "the opening of a door", "moving up"], trained) == [
+    trained = ["a shape moving left", "riding a bike"]
+    assert unlike_training(["Riding, slowly", "the opening of a door", "moving up"], trained) == [
         "the opening of a door"
     ]
-    assert _unlike_training(["anything"], None) == []
+    assert unlike_training(["anything"], []) == []

@@ -63,6 +63,7 @@ def write_colours(
 class ColourModel:
     """Embeds a frame as its mean colour: what it answers is known, and it counts the frames it saw."""
 
+    name = "colours"
     preprocess = Preprocess(size=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     device, dtype = "cpu", torch.float32
 

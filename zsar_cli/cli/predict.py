@@ -38,10 +38,18 @@ from zsar_cli.cli.output.answers_page import add_earlier, check_report, command_
 from zsar_cli.cli.output.formats import Columns, Format
 from zsar_cli.cli.output.made_with import made_with
 from zsar_cli.cli.output.sink import SUBTITLES, Sink, Target, format_of, open_sink
-from zsar_cli.cli.run_lines import answers_in, counted, start_line, stray_labels_line, tally_line
+from zsar_cli.cli.run_lines import (
+    answers_in,
+    counted,
+    start_line,
+    stray_labels_line,
+    tally_line,
+    unlike_training_line,
+)
 from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_busy, refuse_inputs, refuse_taken
+from zsar_cli.prediction.familiar import MEANS_NOTHING
 from zsar_cli.prediction.records import NONE_OF_THESE, check_output
 
 if TYPE_CHECKING:
@@ -335,12 +343,8 @@ def predict(
         if precision == "auto" and len(found or ()) >= MANY and recognizer.model.backbone.takes_int8:
             console.note(INT8_HINT)
         keep_freed_memory()  # not before: weights that were cast give theirs back
-        strange = _unlike_training(text.labels, recognizer.model.trained_on)
-        if strange and distributed.rank() == 0:
-            console.note(
-                f"{len(strange)} of {len(text.labels)} labels, such as {strange[0]!r}, share no word with what {model} "
-                "was trained on: they are judged by its general knowledge of language; do not rely on unknown alone."
-            )
+        if (unlike := unlike_training_line(text.labels, recognizer.model)) and distributed.rank() == 0:
+            console.note(unlike)
         sink = Sink(lambda record: None)
         if distributed.rank() == 0:
             target = Target(
@@ -515,21 +519,6 @@ def _embeddings(
     return recognizer.embed_labels(PromptEmbeddings.load(prompts))
 
 
-def _unlike_training(labels: Sequence[str], trained_on: dict[str, Any] | None) -> list[str]:
-    """The labels that share no word with any class of the training, where there was one."""
-    if not trained_on or not trained_on["classes"]:
-        return []
-    # fmt: off
-    filler = {"a", "an", "the", "of", "in", "on", "to", "with", "and", "or", "while", "at", "from", "up", "down"}
-    # fmt: on
-
-    def words(text: str) -> set[str]:
-        return set("".join(c if c.isalnum() else " " for c in text.lower()).split()) - filler
-
-    known = {word for name in trained_on["classes"] for word in words(name)}
-    return [label for label in labels if not words(label) & known]
-
-
 # --- the run --------------------------------------------------------------------------------------------------
 
 
@@ -551,6 +540,7 @@ class Run:
     skipped: int = 0
     seconds: float = 0.0
     short: int = 0
+    strange: int = 0  # videos that show nothing that the model knows
     tally: Counter[str] = field(default_factory=Counter)  # videos by answer
 
     def calibrate(
@@ -671,8 +661,9 @@ class Run:
             self.failed += 1
             if not sink.shows:
                 console.error(f"{record['video']}: {record['error']['message']}")
-        elif record["duration"] < SHORT:
-            self.short += 1
+        else:
+            self.short += record["duration"] < SHORT
+            self.strange += MEANS_NOTHING in record.get("warning", "")
 
     def report(self, output: Path | None, format: Format) -> None:
         """A line at the end, where there is something to say."""
@@ -684,6 +675,11 @@ class Run:
         if self.short:
             console.note(
                 f"{self.short} of {videos} shorter than {SHORT:g} s: judged by appearance more than by movement."
+            )
+        if self.strange:
+            console.note(
+                f"{self.strange} of {videos}: {MEANS_NOTHING}. Name a general model with --model; "
+                "zsar predict --list-models shows some."
             )
         if format in SUBTITLES and (silent := self.tally[NONE_OF_THESE]):
             console.note(

@@ -10,12 +10,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsar_cli.model.config import BUNDLED
 from zsar_cli.prediction.records import NONE_OF_THESE, answers_of
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
 
 MOST_LABELS = 5  # named at the end
+# fmt: off
+FILLER = {"a", "an", "the", "of", "in", "on", "to", "with", "and", "or", "while", "at", "from", "up", "down"}
+# fmt: on
 
 
 def start_line(
@@ -40,6 +44,27 @@ def stray_labels_line(videos: Sequence[str]) -> str | None:
         return None
     options = " ".join(f"--label {shlex.quote(text)}" for text in stray[:3])
     return f"{stray[0]!r} is taken for a video. Labels have --label before each: {options}"
+
+
+def unlike_training(labels: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """The labels that share no word with any class of a training, where there was one."""
+
+    def words(text: str) -> set[str]:
+        return set("".join(c if c.isalnum() else " " for c in text.lower()).split()) - FILLER
+
+    known = {word for name in classes for word in words(name)}
+    return [label for label in labels if known and not words(label) & known]
+
+
+def unlike_training_line(labels: Sequence[str], model: RecognizerModel) -> str | None:
+    """What is said of labels unlike those that a model was trained on; None where there are none of them."""
+    strange = unlike_training(labels, (model.trained_on or {}).get("classes") or ())
+    if not strange:
+        return None
+    about = f"{len(strange)} of {counted(len(labels), 'label')}, such as {strange[0]!r}, share no word with the classes"
+    if model.name in BUNDLED:
+        return f"{about} of {model.name}, which knows rendered shapes alone: answers about them mean nothing."
+    return f"{about} that {model.name} was trained on: it judges by the words alone, and unknown is not reliable."
 
 
 def answers_in(record: dict[str, Any]) -> set[str]:

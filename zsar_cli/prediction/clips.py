@@ -15,6 +15,7 @@ from zsar_cli import checks
 from zsar_cli.errors import VideoError, memory_explained
 from zsar_cli.prediction.confidence import AnswerRule
 from zsar_cli.prediction.explain import Evidence, HeatMaps, label_evidence
+from zsar_cli.prediction.familiar import LEAST, MEANS_NOTHING, frame_mean, usual_frames
 from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Prediction, Shown
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.given import Video
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 Answer: TypeAlias = "tuple[Prediction | Failure, Evidence | None]"
 NO_ANSWER = AnswerRule()
 OVERFLOWED = "the model's numbers overflowed on this video; use --precision fp32"
+Embed: TypeAlias = "Callable[[FrameFeatures, list[int]], Tensor]"
 Keyed: TypeAlias = "tuple[str | None, Clip | EncodedClip]"  # a clip and its key in the cache
 
 
@@ -44,6 +46,7 @@ class Found:
     unknown: float
     answers: list[str] | None = None  # surest first, where several were asked for
     evidence: Evidence | None = None
+    strange: bool = False  # nothing that the bundled model knows
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def answer_clips(
 
     heat = HeatMaps(model, view or 0)
     with torch.inference_mode(), memory_explained("use a smaller --batch-size, fewer --frames or --views"):
-        video = embed_clips(model, videos, cache, None if view is None else heat.embed)
+        way = None if view is None else heat.embed
+        video, strange = _embed_and_judge(model, videos, cache, way)
         scores = model.score(video, text.positive, text.negative, text.bank)
         best = scores.score.topk(min(top_k, len(text.labels)), dim=-1)
         found = []
@@ -149,7 +153,7 @@ def answer_clips(
                 behind = label_evidence(scores, number, columns, text.labels)
                 seen = Evidence(pixels[view], heat.of(number, pixels[view]), learned, behind, unknown)
             answers = [text.labels[c] for c in sure] if rule.multi else None
-            found.append(Found(labels, unknown, answers, seen))
+            found.append(Found(labels, unknown, answers, seen, strange[number]))
     return found
 
 
@@ -157,7 +161,7 @@ def embed_clips(
     model: RecognizerModel,
     videos: Sequence[Keyed],
     cache: FeatureCache | None = None,
-    embed: Callable[[FrameFeatures, list[int]], Tensor] | None = None,
+    embed: Embed | None = None,
 ) -> Tensor:
     """The embeddings (B, E) of videos, of unit length: the mean over the views of each.
 
@@ -205,6 +209,27 @@ def clip_requests(
         )
 
 
+def _embed_and_judge(
+    model: RecognizerModel, videos: Sequence[Keyed], cache: FeatureCache | None, embed: Embed | None
+) -> tuple[Tensor, list[bool]]:
+    """As :func:`embed_clips`, and which of the videos are nothing that the bundled model knows."""
+    import torch
+
+    from zsar_cli.features.cache import map_features
+    from zsar_cli.model.alignment import average_views
+
+    usual = usual_frames(model)
+    if usual is None:
+        return embed_clips(model, videos, cache, embed), [False] * len(videos)
+    way = embed or (lambda part, _: model.encode_video(part).embedding)
+
+    def both(part: FrameFeatures, of_video: list[int]) -> Tensor:
+        return torch.cat([way(part, of_video).float(), frame_mean(part)], dim=-1)
+
+    video, frames = map_features(model, videos, both, cache).chunk(2, dim=-1)
+    return average_views(video), (average_views(frames) @ usual < LEAST).tolist()
+
+
 def examine(
     model: RecognizerModel, clip: Clip, text: PromptEmbeddings, *, crops: int = 1, top_k: int = 5
 ) -> Evidence:
@@ -236,7 +261,7 @@ def _answer(
         answer=answer,
         answers=found.answers,
         min_confidence=rule.min_confidence,
-        warning=clip.warning,
+        warning="; ".join(filter(None, [clip.warning, MEANS_NOTHING if found.strange else None])) or None,
         assumed_fps=clip.info.fps if clip.info.assumed else None,
         shown=shown,
     )

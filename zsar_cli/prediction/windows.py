@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
 from zsar_cli.prediction.confidence import DEFAULT, AnswerRule
+from zsar_cli.prediction.familiar import LEAST, MEANS_NOTHING, usual_frames
 from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Shown
 from zsar_cli.prediction.result import Result
 from zsar_cli.run_log import StageTimes
@@ -222,6 +223,7 @@ class _Slider:
     info: VideoInfo = field(default_factory=lambda: VideoInfo(0.0, 0, 0, 0, 1.0))  # by the file's index
     frames: int = 0
     warning: str | None = None
+    total: Tensor | float = 0.0  # of all frame embeddings, (E,)
     shown: list[tuple[int, FrameFeatures]] = field(
         default_factory=list
     )  # (first tick, features of one frame)
@@ -302,6 +304,7 @@ class _Slider:
         pixels = torch.from_numpy(chunk.pixels).to(backbone.device)
         with torch.inference_mode():
             found = backbone.encode_frames(normalise(pixels, self.model.preprocess, backbone.dtype))
+        self.total = self.total + found.embedding.float().sum(dim=0)
         kind = type(found)
         return [kind(e, t) for e, t in zip(found.embedding, found.tokens, strict=True)]
 
@@ -333,11 +336,21 @@ def _timeline(
         segments=segments,
         duration=slider.duration,
         frames=slider.frames,
-        warning=warning or slider.warning,
+        warning="; ".join(filter(None, [warning or slider.warning, _means_nothing(slider)])) or None,
         assumed_fps=info.fps if info.assumed else None,
         shown=None if slider.keeper is None else slider.keeper.shown(),
         min_confidence=options.min_confidence,
     )
+
+
+def _means_nothing(slider: _Slider) -> str | None:
+    """What is said of a video that shows nothing that the bundled model knows."""
+    from torch.nn import functional as F
+
+    usual = usual_frames(slider.model)
+    if usual is None or isinstance(slider.total, float):
+        return None
+    return MEANS_NOTHING if float(F.normalize(slider.total, dim=-1) @ usual) < LEAST else None
 
 
 @dataclass
