@@ -106,7 +106,7 @@ def test_no_arguments_shows_help(zsar) -> None:
         (["predict", "a.mp4", "--workers", "-1"], "--workers"),
         (["predict", "a.mp4", "--batch-size", "0"], "--batch-size"),
         (["predict", "a.mp4", "--label", "x", "--resume"], "--output"),
-        (["predict", "a.mp4", "--label", "x", "--resume", "-o", "a.csv"], "jsonl"),
+        (["predict", "a.mp4", "--label", "x", "--resume", "-o", "a.txt"], "jsonl or csv"),
         (["predict", "a.mp4", "--label", "x", "-o", "no/such/place.jsonl"], "no/such"),
         (["predict", "a.mp4", "--label", "x", "-o", "."], "directory"),
         (["predict", "a.mp4"], "--labels"),

@@ -407,7 +407,7 @@ def _records() -> Target:
     lines = [json.dumps({**line, "video": f"{number}.mp4"}) for number in range(4)]
 
     def use(folder: Path) -> Any:
-        from zsar_cli.prediction.records import RecordFile
+        from zsar_cli.prediction.record_file import RecordFile
 
         file = RecordFile(folder / "r.jsonl", resume=True)
         file.close()

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsar_cli.errors import UsageError
-from zsar_cli.prediction.records import Failure, LabelScore, Prediction, RecordFile, to_json
+from zsar_cli.prediction.record_file import RecordFile
+from zsar_cli.prediction.records import Failure, LabelScore, Prediction, to_json
 
 
 def answer(video: str, label: str = "x") -> dict[str, object]:

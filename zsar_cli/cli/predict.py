@@ -37,7 +37,7 @@ from zsar_cli.cli.options import (
 from zsar_cli.cli.output.answers_page import add_earlier, check_report, command_line, new_page, open_page
 from zsar_cli.cli.output.formats import Columns, Format
 from zsar_cli.cli.output.made_with import made_with
-from zsar_cli.cli.output.sink import SUBTITLES, Sink, Target, format_of, open_sink
+from zsar_cli.cli.output.sink import GROWING, SUBTITLES, Sink, Target, form_of, format_of, open_sink
 from zsar_cli.cli.run_lines import (
     answers_in,
     counted,
@@ -50,7 +50,8 @@ from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_busy, refuse_inputs, refuse_taken
 from zsar_cli.prediction.familiar import MEANS_NOTHING
-from zsar_cli.prediction.records import NONE_OF_THESE, check_output
+from zsar_cli.prediction.record_file import check_output
+from zsar_cli.prediction.records import NONE_OF_THESE
 
 if TYPE_CHECKING:
     from zsar_cli.cli.output.folders import VideoFolder
@@ -260,6 +261,10 @@ def predict(
     windows = _windows(window, stride, frames, views, crops, top_k, rule, decoder, fps, format, output)
     if wide and format_of(output, format) != "csv":
         raise UsageError("--wide is a form of CSV; add --format csv.")
+    if report is not None and resume and format_of(output, format) == "csv":
+        raise UsageError(
+            "--report with --resume shows the earlier answers too, and they need --format jsonl."
+        )
     if report is not None and distributed.rank() == 0:
         check_report(report, overwrite=overwrite, resume=resume)
     if cache is not None and windows is not None and cache != _from_environment("ZSAR_FEATURES"):
@@ -354,8 +359,9 @@ def predict(
             if report is not None:
                 page = new_page(report, recognizer.model, run, text.labels, command_line(context))
                 run.page = stack.enter_context(open_page(report, page, overwrite=overwrite, resume=resume))
-            if output is not None and target.format == "jsonl":
-                target = replace(target, made_with=made_with(recognizer.model, run, text, wanted))
+            if output is not None and target.format in GROWING:
+                made = made_with(recognizer.model, run, text, wanted)
+                target = replace(target, made_with=made, rows=min(run.top_k, len(text.labels)))
             sink = stack.enter_context(open_sink(target))
         paths = find_videos(videos, sys.stdin.buffer, null=null) if listed else iter(found or ())
         run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
@@ -377,15 +383,17 @@ def predict(
 def _check_output(output: Path | None, resume: bool, overwrite: bool, format: Format | None) -> None:
     if resume and output is None:
         raise UsageError("--resume adds to a file; name it with --output.")
-    if resume and format_of(output, format) != "jsonl":
-        raise UsageError("--resume needs jsonl, the format that tells what is done.")
+    if resume and format_of(output, format) not in GROWING:
+        raise UsageError("--resume needs jsonl or csv, the formats that tell what is done.")
     if output is None or format_of(output, format) in SUBTITLES:
         return
     refuse_directory(output)
     if distributed.rank() == 0:
         refuse_busy(output)
-    if format_of(output, format) == "jsonl":
-        check_output(output, resume=resume, overwrite=overwrite)
+    chosen = format_of(output, format)
+    if chosen in GROWING:
+        form = form_of(output, chosen, Columns())
+        check_output(output, form=form, resume=resume, overwrite=overwrite)
     else:
         refuse_taken([output], overwrite=overwrite)
 
@@ -570,7 +578,6 @@ class Run:
     ) -> None:
         """Every video to the sink, with a bar; of several processes, the first one writes what all of them found."""
         from zsar_cli.cli import console
-        from zsar_cli.prediction.inputs import same_input
 
         skip: set[str] = set()
         if sink.file is not None:
@@ -581,7 +588,7 @@ class Run:
             for path in paths:
                 if self.stop.is_set():
                     return
-                if same_input(path) in skip:
+                if sink.file is not None and sink.file.form.key(path) in skip:
                     self.skipped += 1
                 else:
                     yield path
@@ -686,7 +693,7 @@ class Run:
                 f"{silent} of {videos} without a cue: nothing in it is as sure as --min-confidence asks; lower that."
             )
         if self.stop.is_set():
-            held = " Go on with --resume." if format == "jsonl" else f" Their records are in {output}."
+            held = " Go on with --resume." if format in GROWING else f" Their records are in {output}."
             console.note(f"Interrupted after {videos}{skipped}{failed}.{held if output is not None else ''}")
         elif self.failed or self.skipped or (self.done != 1 and sys.stderr.isatty()):
             where = f", written to {output}" if output is not None else ""

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli.model.config import BUNDLED
 from zsar_cli.prediction.records import NONE_OF_THESE, answers_of
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def unlike_training(labels: Sequence[str], classes: Sequence[str]) -> list[str]:
 
 def unlike_training_line(labels: Sequence[str], model: RecognizerModel) -> str | None:
     """What is said of labels unlike those that a model was trained on; None where there are none of them."""
+    from zsar_cli.model.config import BUNDLED
+
     strange = unlike_training(labels, (model.trained_on or {}).get("classes") or ())
     if not strange:
         return None

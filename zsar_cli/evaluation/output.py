@@ -13,7 +13,8 @@ from zsar_cli.cache_files import read_file
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write, is_stream
 from zsar_cli.outputs import LineFile, Lock, refuse_taken_inside
-from zsar_cli.prediction.records import difference, to_json
+from zsar_cli.prediction.differences import difference
+from zsar_cli.prediction.records import to_json
 
 if TYPE_CHECKING:
     from zsar_cli.evaluation.protocols import Part

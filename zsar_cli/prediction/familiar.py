@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from zsar_cli.model.config import BUNDLED
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,6 +23,8 @@ _usual: WeakKeyDictionary[RecognizerModel, Tensor] = WeakKeyDictionary()
 
 def usual_frames(model: RecognizerModel) -> Tensor | None:
     """The mean (E,) of what the bundled model's tower says of its own rendered clips; None for any other model."""
+    from zsar_cli.model.config import BUNDLED
+
     if model.name not in BUNDLED:
         return None
     if model not in _usual:

@@ -26,7 +26,7 @@ OF_VIDEOS = (
     "warning",
     "error",
 )
-OF_SEGMENTS = ("video", "start", "end", "label", "score", "yes", "unknown", "warning", "error")
+OF_SEGMENTS = ("video", "start", "end", "label", "score", "yes", "unknown", "duration", "warning", "error")
 
 
 def rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -38,6 +38,7 @@ def rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "error" in record:
         return [about | {"error": f"{record['error']['kind']}: {record['error']['message']}"}]
     if "segments" in record:
+        about["duration"] = record["duration"]
         return [
             about
             | {name: segment[name] for name in ("start", "end", "unknown")}

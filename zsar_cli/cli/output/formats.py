@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from zsar_cli.prediction.records import NONE_OF_THESE, to_json
-from zsar_cli.prediction.rows import OF_VIDEOS, answer_text, cells, rows
+from zsar_cli.prediction.rows import OF_SEGMENTS, OF_VIDEOS, answer_text, cells, rows
 from zsar_cli.text.plain_text import csv_text, printable, takes_unicode
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-__all__ = ["Columns", "Format", "block", "csv_header", "csv_rows", "printable", "render"]
+__all__ = ["Columns", "Format", "block", "csv_columns", "csv_header", "csv_rows", "printable", "render"]
 Format = Literal["table", "jsonl", "csv", "srt", "vtt"]
 CSV_TAIL = ("warning", "error")
 WIDEST = 100  # columns of a block: beyond, eyes lose the line
@@ -37,50 +37,56 @@ def render(record: dict[str, Any], format: Format, stream: IO[str], columns: Col
         return "" if "error" in record else subtitles(record, format)
     if format != "csv":
         return block(record, stream)
+    return csv_text(csv_rows(record, columns))
+
+
+def csv_columns(columns: Columns) -> list[str]:
+    """The names of the columns of CSV."""
+    if columns.labels is not None:
+        own = [printable(f"yes: {label}") for label in columns.labels]  # a label may be named as a column is
+        return [*_wide_columns(columns.windows), *own, *CSV_TAIL]
+    if columns.windows:
+        return list(OF_SEGMENTS)
+    return list(OF_VIDEOS)
+
+
+def csv_header(columns: Columns) -> str:
+    """The first line of CSV."""
+    return csv_text([csv_columns(columns)])
+
+
+def csv_rows(record: dict[str, Any], columns: Columns) -> list[list[Any]]:
+    """The rows of CSV about a video: one for each label shown or segment, or one with the error."""
+    if "error" in record:
+        error = f"{record['error']['kind']}: {record['error']['message']}"
+        return [[record["video"], *[""] * (len(csv_columns(columns)) - 2), error]]
     if columns.labels is not None:
         return _wide_rows(record, columns.windows, columns.labels)
     if columns.windows:
         from zsar_cli.cli.output import timelines
 
         return timelines.csv_rows(record)
-    return csv_rows(record)
-
-
-def csv_header(columns: Columns) -> str:
-    """Write the first line of CSV."""
-    if columns.labels is not None:
-        own = [f"yes: {label}" for label in columns.labels]  # a label may be named as a column is
-        return csv_text([[*_wide_columns(columns.windows), *own, *CSV_TAIL]])
-    if columns.windows:
-        from zsar_cli.cli.output import timelines
-
-        return timelines.csv_header()
-    return csv_text([OF_VIDEOS])
+    return [cells(row, OF_VIDEOS) for row in rows(record)]
 
 
 def _wide_columns(windows: bool) -> tuple[str, ...]:
-    return ("video", "start", "end", "answer", "unknown") if windows else ("video", "answer", "unknown")
+    return (
+        ("video", "start", "end", "duration", "answer", "unknown")
+        if windows
+        else ("video", "answer", "unknown")
+    )
 
 
-def _wide_rows(record: dict[str, Any], windows: bool, labels: tuple[str, ...]) -> str:
+def _wide_rows(record: dict[str, Any], windows: bool, labels: tuple[str, ...]) -> list[list[Any]]:
     """Make a row for each segment, or one for the video, with the ``yes`` of every label."""
     first = record["video"]
-    if "error" in record:
-        error = record["error"]
-        blank = [""] * (len(_wide_columns(windows)) + len(labels))
-        return csv_text([[first, *blank, f"{error['kind']}: {error['message']}"]])
     rows = []
     for part in record["segments"] if windows else [record]:
         yes = {found["label"]: found["yes"] for found in part["predictions"]}
-        times = [f"{part['start']:.3f}", f"{part['end']:.3f}"] if windows else []
+        times = [f"{part['start']:.3f}", f"{part['end']:.3f}", record["duration"]] if windows else []
         about = [first, *times, answer_text(part), part["unknown"]]
         rows.append([*about, *(yes.get(label, "") for label in labels), record.get("warning", ""), ""])
-    return csv_text(rows)
-
-
-def csv_rows(record: dict[str, Any]) -> str:
-    """Make a row for each label shown, or one with the error."""
-    return csv_text(cells(row, OF_VIDEOS) for row in rows(record))
+    return rows
 
 
 def block(record: dict[str, Any], stream: IO[str]) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli.cli.output.formats import Columns, Format
 
 if TYPE_CHECKING:
-    from zsar_cli.prediction.records import RecordFile
+    from zsar_cli.prediction.record_file import Form, RecordFile
 
 SUBTITLES = ("srt", "vtt")
+GROWING = ("jsonl", "csv")  # formats whose files grow by records, and tell what is done
 
 
 @dataclass
@@ -37,7 +38,8 @@ class Target:
     resume: bool = False
     overwrite: bool = False
     columns: Columns = Columns()  # noqa: RUF009 - frozen
-    made_with: dict[str, Any] = field(default_factory=dict)
+    made_with: dict[str, Any] | None = None
+    rows: int = 1  # of CSV that a video has at least
 
 
 def format_of(output: Path | None, format: Format | None) -> Format:
@@ -51,6 +53,17 @@ def format_of(output: Path | None, format: Format | None) -> Format:
     return format or by_ending.get(output.suffix.lower(), "jsonl")
 
 
+def form_of(output: Path, format: Format, columns: Columns, rows: int = 1) -> Form:
+    """How records lie in a file that grows."""
+    if format == "csv":
+        from zsar_cli.cli.output.csv_file import CsvRows
+
+        return CsvRows(output, columns, rows)
+    from zsar_cli.prediction.record_file import JSON_LINES
+
+    return JSON_LINES
+
+
 @contextlib.contextmanager
 def open_sink(target: Target) -> Iterator[Sink]:
     """Open standard output, a file that grows by records, a table written at the end, or a folder of subtitles."""
@@ -58,11 +71,15 @@ def open_sink(target: Target) -> Iterator[Sink]:
     from zsar_cli.cli.output.formats import csv_header, render
 
     output, chosen, columns = target.output, target.format, target.columns
-    if output is not None and chosen == "jsonl":
-        from zsar_cli.prediction.records import RecordFile
+    if output is not None and chosen in GROWING:
+        from zsar_cli.prediction.record_file import RecordFile
 
         file = RecordFile(
-            output, made_with=target.made_with, resume=target.resume, overwrite=target.overwrite
+            output,
+            form=form_of(output, chosen, columns, target.rows),
+            made_with=target.made_with,
+            resume=target.resume,
+            overwrite=target.overwrite,
         )
         with contextlib.closing(file):
             yield Sink(file.write, file=file)
@@ -90,11 +107,10 @@ def _subtitles(output: Path, target: Target) -> Iterator[Sink]:
 
 
 def _whole_file(output: Path, target: Target) -> Iterator[Sink]:
-    """Tables and CSV say nowhere what is done: the file is there when the run has ended, and then whole."""
-    from zsar_cli.cli.output.formats import csv_header, render
-    from zsar_cli.files import atomic_write, is_stream
+    """Tables say nowhere what is done: the file is there when the run has ended, and then whole."""
+    from zsar_cli.cli.output.formats import render
+    from zsar_cli.files import atomic_write
     from zsar_cli.outputs import Lock, may_replace, refuse_taken
-    from zsar_cli.text.plain_text import BOM
 
     chosen, columns = target.format, target.columns
     with Lock(output):
@@ -103,6 +119,4 @@ def _whole_file(output: Path, target: Target) -> Iterator[Sink]:
             atomic_write(output, replace=may_replace(output, target.overwrite)) as aside,
             open(aside, "w", encoding="utf-8", newline="") as stream,
         ):
-            if chosen == "csv":
-                stream.write(("" if is_stream(output) else BOM) + csv_header(columns))
             yield Sink(lambda record: stream.write(render(record, chosen, stream, columns)))

@@ -10,7 +10,7 @@ from zsar_cli.cli.output.formats import WIDEST
 from zsar_cli.prediction.records import NONE_OF_THESE, answers_of
 from zsar_cli.prediction.result import COLOURS
 from zsar_cli.prediction.rows import OF_SEGMENTS, answer_text, cells, rows
-from zsar_cli.text.plain_text import csv_text, printable
+from zsar_cli.text.plain_text import printable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -22,17 +22,12 @@ Segments = Sequence[dict[str, Any]]
 # --- for spreadsheets and ELAN --------------------------------------------------------------------------------
 
 
-def csv_header() -> str:
-    """The first line of CSV."""
-    return csv_text([OF_SEGMENTS])
-
-
-def csv_rows(record: dict[str, Any]) -> str:
+def csv_rows(record: dict[str, Any]) -> list[list[Any]]:
     """A row for each segment and answer of it, or one with the error; times in s."""
     written = [
         row | {name: f"{row[name]:.3f}" for name in ("start", "end") if name in row} for row in rows(record)
     ]
-    return csv_text(cells(row, OF_SEGMENTS) for row in written)
+    return [cells(row, OF_SEGMENTS) for row in written]
 
 
 def _prediction(segment: dict[str, Any], label: str) -> dict[str, Any] | None:

@@ -1,0 +1,122 @@
+"""CSV as a file that grows by records and goes on: one column more says what it was made with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from zsar_cli.cli.output.formats import Columns, csv_columns, csv_rows
+from zsar_cli.errors import UsageError
+from zsar_cli.files import is_stream
+from zsar_cli.prediction.inputs import same_input
+from zsar_cli.prediction.record_file import Stored
+from zsar_cli.prediction.records import MADE_WITH, to_json
+from zsar_cli.text.plain_text import BOM, csv_text
+
+# Cells that two different texts may have become
+_AMBIGUOUS = re.compile(r"""\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|;[ \xa0]*'""")
+_ROUNDED = 0.002  # s
+
+
+class CsvRows:
+    """A form of :class:`zsar_cli.prediction.record_file.RecordFile`: the rows of a video, one after the other.
+
+    Args:
+        path: of the file, for messages.
+        columns: what rows are about.
+        rows: how many a video has at least, where they are neither segments nor one a video.
+    """
+
+    def __init__(self, path: Path, columns: Columns, rows: int = 1) -> None:
+        self._path, self._columns, self._rows = path, columns, rows
+        head = csv_text([[*csv_columns(columns), MADE_WITH]])
+        self._names = _cells(head.encode())
+        self.head = (("" if is_stream(path) else BOM) + head).encode()
+
+    def parts(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """The rows of each video together; an unfinished last row with those that it belongs to."""
+        name, part = "", b""
+        for number, line in enumerate(lines):
+            if number == 0 and line.endswith(b"\n"):
+                self._check_names(_cells(line))
+                continue
+            first = next(iter(_cells(line)), "")
+            cut = not line.endswith(b"\n")
+            if part and first != name and not (cut and (name.startswith(first) or not self._is_whole(part))):
+                yield part
+                part = b""
+            name, part = first, part + line
+        if part:
+            yield part
+
+    def _check_names(self, names: list[str]) -> None:
+        if names == self._names:
+            return
+        if names == self._names[:-1]:
+            what = f"does not say what it was made with: it has no column {MADE_WITH}"
+        else:
+            what = "has other columns than this run writes (other labels, with or without --window or --wide)"
+        raise UsageError(f"{self._path} {what}. Choose another --output, or start anew with --overwrite.")
+
+    def _is_whole(self, part: bytes) -> bool:
+        stored = self.read(part)
+        return stored is not None and stored.whole
+
+    def read(self, part: bytes) -> Stored | None:
+        """What the rows of a video say."""
+        rows = [_cells(line) for line in part.splitlines(keepends=True)]
+        if not rows or any(len(row) != len(self._names) or row[0] != rows[0][0] for row in rows):
+            return None
+        records = [dict(zip(self._names, row, strict=True)) for row in rows]
+        first, last = records[0], records[-1]
+        made = first[MADE_WITH]
+        try:
+            failed = bool(first["error"])
+            whole = failed or (
+                float(last["end"]) - float(first["start"]) > float(first["duration"]) - _ROUNDED
+                if self._columns.windows
+                else self._columns.labels is not None or len(rows) >= self._rows
+            )
+            found = json.loads(made) if made else None
+        except (ValueError, RecursionError):
+            return None
+        if found is not None and not isinstance(found, dict):
+            return None
+        return Stored(same_input(first["video"]), failed, found, whole, not _AMBIGUOUS.search(first["video"]))
+
+    def part(self, record: dict[str, Any]) -> bytes:
+        """The rows of a record, the first of them with what the file was made with, if the record says that."""
+        made = to_json(record[MADE_WITH], ascii_only=True) if MADE_WITH in record else ""
+        rows = csv_rows(record, self._columns)
+        more = [made] + [""] * (len(rows) - 1)
+        return csv_text([*row, cell] for row, cell in zip(rows, more, strict=True)).encode()
+
+    def key(self, video: str) -> str:
+        """The path as its cell spells it."""
+        return same_input(next(iter(_cells(csv_text([[video]]).encode())), ""))
+
+    def starts(self, line: bytes) -> bool:
+        """Whether it is the head of such a file, or its torn start."""
+        names = _cells(line)
+        if not line.endswith(b"\n"):
+            return len(line) > len(BOM.encode() + b"video,") and self.head.startswith(line)
+        return names[:1] == ["video"] and "error" in names[-2:]
+
+    def torn(self, part: bytes, *, alone: bool) -> bool:
+        """Whether it may be the start of rows, or of the head."""
+        last = part.splitlines()[-1] if part.strip(b"\0") else b""
+        return (self.head.startswith(part) and alone) or len(_cells(last)) <= len(self._names)
+
+
+def _cells(line: bytes) -> list[str]:
+    """The cells of a line; none where it is no CSV. Our own cells hold no line ends."""
+    try:
+        text = line.decode("utf-8").removeprefix(BOM)
+        return next(csv.reader(io.StringIO(text)), [])
+    except (UnicodeDecodeError, csv.Error):
+        return []

@@ -1,0 +1,57 @@
+"""What two runs were made with that is not the same, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+
+def difference(before: dict[str, Any], now: dict[str, Any], ignored: Sequence[str] = ()) -> str | None:
+    """What two runs were made with that is not the same, in words; None where all is."""
+    theirs, ours = dict(_flat(before)), dict(_flat(now))
+    changed = [k for k in {**theirs, **ours} if k not in ignored and theirs.get(k) != ours.get(k)]
+    if "weights" in changed and len({str(theirs.get("model")), str(ours.get("model"))}) == 2:
+        changed[changed.index("weights")] = "model"  # by its name
+    told = list(dict.fromkeys(_told(key, theirs.get(key), ours.get(key)) for key in changed))
+    more = f", and {len(told) - 3} more that differ" if len(told) > 3 else ""
+    return (", ".join(told[:3]) + more) or None
+
+
+def _flat(settings: dict[str, Any], name: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}{key} ")
+        else:
+            yield f"{name}{key}", value
+
+
+_NAMES = {"zsar": "version", "labels count": "number of labels"}
+_OPTIONS = (
+    *(
+        "frames",
+        "views",
+        "crops",
+        "window",
+        "stride",
+        "min_confidence",
+        "multi",
+        "top_k",
+        "precision",
+        "decoder",
+        "seed",
+        "fps",
+    ),
+    *("lr", "steps", "model"),
+)
+
+
+def _told(key: str, before: Any, now: Any) -> str:
+    last = key.split()[-1]
+    name = _NAMES.get(key) or (
+        f"--{last.replace('_', '-')}" if last in _OPTIONS else f"{key:.80}".replace("_", " ")
+    )
+    plain = all(value is None or isinstance(value, (str, int, float)) for value in (before, now))
+    if "hash" in key or key == "weights" or not plain:
+        return f"other {name.removesuffix(' hash')} than this run's"
+    then, here = (f"no {name}" if value is None else f"{name} {value!s:.80}" for value in (before, now))
+    return f"{then} (this run has {here})"
