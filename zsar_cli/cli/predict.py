@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from zsar_cli import checks, distributed
+from zsar_cli.cli.convert import convert, find_answers
 from zsar_cli.cli.options import (
     BackboneOption,
     CacheOption,
@@ -32,12 +33,12 @@ from zsar_cli.cli.options import (
     TemplatesOption,
     ViewsOption,
     labels_or_classes,
-    refuse_directory,
 )
 from zsar_cli.cli.output.answers_page import add_earlier, check_report, command_line, new_page, open_page
+from zsar_cli.cli.output.destination import check_destination, check_subtitles
 from zsar_cli.cli.output.formats import Columns, Format
 from zsar_cli.cli.output.made_with import made_with
-from zsar_cli.cli.output.sink import GROWING, SUBTITLES, Sink, Target, form_of, format_of, open_sink
+from zsar_cli.cli.output.sink import GROWING, SUBTITLES, Sink, Target, format_of, open_sink
 from zsar_cli.cli.run_lines import (
     answers_in,
     counted,
@@ -48,9 +49,8 @@ from zsar_cli.cli.run_lines import (
 )
 from zsar_cli.cli.signals import listening
 from zsar_cli.errors import UsageError
-from zsar_cli.outputs import refuse_busy, refuse_inputs, refuse_taken
+from zsar_cli.outputs import refuse_inputs
 from zsar_cli.prediction.familiar import MEANS_NOTHING
-from zsar_cli.prediction.record_file import check_output
 from zsar_cli.prediction.records import NONE_OF_THESE
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def predict(
     videos: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders (searched for videos), patterns, or - for a list on standard input. Not URLs.",
+            help="Files, folders (searched for videos), patterns, or - for a list on standard input. Not URLs. Or "
+            "answers.jsonl, to write what it holds in another --format, or as a --report, without a model.",
             metavar="VIDEO",
         ),
     ],
@@ -257,7 +258,14 @@ def predict(
     rule = _rule(min_confidence, threshold, multi, windows=window is not None)
     checks.choice("--crops", crops, (1, 3))
     checks.number("--fps", fps, checks.FPS)
-    _check_output(output, resume, overwrite, format)
+    from zsar_cli.text.labels import class_labels
+
+    with contextlib.ExitStack() as stack:
+        unlabelled = labels is None and not label and prompts is None
+        stored = find_answers(stack, videos, listed=unlabelled and class_labels(model) is None)
+        if stored is not None:
+            return convert(context, stored, format, output, report, wide=wide, overwrite=overwrite)
+    check_destination(output, resume, overwrite, format)
     windows = _windows(window, stride, frames, views, crops, top_k, rule, decoder, fps, format, output)
     if wide and format_of(output, format) != "csv":
         raise UsageError("--wide is a form of CSV; add --format csv.")
@@ -296,7 +304,7 @@ def predict(
     if report is not None and output is not None and os.path.realpath(report) == os.path.realpath(output):
         raise UsageError("--output and --report name the same file; give each its own.")
     if distributed.rank() == 0:
-        _check_subtitles(output, format, several=found is None or len(found) > 1, overwrite=overwrite)
+        check_subtitles(output, format, several=found is None or len(found) > 1, overwrite=overwrite)
     run = Run(options, top_k, rule, windows)
     workers = default_workers() if workers is None else workers
     with contextlib.ExitStack() as stack:
@@ -378,24 +386,6 @@ def predict(
         raise typer.Exit(130)
     if run.failed and distributed.world() == 1:  # torchrun would start a job again that did not exit with 0
         raise typer.Exit(1)
-
-
-def _check_output(output: Path | None, resume: bool, overwrite: bool, format: Format | None) -> None:
-    if resume and output is None:
-        raise UsageError("--resume adds to a file; name it with --output.")
-    if resume and format_of(output, format) not in GROWING:
-        raise UsageError("--resume needs jsonl or csv, the formats that tell what is done.")
-    if output is None or format_of(output, format) in SUBTITLES:
-        return
-    refuse_directory(output)
-    if distributed.rank() == 0:
-        refuse_busy(output)
-    chosen = format_of(output, format)
-    if chosen in GROWING:
-        form = form_of(output, chosen, Columns())
-        check_output(output, form=form, resume=resume, overwrite=overwrite)
-    else:
-        refuse_taken([output], overwrite=overwrite)
 
 
 def _windows(
@@ -482,18 +472,6 @@ def _open_explain(
 def _from_environment(name: str) -> Path | None:
     # What the environment says always may be overruled; what was typed is meant
     return Path(value) if (value := os.environ.get(name)) else None
-
-
-def _check_subtitles(output: Path | None, format: Format | None, *, several: bool, overwrite: bool) -> None:
-    """One subtitle file is one video's."""
-    chosen = format_of(output, format)
-    if chosen not in SUBTITLES:
-        return
-    if several and (output is None or not output.is_dir()):
-        raise UsageError(f"Each video has its own {chosen} file; name a folder that exists with --output.")
-    if not several and output is not None and not output.is_dir():
-        refuse_directory(output)
-        refuse_taken([output], overwrite=overwrite)
 
 
 def _labels(

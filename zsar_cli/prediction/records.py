@@ -122,7 +122,7 @@ LONGEST = 100_000_000  # bytes of a line; an hour of segments with all labels ha
 def read_record(line: bytes) -> dict[str, Any] | None:
     """A line as a record of predict; None where it is none."""
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or not isinstance(record.get("video"), str):
@@ -134,3 +134,43 @@ def read_record(line: bytes) -> dict[str, Any] | None:
     if not isinstance(record.get(MADE_WITH, {}), dict):
         return None
     return record
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
+
+
+def is_complete(record: dict[str, Any]) -> bool:
+    """Tell whether a record that was read has all that is shown of one, each thing of its kind."""
+    if "error" in record:
+        return all(isinstance(record["error"].get(name), str) for name in ("kind", "message"))
+    parts = record.get("segments", [record])
+    good = isinstance(record.get("warning", ""), str) and _are_numbers(record, "duration", "frames")
+    good = good and _is_number(record.get("min_confidence", 0))
+    try:
+        to_json(record)
+    except (ValueError, RecursionError):  # a number that is none, in what else it says
+        return False
+    return good and all(isinstance(part, dict) and _is_part(part, "segments" in record) for part in parts)
+
+
+def _is_part(part: dict[str, Any], timed: bool) -> bool:
+    found, answers = part.get("predictions"), part.get("answers", [])
+    return (
+        isinstance(found, list)
+        and len(found) > 0
+        and all(isinstance(x, dict) and isinstance(x.get("label"), str) for x in found)
+        and all(_are_numbers(x, "score", "yes") for x in found)
+        and isinstance(answers, list)
+        and all(isinstance(answer, str) for answer in answers)
+        and isinstance(part.get("answer", None if timed else ""), str)
+        and _are_numbers(part, "unknown", *(("start", "end") if timed else ()))
+    )
+
+
+def _are_numbers(record: dict[str, Any], *names: str) -> bool:
+    return all(_is_number(record.get(name)) for name in names)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15

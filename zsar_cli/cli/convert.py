@@ -1,0 +1,240 @@
+"""``zsar predict answers.jsonl``: answers that are there already, in another form, without a model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import typer
+
+from zsar_cli import distributed
+from zsar_cli.cli.output.destination import check_destination, check_subtitles
+from zsar_cli.cli.output.formats import Columns, Format
+from zsar_cli.cli.output.sink import SUBTITLES, Target, format_of, open_sink
+from zsar_cli.cli.run_lines import counted
+from zsar_cli.errors import UsageError
+from zsar_cli.outputs import refuse_inputs
+from zsar_cli.prediction.inputs import same_input
+from zsar_cli.prediction.records import LONGEST, MADE_WITH, is_complete, read_record
+
+if TYPE_CHECKING:
+    from zsar_cli.prediction.report import AnswersPage
+
+ENDINGS = (".jsonl", ".ndjson")
+START = b'{"video": '
+TAKEN = (
+    "videos",
+    "format",
+    "output",
+    "report",
+    "overwrite",
+    "wide",
+    "workers",
+    "timeout",
+)  # options that it heeds
+STDIN = "standard input"
+
+
+@dataclass
+class Answers:
+    """Records in files, each video's last word: an answer before an error."""
+
+    names: list[str]
+    files: list[IO[bytes]]
+    places: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # of a video: file, start, bytes
+    failed: set[str] = field(default_factory=set)
+    timelines: bool = False
+    whole: bool = False  # holds answers about whole videos
+    labels: dict[str, None] = field(default_factory=dict)  # in the order in which they came
+    made_with: dict[str, Any] = field(default_factory=dict)
+    multi: bool = False
+    min_confidence: float | None = None
+
+    @property
+    def videos(self) -> list[str]:
+        """Their names, as the records spell them."""
+        return [record["video"] for record in self]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for file, start, size in self.places.values():
+            self.files[file].seek(start)
+            record = read_record(self.files[file].read(size))
+            assert record is not None
+            yield record
+
+    def take(self, record: dict[str, Any], place: tuple[int, int, int]) -> None:
+        """Note where a record stands, and what it says."""
+        key, failed = same_input(record["video"]), "error" in record
+        self.made_with = self.made_with or record.get(MADE_WITH, {})
+        if failed and key in self.places and key not in self.failed:
+            return
+        self.places[key] = place
+        (self.failed.add if failed else self.failed.discard)(key)
+        if failed:
+            return
+        self.timelines |= "segments" in record
+        self.whole |= "predictions" in record
+        self.multi |= "answers" in record
+        self.min_confidence = record.get("min_confidence", self.min_confidence)
+        for part in record.get("segments", [record]):
+            self.labels |= dict.fromkeys(found["label"] for found in part["predictions"])
+
+
+def find_answers(stack: contextlib.ExitStack, inputs: Sequence[str], *, listed: bool) -> Answers | None:
+    """Read the answers that the arguments of ``zsar predict`` name; None where they are videos.
+
+    ``listed``: what comes on standard input can be no list of videos, for want of labels.
+
+    Raises:
+        UsageError: a file of JSON Lines holds something else, or there are videos beside answers.
+    """
+    if list(inputs) == ["-"]:
+        return _from_stdin(stack) if listed and not sys.stdin.isatty() else None
+    stored = [path for path in inputs if _is_answers(path)]
+    if not stored:
+        return None
+    if len(stored) < len(inputs):
+        other = next(path for path in inputs if path not in stored)
+        raise UsageError(
+            f"{stored[0]} holds answers and {other!r} is a video; convert answers by themselves."
+        )
+    return _read(stored, [stack.enter_context(open(path, "rb")) for path in stored])
+
+
+def _is_answers(path: str) -> bool:
+    if not os.path.isfile(path):
+        return False
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return path.lower().endswith(ENDINGS) or file.read(len(START)) == START
+    return False
+
+
+def _from_stdin(stack: contextlib.ExitStack) -> Answers | None:
+    first = sys.stdin.buffer.readline(LONGEST)
+    if not first.startswith(START):
+        return None
+    file = stack.enter_context(tempfile.TemporaryFile())
+    file.write(first)
+    while block := sys.stdin.buffer.read(1 << 20):
+        file.write(block)
+    file.seek(0)
+    return _read([STDIN], [file])
+
+
+def _read(names: list[str], files: list[IO[bytes]]) -> Answers:
+    found = Answers(names, files)
+    for number, (name, file) in enumerate(zip(names, files, strict=True)):
+        start = 0
+        for count, line in enumerate(iter(lambda file=file: file.readline(LONGEST), b""), start=1):  # type: ignore[misc]
+            record = read_record(line)
+            if record is not None and is_complete(record):
+                found.take(record, (number, start, len(line)))
+            elif line.strip() and (line.endswith(b"\n") or not found.places):
+                raise UsageError(
+                    f"{name} holds no answers of zsar predict: line {count} is none. Name videos, or a file that "
+                    "--output wrote."
+                )
+            start += len(line)
+    if not found.places:
+        raise UsageError(f"{names[0]} holds no answers: it is empty.")
+    return found
+
+
+def convert(
+    context: typer.Context,
+    answers: Answers,
+    format: Format | None,
+    output: Path | None,
+    report: Path | None,
+    *,
+    wide: bool,
+    overwrite: bool,
+) -> None:
+    """Write the answers in the form that was asked for, and say so in a line."""
+    from zsar_cli.cli import console
+
+    if distributed.rank() > 0:
+        return
+    chosen = format_of(output, format)
+    _check(context, answers, chosen, wide)
+    check_destination(output, False, overwrite, format)
+    videos = answers.videos
+    check_subtitles(output, format, several=len(videos) > 1, overwrite=overwrite)
+    for written in (output, report):
+        if written is not None:
+            refuse_inputs(written, answers.names)
+    columns = Columns(answers.timelines, tuple(answers.labels) if wide else None)
+    target = Target(output, chosen, videos, videos, overwrite=overwrite, columns=columns)
+    with open_sink(target) as sink:
+        for record in answers:
+            sink.write(record)
+    if report is not None:
+        _write_page(report, answers, overwrite)
+    good, bad = len(videos) - len(answers.failed), len(answers.failed)
+    failed = f" and {counted(bad, 'failure')}" if bad else ""
+    places = " and ".join(str(place) for place in (output, report) if place is not None)
+    to = f", written to {places}" if places else ""
+    console.note(
+        f"{', '.join(answers.names)}: {counted(good, 'answer')}{failed} as {chosen}{to}; no model was run."
+    )
+
+
+def _check(context: typer.Context, answers: Answers, chosen: Format, wide: bool) -> None:
+    name = answers.names[0]
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in TAKEN:
+            raise UsageError(
+                f"{name} holds answers, which are written as they are: no model is run. Leave {parameter.opts[0]} out."
+            )
+    if chosen in SUBTITLES and not (answers.timelines and not answers.whole):
+        raise UsageError(f"{name} has answers about whole videos; subtitles need answers of --window.")
+    if chosen == "csv" and answers.timelines and answers.whole:
+        raise UsageError(
+            f"{name} has answers about whole videos and answers of --window, which have other columns; "
+            "convert them apart."
+        )
+    if wide and chosen != "csv":
+        raise UsageError("--wide is a form of CSV; add --format csv.")
+
+
+def _write_page(path: Path, answers: Answers, overwrite: bool) -> None:
+    """Write the page, with frames of the videos that can be read still."""
+    from zsar_cli.cli import console
+    from zsar_cli.cli.output.answers_page import check_report, open_page
+    from zsar_cli.prediction.report import FilmSize, decoded_again
+    from zsar_cli.resources import default_workers
+    from zsar_cli.video.pool import DecodePool
+
+    check_report(path, overwrite=overwrite, resume=False)
+    records = list(answers)
+    size = FilmSize.for_videos(len(records))
+    with (
+        DecodePool(default_workers()) as pool,
+        open_page(path, _new_page(path, answers), overwrite=overwrite, resume=False) as page,
+        console.progress(len(records)) as advance,
+    ):
+        for record, strip in zip(records, decoded_again(records, pool, size), strict=True):
+            page.add(record, strip)
+            advance(1)
+
+
+def _new_page(path: Path, answers: Answers) -> AnswersPage:
+    from zsar_cli.prediction.confidence import DEFAULT
+    from zsar_cli.prediction.report import AnswersPage
+
+    model = answers.made_with.get("model")
+    least = DEFAULT if answers.min_confidence is None else answers.min_confidence
+    return AnswersPage(
+        list(answers.labels),
+        path.parent,
+        summary=", ".join(map(str, filter(None, [model, *answers.names]))),
+        confidence=least,
+        multi=answers.multi,
+    )
