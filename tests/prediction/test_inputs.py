@@ -14,8 +14,8 @@ from zsar_cli.data.definition import load_dataset
 from zsar_cli.data.video_index import VideoIndex
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.prediction.inputs import find_videos
+from zsar_cli.video.container import check_path
 from zsar_cli.video.images import image_files
-from zsar_cli.video.probe import check_path
 
 
 @pytest.fixture

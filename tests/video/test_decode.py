@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.video_files import frame_number, numbered_frame, repeat_video, write_video
 from zsar_cli.errors import VideoError
-from zsar_cli.video import decode
+from zsar_cli.video import decode, seek
 from zsar_cli.video.decode import iter_frames, read_frames
 from zsar_cli.video.probe import read_index
 from zsar_cli.video.sampling import segment_indices
@@ -112,15 +112,15 @@ def test_every_way_gives_the_frames_of_reading_in_sequence(name, tmp_path, monke
     assert index.frame_count == 40 - first
     if not cuttable:
         return
-    monkeypatch.setattr(decode, "SEEK_GAIN", 0.0)
+    monkeypatch.setattr(seek, "SEEK_GAIN", 0.0)
     for number in range(40):  # each frame alone, reached from the key frame before it
-        found = decode._read_seeking(str(path), index, lambda _, number=number: [number], None)
+        found = seek.read_seeking(str(path), index, lambda _, number=number: [number], None)
         assert found is not None
         assert np.array_equal(found.frames[0], reference.frames[number]), number
         assert found.times[0] == pytest.approx(reference.times[number])
-    monkeypatch.setattr(decode, "SEEK_GAIN", -1.0)  # however little it spares
+    monkeypatch.setattr(seek, "SEEK_GAIN", -1.0)  # however little it spares
     for chosen in (centres(40 - first), list(range(40 - first)), [5, 1, 5, 30 - first]):
-        found = decode._read_seeking(str(path), index, lambda _, chosen=chosen: chosen, None)
+        found = seek.read_seeking(str(path), index, lambda _, chosen=chosen: chosen, None)
         assert found is not None
         assert np.array_equal(found.frames, reference.frames[chosen])
 
@@ -151,7 +151,7 @@ def test_long_videos_are_not_decoded_from_end_to_end(plain, tmp_path, monkeypatc
 
 def test_where_seeking_disagrees_with_the_index_the_file_is_read_in_sequence(plain, tmp_path, monkeypatch):
     path = repeat_video(plain, tmp_path / "long.mp4", 20)
-    monkeypatch.setattr(decode, "_decode_run", lambda *_: False)
+    monkeypatch.setattr(seek, "_decode_run", lambda *_: False)
     assert numbers(read_frames(path, centres)) == [number % 40 for number in centres(800)]
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.video_files import patched, write_video
-from zsar_cli.video import decode
+from zsar_cli.video import decode, seek
 from zsar_cli.video.decode import iter_frames, read_frames
 from zsar_cli.video.grid import GridRequest, load_grid
 from zsar_cli.video.probe import read_index
@@ -73,10 +73,10 @@ def expected(a: int, b: int, c: int, d: int) -> list[tuple[int, int]]:
 def every_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The middle frame as each way of reading shows it."""
     ways = [read_frames(path, lambda count: [count // 2], decoder=name) for name in decode.DECODERS]
-    monkeypatch.setattr(decode, "SEEK_GAIN", -9.0)
+    monkeypatch.setattr(seek, "SEEK_GAIN", -9.0)
     index = read_index(str(path))
     if index.cuttable:
-        sought = decode._read_seeking(str(path), index, lambda count: [count // 2], None)
+        sought = seek.read_seeking(str(path), index, lambda count: [count // 2], None)
         assert sought is not None
         ways.append(sought)
     parts = list(iter_frames(path, rate=1000, chunk=1))

@@ -46,7 +46,7 @@ def has_licence_data(path: str) -> bool:
 
 
 def _visual_entries(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, content) of every sample entry of the tracks that show something."""
+    """Yield (kind, content) of every sample entry of the tracks that show something."""
     whole = (0, os.fstat(file.fileno()).st_size)
     for movie in _find(file, whole, b"moov"):
         for media in _find(file, movie, b"trak", b"mdia"):
@@ -63,7 +63,7 @@ def _visual_entries(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _find(file: BinaryIO, part: tuple[int, int], *names: bytes) -> Iterator[tuple[int, int]]:
-    """(start, end) of the content of every box that lies under these names, one inside the other."""
+    """Yield (start, end) of the content of every box that lies under these names, one inside the other."""
     for kind, start, end in _boxes(file, *part):
         if kind == names[0]:
             if len(names) == 1:
@@ -73,7 +73,7 @@ def _find(file: BinaryIO, part: tuple[int, int], *names: bytes) -> Iterator[tupl
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start of its content, end) of the boxes that lie in a part of the file."""
+    """Yield (kind, start of its content, end) of the boxes that lie in a part of the file."""
     for _ in range(MOST_BOXES):
         if start + 8 > end:
             return
@@ -126,10 +126,12 @@ def is_scrambled(path: str) -> bool:
 
 
 def avi_ticks(path: str, stream: int) -> int | None:
-    """How many ticks of its frame rate a video stream lasts, frames that were dropped included.
+    """Count the ticks of its frame rate that a video stream lasts, frames that were dropped included.
 
-    A dropped frame is an entry of the index without content, which FFmpeg passes over. None where there is no index,
-    as in files that were cut short.
+    A dropped frame is an entry of the index without content, which FFmpeg passes over.
+
+    Returns:
+        None where there is no index, as in files that were cut short.
     """
     try:
         with open(path, "rb") as file:
@@ -138,9 +140,7 @@ def avi_ticks(path: str, stream: int) -> int | None:
             for _ in range(MOST_BOXES):
                 file.seek(place)
                 head = file.read(8)
-                if (
-                    len(head) < 8 or head[:4] == b"RIFF"
-                ):  # the rest of a large file has an index of another kind
+                if len(head) < 8 or head[:4] == b"RIFF":  # the rest of a large file has another kind of index
                     return None
                 kind, length = struct.unpack("<4sI", head)
                 if kind == b"idx1" and place + 8 + length <= size and length < LONGEST_INDEX:

@@ -33,21 +33,13 @@ VIDEO_ENDINGS = frozenset((
 # fmt: on
 IMAGE_ENDINGS = frozenset(("bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"))
 # What systems and tools leave beside people's files
-_LEFT_BEHIND = frozenset(
-    (
-        *(
-            "__macosx",
-            "@eadir",
-            "#recycle",
-            "#snapshot",
-            "$recycle.bin",
-            "recycler",
-            "system volume information",
-        ),
-        *("@recycle", "@__thumb", "@tmp", "network trash folder", "temporary items"),
-        *("lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
-    )
-)
+# fmt: off
+_LEFT_BEHIND = frozenset((
+    "__macosx", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "recycler", "system volume information", "@recycle",
+    "@__thumb", "@tmp", "network trash folder", "temporary items", "lost+found", "thumbs.db", "ehthumbs.db",
+    "desktop.ini", "icon\r",
+))
+# fmt: on
 _ADDRESS = re.compile(  # a path has but one of an address's two strokes
     r"([a-z][a-z0-9+.-]+)://|(https?|ftp|s3|gs|blob|data|magnet|pipe|rtsps?|rtmps?|rtp|udp|srt|concat):"
     r"|(www\.|youtu\.?be)",
@@ -57,7 +49,7 @@ _CAMERA = re.compile(r"\d{1,2}|(/dev/)?video\d+|v4l2:.*|(web)?cam(era)?\d*|scree
 
 
 def ending(name: str) -> str:
-    """What follows the last dot, in small letters; dots and blanks at the very end do not count."""
+    """Find what follows the last dot, in small letters. Dots and blanks at the very end do not count."""
     return os.path.splitext(name.rstrip(". "))[1][1:].lower()
 
 
@@ -86,7 +78,11 @@ def _is_animated(path: str) -> bool:
 
 
 def image_names(folder: str) -> list[str]:
-    """The images that lie in a folder, unsorted. OSError."""
+    """List the images that lie in a folder, unsorted.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     return [name for name in os.listdir(folder) if is_image(name)]
 
 
@@ -99,7 +95,7 @@ def is_image(name: str) -> bool:
 
 
 def walk(root: str, refused: list[str] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
-    """(folder, names of its folders, names of its files), each sorted, from the top; as ``os.walk``, but ending.
+    """Yield (folder, names of its folders, names of its files), each sorted, from the top: ``os.walk`` without loops.
 
     Folders that cannot be entered are appended to ``refused``.
     """
@@ -149,14 +145,15 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def folders_in(folder: str | os.PathLike[str]) -> list[str]:
-    """The names of a folder's folders, sorted."""
+    """List the names of a folder's folders, sorted."""
     return next((folders for _, folders, _ in walk(os.fspath(folder))), [])
 
 
 def videos_below(root: str) -> Iterator[str]:
-    """Every video in a folder and its folders, in sorted order; a folder that cannot be entered stands for itself.
+    """Yield every video in a folder and its folders, in sorted order.
 
-    Where no file ends like a video, each folder that holds images is one. What is passed over is logged in a line.
+    A folder that cannot be entered stands for itself. Where no file ends like a video, each folder that holds images is
+    one. What is passed over is logged in a line.
     """
     refused: list[str] = []
     frames: list[str] = []
@@ -204,20 +201,18 @@ def _log_once(message: str) -> None:
 
 
 def local_path(text: str) -> str:
-    """The path of a ``file://`` address of this machine; anything else as it is."""
+    """Turn a ``file://`` address of this machine into a path. Anything else stays as it is."""
     match = re.match(r"file://(localhost)?(?=/)", text, re.IGNORECASE)
     if match is None:
         return text
     path = text[match.end() :]
-    return (
-        path
-        if os.path.lexists(path)
-        else os.fsdecode(unquote_to_bytes(path.encode("utf-8", "surrogateescape")))
-    )
+    if os.path.lexists(path):
+        return path
+    return os.fsdecode(unquote_to_bytes(path.encode("utf-8", "surrogateescape")))
 
 
 def why_unread(text: str) -> str | None:
-    """Why what someone names can be no file: an address or a camera; None where it might be one."""
+    """Say why what someone names can be no file: an address or a camera. None where it might be one."""
     if os.path.lexists(text):
         return None
     if _ADDRESS.match(text):
@@ -228,10 +223,10 @@ def why_unread(text: str) -> str | None:
 
 
 def matches(pattern: str) -> list[str]:
-    """The paths that a pattern stands for, sorted: ``*``, ``?`` and ``[a-z]`` in a name, ``**`` for any folders.
+    """List the paths that a pattern stands for, sorted: ``*``, ``?`` and ``[a-z]`` in a name, ``**`` for any folders.
 
-    The same names are left out as everywhere, unless the pattern writes their dot. Names with brackets in them may
-    be written as they are.
+    The same names are left out as everywhere, unless the pattern writes their dot. Names with brackets in them may be
+    written as they are.
     """
     parts = [part for part in pattern.split("/") if part]
     found = ["/" if pattern.startswith("/") else ""]

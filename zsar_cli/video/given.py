@@ -47,7 +47,7 @@ Video: TypeAlias = "str | Given"
 
 
 def named(video: Video) -> tuple[str, str | ImageSequence]:
-    """What an answer calls a video, and what is read for it."""
+    """Say what an answer calls a video, and what is read for it."""
     return (video.name, video.source) if isinstance(video, Given) else (video, video)
 
 
@@ -61,23 +61,30 @@ class Inputs:
     """
 
     def __init__(self, fps: float) -> None:
+        """Make no folder before there is a copy."""
         self.fps = fps
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._numbers = count(1)
 
     def __enter__(self) -> Inputs:
+        """Remove the copies where the block ends."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Remove the copies."""
         if self._folder is not None:
             self._folder.cleanup()
 
     def each(self, videos: Iterable[Any]) -> Iterator[Video]:
-        """Several videos, as :meth:`take` makes them; those without a path are called by their number."""
+        """Take several videos, one by one. Those without a path are called by their number."""
         return (self.take(video, number) for number, video in enumerate(videos, start=1))
 
     def take(self, video: Any, number: int | None = None) -> Video:
-        """One video. UsageError where it is none."""
+        """Take one video.
+
+        Raises:
+            UsageError: it is none.
+        """
         found = frames_at_hand(video, self.fps)
         if found is not None:
             kind, frames = found
@@ -87,7 +94,11 @@ class Inputs:
         return checks.video_path(video)
 
     def _copy(self, file: Any, number: int | None) -> Given:
-        """An open file, from where it stands to its end. UsageError."""
+        """Copy an open file, from where it stands to its end.
+
+        Raises:
+            UsageError: it is closed, or cannot be copied.
+        """
         name = getattr(file, "name", None)
         name = name if isinstance(name, str) and name else None
         ending = _ENDING.fullmatch(os.path.splitext(name or "")[1])
@@ -136,7 +147,7 @@ def check_videos(videos: Any) -> Iterable[Any]:
 
 
 def frames_at_hand(video: Any, fps: float) -> tuple[str, ImageSequence] | None:
-    """The frames of an array, a tensor or a list of pictures, and what they came as; None for anything else.
+    """Find the frames of an array, a tensor or a list of pictures, and what they came as. None for anything else.
 
     Args:
         video: (T, H, W, 3) or (T, 3, H, W), uint8 or floats from 0 to 1; or T pictures, or arrays (H, W, 3).
@@ -174,7 +185,7 @@ def _sequence(frame: Callable[[int], np.ndarray], length: int, fps: float) -> Im
 
 
 def _frames_of_array(video: Any, kind: str) -> Callable[[int], np.ndarray]:
-    """What gives the frame (H, W, 3) uint8 of a number."""
+    """Make what gives the frame (H, W, 3) uint8 of a number."""
     shape = tuple(map(int, video.shape))
     channels = [place for place in (1, 3) if len(shape) == 4 and shape[place] == 3]
     if not channels or 0 in shape:
@@ -223,7 +234,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _numpy(array: Any) -> np.ndarray:
-    """An array, or a tensor of any device."""
+    """Make an array of one, or of a tensor of any device."""
     if isinstance(array, np.ndarray):
         return array
     if hasattr(array, "detach"):

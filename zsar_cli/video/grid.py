@@ -47,9 +47,10 @@ class GridChunk:
 
 
 def load_grid(request: GridRequest) -> Iterator[GridChunk]:
-    """Decodes a video once, in sequence. One shorter than a window gets a window of its own length.
+    """Decode a video once, in sequence. One shorter than a window gets a window of its own length.
 
-    Raises VideoError.
+    Raises:
+        VideoError: the file cannot be read, or its time stamps make no sense.
     """
     planned = planned_info(request.path, image_rate=request.image_rate)
     step = min(request.window, planned.duration) / request.frames
@@ -91,13 +92,16 @@ class Span:
 def spans(
     shown: Sequence[int], number: int, end: int, frames: int, stride: float
 ) -> Iterator[tuple[int, Span]]:
-    """Windows from the ``number``-th on that end by tick ``end``, each with the number of the one behind it.
+    """Yield windows, each with the number of the one behind it.
 
     However long a frame stays on show, the windows that see nothing else are one span: as many spans as the frames
     call for, and not as many as the time stamps, which may be anything.
 
     Args:
         shown: the ticks at which frames come on show, rising.
+        number: of the first window.
+        end: the tick by which windows end.
+        frames: that a window has.
         stride: in ticks, at least 1.
     """
     while (start := round(number * stride)) + frames <= end:
@@ -111,7 +115,7 @@ def spans(
 
 
 def last_span(last: Span | None, duration: float, frames: int, step: float) -> Span | None:
-    """The window that ends with a video of ``duration`` s, where the ``last`` on the grid ends before."""
+    """Find the window that ends with a video of ``duration`` s, where the ``last`` on the grid ends before."""
     total = max(frames, round(duration / step))
     return Span(total - frames, total) if last is None or last.end < total else None
 

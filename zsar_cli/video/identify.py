@@ -46,7 +46,7 @@ TEXTS = (
 
 
 def what_it_is(path: str) -> str | None:
-    """Half a sentence about a file that is no video; None for whatever this does not know."""
+    """Say in half a sentence what a file is that is no video. None for whatever this does not know."""
     try:
         with open(path, "rb") as file:
             start = file.read(LOOKED_AT)

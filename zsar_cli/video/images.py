@@ -25,7 +25,7 @@ UNTOLD = 0.1  # s that a frame of an animation is shown where the file says 0, a
 
 @dataclass(frozen=True)
 class ImageSequence:
-    """Frames and when they are shown. ``read`` gives the pictures (H, W, 3) uint8 of rising numbers."""
+    """Frames, and when they are shown. ``read`` gives the pictures (H, W, 3) uint8 of rising numbers."""
 
     times: np.ndarray  # s from the first
     duration: float  # s
@@ -34,11 +34,16 @@ class ImageSequence:
     warning: str | None = None
 
     def __len__(self) -> int:
+        """How many frames there are."""
         return len(self.times)
 
 
 def image_sequence(path: str, rate: float = IMAGE_RATE) -> ImageSequence | None:
-    """The images that a folder or an animated WebP holds; None for any other file. Raises VideoError."""
+    """Find the images that a folder or an animated WebP holds. None for any other file.
+
+    Raises:
+        VideoError: the folder cannot be read, or has no images; the WebP file is damaged.
+    """
     if os.path.isdir(path):
         files = image_files(path)
 
@@ -53,9 +58,10 @@ def image_sequence(path: str, rate: float = IMAGE_RATE) -> ImageSequence | None:
 
 
 def image_files(folder: str) -> list[str]:
-    """The images of a folder that holds one video's frames, in natural order: 9 comes before 10.
+    """List the images of a folder that holds one video's frames, in natural order: 9 comes before 10.
 
-    Raises VideoError: permission, not_a_file (no images).
+    Raises:
+        VideoError: permission, not_a_file (no images).
     """
     try:
         names = image_names(folder)
@@ -71,27 +77,35 @@ def image_files(folder: str) -> list[str]:
 
 
 def _natural(name: str) -> tuple[list[tuple[str, int]], str]:
-    """Sorts names by their words and, where those agree, by the numbers between them."""
+    """Sort names by their words and, where those agree, by the numbers between them."""
     parts = re.findall(r"([^0-9]*)([0-9]*)", os.path.splitext(name)[0])
     return [(word.casefold(), int(digits or -1)) for word, digits in parts if word or digits], name
 
 
 def read_image(file: str) -> np.ndarray:
-    """An image file as (H, W, 3) uint8, turned as its EXIF data say. Raises VideoError."""
+    """Read an image file as (H, W, 3) uint8, turned as its EXIF data say.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
     name = os.path.basename(file)
     with _image_errors(f"the frame {name!r}"), Image.open(file, formats=FORMATS) as image:
         return _upright(image)
 
 
 def read_picture(image: Image.Image, what: str) -> np.ndarray:
-    """A picture that is open as (H, W, 3) uint8, turned as its EXIF data say. Raises VideoError."""
+    """Read a picture that is open as (H, W, 3) uint8, turned as its EXIF data say.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
     with _image_errors(what):
         return _upright(image)
 
 
 @contextmanager
 def _image_errors(what: str) -> Iterator[None]:
-    """Turns whatever a damaged image makes Pillow raise into a VideoError, and keeps Pillow silent."""
+    """Turn whatever a damaged image makes Pillow raise into a VideoError, and keep Pillow silent."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -122,7 +136,7 @@ def _exif_turn(image: Image.Image) -> Turn:
 
 
 def _as_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8; Pillow's own conversion clips what is deeper than 8 bits, so that is scaled here."""
+    """Make (H, W, 3) uint8. Pillow's own conversion clips what is deeper than 8 bits, so that is scaled here."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return np.asarray(image.convert("RGB"))
     values = np.nan_to_num(np.asarray(image).astype(np.float32))
@@ -159,7 +173,7 @@ def _animation(path: str) -> ImageSequence:
 
 
 def _webp_chunks(data: bytes) -> tuple[int, list[float]]:
-    """Where the last whole chunk ends, and how long each frame of an animation is shown, in s."""
+    """Find where the last whole chunk ends, and how long each frame of an animation is shown, in s."""
     place, durations = 12, []
     while place + 8 <= len(data):
         kind, size = struct.unpack_from("<4sI", data, place)

@@ -50,7 +50,7 @@ class Job:
 
 
 def worker_command() -> list[str]:
-    """How a worker is started.
+    """Give the command that starts a worker.
 
     ``-I``: without the current folder, which ``-c`` would search first, and without what Python's variables name; so
     file names are read as here only if UTF-8 mode is passed on.
@@ -60,7 +60,7 @@ def worker_command() -> list[str]:
 
 
 def module_folders() -> list[str]:
-    """Where a worker looks for modules: as this process does, but not in the current folder.
+    """List where a worker looks for modules: as this process does, but not in the current folder.
 
     A folder of downloads may hold an ``ast.py`` or a ``numpy.py``. Only where this process has taken a package that a
     worker needs from there (a checkout that is not installed) does it stand in the list, and then last.
@@ -80,9 +80,10 @@ def module_folders() -> list[str]:
 
 
 def worker_environment() -> dict[str, str]:
-    """This process's, with one thread and one heap: with a heap for each thread of a decoder memory grows without end.
+    """Copy this process's environment, with one thread and one heap.
 
-    An empty entry in ``LD_LIBRARY_PATH``, as ``$LD_LIBRARY_PATH:/more`` leaves it, means the current folder.
+    With a heap for each thread of a decoder, memory grows without end. An empty entry in ``LD_LIBRARY_PATH``, as
+    ``$LD_LIBRARY_PATH:/more`` leaves it, means the current folder, so only absolute ones stay.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     for name in LIBRARY_PATHS & environment.keys():
@@ -95,6 +96,7 @@ class Keeper:
     """A thread that owns one worker process: hands it jobs, watches the clock, replaces it when it fails."""
 
     def __init__(self, pool: DecodePool) -> None:
+        """Start the worker and its thread."""
         self.pool = pool
         self.lock = threading.Lock()  # starting and killing exclude each other
         self.process: subprocess.Popen[bytes] | None = None
@@ -151,16 +153,17 @@ class Keeper:
         self._put(job, ("error", error))
 
     def _restart(self) -> int:
-        """A fresh worker in place of this one, at once if the system lets us; the old one's exit status."""
+        """Start a fresh worker in place of this one, at once if the system lets us. Gives the old one's exit status."""
         code = self._end()
         with contextlib.suppress(OSError):
             self._start()
         return code
 
     def _worker(self) -> subprocess.Popen[bytes]:
-        """The worker, once it is ready: however long starting takes, it is no fault of the video that waits.
+        """Wait until the worker is ready. However long starting takes, it is no fault of the video that waits.
 
-        Raises VideoError where none starts.
+        Raises:
+            VideoError: none starts.
         """
         try:
             if self.process is None or self.process.poll() is not None:
@@ -185,7 +188,7 @@ class Keeper:
             raise VideoError("crashed", message) from None
 
     def _work(self, job: Job, request: Any) -> tuple[VideoError, bool] | None:
-        """Runs one job; None once its answer is out, else why the worker failed and if a chunk had come."""
+        """Run one job. Gives None once its answer is out, else why the worker failed and whether a chunk had come."""
         pool = self.pool
         try:
             task = pickled((job.load, request, job.streamed, pool.timeout, pool.memory_limit))
@@ -227,7 +230,7 @@ class Keeper:
             delivered = True
 
     def _failed(self, error: Exception, overdue: bool) -> VideoError:
-        """Replaces the worker; what its video's record says."""
+        """Replace the worker, and say what its video's record says."""
         code = self._restart()
         if overdue:
             seconds = f"{self.pool.timeout:g} s"
@@ -248,7 +251,7 @@ class Keeper:
         return False
 
     def _end(self) -> int:
-        """Kills what is left of the worker and collects it; its exit status."""
+        """Kill what is left of the worker and collect it. Gives its exit status."""
         with self.lock:
             process, self.process = self.process, None
         if process is None:
@@ -266,7 +269,7 @@ class Keeper:
 
 
 def fair_share_mb(workers: int) -> int:
-    """What each of so many workers may hold: half of the memory there is, shared out, and 1 GB at least."""
+    """Give what each of so many workers may hold: half of the memory there is, shared out, and 1 GB at least."""
     return max(1024, available_memory() // 2**20 // (2 * workers))
 
 
@@ -276,7 +279,7 @@ def _overrun(process: subprocess.Popen[bytes], overdue: threading.Event) -> None
 
 
 def _in_sequence(request: Any) -> Any | None:
-    """The same request for PyAV reading in sequence, the gentlest way, if the decoder was left open."""
+    """Ask the same of PyAV reading in sequence, the gentlest way, if the decoder was left open."""
     if getattr(request, "decoder", None) != "auto" or not dataclasses.is_dataclass(request):
         return None
     return dataclasses.replace(request, decoder="pyav")  # type: ignore[type-var]

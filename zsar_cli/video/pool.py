@@ -72,7 +72,11 @@ class Ready:
 
 
 def load_clip(request: ClipRequest) -> Clip:
-    """Decodes, samples, resizes and (with a seed) augments one video. Raises VideoError."""
+    """Decode, sample, resize and (with a seed) augment one video.
+
+    Raises:
+        VideoError: the file cannot be read.
+    """
     preprocess, sampling = request.preprocess, request.sampling
 
     def choose(frame_count: int) -> list[int]:
@@ -105,7 +109,7 @@ def load_clip(request: ClipRequest) -> Clip:
 def _augmenter(
     augmentation: Augmentation, preprocess: Preprocess, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The same box and flip for every frame of a clip; (H, W, 3) to (1, h, w, 3)."""
+    """Make what cuts the same box out of every frame of a clip, with the same flip: (H, W, 3) to (1, h, w, 3)."""
 
     def resize(frame: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng([seed, 1])
@@ -123,9 +127,12 @@ def _itself(item: Any) -> Any:
 class DecodePool:
     """Worker processes that turn requests into clips, in order, a bounded number ahead of the consumer.
 
-    ``timeout`` is in s a video (a chunk, when streaming). ``memory_limit_mb`` bounds what one worker may hold
-    (Linux; default: half the machine's memory shared out among them). ``workers=0`` decodes in this process,
-    with no protection. ``load`` may replace the function that workers run; it is pickled by name.
+    Args:
+        workers: how many. 0 decodes in this process, with no protection.
+        timeout: s a video, or a chunk of one that is streamed.
+        memory_limit_mb: what one worker may hold (Linux). By default half the machine's memory is shared out.
+        ahead: how many requests may be decoded, or waiting for it, beyond what was taken.
+        load: what workers run. It is pickled by name.
     """
 
     def __init__(
@@ -136,6 +143,7 @@ class DecodePool:
         ahead: int | None = None,
         load: Callable[[Any], Any] = load_clip,
     ) -> None:
+        """Start the workers."""
         if workers < 0 or timeout <= 0:
             raise ValueError("workers must be at least 0 and timeout more than 0")
         self.timeout = timeout
@@ -147,13 +155,15 @@ class DecodePool:
         self._keepers = [Keeper(self) for _ in range(workers)]
 
     def __enter__(self) -> DecodePool:
+        """Close the pool where the block ends."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End every worker."""
         self.close()
 
     def close(self) -> None:
-        """Ends every worker at once, whatever it is doing, and waits for it. May be called twice."""
+        """End every worker at once, whatever it is doing, and wait for it. May be called twice."""
         self.closed.set()
         for keeper in self._keepers:
             keeper.kill()
@@ -233,7 +243,7 @@ class DecodePool:
             yield value
 
     def _next(self, waiting: queue.Queue[Any], stop: threading.Event | None, otherwise: Any) -> Any:
-        """What comes next, in short waits: a signal's handler runs in this thread, and sets ``stop``."""
+        """Take what comes next, in short waits: a signal's handler runs in this thread, and sets ``stop``."""
         while not (stop and stop.is_set()):
             try:
                 return waiting.get(timeout=0.5)

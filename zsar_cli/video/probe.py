@@ -1,28 +1,16 @@
-"""Opening a video, and an index of it made without decoding: which frames, when, and where to start."""
+"""An index of a video, made without decoding: which frames there are, when, and where decoding may start."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import av
-import av.logging
 import numpy as np
 
-from zsar_cli.errors import VideoError
-from zsar_cli.video.boxes import avi_ticks, has_licence_data, is_encrypted, is_scrambled
-from zsar_cli.video.find import local_path, why_unread
-from zsar_cli.video.identify import PLAYLIST, what_it_is
-from zsar_cli.video.upright import MOST_PIXELS, pixel_aspect
-
-av.logging.set_level(av.logging.PANIC)  # what is wrong with a file goes into its record, not onto the screen
+from zsar_cli.video.boxes import avi_ticks
+from zsar_cli.video.container import leave_out_others, opened, packets
+from zsar_cli.video.upright import pixel_aspect
 
 # Containers that store an index. MPEG-TS, MPEG-PS, GIF and raw streams have none to trust.
 INDEXED = {"mov", "matroska", "avi"}
@@ -31,11 +19,7 @@ FROM_ZERO = {"mov", "matroska"}  # clocks begin there; others' begin anywhere, s
 SHUFFLED = {"avi"}  # its time stamps are those of decoding
 ORDERED_IN_AVI = {"mpeg4", "mjpeg"}
 PACKED = 8  # bytes: an MPEG-4 packet this short stands for a frame that was packed into the one before
-PLAYLISTS = {"hls", "concat", "dash", "imf", "webm_dash_manifest", "rtsp", "sdp", "sap"}
-TEXTS = {"tty", "bin", "xbin", "idf", "adf"}  # FFmpeg draws these as pictures of their letters
-ENCRYPTED = "this video is encrypted (DRM) and cannot be decoded; get a copy without protection"
 MOST_PACKETS = 20_000_000  # 90 hours at 60 frames a second
-MOST_READ_ERRORS = 64
 LONGEST_TAIL = 3600.0  # s that a last frame may be shown
 DELAY = 3  # frames that a decoder holds back: a stamp that late may be the first
 SLIDES = 10  # a stream with so many times fewer frames than another is a row of slides or previews
@@ -64,6 +48,7 @@ class Index:
 
     @property
     def frame_count(self) -> int:
+        """How many frames there are."""
         return len(self.pts)
 
     @property
@@ -76,7 +61,7 @@ class Index:
 
     @property
     def span(self) -> float:
-        """s from the first frame to the last, by their time stamps; 0 without any."""
+        """How many s from the first frame to the last, by their time stamps; 0 without any."""
         return float(self.seconds[-1]) if self.timed and self.frame_count else 0.0
 
     @property
@@ -92,150 +77,12 @@ class Index:
         return self.container in INDEXED and self.codec in CUTTABLE and self.timed and self.whole
 
 
-def check_path(path: str | os.PathLike[str]) -> str:
-    """The path as a string if it is a file or directory that can be read; opens nothing, so never blocks.
-
-    Raises VideoError: not_found, permission, not_a_file (pipe, device, loop of links), unreadable (empty).
-    """
-    name = local_path(os.fspath(path))
-    try:
-        status = os.stat(name)
-    except (FileNotFoundError, NotADirectoryError):
-        if why := why_unread(name):
-            raise VideoError("not_found", why) from None
-        raise VideoError("not_found", "no such file; check the path") from None
-    except PermissionError:
-        raise VideoError("permission", "no permission to read this path; check its access rights") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "the path is not valid"
-        raise VideoError("not_a_file", f"cannot be opened: {reason.lower()}") from None
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise VideoError(
-            "not_a_file", "this is a pipe, socket or device, not a file; save it to a file first"
-        )
-    if not os.access(name, os.R_OK):
-        raise VideoError("permission", "no permission to read this file; check its access rights")
-    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
-        raise VideoError("unreadable", "the file is empty; copy or download it again")
-    return name
-
-
-@contextmanager
-def opened(path: str, number: int | None = None) -> Iterator[tuple[Any, Any]]:
-    """PyAV's container and the video stream of that number, ready to decode, all others left out.
-
-    Without a number: the container and a list of the video streams that can be decoded, nothing left out. Raises
-    VideoError: no_video, encrypted, unreadable, permission, memory.
-    """
-    with file_errors(path):
-        source: Any = os.path.abspath(path)  # an absolute path is never taken for a protocol (data:, concat:)
-        try:
-            source.encode("utf-8")
-        except UnicodeEncodeError:  # bytes that are not UTF-8, which PyAV cannot pass on
-            source = Path(path).open("rb")
-        try:
-            # A playlist may not reach for the network, whatever it calls itself. Not as ``options``: PyAV before
-            # 18 crashes when it hands those to streams that FLV and MPEG-PS only show later.
-            allowed = {"protocol_whitelist": "file"}
-            container: Any = av.open(source, container_options=allowed, metadata_errors="ignore")
-        except BaseException:
-            if not isinstance(source, str):
-                source.close()
-            raise
-        try:
-            if number is None and container.format.name.startswith("mov") and is_encrypted(path):
-                raise VideoError("encrypted", ENCRYPTED)
-            streams = _video_streams(container)
-            if number is None and all("enc_key_id" in stream.metadata for stream in streams):  # Matroska
-                raise VideoError("encrypted", ENCRYPTED)
-            if number is None:
-                yield container, streams
-            else:
-                stream = next((stream for stream in streams if stream.index == number), None)
-                if stream is None:
-                    raise VideoError(
-                        "unreadable", "opening this file twice shows different streams; it is damaged"
-                    )
-                leave_out_others(container, [stream])
-                yield container, stream
-        finally:
-            container.close()
-            if not isinstance(source, str):
-                source.close()
-
-
-def leave_out_others(container: Any, streams: list[Any]) -> None:
-    """Read no packet of sound or subtitles, where this PyAV can say so (18 can)."""
-    numbers = {stream.index for stream in streams}
-    for other in container.streams if hasattr(streams[0], "discard") else ():
-        if other.index not in numbers:
-            other.discard = av.stream.Discard.all
-
-
-@contextmanager
-def file_errors(path: str) -> Iterator[None]:
-    """Turns whatever a file that is no video, or is damaged, makes PyAV raise into a VideoError."""
-    try:
-        yield
-    except MemoryError:
-        raise VideoError(
-            "memory", "not enough memory to decode this video; its frames may be very large"
-        ) from None
-    except VideoError as error:
-        if error.kind in ("unreadable", "no_video"):
-            _say_what_it_is(path)
-        raise
-    except (av.error.FFmpegError, OSError, ValueError, RuntimeError, EOFError, IndexError) as error:
-        _say_what_it_is(path)
-        if isinstance(error, PermissionError):
-            if (
-                error.errno == errno.EPERM
-            ):  # FFmpeg says so of what a playlist names; a file's rights are EACCES
-                raise VideoError("no_video", f"this is {PLAYLIST}") from None
-            raise VideoError(
-                "permission", "no permission to read this file; check its access rights"
-            ) from None
-        if isinstance(error, FileNotFoundError):
-            raise VideoError("not_found", "the file vanished while it was being read") from None
-        detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        message = f"not a video that can be read ({detail.lower()}); the file may be cut short or damaged"
-        raise VideoError("unreadable", message) from None
-
-
-def _say_what_it_is(path: str) -> None:
-    if (what := what_it_is(path)) is not None:
-        raise VideoError("no_video", f"this is {what}") from None
-    if is_encrypted(path) or is_scrambled(path):  # FFmpeg opens some of these, and others it calls invalid
-        raise VideoError("encrypted", ENCRYPTED) from None
-
-
-def demuxed(container: Any, streams: Any) -> Iterator[Any]:
-    """Yield the packets of a stream or a list of streams. Left early, it gives back all that reading took.
-
-    PyAV's own generator leaks an FFmpeg packet where it is dropped rather than closed. Few bytes, but each lies amid
-    freed frames, which the C library can then neither join nor return to the system.
-    """
-    with contextlib.closing(container.demux(streams)) as read:
-        yield from read
-
-
-def packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
-    """Every packet of the stream, going on behind damaged spots; each of those adds to ``problems``.
-
-    The last packet is the empty one that flushes the decoder.
-    """
-    for _ in range(MOST_READ_ERRORS):
-        try:
-            yield from demuxed(container, stream)
-            return
-        except (av.error.EOFError, EOFError):
-            return
-        except av.error.FFmpegError as error:
-            problems.append(error.strerror or type(error).__name__)
-
-
 def read_index(path: str) -> Index:
-    """Demuxes the whole file, decoding nothing. Of several video streams, the best is chosen. Raises VideoError."""
+    """Demux the whole file, decoding nothing. Of several video streams, the best is chosen.
+
+    Raises:
+        VideoError: the file cannot be read.
+    """
     with opened(path) as (container, streams):
         tracks = {stream.index: _Track(stream) for stream in streams}
         claims = {stream.index: _claimed_duration(container, stream) for stream in streams}
@@ -341,7 +188,10 @@ class _Track:
 
 
 def _best(tracks: list[_Track]) -> _Track:
-    """The stream to watch: still pictures come last, then masks without colour, thumbnails, what is not default."""
+    """Choose the stream to watch.
+
+    Still pictures come last, then masks without colour, then thumbnails, then what is not the default.
+    """
     most = max(track.count for track in tracks)
 
     def moves(track: _Track) -> bool:
@@ -360,33 +210,6 @@ def _best(tracks: list[_Track]) -> _Track:
         largest = max(track.area for track in tracks)
         tracks = [track for track in tracks if fits(track)] or tracks
     return max(tracks, key=lambda track: (track.area, track.count, -track.stream.index))
-
-
-def _video_streams(container: Any) -> list[Any]:
-    """The streams that may be the video, ready to decode. Raises VideoError: no_video, unreadable."""
-    formats = set(container.format.name.split(","))
-    if formats & PLAYLISTS:
-        raise VideoError("no_video", f"this is {PLAYLIST}")
-    if formats & TEXTS:
-        raise VideoError("no_video", "this is a text file, not a video")
-    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
-    if not streams:
-        raise VideoError("no_video", "the file holds no video stream; is it sound only?")
-    known = [stream for stream in streams if stream.codec_context is not None]
-    for stream in known:
-        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-        stream.codec_context.thread_count = 1
-    if not known:
-        raise VideoError("unreadable", "no decoder here reads this video's codec; convert it to H.264")
-    return known
-
-
-def nothing_read(path: str) -> VideoError:
-    """Why not one frame came of a file that looks like a video."""
-    if has_licence_data(path):
-        return VideoError("encrypted", ENCRYPTED)
-    return VideoError("unreadable", "not one frame of this video could be decoded; the file is damaged")
 
 
 def _claimed_duration(container: Any, stream: Any) -> tuple[float | None, bool]:

@@ -35,11 +35,13 @@ class Clock:
     """Times of frames while they come: time stamps where the index found good ones, else the frame rate."""
 
     def __init__(self, index: Index) -> None:
+        """Begin before the first frame."""
         self.index = index
         self.first: int | None = None
         self.latest = -1.0
 
     def time(self, number: int, pts: int | None) -> float:
+        """Give the time of the next frame, s from the first. It never falls."""
         if not self.index.timed or pts is None:
             time = number / self.index.rate
         elif self.index.shuffled and number < self.index.frame_count:
@@ -54,7 +56,16 @@ class Clock:
 def timing(
     pts: Sequence[int | None], index: Index, size: tuple[int, int]
 ) -> tuple[VideoInfo, np.ndarray, bool]:
-    """Info, every frame's time in s from the first, and whether that rests on time stamps or on the frame rate."""
+    """Say when the frames of a video are shown, by the time stamps of all of them.
+
+    Args:
+        pts: of each frame, in the order in which the decoder gives them.
+        index: of the file.
+        size: height and width of a frame.
+
+    Returns:
+        Info, each frame's time in s from the first, and whether that rests on time stamps or on the frame rate.
+    """
     count = len(pts)
     stamps = _in_order(pts, index)
     seconds = np.arange(count) / index.rate if stamps is None else (stamps - stamps[0]) * index.time_base
@@ -67,7 +78,7 @@ def timing(
 
 
 def _in_order(pts: Sequence[int | None], index: Index) -> np.ndarray | None:
-    """Time stamps of frames as they are shown; None where they do not tell frames apart.
+    """Put time stamps in the order in which frames are shown. None where they do not tell frames apart.
 
     Some containers have the times of decoding only, and a decoder hands them out with its frames in another order:
     those are sorted. Stamps that go back further are of a clock that was set anew.
@@ -82,12 +93,13 @@ def _in_order(pts: Sequence[int | None], index: Index) -> np.ndarray | None:
 
 
 def planned_timing(index: Index, size: tuple[int, int]) -> VideoInfo:
+    """Say what the index promises, without decoding. ``size``: height and width of a frame."""
     pts = index.pts[index.order].tolist() if index.timed else [None] * index.frame_count
     return timing(pts, index, size)[0]
 
 
 def shortfall(info: VideoInfo, index: Index, problems: list[str], timed: bool = True) -> str | None:
-    """What is known to be missing: time that the file promises, or what the decoder met errors in.
+    """Say what is known to be missing: time that the file promises, or what the decoder met errors in.
 
     A difference of counts says nothing: a packet may hold one field, two frames or none that is shown.
     """

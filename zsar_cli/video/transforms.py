@@ -41,6 +41,7 @@ class Preprocess:
     fill_color: int = 0
 
     def __post_init__(self) -> None:
+        """Refuse what no model can mean."""
         if self.resize_mode not in ("shortest", "squash", "longest"):
             raise ValueError(f"resize_mode must be shortest, squash or longest, not {self.resize_mode!r}")
         if self.interpolation not in INTERPOLATIONS:
@@ -68,10 +69,11 @@ class Augmentation:
 
 
 def resize_and_crop(frames: np.ndarray, preprocess: Preprocess, *, crops: int = 1) -> np.ndarray:
-    """Frames (..., H, W, 3) uint8 to the model's size.
+    """Resize frames (..., H, W, 3) uint8 to the model's size.
 
-    ``crops=1`` gives (..., h, w, 3): the centre. ``crops=3`` gives (3, ..., h, w, 3): left, centre and right
-    (or top to bottom) along the longer side, the shorter side always scaled to fit whatever the resize mode.
+    Returns:
+        With one crop, the centre: (..., h, w, 3). With three, (3, ..., h, w, 3): left, centre and right (or top to
+        bottom) along the longer side. The shorter side is then always scaled to fit, whatever the resize mode.
     """
     if crops not in (1, 3):
         raise ValueError(f"crops must be 1 or 3, not {crops}")
@@ -85,9 +87,12 @@ def resize_and_crop(frames: np.ndarray, preprocess: Preprocess, *, crops: int = 
 def random_crop_box(
     height: int, width: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """A random resized crop (Inception's): (left, top, right, bottom), area and aspect from the ranges.
+    """Draw a random resized crop (Inception's), its area and aspect from the ranges.
 
-    Ten draws; if none fits, the largest centred box whose aspect is allowed.
+    Of ten draws the first that fits counts. If none fits, it is the largest centred box whose aspect is allowed.
+
+    Returns:
+        (left, top, right, bottom).
     """
     low, high = math.log(augmentation.ratio[0]), math.log(augmentation.ratio[1])
     for _ in range(10):
@@ -108,7 +113,7 @@ def random_crop_box(
 def crop_box_and_resize(
     frame: np.ndarray, box: tuple[int, int, int, int], flip: bool, preprocess: Preprocess
 ) -> np.ndarray:
-    """The part of a frame (H, W, 3) inside ``box`` at the model's size, mirrored if ``flip``: (h, w, 3)."""
+    """Cut ``box`` out of a frame (H, W, 3) and resize it to the model's size (h, w, 3), mirrored if ``flip``."""
     height, width = preprocess.size
     left, top, right, bottom = box
     image = Image.fromarray(np.ascontiguousarray(frame[top:bottom, left:right]))
@@ -117,7 +122,7 @@ def crop_box_and_resize(
 
 
 def normalise(pixels: torch.Tensor, preprocess: Preprocess, dtype: Any = None) -> torch.Tensor:
-    """uint8 (..., h, w, 3) to (..., 3, h, w) in ``dtype`` (default float32), as ToTensor and Normalize do."""
+    """Turn uint8 (..., h, w, 3) into (..., 3, h, w) in ``dtype`` (default float32), as ToTensor and Normalize do."""
     import torch
 
     scaled = pixels.movedim(-1, -3).to(torch.float32).div(255)
@@ -129,7 +134,7 @@ def normalise(pixels: torch.Tensor, preprocess: Preprocess, dtype: Any = None) -
 def augment_colour(
     pixels: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> torch.Tensor:
-    """Jitters brightness, contrast and saturation of clips (B, T, h, w, 3) uint8, one draw a clip.
+    """Jitter brightness, contrast and saturation of clips (B, T, h, w, 3) uint8, one draw a clip.
 
     Factors lie in [1 - j, 1 + j] and come in that order; ``grey`` is the chance of losing all colour.
     """
@@ -152,7 +157,7 @@ def augment_colour(
 
 
 def _one_frame(frame: np.ndarray, preprocess: Preprocess, crops: int) -> np.ndarray:
-    """(H, W, 3) to (crops, h, w, 3)."""
+    """Resize (H, W, 3) to (crops, h, w, 3)."""
     height, width = preprocess.size
     image = Image.fromarray(np.ascontiguousarray(frame))
     if crops == 1 and preprocess.resize_mode == "squash":
@@ -190,14 +195,14 @@ def _cut_strip(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _crop(image: Image.Image, size: tuple[int, int], place: float) -> Image.Image:
-    """A window of ``size``; ``place``: 0 is left or top, 0.5 the centre, 1 right or bottom."""
+    """Cut a window of ``size`` out. ``place``: 0 is left or top, 0.5 the centre, 1 right or bottom."""
     height, width = size
     left, top = round((image.width - width) * place), round((image.height - height) * place)
     return image.crop((left, top, left + width, top + height))
 
 
 def _pad(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Pads to at least the model's size; an odd pixel goes to the right and the bottom."""
+    """Pad to at least the model's size. An odd pixel goes to the right and the bottom."""
     missing_height = max(preprocess.size[0] - image.height, 0)
     missing_width = max(preprocess.size[1] - image.width, 0)
     if not (missing_height or missing_width):

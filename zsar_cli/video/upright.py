@@ -23,7 +23,7 @@ class Turn:
     flip: bool = False  # top to bottom
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, 3) to (H, W, 3), or to (W, H, 3) where rows and columns are exchanged."""
+        """Turn (H, W, 3) to (H, W, 3), or to (W, H, 3) where rows and columns are exchanged."""
         if self == STRAIGHT:
             return pixels
         turned = pixels.swapaxes(0, 1) if self.swap else pixels
@@ -44,10 +44,9 @@ EXIF_TURNS = {  # the tag's value says which way the stored picture lies
 
 
 def turn_of_matrix(matrix: bytes) -> Turn:
-    """The symmetry nearest to FFmpeg's display matrix (9 int32): x' = a x + c y, y' = b x + d y.
+    """Find the symmetry nearest to FFmpeg's display matrix (9 int32): x' = a x + c y, y' = b x + d y.
 
-    A matrix that is no rotation or reflection, such as one of zeros, is taken for none: that is what recorders
-    write who do not know better.
+    A matrix that is no rotation or reflection counts as none. Some recorders write one of zeros.
     """
     if len(matrix) < 20:
         return STRAIGHT
@@ -64,20 +63,20 @@ def turn_of_matrix(matrix: bytes) -> Turn:
 
 
 def turn_of_frame(frame: Any) -> Turn:
-    """How PyAV's frame is to be turned; a frame carries what its container or its codec says."""
+    """Say how PyAV's frame is to be turned. A frame carries what its container or its codec says."""
     # Not frame.side_data: the frame would keep that, and that the frame, until the garbage collector comes by
     matrix = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     return STRAIGHT if matrix is None else turn_of_matrix(bytes(matrix))
 
 
 def pixel_aspect(ratio: Any) -> float:
-    """Width over height of a stored pixel; 1 where the file says nothing, or nothing that can be meant."""
+    """Give the width over the height of a stored pixel. It is 1 where the file says nothing, or nothing likely."""
     aspect = float(ratio or 1)
     return aspect if 1 / LONGEST_PIXEL <= aspect <= LONGEST_PIXEL else 1.0
 
 
 def to_rgb(frame: Any, aspect: float = 1.0) -> np.ndarray:
-    """PyAV's frame as (H, W, 3) uint8 with square pixels, turned upright. Its height as stored stays."""
+    """Convert PyAV's frame to (H, W, 3) uint8 with square pixels, turned upright. Its height as stored stays."""
     size: dict[str, Any] = {}
     if aspect != 1.0:
         width, height = round(frame.width * aspect), frame.height

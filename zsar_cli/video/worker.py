@@ -20,7 +20,7 @@ MOST_BEFORE_READY = 2**16  # bytes
 
 
 def serve() -> None:
-    """The worker's main loop: jobs from stdin, answers to stdout, until stdin closes."""
+    """Take jobs from stdin and send answers to stdout, until stdin closes."""
     answers = os.fdopen(os.dup(1), "wb")
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)  # libraries that print must not spoil the answers
@@ -49,7 +49,7 @@ def serve() -> None:
 
 
 def _answers(load: Callable[[Any], Any], request: Any, streamed: bool) -> Iterator[bytes]:
-    """What the job comes to, pickled: an item, or a stream's items and its end; an error in place of the rest."""
+    """Yield what a job comes to, pickled: an item, or a stream's items and its end; an error in place of the rest."""
     try:
         if streamed:
             for chunk in load(request):
@@ -69,7 +69,7 @@ def _answers(load: Callable[[Any], Any], request: Any, streamed: bool) -> Iterat
 
 
 def _listen(jobs: queue.Queue[bytes]) -> None:
-    """Takes jobs off stdin; when it closes, the parent is gone or done, and so is this process."""
+    """Take jobs off stdin. When it closes, the parent is gone or done, and this process ends."""
     # The raw descriptor: a thread blocked in sys.stdin's lock would hang the interpreter's exit
     with open(0, "rb", buffering=0, closefd=False) as pipe, contextlib.suppress(EOFError, OSError):
         while True:
@@ -78,7 +78,7 @@ def _listen(jobs: queue.Queue[bytes]) -> None:
 
 
 def _alarm(seconds: float) -> None:
-    """The kernel's own watchdog, in case the parent is killed while this process hangs in native code."""
+    """Set the kernel's own watchdog, in case the parent is killed while this process hangs in native code."""
     import signal
 
     if hasattr(signal, "setitimer"):
@@ -98,7 +98,7 @@ def _limit_memory(limit: int) -> None:
 
 
 def pickled(message: Any) -> bytes:
-    """The message as it goes through the pipe."""
+    """Pickle a message as it goes through the pipe."""
     return pickle.dumps(message, protocol=5)
 
 
@@ -110,9 +110,12 @@ def send_bytes(pipe: IO[bytes], data: bytes) -> None:
 
 
 def await_ready(pipe: IO[bytes]) -> None:
-    """Read until a worker says that it is ready. EOFError where it ends before, or says too much.
+    """Read until a worker says that it is ready.
 
     What Python's own start prints, such as a ``sitecustomize``, goes the same way.
+
+    Raises:
+        EOFError: the worker ends before, or says too much.
     """
     seen = b""
     while not seen.endswith(READY):
@@ -122,12 +125,17 @@ def await_ready(pipe: IO[bytes]) -> None:
 
 
 def receive(pipe: IO[bytes], most: int) -> Any:
-    """The next message, of at most so many bytes. EOFError, ValueError or what unpickling raises where it is none."""
+    """Read the next message, of at most so many bytes.
+
+    Raises:
+        EOFError: the pipe ends.
+        ValueError: the message is longer; and whatever unpickling raises where it is none.
+    """
     return pickle.loads(receive_bytes(pipe, most))
 
 
 def receive_bytes(pipe: IO[bytes], most: int | None = None) -> bytes:
-    """The next message, still pickled."""
+    """Read the next message, still pickled."""
     (size,) = HEADER.unpack(bytes(_exactly(pipe, HEADER.size)))
     if most is not None and size > most:
         raise ValueError(f"a message of {size} bytes")

@@ -1,0 +1,66 @@
+"""The frames that were asked for: which they are, kept as they come, and put in order at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from zsar_cli.video.times import VideoInfo
+
+Choose = Callable[[int], Sequence[int]]
+Resize = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass
+class DecodedVideo:
+    """``frames`` (n, H, W, 3) uint8 in the order asked for, or what ``resize`` made of them.
+
+    ``times`` in s from the first frame; ``warning``: how much of the video could not be read.
+    """
+
+    frames: np.ndarray
+    indices: np.ndarray
+    times: np.ndarray
+    info: VideoInfo
+    warning: str | None = None
+
+
+class KeptFrames:
+    """Converted frames by number, and their size before any resizing: (height, width), 0 without a frame."""
+
+    def __init__(self, resize: Resize | None) -> None:
+        """Keep no frame yet."""
+        self.resize = resize
+        self.pixels: dict[int, np.ndarray] = {}
+        self.size = (0, 0)
+
+    def keep(self, number: int, frame: np.ndarray) -> None:
+        """Resize and keep a frame (H, W, 3) uint8."""
+        if not self.pixels:
+            self.size = (frame.shape[0], frame.shape[1])
+        self.pixels[number] = self.resize(frame) if self.resize else frame
+
+    def video(
+        self, indices: Sequence[int], seconds: np.ndarray, info: VideoInfo, warning: str | None
+    ) -> DecodedVideo:
+        """Put frames in the order of ``indices``. ``seconds``: of every frame of the video, by number."""
+        frames = stack([self.pixels[number] for number in indices])
+        numbers = np.asarray(indices, np.int64)
+        return DecodedVideo(frames, numbers, seconds[numbers], info, warning)
+
+
+def chosen(choose: Choose, frame_count: int) -> list[int]:
+    """Ask for the frames of a video of so many; numbers beyond its ends mean its ends."""
+    return [min(max(int(number), 0), frame_count - 1) for number in choose(frame_count)]
+
+
+def stack(frames: list[np.ndarray]) -> np.ndarray:
+    """Make one array of frames. Where a stream changes its size half way, they follow the first."""
+    shape = frames[0].shape
+    if len(shape) == 3 and any(frame.shape != shape for frame in frames):
+        size = (shape[1], shape[0])
+        frames = [np.asarray(Image.fromarray(frame).resize(size)) for frame in frames]
+    return np.stack(frames)

@@ -1,0 +1,95 @@
+"""A few frames of a long file: decoding starts at the key frames before them, where the index can be trusted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import numpy as np
+
+from zsar_cli.errors import VideoError
+from zsar_cli.video.container import demuxed, opened
+from zsar_cli.video.frames import Choose, DecodedVideo, KeptFrames, Resize, chosen
+from zsar_cli.video.probe import Index
+from zsar_cli.video.times import shortfall, timing
+from zsar_cli.video.upright import to_rgb
+
+SEEK_GAIN = 0.2  # seeking must spare at least this much of the decoding to be worth its risk
+REFERRED = 0.6  # about the share of the decoding in H.264 that goes into frames to which others refer
+
+
+def read_seeking(path: str, index: Index, choose: Choose, resize: Resize | None) -> DecodedVideo | None:
+    """Decode only from the key frames before the wanted frames.
+
+    Returns:
+        None where that is not worth it, or not to be trusted.
+
+    Raises:
+        VideoError: there is not enough memory.
+    """
+    if not index.cuttable:
+        return None
+    indices = chosen(choose, index.frame_count)
+    times = index.pts[index.order]
+    runs = _runs(index, sorted(set(indices)))
+    cost = sum(last - first + 1 for first, last, _ in runs) * (REFERRED if index.codec == "h264" else 1.0)
+    if cost > (1 - SEEK_GAIN) * index.frame_count:
+        return None
+    kept = KeptFrames(resize)
+    try:
+        with opened(path, index.stream) as (container, stream):
+            for first, _, numbers in runs:
+                if not _decode_run(container, stream, index, first, numbers, kept):
+                    return None
+    except (av.error.FFmpegError, VideoError) as error:
+        if isinstance(error, MemoryError) or getattr(error, "kind", "") == "memory":
+            raise
+        return None
+    info, seconds, _ = timing(times.tolist(), index, kept.size)
+    return kept.video(indices, seconds, info, shortfall(info, index, []))
+
+
+def _runs(index: Index, wanted: list[int]) -> list[tuple[int, int, list[int]]]:
+    """Group wanted frames by the key packet to start at: (first packet, last packet needed, frame numbers).
+
+    A frame is reached from the last key packet that is stored before it and shown no later than it. After the key
+    frame of an open group come frames that lean on the group before, but those are shown before it.
+    """
+    keys = np.flatnonzero(index.key)
+    runs: list[tuple[int, int, list[int]]] = []
+    for number in wanted:
+        packet = int(index.order[number])
+        before = keys[(keys <= packet) & (index.pts[keys] <= index.pts[packet])]
+        first = int(before[-1])
+        if runs and runs[-1][0] == first:
+            runs[-1] = (first, max(runs[-1][1], packet), [*runs[-1][2], number])
+        else:
+            runs.append((first, packet, [number]))
+    return runs
+
+
+def _decode_run(
+    container: Any, stream: Any, index: Index, first: int, numbers: list[int], kept: KeptFrames
+) -> bool:
+    """Decode one run of packets. False as soon as anything differs from what the index says."""
+    wanted = {int(index.pts[index.order[number]]): number for number in numbers}
+    container.seek(int(index.pts[first]), stream=stream, backward=True, any_frame=False)
+    context = stream.codec_context
+    started = False
+    for packet in demuxed(container, stream):
+        if packet.size and not started:
+            if packet.pts is None or packet.pts > index.pts[first]:
+                return False
+            started = packet.pts == index.pts[first]
+        if context.name == "h264":
+            # Nothing refers to these frames, so leaving them out changes no other
+            context.skip_frame = "DEFAULT" if packet.pts in wanted or not packet.size else "NONREF"
+        for frame in packet.decode():
+            if frame.pts not in wanted:
+                continue
+            if frame.is_corrupt:
+                return False
+            kept.keep(wanted.pop(frame.pts), to_rgb(frame, index.aspect))
+        if not wanted:
+            return started
+    return False
