@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -352,6 +352,7 @@ class Recognizer:
         top_k: int = 5,
         rule: AnswerRule = NO_ANSWER,
         evidence: bool = False,
+        where: Sequence[str] | None = None,
         shown: bool = False,
         stop: threading.Event | None = None,
     ) -> Iterator[Answer]:
@@ -366,6 +367,7 @@ class Recognizer:
             top_k=top_k,
             rule=rule,
             evidence=evidence,
+            where=where,
             shown=shown,
             stop=stop,
             times=self.times,

@@ -220,14 +220,14 @@ def test_explain_reads_and_fills_the_cache(
     plain = zsar(*asked)
     assert "3 added" in plain.err
     encoded = []
-    encode = Backbone.encode_frames
-    monkeypatch.setattr(Backbone, "encode_frames", lambda self, x: encoded.append(len(x)) or encode(self, x))
+    encode = Backbone._encode_frames
+    monkeypatch.setattr(Backbone, "_encode_frames", lambda self, x: encoded.append(len(x)) or encode(self, x))
     explained = zsar(*asked, "--explain", tmp_path / "sheets")
     assert "3 videos read" in explained.err
     answers = [{key: value for key, value in r.items() if key != "written"} for r in explained.records]
     assert_close(answers, plain.records)
     # What only the tower can tell of a plain CLIP's patches is asked for the frames on show, and no others
-    assert encoded == ([] if kind == "motion" else [8, 8, 8])
+    assert [count for count in encoded if count > 1] == ([] if kind == "motion" else [8, 8, 8])
     assert len(list((tmp_path / "sheets").rglob("*.png"))) == 3
 
 

@@ -160,7 +160,19 @@ def test_timeline_fits_and_shows_when(width):
     assert max(marked) == len(blocks) - 1
     assert not [place for place in marked if 0.1 < place / len(blocks) < 0.9]  # another label's time
     assert sum("waving" in line for line in lines) == 3  # a row and two segments
-    assert not any("none of these" in line for line in lines)
+    none = next(line for line in lines if "none of these" in line)
+    assert set(none[16:-8]) & set("─╴╶")
+    assert sum("none of these" in line for line in lines) == 1  # a row, and no segment
+
+
+def test_a_label_has_one_colour_in_every_timeline():
+    def colour(*segments: dict) -> str:
+        lines = timeline_lines({**RECORD, "segments": list(segments)}, 80, labels=("a", "b", "waving"))
+        line = next(line for line in lines if line.plain.startswith("  waving"))
+        return str(line.spans[-2].style)
+
+    alone, second = segment(0, 3700, "waving"), segment(1850, 3700, "waving")
+    assert colour(alone) == colour(segment(0, 1850, "a"), second) == colour(segment(0, 1850, "b"), second)
 
 
 def test_timeline_of_nothing_and_of_many_labels():

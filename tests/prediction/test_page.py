@@ -209,7 +209,7 @@ def test_few_frames_are_kept_of_a_video_of_any_length():
     for first in range(0, 10_000, 32):
         ticks = np.arange(first, first + 32, dtype=np.int64)
         pixels = np.zeros((32, 2, 2, 3), np.uint8) + (ticks % 251)[:, None, None, None].astype(np.uint8)
-        keeper.take(GridChunk(pixels, ticks, 0.5, info))
+        keeper.take(GridChunk(pixels, ticks, 0.5, ticks, info))
     kept = keeper.shown()
     steps = np.diff(kept.times)
     assert 24 <= len(kept.frames) <= 48
@@ -219,5 +219,5 @@ def test_few_frames_are_kept_of_a_video_of_any_length():
     assert kept.frames[5, 0, 0, 0] == round((kept.times[5] - 10.25) / 0.5) % 251
     sparse = FrameKeeper(most=4)
     ticks = np.array([0, 2**40, 2**41, 2**42, 2**43, 2**44], dtype=np.int64)
-    sparse.take(GridChunk(np.zeros((6, 2, 2, 3), np.uint8), ticks, 1e-3, info))
+    sparse.take(GridChunk(np.zeros((6, 2, 2, 3), np.uint8), ticks, 1e-3, ticks, info))
     assert 1 <= len(sparse.shown().frames) <= 4

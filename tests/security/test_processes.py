@@ -173,6 +173,7 @@ def test_nobodys_settings_count_for_a_picture(monkeypatch):
     from tests.prediction.test_explain import evidence
     from zsar_cli import plots as pictures
     from zsar_cli.evaluation import report
+    from zsar_cli.prediction import sheets
 
     def latex(*arguments):
         raise AssertionError("LaTeX is started")
@@ -181,12 +182,13 @@ def test_nobodys_settings_count_for_a_picture(monkeypatch):
         monkeypatch.setattr(TexManager, name, classmethod(latex))
     found = evidence()
     found.labels[0] = dataclasses.replace(found.labels[0], label=r"$\frac{x$ or $y$")
+    found.where[0] = dataclasses.replace(found.where[0], label=found.labels[0].label)
     part = {"reliability": {"edges": [0, 0.5, 1], "accuracy": [0.5, None]}, "ece": 0.1}
     record = {"label": r"a $\b$", "top": [[r"a $\b$", 1.0]], "unknown": {"no": 0.5}}
 
     def draw() -> list[bytes]:
         figures = [
-            pictures.explain_sheet(found, r"a$\b$.mp4", r"answer: $\c$"),
+            sheets.explain_sheet(found, r"a$\b$.mp4", [r"answer: $\c$"]),
             pictures.training_curves(
                 [{"step": n, "total": 1.0 / n, "lr": 0.1} for n in (1, 2)], r"runs/$\d$"
             ),

@@ -513,7 +513,9 @@ def _report(
             return None if isinstance(clip, VideoError) else clip
 
     def look(record: dict[str, Any], clip: Any) -> Any:
-        return examine(network, clip, encode(parts[record["part"]].labels), crops=options.crops)
+        text = encode(parts[record["part"]].labels)
+        where = [label for label in (record["top"][0][0], record["label"]) if label in text.labels]
+        return examine(network, clip, text, crops=options.crops, where=where)
 
     sheets = mistake_sheets(worst_mistakes(records), load, look)
     command = shlex.join(["zsar", *sys.argv[1:]])

@@ -171,8 +171,17 @@ def predict(
     explain: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            help="Write a picture about each video into this folder: frames, where the model saw motion, scores.",
+            help="Write a picture about each video into this folder: the answer, frames, where each of the best labels "
+            "is seen and where there is motion, probabilities. With --window: the timeline, and its segments.",
             metavar="FOLDER",
+        ),
+    ] = None,
+    explain_label: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--explain-label",
+            help="A label whose places --explain shows, in place of the best two; repeatable.",
+            metavar="LABEL",
         ),
     ] = None,
     report: Annotated[
@@ -290,8 +299,7 @@ def predict(
     from zsar_cli.video.pool import DecodePool
 
     options = ClipOptions(frames, views, crops, decoder, batch_size, fps)
-    if explain is not None:
-        _check_explain(windows)
+    _check_explain(explain, explain_label)
     if stray := stray_labels_line(videos):
         console.note(stray)
     listed = "-" in videos
@@ -323,6 +331,8 @@ def predict(
                 cache=None if windows else cache,
             )
             text = _embeddings(recognizer, wanted, prompts, templates)
+        if explain is not None:
+            _prepare_sheets(run, recognizer, text, explain_label or [])
         if min_confidence is None and threshold is None and not multi and wanted is not None:
             frames_shown = frames or recognizer.model.frames
             run.calibrate(recognizer.model, wanted, text.templates_hash, frames_shown, calibration)
@@ -362,7 +372,7 @@ def predict(
         if distributed.rank() == 0:
             target = Target(
                 *(output, format_of(output, format), videos, found, resume, overwrite),
-                Columns(windows is not None, tuple(text.labels) if wide else None),
+                Columns(windows is not None, tuple(text.labels) if wide else None, tuple(text.labels)),
             )
             if report is not None:
                 page = new_page(report, recognizer.model, run, text.labels, command_line(context))
@@ -442,12 +452,25 @@ def _rule(min_confidence: float | None, threshold: float | None, multi: bool, *,
     )
 
 
-def _check_explain(windows: WindowOptions | None) -> None:
+def _check_explain(folder: Path | None, labels: Sequence[str] | None) -> None:
+    """Say what is missing for pictures before any work is done."""
     from zsar_cli.plots import require_matplotlib
 
-    if windows is not None:
-        raise UsageError("--explain is about whole videos; leave --window out, or cut the part you mean.")
-    require_matplotlib()  # says what is missing before any work is done
+    if folder is not None:
+        require_matplotlib()
+    elif labels:
+        raise UsageError("--explain-label says what --explain shows; name a folder with --explain.")
+
+
+def _prepare_sheets(run: Run, recognizer: Recognizer, text: PromptEmbeddings, labels: Sequence[str]) -> None:
+    """Check the labels that sheets are to show, and say what this model does not have for them."""
+    from zsar_cli.cli import console
+    from zsar_cli.cli.output.sheets import check_labels, heat_note
+
+    run.explain_labels = check_labels(labels, text.labels)
+    note = heat_note(recognizer.model, cached=recognizer.cache is not None)
+    if note is not None and distributed.rank() == 0:
+        console.note(note)
 
 
 def _open_explain(
@@ -517,6 +540,7 @@ class Run:
     rule: AnswerRule
     windows: WindowOptions | None = None
     explain: VideoFolder | None = None
+    explain_labels: list[str] = field(default_factory=list)
     film: FilmSize | None = None  # of the cards of a page, where one was asked for
     page: AnswersPage | None = None  # of several processes, the first one's
     stop: threading.Event = field(default_factory=threading.Event)
@@ -601,7 +625,7 @@ class Run:
             from zsar_cli.prediction.windows import run_windows
 
             model, stop = recognizer.model, self.stop
-            return run_windows(
+            timelines = run_windows(
                 model,
                 paths,
                 text,
@@ -612,6 +636,11 @@ class Run:
                 report=count_time,
                 times=recognizer.times,
             )
+            if self.explain is None:
+                return timelines
+            from zsar_cli.cli.output.sheets import with_timeline_sheets
+
+            return with_timeline_sheets(timelines, recognizer, text, pool, self)
         if self.explain is not None:
             from zsar_cli.cli.output.sheets import with_sheets
 

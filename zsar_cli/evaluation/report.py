@@ -29,13 +29,13 @@ from zsar_cli.plots import (
     GREY,
     ORANGE,
     VERMILION,
-    _short,
-    explain_sheet,
     fixed_settings,
     new_figure,
+    short,
     to_png,
 )
 from zsar_cli.prediction.calibration import TITLES
+from zsar_cli.prediction.sheets import explain_sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -331,7 +331,7 @@ def _matrix(known: Sequence[Record], names: Sequence[str]) -> Figure:
     figure = new_figure(max(side + 4.2, 6), max(side + 3.6, 4.5))
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
-    labels = [_short(name, 40) for name in names]
+    labels = [short(name, 40) for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=8)
     axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.set(xlabel="answered", ylabel="true")
@@ -397,6 +397,6 @@ def mistake_sheets(
             continue
         answer, confidence = record["top"][0]
         caption = f"{record['video']}: {answer} ({confidence:.1%}), but it is {record['label']}"
-        sheet = explain_sheet(examine(record, clip), record["video"], f"true: {record['label']}")
+        sheet = explain_sheet(examine(record, clip), record["video"], note=f"it is: {record['label']}")
         sheets.append((caption, to_png(sheet)))
     return sheets

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from zsar_cli.evaluation.metrics import wilson_interval
-from zsar_cli.plots import BLUE, GREY, ORANGE, VERMILION, _short, fixed_settings, new_figure
+from zsar_cli.plots import BLUE, GREY, ORANGE, VERMILION, fixed_settings, new_figure, short
 from zsar_cli.prediction.calibration import TITLES
 
 if TYPE_CHECKING:
@@ -180,6 +180,6 @@ def figure(answers: Judged, title: str = "") -> Figure:
         axes.spines[side].set_visible(False)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
     if title:
-        picture.suptitle(_short(title, 80), fontsize=11)
+        picture.suptitle(short(title, 80), fontsize=11)
     picture.tight_layout()
     return picture

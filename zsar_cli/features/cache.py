@@ -51,7 +51,7 @@ class EncodedClip:
     """A video's features as they were stored, in fp16, and what its record says besides; see :class:`Clip`.
 
     ``features``: embedding (V, T, E) and tokens (V, T, N, D) of its V clips; N is 0 where no tokens were wanted.
-    ``pixels``: as in :class:`Clip`, where they are wanted besides.
+    ``pixels`` and ``look``: as in :class:`Clip`, where they are wanted besides.
     """
 
     features: FrameFeatures
@@ -60,6 +60,7 @@ class EncodedClip:
     info: VideoInfo
     warning: str | None = None
     pixels: np.ndarray | None = None
+    look: np.ndarray | None = None
 
 
 class FeatureCache:
@@ -116,7 +117,11 @@ class FeatureCache:
         identity = _identity(request.path)
         if identity is None:
             return None
-        shown = {k: v for k, v in asdict(request).items() if k not in ("path", "augmentation", "seed")}
+        shown = {
+            k: v for k, v in asdict(request).items() if k not in ("path", "augmentation", "seed", "look")
+        }
+        if request.indices is None:
+            del shown["indices"]
         if not os.path.isdir(request.path):
             del shown["image_rate"]  # only the times of a folder of frames rest on it
         content = json.dumps([FORMAT, identity, shown], sort_keys=True)
@@ -337,7 +342,8 @@ def load_cached(
         if item.copy is not None:
             item.copy.done()
         if pixels and item.stored is not None:
-            result = replace(item.stored, pixels=getattr(result, "pixels", None))
+            pictures = getattr(result, "pixels", None), getattr(result, "look", None)
+            result = replace(item.stored, pixels=pictures[0], look=pictures[1])
         yield item.request, item.key, result
 
 

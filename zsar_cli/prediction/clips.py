@@ -35,6 +35,7 @@ Answer: TypeAlias = "tuple[Prediction | Failure, Evidence | None]"
 NO_ANSWER = AnswerRule()
 OVERFLOWED = "the model's numbers overflowed on this video; use --precision fp32"
 Embed: TypeAlias = "Callable[[FrameFeatures, list[int]], Tensor]"
+WHERE = 2  # labels whose places an explanation shows, unless others are asked for
 Keyed: TypeAlias = "tuple[str | None, Clip | EncodedClip]"  # a clip and its key in the cache
 
 
@@ -84,20 +85,23 @@ def answer_videos(
     top_k: int = 5,
     rule: AnswerRule = NO_ANSWER,
     evidence: bool = False,
+    where: Sequence[str] | None = None,
     shown: bool = False,
     stop: threading.Event | None = None,
     times: StageTimes | None = None,
 ) -> Iterator[Answer]:
     """The result of each video, in input order, and its evidence where that is wanted.
 
-    With ``shown``, a prediction keeps its frames. Once ``stop`` is set, the videos that are already decoded together
+    With ``shown``, a prediction keeps its frames. ``where``: the labels whose places the evidence is to show, in place
+    of the answers or the two best. Once ``stop`` is set, the videos that are already decoded together
     are finished and no others. With a cache, what is in it does not go through the tower again; for evidence and for
     what is shown the frames themselves are decoded still.
     """
     from zsar_cli.features.cache import load_cached
 
     times = times or StageTimes()
-    loaded = load_cached(pool, clip_requests(model, videos, options), cache, pixels=evidence or shown)
+    requests = clip_requests(model, videos, options, look=evidence or shown)
+    loaded = load_cached(pool, requests, cache, pixels=evidence or shown)
     centre = options.crops // 2  # of the first view: what is shown
     view = centre if evidence else None
     batches = ready_batches(loaded, options.batch_size, stop or threading.Event())
@@ -105,7 +109,7 @@ def answer_videos(
         good = [(key, clip) for _, key, clip in batch if not isinstance(clip, VideoError)]
         with times.measured("model"):
             answers = iter(
-                answer_clips(model, good, text, cache=cache, top_k=top_k, view=view, rule=rule)
+                answer_clips(model, good, text, cache=cache, top_k=top_k, view=view, rule=rule, where=where)
                 if good
                 else ()
             )
@@ -113,7 +117,7 @@ def answer_videos(
             if isinstance(clip, VideoError):
                 yield Failure(request.path, clip.kind, clip.message), None
             else:
-                frames = _shown(clip, centre) if shown else None
+                frames = shown_of(clip, centre) if shown else None
                 yield _answer(request.path, clip, next(answers), rule, frames)
 
 
@@ -126,8 +130,9 @@ def answer_clips(
     top_k: int = 5,
     view: int | None = None,
     rule: AnswerRule = NO_ANSWER,
+    where: Sequence[str] | None = None,
 ) -> list[Found]:
-    """What each video shows; and, of the clip ``view``, the evidence."""
+    """What each video shows; and, of the clip ``view``, the evidence; with the places of the labels ``where``."""
     import torch
 
     heat = HeatMaps(model, view or 0)
@@ -150,8 +155,14 @@ def answer_clips(
             seen = None
             if pixels is not None and view is not None:
                 learned = model.msm is not None
-                behind = label_evidence(scores, number, columns, text.labels)
-                seen = Evidence(pixels[view], heat.of(number, pixels[view]), learned, behind, unknown)
+                named = [text.labels.index(label) for label in where or ()]
+                behind = label_evidence(scores, number, [*dict.fromkeys([*shown, *named])], text.labels)
+                asked = named or sure[: WHERE + 1] or columns[:WHERE]
+                places = heat.of_labels(number, pixels[view], text, asked)
+                frames = shown_of(videos[number][1], view)
+                seen = Evidence(
+                    pixels[view], heat.of(number, pixels[view]), learned, behind, unknown, places, frames
+                )
             answers = [text.labels[c] for c in sure] if rule.multi else None
             found.append(Found(labels, unknown, answers, seen, strange[number]))
     return found
@@ -199,13 +210,15 @@ def embed_one(
 
 
 def clip_requests(
-    model: RecognizerModel, videos: Iterable[Video], options: ClipOptions
+    model: RecognizerModel, videos: Iterable[Video], options: ClipOptions, *, look: bool = False
 ) -> Iterator[ClipRequest]:
-    """What is asked of the decoders: how these videos are shown to this model."""
+    """What is asked of the decoders: how these videos are shown to this model, and with ``look`` to people."""
     sampling = Sampling(options.frames or model.frames, options.views)
     for video in videos:
         yield ClipRequest(
-            video, sampling, model.preprocess, options.crops, options.decoder, image_rate=options.fps
+            *(video, sampling, model.preprocess, options.crops, options.decoder),
+            image_rate=options.fps,
+            look=look,
         )
 
 
@@ -231,10 +244,16 @@ def _embed_and_judge(
 
 
 def examine(
-    model: RecognizerModel, clip: Clip, text: PromptEmbeddings, *, crops: int = 1, top_k: int = 5
+    model: RecognizerModel,
+    clip: Clip,
+    text: PromptEmbeddings,
+    *,
+    crops: int = 1,
+    top_k: int = 5,
+    where: Sequence[str] | None = None,
 ) -> Evidence:
     """What the model sees in one clip, of which the centre crop of the first view is shown."""
-    (found,) = answer_clips(model, [(None, clip)], text, top_k=top_k, view=crops // 2)
+    (found,) = answer_clips(model, [(None, clip)], text, top_k=top_k, view=crops // 2, where=where)
     assert found.evidence is not None
     return found.evidence
 
@@ -268,9 +287,11 @@ def _answer(
     return prediction, found.evidence
 
 
-def _shown(clip: Clip | EncodedClip, crop: int) -> Shown | None:
+def shown_of(clip: Clip | EncodedClip, crop: int) -> Shown | None:
     """One crop of a clip's first view; None where the frames of what a cache holds could not be decoded again."""
-    return None if clip.pixels is None else Shown(clip.pixels[crop], clip.info.start + clip.times[0])
+    if clip.pixels is None:
+        return None
+    return Shown(clip.pixels[crop] if clip.look is None else clip.look, clip.info.start + clip.times[0])
 
 
 def ready_batches(results: Iterator[Any], size: int, stop: threading.Event) -> Iterator[list[Any]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from zsar_cli.prediction.records import Shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from zsar_cli.model.alignment import Scores
     from zsar_cli.model.backbone import FrameFeatures
     from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.text.embeddings import PromptEmbeddings
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,24 @@ class LabelEvidence:
 
 
 @dataclass(frozen=True)
+class LabelHeat:
+    """Where a label is seen: what each patch adds to its score against the other labels."""
+
+    label: str
+    heat: np.ndarray  # (T, rows, columns) in logits, as if the whole clip were like the patch
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What a model saw in a clip, and what it made of it."""
 
     frames: np.ndarray  # (T, h, w, 3) uint8, as the model sees them
-    heat: np.ndarray  # (T, rows, columns)
+    heat: np.ndarray  # (T, rows, columns): how strongly each patch moves
     learned: bool  # heat is the length of MSM's motion tokens; if not, how much patch tokens change
     labels: list[LabelEvidence]  # best first
     unknown: float
+    where: list[LabelHeat] = field(default_factory=list)  # of the labels that were asked for, or of the best
+    shown: Shown | None = None  # the same frames for people, with their times
 
 
 class HeatMaps:
@@ -49,6 +62,7 @@ class HeatMaps:
         self.model = model
         self.view = view
         self.maps: dict[int, Tensor] = {}  # by the video's number
+        self.features: dict[int, FrameFeatures] = {}  # of models that look at motion
         self._seen: Counter[int] = Counter()  # views of each video so far
 
     def embed(self, features: FrameFeatures, of_video: Sequence[int]) -> Tensor:
@@ -58,6 +72,8 @@ class HeatMaps:
             if self._seen[video] == self.view:
                 if encoding.motion_map is not None:
                     self.maps[video] = encoding.motion_map[clip]
+                    kind = type(features)
+                    self.features[video] = kind(features.embedding[clip], features.tokens[clip])
                 elif features.tokens.shape[-1]:  # a cache keeps none for a model that does not look at motion
                     self.maps[video] = token_change(features.tokens[clip])
             self._seen[video] += 1
@@ -74,6 +90,34 @@ class HeatMaps:
             self.maps[video] = token_change(features.tokens[0])
         heat = self.maps[video].float().cpu().numpy()
         return heat.reshape(len(heat), *self.model.backbone.patch_grid)
+
+    def of_labels(
+        self, video: int, frames: np.ndarray, text: PromptEmbeddings, columns: Sequence[int]
+    ) -> list[LabelHeat]:
+        """Where these labels are seen; nothing where this model cannot tell."""
+        import torch
+
+        from zsar_cli.model.attribution import appearance_heat, label_directions, motion_heat
+
+        if not columns:
+            return []
+        wanted = label_directions(text.positive, list(columns), _others(self.model, text))
+        if video in self.features:
+            maps = motion_heat(self.model, self.features[video], wanted)
+        else:
+            found = appearance_heat(self.model, torch.from_numpy(np.ascontiguousarray(frames)), wanted)
+            if found is None:
+                return []
+            maps, tokens = found
+            self.maps.setdefault(video, token_change(tokens))
+        return [LabelHeat(text.labels[c], heat.numpy()) for c, heat in zip(columns, maps, strict=True)]
+
+
+def _others(model: RecognizerModel, text: PromptEmbeddings) -> Tensor | None:
+    """What a label without others is told from: its negative, or the bank of other phrases."""
+    if model.uses_negatives and text.negative is not None:
+        return model.align_negatives(text.positive.float(), text.negative.float()).detach()
+    return text.bank
 
 
 def token_change(tokens: Tensor) -> Tensor:

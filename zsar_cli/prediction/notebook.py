@@ -8,8 +8,8 @@ from jinja2 import Environment
 
 from zsar_cli.files import ASSETS
 from zsar_cli.prediction.report import FilmSize, decoded_again, filmstrip
-from zsar_cli.prediction.result import COLOURS
 from zsar_cli.prediction.rows import answer_text
+from zsar_cli.prediction.timeline_style import COLOURS
 from zsar_cli.text.plain_text import printable
 from zsar_cli.video.pool import DecodePool
 

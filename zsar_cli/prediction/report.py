@@ -234,6 +234,7 @@ def decoded_again(
 ) -> Iterator[dict[str, Any] | None]:
     """For each record of a video, its filmstrip; None of a failure, and where the video cannot be read any more."""
     from zsar_cli.errors import VideoError
+    from zsar_cli.prediction.clips import shown_of
     from zsar_cli.video.pool import ClipRequest, Ready
     from zsar_cli.video.sampling import Sampling
     from zsar_cli.video.transforms import Preprocess
@@ -242,14 +243,13 @@ def decoded_again(
         if "error" in record:
             return Ready(None)
         count = OF_TIMELINE if "segments" in record else size.frames
-        return ClipRequest(record["video"], Sampling(count), preprocess or Preprocess())
+        return ClipRequest(record["video"], Sampling(count), preprocess or Preprocess(), look=True)
 
     for record, clip in pool.imap(records, request):
         if clip is None or isinstance(clip, VideoError):
             yield None
         else:
-            shown = Shown(clip.pixels[0], clip.info.start + clip.times[0])
-            yield filmstrip(shown, size, whole="segments" in record)
+            yield filmstrip(shown_of(clip, 0), size, whole="segments" in record)
 
 
 def _labels_of(records: Iterable[dict[str, Any]]) -> list[str]:

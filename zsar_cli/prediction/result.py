@@ -8,10 +8,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# Of answers, by turns. Okabe and Ito's palette, which colour-blind people tell apart; texts say the same as colours
-COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442", "#0072B2")
-
-
 class Result:
     """An answer about one video."""
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
 from zsar_cli.prediction.confidence import DEFAULT, AnswerRule
 from zsar_cli.prediction.familiar import LEAST, MEANS_NOTHING, usual_frames
+from zsar_cli.prediction.frame_keeper import FrameKeeper
 from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Shown
 from zsar_cli.prediction.result import Result
 from zsar_cli.run_log import StageTimes
@@ -29,7 +30,6 @@ from zsar_cli.video.pool import DecodePool
 from zsar_cli.video.times import VideoInfo
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from zsar_cli.model.backbone import FrameFeatures
@@ -84,6 +84,7 @@ class Segment:
     predictions: list[LabelScore]  # best first; means over the stretch
     unknown: float
     answers: list[str] | None = None  # where several were asked for, the surest first
+    seen: tuple[int, ...] = field(default=(), repr=False, compare=False)  # the frames of its surest window
 
     def to_record(self) -> dict[str, Any]:
         """As it stands in the JSON record."""
@@ -110,6 +111,7 @@ class Timeline(Result):
     assumed_fps: float | None = (
         None  # of a folder of frames: all times rest on it, and on nothing in the files
     )
+    written: str | None = None  # the picture about it, where one was asked for
     shown: Shown | None = field(default=None, repr=False, compare=False)  # some frames, where asked for
     min_confidence: float = DEFAULT  # of the answers
 
@@ -122,7 +124,7 @@ class Timeline(Result):
             "frames": self.frames,
             "min_confidence": self.min_confidence,
         }
-        extra = {"assumed_fps": self.assumed_fps, "warning": self.warning}
+        extra = {"assumed_fps": self.assumed_fps, "warning": self.warning, "written": self.written}
         return record | {key: value for key, value in extra.items() if value is not None}
 
 
@@ -147,7 +149,7 @@ def run_windows(
 
     def request(video: Video) -> GridRequest:
         source = named(video)[1]
-        return GridRequest(source, options.window, options.frames, model.preprocess, options.fps)
+        return GridRequest(source, options.window, options.frames, model.preprocess, options.fps, look=shown)
 
     for video, chunks in pool.stream(videos, load_grid, request, stop):
         path = named(video)[0]
@@ -176,39 +178,6 @@ def run_windows(
 
 
 @dataclass
-class FrameKeeper:
-    """Some frames of a video of any length, evenly spread: every k-th; k doubles when there are too many."""
-
-    most: int = 48
-    every: int = 1
-    kept: list[tuple[int, float, np.ndarray]] = field(default_factory=list)  # (tick, s, frame)
-
-    def take(self, chunk: GridChunk) -> None:
-        """Look at the next frames, in order."""
-        for tick, frame in zip(chunk.ticks.tolist(), chunk.pixels, strict=True):
-            if self.kept and tick // self.every == self.kept[-1][0] // self.every:
-                continue
-            self.kept.append((tick, chunk.info.start + (tick + 0.5) * chunk.step, frame.copy()))
-            while len(self.kept) > self.most:
-                self.every *= 2
-                self.kept = [
-                    first
-                    for first, before in zip(self.kept, [None, *self.kept], strict=False)
-                    if before is None or first[0] // self.every != before[0] // self.every
-                ]
-
-    def shown(self) -> Shown | None:
-        """What was kept."""
-        import numpy as np
-
-        if not self.kept:
-            return None
-        return Shown(
-            np.stack([frame for _, _, frame in self.kept]), np.array([time for _, time, _ in self.kept])
-        )
-
-
-@dataclass
 class _Slider:
     """Takes a video's frames as they come and keeps the features that windows still need."""
 
@@ -222,6 +191,8 @@ class _Slider:
     duration: float = 0.0  # s so far
     info: VideoInfo = field(default_factory=lambda: VideoInfo(0.0, 0, 0, 0, 1.0))  # by the file's index
     frames: int = 0
+    ticks: list[int] = field(default_factory=list)  # of all frames, rising
+    indices: list[int] = field(default_factory=list)  # which frames of the file they are
     warning: str | None = None
     total: Tensor | float = 0.0  # of all frame embeddings, (E,)
     shown: list[tuple[int, FrameFeatures]] = field(
@@ -235,11 +206,18 @@ class _Slider:
             self.keeper.take(chunk)
         self.step, self.warning = chunk.step, chunk.warning
         self.frames += len(chunk.ticks)
+        self.ticks += chunk.ticks.tolist()
+        self.indices += chunk.indices.tolist()
         before, self.duration = self.duration, (int(chunk.ticks[-1]) + 1) * chunk.step
         self.info = chunk.info
         self.shown += [(int(tick), features[i]) for i, tick in enumerate(chunk.ticks)]
         self._slide(int(chunk.ticks[-1]) + 1)
         return self.duration - before
+
+    def indices_of(self, span: Span) -> tuple[int, ...]:
+        """The frames of the file that a window shows to the model."""
+        ticks = range(span.start, span.start + self.options.frames)
+        return tuple(self.indices[max(bisect_right(self.ticks, tick) - 1, 0)] for tick in ticks)
 
     def finish(self, whole: bool) -> None:
         """The windows that only the video's end completes. ``whole``: it was read to its end."""
@@ -330,7 +308,11 @@ def _timeline(
     table = _Scores(windows.score[surest], windows.yes[surest], windows.unknown[surest])
     times = [min(first * slider.step, slider.duration) for first, _, _ in parts] + [slider.duration]
     info = slider.info
-    segments = _merge(table, [info.start + time for time in times], text.labels, options)
+
+    def seen(stretch: int) -> tuple[int, ...]:
+        return slider.indices_of(slider.spans[surest[stretch]])
+
+    segments = _merge(table, [info.start + time for time in times], text.labels, options, seen)
     return Timeline(
         video=path,
         segments=segments,
@@ -362,8 +344,17 @@ class _Scores:
     unknown: Tensor  # (S,)
 
 
-def _merge(table: _Scores, times: list[float], labels: list[str], options: WindowOptions) -> list[Segment]:
-    """Stretch s lasts from ``times[s]`` to ``times[s + 1]``; neighbours with one answer become a segment."""
+def _merge(
+    table: _Scores,
+    times: list[float],
+    labels: list[str],
+    options: WindowOptions,
+    seen: Callable[[int], tuple[int, ...]],
+) -> list[Segment]:
+    """Stretch s lasts from ``times[s]`` to ``times[s + 1]``; neighbours with one answer become a segment.
+
+    ``seen`` gives the frames that a stretch was judged by.
+    """
     rule = AnswerRule(options.min_confidence, options.multi)
     answers: list[Any]  # of each stretch: a label, or the places of several
     if options.multi:
@@ -378,7 +369,9 @@ def _merge(table: _Scores, times: list[float], labels: list[str], options: Windo
     for place in range(1, len(answers) + 1):
         if place < len(answers) and answers[place] == answers[first]:
             continue
-        segments.append(_segment(table, times, labels, options.top_k, first, place, answers[first]))
+        found = _segment(table, times, labels, options.top_k, first, place, answers[first])
+        surest = first + int(table.unknown[first:place].argmin())
+        segments.append(replace(found, seen=seen(surest)))
         first = place
     return segments
 

@@ -16,8 +16,9 @@ import numpy as np
 from zsar_cli.errors import VideoError
 from zsar_cli.video.decode import iter_frames, planned_info
 from zsar_cli.video.images import IMAGE_RATE, ImageSequence
+from zsar_cli.video.looks import Cropper
 from zsar_cli.video.times import VideoInfo
-from zsar_cli.video.transforms import Preprocess, resize_and_crop
+from zsar_cli.video.transforms import Preprocess
 
 CHUNK_FRAMES = 32  # that a chunk holds at most
 CHUNK_SECONDS = 60.0  # of video that a chunk spans at most, where a frame does not: --timeout is for each
@@ -33,6 +34,7 @@ class GridRequest:
     frames: int = 8
     preprocess: Preprocess = field(default_factory=Preprocess)
     image_rate: float = IMAGE_RATE  # frames a second of a folder of images
+    look: bool = False  # whether frames are wanted at a size for people besides
 
 
 @dataclass
@@ -42,8 +44,10 @@ class GridChunk:
     pixels: np.ndarray  # (n, h, w, 3) uint8
     ticks: np.ndarray  # (n,) int64, rising
     step: float  # s between ticks
+    indices: np.ndarray  # (n,) which frames of the file these are
     info: VideoInfo
     warning: str | None = None
+    look: np.ndarray | None = None  # (n, H, W, 3), where it was wanted and is larger than ``pixels``
 
 
 def load_grid(request: GridRequest) -> Iterator[GridChunk]:
@@ -66,16 +70,18 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
     # Time stamps may crowd at the start of what the last frame's length makes of the duration
     first = min(first, (planned.frame_count - 1) / planned.fps)
     empty = True
+    cropper = Cropper(request.preprocess, look=request.look)
     for part in iter_frames(
         request.path,
         rate=1 / step,
         first=first,
-        resize=lambda pixels: resize_and_crop(pixels, request.preprocess),
+        resize=cropper,
         chunk=max(1, min(CHUNK_FRAMES, int(CHUNK_SECONDS / step))),
         image_rate=request.image_rate,
     ):
         ticks = np.floor(np.minimum((part.times - first) / step + 1e-6, MOST_TICKS)).astype(np.int64)
-        yield GridChunk(part.frames, ticks, step, part.info, part.warning)
+        pixels, look = cropper.split(part.frames)
+        yield GridChunk(pixels[:, 0], ticks, step, part.indices, part.info, part.warning, look)
         empty = False
     if empty:
         raise VideoError("unreadable", "too few frames of this video could be read; it is damaged")

@@ -20,6 +20,7 @@ from zsar_cli.errors import VideoError
 from zsar_cli.video.decode import read_frames
 from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.keeper import Job, Keeper, fair_share_mb
+from zsar_cli.video.looks import Cropper
 from zsar_cli.video.sampling import Sampling, view_indices
 from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.transforms import (
@@ -27,7 +28,6 @@ from zsar_cli.video.transforms import (
     Preprocess,
     crop_box_and_resize,
     random_crop_box,
-    resize_and_crop,
 )
 
 Item = TypeVar("Item")
@@ -48,13 +48,16 @@ class ClipRequest:
     augmentation: Augmentation | None = None
     seed: int | None = None
     image_rate: float = IMAGE_RATE  # frames a second of a folder of images
+    look: bool = False  # whether the first view is wanted at a size for people besides
+    indices: tuple[int, ...] | None = None  # these frames, in place of ``sampling``'s choice
 
 
 @dataclass
 class Clip:
     """``pixels`` (views * crops, frames, h, w, 3) uint8, the crops of a view side by side.
 
-    ``indices`` and ``times``: (views, frames), times in s from the first frame.
+    ``indices`` and ``times``: (views, frames), times in s from the first frame. ``look``: the centre of the first view,
+    (frames, H, W, 3), where it was wanted and is larger than ``pixels``.
     """
 
     pixels: np.ndarray
@@ -62,6 +65,7 @@ class Clip:
     times: np.ndarray
     info: VideoInfo
     warning: str | None = None
+    look: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -80,29 +84,29 @@ def load_clip(request: ClipRequest) -> Clip:
     preprocess, sampling = request.preprocess, request.sampling
 
     def choose(frame_count: int) -> list[int]:
+        if request.indices is not None:
+            return list(request.indices)
         rng = None if request.seed is None else np.random.default_rng([request.seed, 0])
         return [int(index) for index in view_indices(frame_count, sampling, rng=rng).reshape(-1)]
 
+    cropper = Cropper(preprocess, request.crops, request.look)
+    resize: Callable[[np.ndarray], np.ndarray] = cropper
     if request.augmentation is not None and request.seed is not None:
         resize = _augmenter(request.augmentation, preprocess, request.seed)
-    else:
-
-        def resize(frame: np.ndarray) -> np.ndarray:
-            cropped = resize_and_crop(frame[None], preprocess, crops=request.crops)
-            return cropped.reshape(request.crops, *preprocess.size, 3)
-
     video = read_frames(
         request.path, choose, decoder=request.decoder, resize=resize, image_rate=request.image_rate
     )
     views, frames = sampling.views, sampling.frames
-    crops = video.frames.shape[1]
-    pixels = video.frames.reshape(views, frames, crops, *preprocess.size, 3).swapaxes(1, 2)
+    found, look = (video.frames, None) if resize is not cropper else cropper.split(video.frames)
+    crops = found.shape[1]
+    pixels = found.reshape(views, frames, crops, *preprocess.size, 3).swapaxes(1, 2)
     return Clip(
         pixels=np.ascontiguousarray(pixels).reshape(views * crops, frames, *preprocess.size, 3),
         indices=video.indices.reshape(views, frames),
         times=video.times.reshape(views, frames),
         info=video.info,
         warning=video.warning,
+        look=None if look is None else np.ascontiguousarray(look[:frames]),
     )
 
 
@@ -153,6 +157,11 @@ class DecodePool:
         self.jobs: queue.Queue[Job | None] = queue.Queue()
         self.closed = threading.Event()
         self._keepers = [Keeper(self) for _ in range(workers)]
+
+    @property
+    def workers(self) -> int:
+        """How many processes decode; 0: this one does."""
+        return len(self._keepers)
 
     def __enter__(self) -> DecodePool:
         """Close the pool where the block ends."""

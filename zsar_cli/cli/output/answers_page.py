@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NAMED = 3  # inputs that the page's command line names
 LEFT_OUT = (
     *("min_confidence", "threshold"),
-    *("wide", "output", "format", "report", "resume", "overwrite", "explain"),
+    *("wide", "output", "format", "report", "resume", "overwrite", "explain", "explain_label"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,7 @@ class Columns:
 
     windows: bool = False  # segments, not videos
     labels: tuple[str, ...] | None = None  # a column each, and a row a video or segment (--wide)
+    known: tuple[str, ...] = ()  # all labels of the run: each has one colour in every video
 
 
 def render(record: dict[str, Any], format: Format, stream: IO[str], columns: Columns | None = None) -> str:
@@ -36,7 +38,7 @@ def render(record: dict[str, Any], format: Format, stream: IO[str], columns: Col
 
         return "" if "error" in record else subtitles(record, format)
     if format != "csv":
-        return block(record, stream)
+        return block(record, stream, columns.known)
     return csv_text(csv_rows(record, columns))
 
 
@@ -89,8 +91,11 @@ def _wide_rows(record: dict[str, Any], windows: bool, labels: tuple[str, ...]) -
     return rows
 
 
-def block(record: dict[str, Any], stream: IO[str]) -> str:
-    """Show the video's name, and below it a line a label: probability, bar, label, and how sure of it by itself."""
+def block(record: dict[str, Any], stream: IO[str], labels: Sequence[str] = ()) -> str:
+    """Show the video's name, and below it a line a label: probability, bar, label, and how sure of it by itself.
+
+    ``labels``: all labels of the run.
+    """
     from rich.console import Console
     from rich.padding import Padding
 
@@ -99,7 +104,7 @@ def block(record: dict[str, Any], stream: IO[str]) -> str:
     if "segments" in record:
         from zsar_cli.cli.output.timelines import timeline_lines
 
-        lines = timeline_lines(record, width)
+        lines = timeline_lines(record, width, labels)
     else:
         lines = _error_lines(record) if "error" in record else _answer_lines(record, width)
     with console.capture() as captured:

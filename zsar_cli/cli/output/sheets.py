@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zsar_cli.cache_files import open_file
+from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.prediction.records import Failure, Prediction
 
 if TYPE_CHECKING:
     from zsar_cli.cli.predict import Run
+    from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.prediction.explain import Evidence
+    from zsar_cli.prediction.windows import Segment, Timeline
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.text.embeddings import PromptEmbeddings
     from zsar_cli.video.pool import DecodePool
@@ -23,7 +28,8 @@ def with_sheets(
     recognizer: Recognizer, paths: Iterator[str], text: PromptEmbeddings, pool: DecodePool, run: Run
 ) -> Iterator[Prediction | Failure]:
     """Pass on the results of predict; a video's sheet is on the disk before its record, which names it."""
-    from zsar_cli.plots import explain_sheet, to_png
+    from zsar_cli.plots import to_png
+    from zsar_cli.prediction.sheets import explain_sheet
 
     assert run.explain is not None
     results = recognizer.answers(
@@ -35,15 +41,103 @@ def with_sheets(
         rule=run.rule,
         stop=run.stop,
         evidence=True,
+        where=run.explain_labels,
         shown=run.film is not None,
     )
     for result, evidence in results:
         if evidence is not None and isinstance(result, Prediction):
-            answer = ", ".join(result.answers or []) or result.answer
-            sheet = explain_sheet(evidence, result.video, answer and f"answer: {answer}")
+            sheet = explain_sheet(evidence, result.video, _answers(result))
             path = run.explain.write(result.video, to_png(sheet, _about(result.video)))
             result = replace(result, written=str(path))
         yield result
+
+
+def _answers(result: Prediction) -> list[str] | None:
+    from zsar_cli.prediction.records import NONE_OF_THESE
+
+    if result.answers is not None or result.answer is None:
+        return result.answers
+    return [] if result.answer == NONE_OF_THESE else [result.answer]
+
+
+def with_timeline_sheets(
+    results: Iterator[Timeline | Failure],
+    recognizer: Recognizer,
+    text: PromptEmbeddings,
+    pool: DecodePool,
+    run: Run,
+) -> Iterator[Timeline | Failure]:
+    """The results of ``--window``, each with a sheet as in :func:`with_sheets`."""
+    from zsar_cli.plots import to_png
+    from zsar_cli.prediction.sheets import timeline_sheet
+    from zsar_cli.video.pool import DecodePool
+
+    assert run.explain is not None
+    # A worker of its own: those of the pool may be waiting for their next videos to be asked for
+    with DecodePool(min(1, pool.workers), timeout=pool.timeout) as own:
+        for result in results:
+            if not isinstance(result, Failure):
+                seen = list(_segments_seen(result, recognizer.model, text, own, run))
+                sheet = timeline_sheet(result, seen, text.labels)
+                path = run.explain.write(result.video, to_png(sheet, _about(result.video)))
+                result = replace(result, written=str(path))
+            yield result
+
+
+def _segments_seen(
+    timeline: Timeline, model: RecognizerModel, text: PromptEmbeddings, pool: DecodePool, run: Run
+) -> Iterator[tuple[Segment, Evidence]]:
+    """The longest segments that have an answer, in the order of time, each with what its surest window shows."""
+    from zsar_cli.prediction.clips import examine
+    from zsar_cli.prediction.records import NONE_OF_THESE
+    from zsar_cli.prediction.sheets import MOST_SEGMENTS
+    from zsar_cli.video.pool import ClipRequest
+    from zsar_cli.video.sampling import Sampling
+
+    windows = run.windows
+    assert windows is not None
+    answered = [s for s in timeline.segments if s.answer != NONE_OF_THESE]
+    longest = sorted(answered, key=lambda s: s.start - s.end)[:MOST_SEGMENTS]
+    chosen = sorted(longest, key=lambda s: s.start)
+
+    def request(segment: Segment) -> ClipRequest:
+        return ClipRequest(
+            *(timeline.video, Sampling(len(segment.seen)), model.preprocess),
+            decoder=windows.decoder,
+            image_rate=windows.fps,
+            look=True,
+            indices=segment.seen,
+        )
+
+    for segment, clip in pool.imap(chosen, request):
+        if not isinstance(clip, VideoError):
+            where = run.explain_labels or [segment.answer]
+            yield segment, examine(model, clip, text, top_k=run.top_k, where=where)
+
+
+def check_labels(wanted: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """The labels of ``--explain-label`` as the run spells them. UsageError for one that is none of the run's."""
+    known = {label.casefold(): label for label in labels}
+    for label in wanted:
+        if label.casefold() not in known:
+            near = difflib.get_close_matches(label.casefold(), known, 1)
+            hint = f"did you mean {known[near[0]]!r}?" if near else "name one of --labels or --label."
+            raise UsageError(f"--explain-label {label!r} is none of the {len(known)} labels; {hint}")
+    return list(dict.fromkeys(known[label.casefold()] for label in wanted))
+
+
+def heat_note(model: RecognizerModel, *, cached: bool) -> str | None:
+    """What a person should know of the heat of this model's sheets before they are drawn."""
+    from zsar_cli.model.attribution import why_no_label_heat
+
+    if (why := why_no_label_heat(model)) is not None:
+        return f"The sheets show motion, and no heat for a label: {why}."
+    if cached and model.msm is None:
+        return (
+            "The frames on show go through the visual tower once more: a cache keeps no patch tokens for a model "
+            "that does not look at motion."
+        )
+    return None
 
 
 def is_sheet_of(path: Path, video: str) -> bool:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zsar_cli.cli.output.formats import WIDEST
 from zsar_cli.prediction.records import NONE_OF_THESE, answers_of
-from zsar_cli.prediction.result import COLOURS
 from zsar_cli.prediction.rows import OF_SEGMENTS, answer_text, cells, rows
+from zsar_cli.prediction.timeline_style import clock, colours, ticks
 from zsar_cli.text.plain_text import printable
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 MOST_ROWS = 12
-Segments = Sequence[dict[str, Any]]
+Stretch: TypeAlias = "tuple[float, float]"  # s
 
 
 # --- for spreadsheets and ELAN --------------------------------------------------------------------------------
@@ -62,47 +61,62 @@ def _stamp(seconds: float, format: str) -> str:
 # --- for people -----------------------------------------------------------------------------------------------
 
 
-def timeline_lines(record: dict[str, Any], width: int) -> list[Text]:
-    """The video's name, a row for each label with blocks where it happens, a ruler, and the segments."""
+def timeline_lines(record: dict[str, Any], width: int, labels: Sequence[str] = ()) -> list[Text]:
+    """The video's name, a row for each label with blocks where it happens, a ruler, and the segments.
+
+    Args:
+        labels: all labels of the run, by which each has its colour in every video.
+    """
     from rich.cells import cell_len
     from rich.text import Text
 
     width = min(width, WIDEST)
     segments, duration = record["segments"], max(record["duration"], 1e-3)
     start = segments[0]["start"] if segments else 0.0  # a picture may begin after the sound
-    name = Text(printable(record["video"]), style="bold")
-    about = clock(duration)
-    room = width - cell_len(name.plain) - len(about)
-    if room < 2:
-        name.append("\n")
-        room = width - len(about)
-    lines = [name.append(" " * room + about, style="not bold dim")]
     shown = [s for s in segments if s["answer"] != NONE_OF_THESE]
-    spent: dict[str, float] = {}
+    when: dict[str, list[Stretch]] = {}
     for segment in shown:
         for label in answers_of(segment):
-            spent[label] = spent.get(label, 0.0) + segment["end"] - segment["start"]
-    if not spent:
-        lines.append(Text("  ").append(f"{NONE_OF_THESE}, from start to end", style="yellow"))
+            when.setdefault(label, []).append((segment["start"], segment["end"]))
+    spent = {label: sum(end - first for first, end in stretches) for label, stretches in when.items()}
     kept = sorted(sorted(spent, key=lambda label: -spent[label])[:MOST_ROWS], key=list(spent).index)
-    colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(kept)}
-    label_width = min(max([cell_len(printable(label)) for label in kept], default=0), max(12, width // 3))
-    columns = width - label_width - 12
-    for label in kept:
-        row = Text("  " + _fit(label, label_width) + " ")
-        row.append(_blocks(shown, label, start, duration, columns), style=colours[label])
-        lines.append(row.append(f" {clock(spent[label]):>7}", style="dim"))
+    painted = colours(kept, labels)
+    lines = [_name_line(record["video"], clock(duration), width)]
+    if not when:
+        lines.append(Text("  ").append(f"{NONE_OF_THESE}, from start to end", style="yellow"))
+    rows = [(label, when[label], painted[label], "█▌▐") for label in kept]
+    none = [(s["start"], s["end"]) for s in segments if s["answer"] == NONE_OF_THESE]
+    if kept and none:
+        rows.append((NONE_OF_THESE, none, "dim", "─╴╶"))
+    names = min(max([cell_len(printable(label)) for label, *_ in rows], default=0), max(12, width // 3))
+    columns = width - names - 12
+    for label, stretches, style, marks in rows:
+        row = Text("  ").append(_fit(label, names), style="dim" if style == "dim" else "").append(" ")
+        row.append(_blocks(stretches, start, duration, columns, marks), style=style)
+        lines.append(row.append(f" {clock(sum(e - b for b, e in stretches)):>7}", style="dim"))
     if kept:
-        lines.append(Text(" " * (label_width + 3) + _ruler(start, duration, columns), style="dim"))
+        lines.append(Text(" " * (names + 3) + _ruler(start, duration, columns), style="dim"))
     if len(spent) > len(kept):
         lines.append(Text(f"  and {len(spent) - len(kept)} more labels below", style="dim"))
-    lines += [_segment_line(segment, colours, width, start + duration) for segment in shown]
+    lines += [_segment_line(segment, painted, width, start + duration) for segment in shown]
     if record.get("warning"):
         lines.append(Text("  ").append(printable(record["warning"]), style="yellow"))
     return lines
 
 
-def _segment_line(segment: dict[str, Any], colours: dict[str, str], width: int, end: float) -> Text:
+def _name_line(video: str, about: str, width: int) -> Text:
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    name = Text(printable(video), style="bold")
+    room = width - cell_len(name.plain) - len(about)
+    if room < 2:
+        name.append("\n")
+        room = width - len(about)
+    return name.append(" " * room + about, style="not bold dim")
+
+
+def _segment_line(segment: dict[str, Any], painted: dict[str, str], width: int, end: float) -> Text:
     from rich.text import Text
 
     best = _prediction(segment, segment["answer"]) or segment["predictions"][0]
@@ -114,7 +128,7 @@ def _segment_line(segment: dict[str, Any], colours: dict[str, str], width: int, 
     line = Text(f"  {times}  ", style="dim")
     room = max(4, width - len(line.plain) - len(sure) - 2)
     line.append(
-        _fit(answer_text(segment, ", "), room), style=f"not dim {colours.get(segment['answer'], '')}".strip()
+        _fit(answer_text(segment, ", "), room), style=f"not dim {painted.get(segment['answer'], '')}".strip()
     )
     return line.append("  " + sure, style="dim")
 
@@ -128,36 +142,27 @@ def _fit(label: str, room: int) -> str:
     return set_cell_size(label, room)
 
 
-def _blocks(segments: Segments, label: str, start: float, duration: float, columns: int) -> str:
-    """A character a stretch of time, in halves: full where the label is the answer, blank where it is not."""
+def _blocks(stretches: Sequence[Stretch], start: float, duration: float, columns: int, marks: str) -> str:
+    """A character a stretch of time, in halves: where the answer is this one, and blank where it is not.
+
+    ``marks``: for both halves, for the left one, for the right one.
+    """
     halves = [False] * (2 * columns)
-    for segment in segments:
-        if label in answers_of(segment):
-            first = round((segment["start"] - start) / duration * len(halves))
-            last = max(round((segment["end"] - start) / duration * len(halves)), first + 1)
-            for place in range(min(first, len(halves) - 1), min(last, len(halves))):
-                halves[place] = True
-    marks = {(True, True): "█", (True, False): "▌", (False, True): "▐", (False, False): " "}
-    return "".join(marks[halves[2 * c], halves[2 * c + 1]] for c in range(columns))
+    for begin, end in stretches:
+        first = round((begin - start) / duration * len(halves))
+        last = max(round((end - start) / duration * len(halves)), first + 1)
+        for place in range(min(first, len(halves) - 1), min(last, len(halves))):
+            halves[place] = True
+    kinds = dict(zip([(True, True), (True, False), (False, True)], marks, strict=True))
+    return "".join(kinds.get((halves[2 * c], halves[2 * c + 1]), " ") for c in range(columns))
 
 
 def _ruler(start: float, duration: float, columns: int) -> str:
     """Round times where they lie, at most one every ten characters."""
-    steps = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
-    step = next((s for s in steps if s / duration * columns >= 10), duration)
     ruler = ""
-    for number in range(math.ceil(start / step - 1e-9), int((start + duration) / step + 1e-9) + 1):
-        place = round((number * step - start) / duration * columns)
-        mark = "╵" + clock(number * step, tenths=step < 1)
+    for time, name in ticks(start, duration, columns / 10):
+        place = round((time - start) / duration * columns)
+        mark = "╵" + name
         if place >= len(ruler) and place + len(mark) <= columns + 8:
             ruler = ruler.ljust(place) + mark
     return ruler
-
-
-def clock(seconds: float, *, tenths: bool = False) -> str:
-    """0:07, 1:02:03; with tenths 0:07.5."""
-    total = round(seconds * 10) if tenths else round(seconds) * 10
-    minutes, rest = divmod(total, 600)
-    hours, minutes = divmod(minutes, 60)
-    second = f"{rest / 10:04.1f}" if tenths else f"{rest // 10:02}"
-    return f"{hours}:{minutes:02}:{second}" if hours else f"{minutes}:{second}"
