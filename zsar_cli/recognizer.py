@@ -48,6 +48,7 @@ from zsar_cli.text.embeddings import (
     load_templates,
 )
 from zsar_cli.text.labels import Labels, labels_of
+from zsar_cli.text.words import as_words
 from zsar_cli.video.given import Inputs, Video, check_videos
 from zsar_cli.video.pool import DecodePool
 
@@ -334,7 +335,7 @@ class Recognizer:
             raise UsageError(
                 f"No labels are given, and {self.model.name} has no classes of its own; give labels."
             )
-        return Labels(self.classes, tuple((name,) for name in self.classes))
+        return Labels(self.classes, tuple((as_words(name),) for name in self.classes))
 
     # --- what the engines and the command line use
 

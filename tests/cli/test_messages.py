@@ -202,6 +202,20 @@ def test_an_evaluation_says_on_a_terminal_what_runs_what_was_written_and_what_is
     assert zsar(*arguments, "--output", tmp_path / "out", "--quiet").err == ""
 
 
+def test_names_that_are_read_as_words_are_said_once_and_kept(zsar, tiny_clip_dir, tmp_path) -> None:
+    data = tmp_path / "data"
+    for name in ("brush_hair", "ApplyLipstick"):
+        (data / name).mkdir(parents=True)
+        write_video(data / name / "a.mp4", 8)
+    options = ("--model", tiny_clip_dir, "--workers", 0, "--frames", 2)
+    done = zsar("predict", data, *options, "--label", "brush_hair", "--label", "clap")
+    line = "1 of 2 labels are read as words in prompts, such as 'brush_hair' as 'brush hair'; records keep"
+    assert [found for found in done.err.splitlines() if line in found] == [done.err.splitlines()[0]]
+    assert {p["label"] for record in done.records for p in record["predictions"]} == {"brush_hair", "clap"}
+    done = zsar("eval", "--data", data, *options)
+    assert done.err.count("2 of 2 labels are read as words in prompts, such as 'ApplyLipstick'") == 1
+
+
 def with_terminal(configure, monkeypatch):
     """The function, after which standard error is a terminal."""
 

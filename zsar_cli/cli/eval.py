@@ -407,20 +407,23 @@ def _run(
         load_templates,
         phrase_bank,
     )
+    from zsar_cli.text.words import as_words, words_line
 
     device = str(resolve_device(device))
     times = StageTimes()
     with console.status(f"Loading {chosen.model} ..."), times.measured("load"):
         network = load_model(chosen.model, device=device, precision=precision, backbone=backbone)
     log_setup(network, workers=options.workers, decoder=options.decoder)
-    labels = len({label for part in plan.parts for label in part.labels})
+    named = list(dict.fromkeys(label for part in plan.parts for label in part.labels))
+    if distributed.rank() == 0 and (line := words_line([x for x in named if x not in text.phrases])):
+        console.note(line)
     videos = len({item.path for part in plan.parts for item in part.items})
     if sys.stderr.isatty() and distributed.rank() == 0:
         console.note(
             start_line(
                 network,
                 frames=options.frames or network.frames,
-                labels=counted(labels, "label"),
+                labels=counted(len(named), "label"),
                 videos=counted(videos, "video"),
                 places=(output, report),
             )
@@ -431,7 +434,7 @@ def _run(
     texts, bank = TextCache(), phrase_bank()
 
     def encode(names: Sequence[str]) -> PromptEmbeddings:
-        phrases = Labels(tuple(names), tuple(text.phrases.get(name, (name,)) for name in names))
+        phrases = Labels(tuple(names), tuple(text.phrases.get(name, (as_words(name),)) for name in names))
         with times.measured("labels"):
             return embed_labels(network, phrases, templates, bank=True, cache=texts)
 

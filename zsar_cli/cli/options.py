@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from zsar_cli import checks
+from zsar_cli import checks, distributed
 from zsar_cli.errors import UsageError
 from zsar_cli.files import is_stream
 
@@ -194,10 +194,15 @@ def labels_or_classes(labels: str | None, label: list[str] | None, model: str) -
     """Take the labels given; without any, the classes that a run of ``zsar train`` has learned, which is said."""
     from zsar_cli.cli import console
     from zsar_cli.text.labels import class_labels, load_labels
+    from zsar_cli.text.words import as_words, words_line
 
     own = None if labels is not None or label else class_labels(model)
     if own is None:
-        return load_labels(labels, label or [])
+        given = load_labels(labels, label or [])
+        bare = [n for n, phrases in zip(given.names, given.phrases, strict=True) if phrases == (as_words(n),)]
+        if (line := words_line(bare)) and distributed.rank() == 0:
+            console.note(line)
+        return given
     shown = ", ".join(own.names[:5]) + (", ..." if len(own) > 5 else "")
     console.note(
         f"Labels: the {len(own)} classes that {model} was trained on ({shown}); --label gives others."

@@ -149,8 +149,11 @@ def train(
 def _say_start(start: Start) -> None:
     from zsar_cli.cli import console
     from zsar_cli.cli.run_lines import counted, start_line
+    from zsar_cli.text.words import words_line
 
     if distributed.rank() == 0:
+        if line := words_line(start.classes):
+            console.note(line)
         held = f" and {start.held_out} held out" if start.held_out else ""
         console.note(
             start_line(

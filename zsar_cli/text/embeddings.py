@@ -23,6 +23,7 @@ from zsar_cli.errors import UsageError
 from zsar_cli.files import ASSETS, atomic_write, existing, read_text
 from zsar_cli.text.cache import TextCache
 from zsar_cli.text.labels import Labels, clean_names, load_labels
+from zsar_cli.text.words import as_words
 
 if TYPE_CHECKING:
     import torch
@@ -289,7 +290,7 @@ def embed_labels(
     import torch
 
     if not isinstance(labels, Labels):
-        labels = Labels(tuple(labels), tuple((label,) for label in labels))
+        labels = Labels(tuple(labels), tuple((as_words(label),) for label in labels))
     templates = templates or default_templates(model)
     encode = model.backbone.encode_text
 

@@ -20,6 +20,7 @@ from zsar_cli.files import beside, existing
 from zsar_cli.text.class_files import read_class_file
 from zsar_cli.text.class_lists import class_names, list_names, normalise_name
 from zsar_cli.text.class_maps import Entry
+from zsar_cli.text.words import as_words
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def load_labels(spec: str | None, extra: Sequence[str] = ()) -> Labels:
         raise UsageError(f"{spec} has no labels in it.")
     names = clean_names([(entry.name, entry.where) for entry in entries])
     phrases = (
-        tuple(clean(phrase, entry.where) for phrase in entry.phrases) or (name,)
+        tuple(clean(phrase, entry.where) for phrase in entry.phrases) or (as_words(name),)
         for name, entry in zip(names, entries, strict=True)
     )
     return Labels(names, tuple(phrases))
@@ -82,7 +83,7 @@ def class_labels(model: str) -> Labels | None:
     from zsar_cli.model.config import classes_of
 
     names = classes_of(model)
-    return Labels(names, tuple((name,) for name in names)) if names else None
+    return Labels(names, tuple((as_words(name),) for name in names)) if names else None
 
 
 def _load(spec: str) -> list[Entry]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.text.embeddings import Templates, embed_labels
+from zsar_cli.text.words import as_words
 from zsar_cli.training.optimizer import autocast
 from zsar_cli.training.recipe import Recipe
 
@@ -95,7 +96,7 @@ class PromptEncoder:
 
     def _tokenize(self, template: str) -> Tensor:
         if template not in self._tokens:
-            texts = [template.replace("{}", label) for label in self.labels]
+            texts = [template.replace("{}", as_words(label)) for label in self.labels]
             self._tokens[template] = self.model.backbone.tokenize(texts)
         return self._tokens[template]
 

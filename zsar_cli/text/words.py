@@ -1,0 +1,32 @@
+"""Names of classes as words: what a prompt says for ``ApplyEyeMakeup`` and ``brush_hair``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_CAMEL = re.compile(r"(?:[A-Z][a-z]+){2,}")
+_PIECE = re.compile(r"[A-Z][a-z]+")
+
+
+def as_words(name: str) -> str:
+    """Read a class name as people say it; a name with blanks in it is one already, and stays.
+
+    "ApplyEyeMakeup" is "apply eye makeup", "brush_hair" is "brush hair", "Baby_CrawlingFast" is "Baby crawling fast".
+    """
+    if " " in name:
+        return name
+    parts = [part for part in name.split("_") if part]
+    said = (" ".join(_PIECE.findall(part)).lower() if _CAMEL.fullmatch(part) else part for part in parts)
+    return " ".join(said) or name
+
+
+def words_line(names: Sequence[str]) -> str | None:
+    """Say that names are read as words, with one of them; None where all of them are words."""
+    changed = [name for name in names if as_words(name) != name]
+    if not changed:
+        return None
+    return (
+        f"{len(changed)} of {len(names)} labels are read as words in prompts, such as {changed[0]!r} as "
+        f"{as_words(changed[0])!r}; records keep the names as they are."
+    )
