@@ -64,8 +64,9 @@ def result_name(variant: str, seed: int) -> str:
 def measure(model: Any) -> dict[str, Any]:
     """The numbers of one model, each what ``zsar eval`` prints of it (the same clips, prompts and metrics)."""
     from zsar_cli.data import motion_shapes
-    from zsar_cli.evaluation.inference import detect_unknown, score_records, summarise
+    from zsar_cli.evaluation.inference import score_records
     from zsar_cli.evaluation.metrics import harmonic_mean
+    from zsar_cli.evaluation.summary import detect_unknown, summarise
     from zsar_cli.text.embeddings import embed_labels
 
     clips = {split: embed_split(model, split) for split in ("seen", "unseen", "shifted", "neither")}

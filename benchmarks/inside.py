@@ -20,7 +20,7 @@ def measure(setup: Setup, results: Results) -> None:
     """Decode, transform, tower, MSM + MAB and text, a video of 8 frames."""
     import torch
 
-    from zsar_cli.features.cache import encode_pixels
+    from zsar_cli.features.encoding import encode_pixels
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.text.labels import load_labels
     from zsar_cli.video.decode import read_frames
@@ -137,8 +137,9 @@ def measure_precision(setup: Setup, results: Results) -> None:
     """Whether motion-tiny, and its backbone as plain CLIP, answer as in fp32 on the unseen classes of motion-shapes."""
     from benchmarks.material import embed_rendered
     from zsar_cli.data import motion_shapes
-    from zsar_cli.model.backbone import load_backbone, resolve_precision
+    from zsar_cli.model.backbone import load_backbone
     from zsar_cli.model.int8 import cpu_has_int8
+    from zsar_cli.model.precision import resolve_precision
     from zsar_cli.model.zsar import RecognizerModel, load_model
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.text.labels import load_labels
@@ -194,8 +195,9 @@ def measure_caches(setup: Setup, results: Results) -> None:
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.resources import default_workers
     from zsar_cli.text.cache import TextCache
-    from zsar_cli.text.embeddings import embed_prompts, load_templates
+    from zsar_cli.text.embeddings import embed_prompts
     from zsar_cli.text.labels import Labels
+    from zsar_cli.text.templates import load_templates
     from zsar_cli.video.pool import DecodePool
 
     folder = tempfile.mkdtemp(prefix="features", dir=setup.work)

@@ -34,7 +34,7 @@ class Result:
 
 def measure(name: str, seed: int, folder: Path) -> Result:
     """Render a set, train on it, and test what came out."""
-    from zsar_cli.data.definition import load_dataset
+    from zsar_cli.data.dataset import load_dataset
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.zsar import load_model
     from zsar_cli.text.embeddings import embed_labels

@@ -30,9 +30,11 @@ def table() -> str:
     """Markdown: a row for each choice of templates."""
     from benchmarks.material import embed_rendered
     from zsar_cli.data import motion_shapes
-    from zsar_cli.evaluation.inference import detect_unknown, score_records, summarise
+    from zsar_cli.evaluation.inference import score_records
+    from zsar_cli.evaluation.summary import detect_unknown, summarise
     from zsar_cli.model.zsar import load_model
-    from zsar_cli.text.embeddings import Templates, embed_labels, load_templates
+    from zsar_cli.text.embeddings import embed_labels
+    from zsar_cli.text.templates import Templates, load_templates
 
     model = load_model("motion-tiny")
     clips = {

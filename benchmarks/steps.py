@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-from zsar_cli.features.cache import EncodedClip, FeatureCache, encode_clips, stack_features
+from zsar_cli.features.cache import EncodedClip, FeatureCache
+from zsar_cli.features.encoding import encode_clips, stack_features
 from zsar_cli.model.backbone import load_backbone
 from zsar_cli.model.zsar import PLAIN, Parts, RecognizerModel
-from zsar_cli.text.embeddings import load_templates
+from zsar_cli.text.templates import load_templates
 from zsar_cli.training.data import Batch
 from zsar_cli.training.recipe import Recipe
 from zsar_cli.training.trainer import Trainer

@@ -20,7 +20,7 @@ def test_wheel_brings_templates_assets_and_lists(tmp_path):
         check=True, capture_output=True,
     )  # fmt: skip
     code = (
-        "import zsar_cli, zsar_cli.text.embeddings as p; from zsar_cli.text.class_lists import class_names;"
+        "import zsar_cli, zsar_cli.text.templates as p; from zsar_cli.text.class_lists import class_names;"
         "print(zsar_cli.__file__); assert len(p.phrase_bank()) > 100; assert len(class_names('kinetics400')) == 400;"
         "assert {p.load_templates(n).name for n in p.builtin_templates()} == {'plain', 'video', 'kinetics', 'ssv2'}"
     )

@@ -40,14 +40,9 @@ from zsar_cli.prediction.windows import Timeline, run_windows
 from zsar_cli.resources import default_workers
 from zsar_cli.run_log import StageTimes
 from zsar_cli.text.cache import TextCache
-from zsar_cli.text.embeddings import (
-    PromptEmbeddings,
-    Templates,
-    default_templates,
-    embed_labels,
-    load_templates,
-)
+from zsar_cli.text.embeddings import PromptEmbeddings, embed_labels
 from zsar_cli.text.labels import Labels, labels_of
+from zsar_cli.text.templates import Templates, default_templates, load_templates
 from zsar_cli.text.words import as_words
 from zsar_cli.video.given import Inputs, Video, check_videos
 from zsar_cli.video.pool import DecodePool
@@ -108,7 +103,7 @@ class Recognizer:
         with times.measured("load"):
             import torch
 
-            from zsar_cli.model.backbone import resolve_device
+            from zsar_cli.model.precision import resolve_device
             from zsar_cli.model.zsar import load_model
 
             kind = str(device) if isinstance(device, torch.device) else checks.text("device", device)

@@ -134,7 +134,7 @@ def test_embeddings_without_a_bank_are_refused_for_a_plain_clip(tiny_clip_dir):
 
 
 def test_a_phrase_of_the_bank_as_a_label_has_the_bank_s_embedding(tiny_clip_dir):
-    from zsar_cli.text.embeddings import phrase_bank
+    from zsar_cli.text.templates import phrase_bank
 
     recognizer = Recognizer.load(str(tiny_clip_dir), precision="fp32")
     for templates in (None, "ssv2"):
@@ -187,7 +187,7 @@ def test_videos_of_all_sizes_and_lengths_answer_alike_alone_and_together(tmp_pat
 
 @pytest.mark.parametrize("beta", [0.0, 30.0])
 def test_held_out_clips_are_judged_as_predict_answers(data, motion_dir, beta):
-    from zsar_cli.data.definition import Item
+    from zsar_cli.data.dataset import Item
     from zsar_cli.text.embeddings import embed_labels
     from zsar_cli.training.holdout import top1
     from zsar_cli.video.pool import DecodePool

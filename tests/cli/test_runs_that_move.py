@@ -149,7 +149,7 @@ def test_a_run_holds_the_templates_that_it_was_trained_with(
     zsar, videos, tmp_path, tiny_clip_dir, monkeypatch, name
 ):
     from zsar_cli.model.zsar import load_model
-    from zsar_cli.text.embeddings import default_templates, load_templates
+    from zsar_cli.text.templates import default_templates, load_templates
 
     monkeypatch.chdir(tmp_path)
     mine = tmp_path / "mine.yaml"

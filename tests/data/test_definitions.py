@@ -9,7 +9,8 @@ import pytest
 
 from tests.data.make import make_hmdb51, make_kinetics, make_ssv2, make_ucf101, write_video
 from zsar_cli.data.clips import load_rendered_clip
-from zsar_cli.data.definition import dataset_names, load_dataset, load_motion_shapes
+from zsar_cli.data.dataset import load_dataset, load_motion_shapes
+from zsar_cli.data.definition import dataset_names
 from zsar_cli.errors import UsageError
 from zsar_cli.evaluation.protocols import Source, make_plan
 from zsar_cli.text.class_lists import class_list

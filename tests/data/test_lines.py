@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zsar_cli.data.annotations import read_listing
-from zsar_cli.data.definition import load_dataset
+from zsar_cli.data.dataset import load_dataset
 from zsar_cli.data.lines import parse_lines, read_lines
 from zsar_cli.data.rows import Row
 from zsar_cli.data.video_index import VideoIndex

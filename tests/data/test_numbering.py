@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zsar_cli.data.annotations import read_listing
-from zsar_cli.data.definition import load_dataset
+from zsar_cli.data.dataset import load_dataset
 from zsar_cli.data.label_ids import class_in_path, read_numbers, split_in_name
 from zsar_cli.data.rows import Row
 from zsar_cli.errors import UsageError

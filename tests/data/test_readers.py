@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsar_cli.data.annotations import parse_lines, read_folders, read_listing
-from zsar_cli.data.definition import load_dataset
+from zsar_cli.data.dataset import load_dataset
 from zsar_cli.data.rows import Row
 from zsar_cli.errors import UsageError
 from zsar_cli.text.labels import load_labels

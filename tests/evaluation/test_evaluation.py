@@ -20,10 +20,11 @@ from zsar_cli.data.splits import few_shot
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.evaluation import inference as evaluation
 from zsar_cli.evaluation import results
-from zsar_cli.evaluation.inference import Options, evaluate_embeddings, evaluate_parts, summarise
+from zsar_cli.evaluation.inference import Options, evaluate_parts, score_records
 from zsar_cli.evaluation.output import RecordFile
 from zsar_cli.evaluation.protocols import Source, combine, make_plan
 from zsar_cli.evaluation.results import Prompts, run_plan
+from zsar_cli.evaluation.summary import summarise
 from zsar_cli.model.alignment import Scores, score_with_bank, usable_bank
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.text.embeddings import PromptEmbeddings
@@ -287,7 +288,7 @@ def test_videos_that_cannot_be_read_are_counted_not_replaced(tmp_path: Path) -> 
 
 
 def test_training_and_evaluation_draw_the_same_few_shots(tmp_path: Path) -> None:
-    from zsar_cli.data.definition import load_dataset
+    from zsar_cli.data.dataset import load_dataset
     from zsar_cli.training.clips import find_data
     from zsar_cli.training.recipe import load_recipe
     from zsar_cli.training.run import Environment
@@ -314,7 +315,7 @@ def test_harmonic_mean_and_spread() -> None:
 def test_embeddings_at_hand_give_the_same_numbers() -> None:
     text = encode(["one", "two", "three"])
     targets = [0, 1, 2, 0]
-    found = evaluate_embeddings(Sums(), text.positive[torch.tensor(targets)], targets, text)
+    found = summarise(score_records(Sums(), text.positive[torch.tensor(targets)], targets, text), text.labels)
     assert found["top1"] == 1.0
     assert found["videos"] == 4
 

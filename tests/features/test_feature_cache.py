@@ -19,15 +19,8 @@ from tests.video_files import write_video
 from zsar_cli.cache_files import lock
 from zsar_cli.cli.app import app
 from zsar_cli.errors import UsageError
-from zsar_cli.features.cache import (
-    EncodedClip,
-    FeatureCache,
-    _checksum,
-    _checksum_of,
-    _path,
-    load_cached,
-    map_features,
-)
+from zsar_cli.features.cache import EncodedClip, FeatureCache, _checksum, _checksum_of, _path
+from zsar_cli.features.encoding import load_cached, map_features
 from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
 from zsar_cli.model.zsar import Parts, RecognizerModel
 from zsar_cli.recognizer import Recognizer
@@ -402,7 +395,7 @@ def test_many_views_go_through_in_portions(videos, tiny_clip_dir, tmp_path, monk
 
     whole = map_features(model, clips, embed)
     assert seen == [[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]]
-    monkeypatch.setattr("zsar_cli.features.cache.FRAMES_AT_ONCE", 8)  # two clips; a video has three
+    monkeypatch.setattr("zsar_cli.features.encoding.FRAMES_AT_ONCE", 8)  # two clips; a video has three
     portions = map_features(model, clips, embed, cache)
     assert max(map(len, seen[1:])) == 2
     again = map_features(model, [clips[0], *((key, cache.get(key)) for key, _ in clips[1:])], embed, cache)

@@ -162,7 +162,8 @@ def forge_features(path: Path, rng: random.Random, marker: Path) -> str:
 
 def use_forged_features(folder: Path) -> None:
     """What is taken for a video's features goes through the model."""
-    from zsar_cli.features.cache import FeatureCache, map_features
+    from zsar_cli.features.cache import FeatureCache
+    from zsar_cli.features.encoding import map_features
 
     model, found = _model(), _found(folder)
     if found is not None:

@@ -214,7 +214,7 @@ def _templates() -> Target:
     text = 'name: own\npositive:\n  - "a video of {}"\n  - "a person {}"\nnegative: ["nobody doing {}", "no {}"]\n'
 
     def use(folder: Path) -> Any:
-        from zsar_cli.text.embeddings import load_templates
+        from zsar_cli.text.templates import load_templates
 
         found = load_templates(str(folder / "t.yaml"))
         assert all(template.count("{}") == 1 for template in (*found.positive, *found.negative))
@@ -268,7 +268,7 @@ def _built_in(data: str, listed: str, text: str, *videos: str) -> Target:
     """A benchmark as it lies on disk, with its own list damaged."""
 
     def use(folder: Path) -> Any:
-        from zsar_cli.data.definition import load_dataset
+        from zsar_cli.data.dataset import load_dataset
 
         found = load_dataset(data, str(folder))
         return [(item.listed, item.label) for item in found.items]
@@ -366,7 +366,7 @@ def _checkpoint() -> Target:
     state = "checkpoints/step-00000001"
 
     def trainer(folder: Path) -> Any:
-        from zsar_cli.text.embeddings import load_templates
+        from zsar_cli.text.templates import load_templates
         from zsar_cli.training.recipe import Recipe
         from zsar_cli.training.trainer import Trainer
 
@@ -433,10 +433,10 @@ def _evaluation_records() -> Target:
     ]
 
     def use(folder: Path) -> Any:
-        from zsar_cli.data.definition import Dataset, Item
-        from zsar_cli.evaluation.inference import class_table, detect_unknown, summarise
+        from zsar_cli.data.dataset import Dataset, Item
         from zsar_cli.evaluation.output import RecordFile, usable
         from zsar_cli.evaluation.protocols import Part
+        from zsar_cli.evaluation.summary import class_table, detect_unknown, summarise
 
         items = [Item(f"/{number}.mp4", number % 2, f"{number}.mp4") for number in range(4)]
         part = Part("test", Dataset("d", labels, items, "l", 4, "h"), labels, [0, 1, 0, 1])

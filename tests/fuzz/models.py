@@ -331,7 +331,7 @@ def _kinds() -> dict[str, tuple[str, Callable[[Path, random.Random], str], Calla
         "templates": (
             "t.yaml",
             lambda path, rng: write_yaml(templates, path, rng),
-            _use("zsar_cli.text.embeddings", "load_templates", "t.yaml"),
+            _use("zsar_cli.text.templates", "load_templates", "t.yaml"),
         ),
     }
 

@@ -22,8 +22,9 @@ from zsar_cli.cli import app
 from zsar_cli.errors import UsageError
 from zsar_cli.model import hub as sources
 from zsar_cli.model import zsar as recognizer
-from zsar_cli.model.backbone import Backbone, load_backbone, resolve_device, resolve_precision
+from zsar_cli.model.backbone import Backbone, load_backbone
 from zsar_cli.model.factory import build, preprocess_of, token_count
+from zsar_cli.model.precision import resolve_device, resolve_precision
 
 TEXTS = ["riding a horse", "a person who opens a very large cardboard box with both hands", "x"]
 

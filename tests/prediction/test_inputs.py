@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from zsar_cli.data.annotations import read_folders
-from zsar_cli.data.definition import load_dataset
+from zsar_cli.data.dataset import load_dataset
 from zsar_cli.data.video_index import VideoIndex
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.prediction.inputs import find_videos

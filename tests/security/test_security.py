@@ -62,7 +62,7 @@ def test_weights_with_code_in_them_are_refused_unread(tmp_path: Path, suffix: st
 
 READERS = {
     "labels.yaml": ("zsar_cli.text.labels", "load_labels"),
-    "templates.yaml": ("zsar_cli.text.embeddings", "load_templates"),
+    "templates.yaml": ("zsar_cli.text.templates", "load_templates"),
     "recipe.yaml": ("zsar_cli.training.recipe", "load_recipe"),
     "set.yaml": ("zsar_cli.data.definition", "load_definition"),
     "config.yaml": ("zsar_cli.model.config", "read_description"),

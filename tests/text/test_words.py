@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from zsar_cli.text.class_lists import class_names, list_names
-from zsar_cli.text.embeddings import load_templates
 from zsar_cli.text.labels import load_labels
+from zsar_cli.text.templates import load_templates
 from zsar_cli.text.words import as_words, words_line
 
 

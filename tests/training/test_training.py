@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from tests.tiny_models import VIT
-from zsar_cli.data.definition import Item
+from zsar_cli.data.dataset import Item
 from zsar_cli.errors import UsageError
 from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.zsar import Parts, RecognizerModel
-from zsar_cli.text.embeddings import Templates
+from zsar_cli.text.templates import Templates
 from zsar_cli.training import checkpoint
 from zsar_cli.training.averaging import interpolate
 from zsar_cli.training.clips import MIRRORED
@@ -482,7 +482,7 @@ def test_residuals_of_classes_learn_with_accumulated_batches(start, tmp_path):
 
 
 def test_held_out_clips_that_cannot_be_read_choose_nothing(start, tmp_path, caplog):
-    from zsar_cli.data.definition import Item
+    from zsar_cli.data.dataset import Item
     from zsar_cli.text.embeddings import embed_labels
     from zsar_cli.training.holdout import top1
     from zsar_cli.video.pool import DecodePool

@@ -11,7 +11,7 @@ from zsar_cli import __version__
 from zsar_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from zsar_cli.data.definition import Dataset
+    from zsar_cli.data.dataset import Dataset
     from zsar_cli.evaluation.inference import Options
     from zsar_cli.text.labels import Labels
 
@@ -86,7 +86,7 @@ def calibrate(
 
 
 def _videos(listing: Path, labels: Labels, label_column: str | None, data_root: Path | None) -> Dataset:
-    from zsar_cli.data.definition import NONE
+    from zsar_cli.data.dataset import NONE
     from zsar_cli.evaluation.protocols import Source
 
     extra = tuple(name for name in NONE if name not in {known.casefold() for known in labels.names})

@@ -37,7 +37,7 @@ def embed_prompts(
 ) -> None:
     """Embed labels with prompt templates, positive and negative, and save the embeddings."""
     from zsar_cli.cli import console
-    from zsar_cli.text.embeddings import load_templates
+    from zsar_cli.text.templates import load_templates
 
     refuse_directory(output)
     refuse_inputs(output, [labels, templates])

@@ -396,17 +396,13 @@ def _run(
     from zsar_cli.evaluation.report import is_report_of, mark_of
     from zsar_cli.evaluation.results import Prompts, run_plan
     from zsar_cli.features.cache import FeatureCache
-    from zsar_cli.model.backbone import resolve_device
+    from zsar_cli.model.precision import resolve_device
     from zsar_cli.model.zsar import load_model
     from zsar_cli.run_log import StageTimes, log_setup
-    from zsar_cli.text.embeddings import (
-        Labels,
-        TextCache,
-        default_templates,
-        embed_labels,
-        load_templates,
-        phrase_bank,
-    )
+    from zsar_cli.text.cache import TextCache
+    from zsar_cli.text.embeddings import embed_labels
+    from zsar_cli.text.labels import Labels
+    from zsar_cli.text.templates import default_templates, load_templates, phrase_bank
     from zsar_cli.text.words import as_words, words_line
 
     device = str(resolve_device(device))

@@ -29,7 +29,7 @@ def complete_labels(incomplete: str) -> list[str]:
 
 def complete_templates(incomplete: str) -> list[str]:
     """Names of shipped templates, for the shell."""
-    from zsar_cli.text.embeddings import builtin_templates
+    from zsar_cli.text.templates import builtin_templates
 
     return _starting(incomplete, builtin_templates())
 

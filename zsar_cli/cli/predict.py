@@ -501,7 +501,7 @@ def _labels(
     labels: str | None, label: list[str] | None, prompts: Path | None, templates: str | None, model: str
 ) -> tuple[Labels | None, str | None]:
     """Labels and templates, checked; None where prompt embeddings take their place."""
-    from zsar_cli.text.embeddings import load_templates
+    from zsar_cli.text.templates import load_templates
 
     if prompts is None:
         if templates is not None:

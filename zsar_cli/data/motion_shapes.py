@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -44,6 +43,8 @@ CLIPS_PER_CLASS = {"train": 320, "seen": 10, "unseen": 24, "shifted": 24, "neith
 SIZE = 48  # pixels a side
 FRAMES_PER_SECOND = 12
 SECONDS = 2.0
+# From world coordinates and the size of a pixel to (coverage, colour)
+Body = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,6 @@ def find_class(label: str) -> MotionClass:
     """Find the class with this label; KeyError where there is none."""
     return {c.label: c for c in classes()}[label]
 
-
-Body = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 # --- what a clip shows -------------------------------------------------------------------------------------
 
@@ -232,10 +231,10 @@ def _bodies(
     start = rng.uniform(0, 2 * np.pi)
     if kind.subject == "shape":
         px, py = _path(kind.first, t, speed, rng)
-        return [_shape(px, py, size * scale, start + angle, visible, style, rng)]
+        return [_shape((px, py), (size * scale, start + angle, visible), style, rng)]
     return [
-        _shape(px, py, 0.75 * size * scale, start + angle, visible, style, rng)
-        for px, py in _pair_paths(kind.first, t, speed, rng)
+        _shape(centre, (0.75 * size * scale, start + angle, visible), style, rng)
+        for centre in _pair_paths(kind.first, t, speed, rng)
     ]
 
 
@@ -305,18 +304,17 @@ def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _shape(
-    px: np.ndarray,
-    py: np.ndarray,
-    scale: np.ndarray,
-    angle: np.ndarray,
-    visible: np.ndarray,
+    centre: tuple[np.ndarray, np.ndarray],
+    change: tuple[np.ndarray, np.ndarray, np.ndarray],
     style: Style,
     rng: np.random.Generator,
 ) -> Body:
     """Make a disc, square, triangle or cross in two colours, so that its turning shows whatever the outline."""
     outline = rng.choice(["disc", "square", "triangle", "cross"])
     paints = _colours(rng, 2 if style.pattern == "halves" else 3)
-    px, py, scale = _column(px), _column(py), _column(scale)
+    px, py = map(_column, centre)
+    scale, angle, visible = change
+    scale = _column(scale)
     cos, sin, visible = _column(np.cos(angle)), _column(np.sin(angle)), _column(visible)
 
     def body(x: np.ndarray, y: np.ndarray, pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -400,16 +398,3 @@ def _segment(
     length = (bx - ax) ** 2 + (by - ay) ** 2
     along = np.clip(((u - ax) * (bx - ax) + (v - ay) * (by - ay)) / length, 0, 1)
     return np.asarray(np.hypot(u - ax - along * (bx - ax), v - ay - along * (by - ay)))
-
-
-def write_video(path: Path, label: str, index: int, *, split: str = "unseen", size: int = 128) -> None:
-    """Write one clip as H.264 .mp4 (2 s at 12 frames a second), for people to look at and for the decoder to read."""
-    import av
-
-    frames = render(label, index, split=split, frames=int(SECONDS * FRAMES_PER_SECOND), size=size)
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("h264", rate=FRAMES_PER_SECOND, options={"crf": "20"})
-        stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())

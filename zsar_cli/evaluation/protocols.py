@@ -12,15 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from zsar_cli.data.definition import (
-    Dataset,
-    Definition,
-    Item,
-    load_dataset,
-    load_definition,
-    load_motion_shapes,
-    none_line,
-)
+from zsar_cli.data.dataset import Dataset, Item, load_dataset, load_motion_shapes, none_line
+from zsar_cli.data.definition import Definition, load_definition
 from zsar_cli.data.splits import SYNONYMS, few_shot
 from zsar_cli.errors import UsageError
 from zsar_cli.evaluation.metrics import harmonic_mean

@@ -12,16 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli import __version__, distributed
-from zsar_cli.evaluation.inference import (
-    PROBES,
-    Options,
-    class_table,
-    detect_unknown,
-    evaluate_parts,
-    summarise,
-)
+from zsar_cli.evaluation.inference import Options, evaluate_parts
 from zsar_cli.evaluation.output import RecordFile, usable
 from zsar_cli.evaluation.protocols import Part, Plan, combine, count_seen, describe_data, setting
+from zsar_cli.evaluation.summary import PROBES, class_table, detect_unknown, summarise
 from zsar_cli.evaluation.thresholds import judged_records, summary
 from zsar_cli.files import atomic_write
 from zsar_cli.prediction.records import to_json as records_json

@@ -1,7 +1,4 @@
-"""The backbone: any image-text model that open_clip can build, with one call for frames and one for texts.
-
-Weights are found and checked in :mod:`zsar_cli.model.hub`.
-"""
+"""The backbone: any image-text model that open_clip can build, with one call for frames and one for texts."""
 
 from __future__ import annotations
 
@@ -18,17 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zsar_cli.distributed import own_device
 from zsar_cli.errors import UsageError
 from zsar_cli.model.factory import build, for_weights, load_weights, preprocess_of, token_width
 from zsar_cli.model.hub import find_source, load_tokenizer, offline
-from zsar_cli.model.int8 import LEAST_WIDTH, cpu_has_int8, each_on_a_core, int8_blocks, to_int8
+from zsar_cli.model.int8 import cpu_has_int8, each_on_a_core, int8_blocks, to_int8
+from zsar_cli.model.precision import DTYPES, check_precision, resolve_precision
 from zsar_cli.video.transforms import Preprocess
 
 logger = logging.getLogger(__name__)
 
-# What goes into the towers; in int8, products of the visual tower's blocks alone are of bytes
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 TEXTS_AT_ONCE = 128
 # At a time: a CPU is slower where the activations of many frames do not fit its caches
 CPU_PIXELS = 8 * 224 * 224
@@ -370,51 +365,6 @@ def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") ->
     backbone._tokenizer_source = source.tokenizer
     backbone.fingerprint()
     return backbone.set_precision(resolve_precision(precision, device, backbone)).to(device)
-
-
-def resolve_device(name: str = "auto") -> str:
-    """``auto`` is CUDA, then MPS, then the CPU. UsageError for a device that is not there.
-
-    Of several processes that torchrun started on a machine, each gets a GPU of its own for ``auto`` and ``cuda``.
-    """
-    mps = torch.backends.mps.is_available()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    name = own_device(name)
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"Unknown device {name!r}; there are auto, cpu, cuda, cuda:N and mps.") from error
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    present = {"cpu": True, "mps": mps, "cuda": (device.index or 0) < count}
-    if not present.get(device.type, False):
-        raise UsageError(f"The device {name} is not available here; use --device auto or cpu.")
-    return name
-
-
-def check_precision(name: str, known: tuple[str, ...] = ("auto", *DTYPES)) -> None:
-    """UsageError for a precision that does not exist: said before weights are read."""
-    if name not in known:
-        raise UsageError(f"Unknown precision {name!r}; there are {', '.join(known)}.")
-
-
-def resolve_precision(name: str, device: str, backbone: Backbone) -> str:
-    """Resolve ``auto`` by the device alone, so that the same command gives the same answer on every CPU.
-
-    That is bf16 on CUDA from Ampere on, for towers wide enough to gain, and fp32 elsewhere.
-
-    Raises:
-        UsageError: int8 was asked for on another device than a CPU.
-    """
-    if name == "int8" and device != "cpu":
-        raise UsageError(
-            f"int8 runs on the CPU and not on {device}; add --device cpu, or use --precision auto."
-        )
-    if name != "auto":
-        return name
-    if backbone.token_dim < LEAST_WIDTH or not device.startswith("cuda"):
-        return "fp32"
-    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
 
 
 def _hash_tensors(model_cfg: dict[str, Any], tensors: dict[str, Tensor]) -> str:

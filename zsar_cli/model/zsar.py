@@ -30,18 +30,13 @@ from zsar_cli.model.alignment import (
     score_with_negatives,
     usable_bank,
 )
-from zsar_cli.model.backbone import (
-    Backbone,
-    FrameFeatures,
-    check_precision,
-    load_backbone,
-    resolve_precision,
-)
+from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
 from zsar_cli.model.config import BUNDLED, Description, model_directory, read_description
 from zsar_cli.model.factory import for_weights
 from zsar_cli.model.hub import moved, offline
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separation
 from zsar_cli.model.parts import PLAIN, Parts
+from zsar_cli.model.precision import check_precision, resolve_precision
 from zsar_cli.model.weights import brief, check_finite, check_header, read_safetensors
 from zsar_cli.video.transforms import Preprocess
 

@@ -97,7 +97,7 @@ def answer_videos(
     are finished and no others. With a cache, what is in it does not go through the tower again; for evidence and for
     what is shown the frames themselves are decoded still.
     """
-    from zsar_cli.features.cache import load_cached
+    from zsar_cli.features.encoding import load_cached
 
     times = times or StageTimes()
     requests = clip_requests(model, videos, options, look=evidence or shown)
@@ -179,7 +179,7 @@ def embed_clips(
     Args:
         embed: in place of the model's own way from frame features to embeddings.
     """
-    from zsar_cli.features.cache import map_features
+    from zsar_cli.features.encoding import map_features
     from zsar_cli.model.alignment import average_views
 
     way = embed or (lambda part, _: model.encode_video(part).embedding)
@@ -196,7 +196,7 @@ def embed_one(
     """
     import torch
 
-    from zsar_cli.features.cache import load_cached
+    from zsar_cli.features.encoding import load_cached
 
     with DecodePool(0) as pool:
         ((_, key, clip),) = load_cached(pool, clip_requests(model, [video], options), cache)
@@ -228,7 +228,7 @@ def _embed_and_judge(
     """As :func:`embed_clips`, and which of the videos are nothing that the bundled model knows."""
     import torch
 
-    from zsar_cli.features.cache import map_features
+    from zsar_cli.features.encoding import map_features
     from zsar_cli.model.alignment import average_views
 
     usual = usual_frames(model)

@@ -55,7 +55,7 @@ class Evidence:
 class HeatMaps:
     """Keeps one view's heat map (T, N) of each video while the features of a batch of videos pass by.
 
-    Give :meth:`embed` to :func:`zsar_cli.features.cache.map_features`.
+    Give :meth:`embed` to :func:`zsar_cli.features.encoding.map_features`.
     """
 
     def __init__(self, model: RecognizerModel, view: int) -> None:
@@ -84,7 +84,7 @@ class HeatMaps:
         if video not in self.maps:
             import torch
 
-            from zsar_cli.features.cache import encode_pixels
+            from zsar_cli.features.encoding import encode_pixels
 
             features = encode_pixels(self.model, torch.from_numpy(np.ascontiguousarray(frames[None])))
             self.maps[video] = token_change(features.tokens[0])

@@ -1,28 +1,23 @@
-"""Prompts: templates and labels to text, text to embeddings, and the file that keeps embeddings.
+"""Embeddings of prompts, and the file that keeps them.
 
 Nothing here imports torch before embeddings are made or read.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
 import logging
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from zsar_cli import yaml_files
 from zsar_cli.errors import UsageError
-from zsar_cli.files import ASSETS, atomic_write, existing, read_text
+from zsar_cli.files import atomic_write
 from zsar_cli.text.cache import TextCache
-from zsar_cli.text.labels import Labels, clean_names, load_labels
+from zsar_cli.text.labels import Labels, clean_names
+from zsar_cli.text.templates import Templates, default_templates, fill, phrase_bank
 from zsar_cli.text.words import as_words
 
 if TYPE_CHECKING:
@@ -31,88 +26,9 @@ if TYPE_CHECKING:
 
     from zsar_cli.model.zsar import RecognizerModel
 
-__all__ = [
-    "Labels",
-    "PromptEmbeddings",
-    "Templates",
-    "TextCache",
-    "builtin_templates",
-    "default_templates",
-    "embed_labels",
-    "embed_prompts",
-    "load_labels",
-    "load_templates",
-    "phrase_bank",
-]
-
 logger = logging.getLogger(__name__)
-DEFAULT_TEMPLATES = "video"
 FORMAT = "1"
 AT_ONCE = 128  # texts between two reports of progress and two writes to the cache
-
-
-@dataclass(frozen=True)
-class Templates:
-    """Prompt templates: in each, ``{}`` is where the label goes."""
-
-    name: str
-    positive: tuple[str, ...]
-    negative: tuple[str, ...]
-
-    @property
-    def texts(self) -> dict[str, list[str]]:
-        """What a model keeps of them beside their name."""
-        return {"positive": list(self.positive), "negative": list(self.negative)}
-
-    @property
-    def hash(self) -> str:
-        """12 hex digits of the templates' texts; the name does not count."""
-        return hashlib.sha256(json.dumps([self.positive, self.negative]).encode()).hexdigest()[:12]
-
-
-def builtin_templates() -> list[str]:
-    """List the names of the templates that ship with the package."""
-    return sorted(path.stem for path in _template_directory().glob("*.yaml"))
-
-
-def load_templates(name_or_path: str | Path) -> Templates:
-    """Read templates by the name of a shipped file ("default" is ``video``) or by path.
-
-    Raises:
-        UsageError: no such templates; or naming file and line, what is wrong with them.
-    """
-    name = DEFAULT_TEMPLATES if name_or_path == "default" else str(name_or_path)
-    known = builtin_templates()
-    path = _template_directory() / f"{name}.yaml" if name in known else existing(name)
-    if path is None:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
-        raise UsageError(f"{name[:200]} is neither a file of templates nor the name of shipped ones; {hint}")
-    return _parse_templates(read_text(path, limit=1_000_000), path)
-
-
-def _template_directory() -> Path:
-    inside = ASSETS.parent / "prompt_templates"  # where the wheel has them
-    return inside if inside.is_dir() else inside.parent.parent / "prompt_templates"
-
-
-def _parse_templates(text: str, path: Path) -> Templates:
-    from zsar_cli.schemas import TemplateFile, check
-
-    root = yaml_files.compose(text, path)
-    if not isinstance(root, yaml.MappingNode):
-        raise UsageError(f"{path}: templates have the keys name, positive and negative.")
-    content = yaml_files.content(root, path)
-    found = check(TemplateFile, content, str(path), yaml_files.line_in(root))
-    return Templates(**found.model_dump())
-
-
-@cache
-def phrase_bank() -> tuple[str, ...]:
-    """Load some 150 phrases for actions and for scenes without any: a plain CLIP compares the labels with them."""
-    text = (ASSETS / "phrase_bank.txt").read_text(encoding="utf-8")
-    lines = (line.strip() for line in text.splitlines())
-    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 @dataclass
@@ -251,20 +167,6 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     return f"{zlib.crc32(said.encode(), crc):08x}"
 
 
-def default_templates(model: RecognizerModel) -> Templates:
-    """Load the templates that a model was trained with, else ``video``. UsageError where an old one lacks its own."""
-    texts = model.record.template_texts
-    if texts is not None:
-        return Templates(model.templates or "", tuple(texts["positive"]), tuple(texts["negative"]))
-    try:
-        return load_templates(model.templates or DEFAULT_TEMPLATES)
-    except UsageError as error:
-        raise UsageError(
-            f"{model.name} was trained with the prompt templates {str(model.templates)[:200]!r} and does not hold "
-            "them; name their file with --templates."
-        ) from error
-
-
 def embed_labels(
     model: RecognizerModel,
     labels: Labels | Sequence[str],
@@ -351,11 +253,6 @@ def embed_prompts(
         templates=templates.name,
         templates_hash=templates.hash,
     )
-
-
-def fill(templates: Sequence[str], phrases: Sequence[str]) -> list[str]:
-    """Every template with every phrase. The phrase is put in as it is: braces in it mean nothing."""
-    return [template.replace("{}", phrase) for phrase in phrases for template in templates]
 
 
 def _encode(

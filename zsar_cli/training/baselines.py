@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zsar_cli.features.cache import map_features
+from zsar_cli.features.encoding import map_features
 from zsar_cli.text.embeddings import embed_labels
 from zsar_cli.training.holdout import batches, top1
 
 if TYPE_CHECKING:
-    from zsar_cli.data.definition import Item
+    from zsar_cli.data.dataset import Item
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.backbone import FrameFeatures
     from zsar_cli.model.zsar import RecognizerModel
-    from zsar_cli.text.embeddings import Templates
+    from zsar_cli.text.templates import Templates
     from zsar_cli.training.clips import TrainingData
     from zsar_cli.training.recipe import Recipe
     from zsar_cli.video.pool import DecodePool

@@ -12,7 +12,7 @@ from zsar_cli.errors import UsageError
 from zsar_cli.run_log import NOTE
 
 if TYPE_CHECKING:
-    from zsar_cli.data.definition import Dataset, Item
+    from zsar_cli.data.dataset import Dataset, Item
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.training.data import Stream
@@ -39,7 +39,8 @@ def find_data(environment: Environment) -> TrainingData:
     These are the data set's own validation clips, where it has such (a folder ``val/``); else a share of the training
     clips.
     """
-    from zsar_cli.data.definition import load_dataset, load_definition, none_line
+    from zsar_cli.data.dataset import load_dataset, none_line
+    from zsar_cli.data.definition import load_definition
     from zsar_cli.data.splits import few_shot
     from zsar_cli.text.labels import load_labels
     from zsar_cli.training.holdout import hold_out

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from zsar_cli.data import motion_shapes
 from zsar_cli.data.clips import render_request
-from zsar_cli.data.definition import Item
+from zsar_cli.data.dataset import Item
 from zsar_cli.errors import UsageError, VideoError
-from zsar_cli.features.cache import FeatureCache, Loaded, encode_clips, load_cached, stack_features
+from zsar_cli.features.cache import FeatureCache
+from zsar_cli.features.encoding import Loaded, encode_clips, load_cached, stack_features
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.video.pool import ClipRequest, DecodePool
 from zsar_cli.video.sampling import Sampling

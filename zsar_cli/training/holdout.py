@@ -12,9 +12,10 @@ from torch import Tensor
 
 from zsar_cli import distributed
 from zsar_cli.data.clips import render_request
-from zsar_cli.data.definition import Item
+from zsar_cli.data.dataset import Item
 from zsar_cli.errors import VideoError
-from zsar_cli.features.cache import EncodedClip, FeatureCache, load_cached, map_features
+from zsar_cli.features.cache import EncodedClip, FeatureCache
+from zsar_cli.features.encoding import load_cached, map_features
 from zsar_cli.model.alignment import average_views
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
 from zsar_cli.video.sampling import Sampling

@@ -20,7 +20,7 @@ from zsar_cli.training.folder import INPUTS, LARGEST, RECIPE
 from zsar_cli.training.recipe import Recipe, make_recipe, recipe_content
 
 if TYPE_CHECKING:
-    from zsar_cli.data.definition import Dataset, Item
+    from zsar_cli.data.dataset import Dataset, Item
 
 BY_CONTENT = (
     "model",
@@ -51,7 +51,7 @@ def from_anywhere(recipe: Recipe) -> Recipe:
     from zsar_cli.model.config import BUNDLED
     from zsar_cli.model.zsar import is_recognizer
     from zsar_cli.text.class_lists import list_names
-    from zsar_cli.text.embeddings import builtin_templates
+    from zsar_cli.text.templates import builtin_templates
 
     model = recipe.model
     if recipe.architecture is None and model not in BUNDLED:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zsar_cli.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from zsar_cli.data.definition import Item
+    from zsar_cli.data.dataset import Item
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.video.pool import DecodePool
@@ -25,7 +25,8 @@ def fits(fields: dict[str, Any], root: Path | None) -> bool:
     Raises:
         UsageError: the data cannot be had.
     """
-    from zsar_cli.data.definition import known_name, load_dataset
+    from zsar_cli.data.dataset import load_dataset
+    from zsar_cli.data.definition import known_name
     from zsar_cli.text.labels import load_labels
 
     data, labels = fields.get("data"), fields.get("labels")
@@ -71,7 +72,7 @@ def _measured(
     """Seconds to look at a clip, and seconds a step."""
     from zsar_cli.data.clips import render_request
     from zsar_cli.errors import VideoError
-    from zsar_cli.features.cache import encode_clips, load_cached, stack_features, to_device
+    from zsar_cli.features.encoding import encode_clips, load_cached, stack_features, to_device
     from zsar_cli.model.backbone import FrameFeatures
     from zsar_cli.video.pool import ClipRequest
     from zsar_cli.video.sampling import Sampling

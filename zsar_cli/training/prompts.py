@@ -11,7 +11,8 @@ from torch import Tensor
 
 from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.zsar import RecognizerModel
-from zsar_cli.text.embeddings import Templates, embed_labels
+from zsar_cli.text.embeddings import embed_labels
+from zsar_cli.text.templates import Templates
 from zsar_cli.text.words import as_words
 from zsar_cli.training.optimizer import autocast
 from zsar_cli.training.recipe import Recipe

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zsar_cli import distributed
-from zsar_cli.data.definition import load_motion_shapes
+from zsar_cli.data.dataset import load_motion_shapes
 from zsar_cli.data.motion_shapes import clip_ids
-from zsar_cli.model.backbone import resolve_device
+from zsar_cli.model.precision import resolve_device
 from zsar_cli.model.zsar import RecognizerModel, is_recognizer
 from zsar_cli.run_log import log_setup
-from zsar_cli.text.embeddings import Templates, embed_labels, load_templates
+from zsar_cli.text.embeddings import embed_labels
+from zsar_cli.text.templates import Templates, load_templates
 from zsar_cli.training import holdout, inputs, own
 from zsar_cli.training.baselines import Baselines, measure_baselines
 from zsar_cli.training.clips import TrainingData, find_data, make_stream, open_pool

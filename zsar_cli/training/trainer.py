@@ -24,12 +24,12 @@ from torch.nn import functional as F
 
 from zsar_cli import distributed
 from zsar_cli.errors import UsageError
-from zsar_cli.features.cache import to_device
+from zsar_cli.features.encoding import to_device
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.weights import read_safetensors
 from zsar_cli.model.zsar import RecognizerModel, Record
 from zsar_cli.run_log import StageTimes
-from zsar_cli.text.embeddings import Templates
+from zsar_cli.text.templates import Templates
 from zsar_cli.training import checkpoint
 from zsar_cli.training.averaging import WeightAverage
 from zsar_cli.training.checkpoint import Progress

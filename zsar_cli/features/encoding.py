@@ -1,0 +1,182 @@
+"""From videos to frame features: read from the cache, or decoded and run through the visual tower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsar_cli.errors import VideoError
+from zsar_cli.features.cache import EncodedClip, FeatureCache
+from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.video.given import Given
+from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, Ready, load_clip
+from zsar_cli.video.transforms import normalise
+
+if TYPE_CHECKING:
+    from zsar_cli.model.zsar import RecognizerModel
+
+Loaded: TypeAlias = "tuple[ClipRequest, str | None, Clip | EncodedClip | VideoError]"  # asked, key, got
+FRAMES_AT_ONCE = 512  # that go through the visual tower together, however many views a video has
+
+
+def load_cached(
+    pool: DecodePool,
+    requests: Iterable[ClipRequest],
+    cache: FeatureCache | None,
+    render: Callable[[ClipRequest], Clip | None] = lambda request: None,
+    *,
+    pixels: bool = False,
+) -> Iterator[Loaded]:
+    """For each request, in order: itself, its key, and an EncodedClip from the cache, else what the pool makes of it.
+
+    The pool gives a Clip or a VideoError. ``render`` may give a Clip that needs no decoding. With ``pixels``, what the
+    cache has is decoded as well, for its pixels; where that fails, the EncodedClip has none.
+    """
+
+    def asked() -> Iterator[_Asked]:
+        for request in requests:
+            if isinstance(request.path, Given):  # nothing says later whether it is the same, so it has no key
+                given, request = request.path, replace(request, path=request.path.source)
+                copied = isinstance(given.source, str)  # frames at hand are not kept until their turn comes
+                named = replace(request, path=given.name)
+                yield _Asked(
+                    named, request if copied else Ready(_loaded(request)), copy=given if copied else None
+                )
+                continue
+            key = cache.key(request) if cache is not None else None
+            stored = cache.get(key, request) if cache is not None and key is not None else None
+            ready = (None if pixels else stored) or render(request)
+            yield _Asked(request, request if ready is None else Ready(ready), key, stored)
+
+    for item, result in pool.imap(asked(), lambda item: item.read):
+        if item.copy is not None:
+            item.copy.done()
+        if pixels and item.stored is not None:
+            pictures = getattr(result, "pixels", None), getattr(result, "look", None)
+            result = replace(item.stored, pixels=pictures[0], look=pictures[1])
+        yield item.request, item.key, result
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request, what the pool gets of it, and what is known of it before."""
+
+    request: ClipRequest  # as its answer calls it
+    read: ClipRequest | Ready
+    key: str | None = None
+    stored: EncodedClip | None = None
+    copy: Given | None = None  # to be removed once it is read
+
+
+def _loaded(request: ClipRequest) -> Clip | VideoError:
+    """A clip of frames at hand, which are not sent to another process whole."""
+    try:
+        return load_clip(request)
+    except VideoError as error:
+        return error
+
+
+@torch.no_grad()
+def map_features(
+    model: RecognizerModel,
+    videos: Sequence[tuple[str | None, Clip | EncodedClip]],
+    function: Callable[[FrameFeatures, list[int]], Tensor],
+    cache: FeatureCache | None = None,
+) -> Tensor:
+    """``function`` of the frame features of B videos with V clips each, a bounded number of frames at a time.
+
+    With a cache the features are those in fp16 that it holds, or will hold: the answer is the same every time.
+
+    Args:
+        videos: each with its key in the cache, as :func:`load_cached` gives them.
+        function: gets features with leading (n, T) and which video each of the n clips is of; gives (n, ...).
+
+    Returns:
+        (B, V, ...).
+    """
+    results = []
+    for start, group in _groups(videos):
+        views, frames = _leading(group[0][1])
+        of_video = [start + k for k in range(len(group)) for _ in range(views)]
+        if cache is None:
+            pixels = torch.from_numpy(np.concatenate([clip.pixels for _, clip in group]))
+        else:
+            stored = stack_features(encode_clips(model, group, cache))
+        at_once = max(1, FRAMES_AT_ONCE // frames)
+        for first in range(0, len(of_video), at_once):
+            part = slice(first, first + at_once)
+            if cache is None:
+                features = encode_pixels(model, pixels[part])
+            else:
+                features = FrameFeatures(
+                    to_device(stored.embedding[part], model.backbone.device),
+                    to_device(stored.tokens[part], model.backbone.device),
+                )
+            results.append(function(features, of_video[part]))
+    return torch.unflatten(torch.cat(results), 0, (len(videos), -1))
+
+
+@torch.no_grad()
+def encode_clips(
+    model: RecognizerModel, videos: Sequence[tuple[str | None, Clip | EncodedClip]], cache: FeatureCache
+) -> list[EncodedClip]:
+    """The videos encoded: those that are not yet go through the tower and into the cache."""
+    fresh = [(key, clip) for key, clip in videos if isinstance(clip, Clip)]
+    encoded: Iterator[FrameFeatures] = iter(())
+    if fresh:
+        pixels = torch.from_numpy(np.concatenate([clip.pixels for _, clip in fresh]))
+        parts = [
+            encode_pixels(model, part) for part in pixels.split(max(1, FRAMES_AT_ONCE // pixels.shape[1]))
+        ]
+        embeddings = torch.cat([part.embedding.half().cpu() for part in parts]).chunk(len(fresh))
+        keep = None if cache.needs_tokens else 0
+        tokens = torch.cat([part.tokens[..., :keep, :keep].half().cpu() for part in parts]).chunk(len(fresh))
+        encoded = (FrameFeatures(e, t) for e, t in zip(embeddings, tokens, strict=True))
+    result = []
+    for key, clip in videos:
+        if isinstance(clip, Clip):
+            clip = EncodedClip(next(encoded), clip.indices, clip.times, clip.info, clip.warning)
+            if key is not None:
+                cache.put(key, clip)
+        result.append(clip)
+    return result
+
+
+def stack_features(clips: Sequence[EncodedClip]) -> FrameFeatures:
+    """The features of B videos of V clips each as one batch of B * V clips, fp16."""
+    return FrameFeatures(
+        torch.cat([clip.features.embedding for clip in clips]),
+        torch.cat([clip.features.tokens for clip in clips]),
+    )
+
+
+def encode_pixels(model: RecognizerModel, pixels: Tensor) -> FrameFeatures:
+    """The visual tower over clips (B, T, h, w, 3) uint8, which are normalised where the model is."""
+    pixels = to_device(pixels, model.backbone.device)
+    return model.encode_frames(normalise(pixels, model.preprocess, model.backbone.dtype))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; to a GPU by way of pinned memory, so that nobody waits for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _groups(videos: Sequence[tuple[Any, Any]]) -> Iterator[tuple[int, Sequence[tuple[Any, Any]]]]:
+    """Videos in portions of at most FRAMES_AT_ONCE frames, or of one video; with where each begins."""
+    views, frames = _leading(videos[0][1])
+    size = max(1, FRAMES_AT_ONCE // (views * frames))
+    for start in range(0, len(videos), size):
+        yield start, videos[start : start + size]
+
+
+def _leading(clip: Clip | EncodedClip) -> tuple[int, int]:
+    """V and T of a video."""
+    shape = clip.pixels.shape if isinstance(clip, Clip) else clip.features.embedding.shape
+    return shape[0], shape[1]

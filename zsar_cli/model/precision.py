@@ -1,0 +1,62 @@
+"""The devices and the precisions that a backbone can run in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from zsar_cli.distributed import own_device
+from zsar_cli.errors import UsageError
+from zsar_cli.model.int8 import LEAST_WIDTH
+
+if TYPE_CHECKING:
+    from zsar_cli.model.backbone import Backbone
+
+# The dtype of what goes into the towers; in int8 the visual tower's blocks quantize it themselves
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
+
+
+def resolve_device(name: str = "auto") -> str:
+    """``auto`` is CUDA, then MPS, then the CPU. UsageError for a device that is not there.
+
+    Of several processes that torchrun started on a machine, each gets a GPU of its own for ``auto`` and ``cuda``.
+    """
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    name = own_device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"Unknown device {name!r}; there are auto, cpu, cuda, cuda:N and mps.") from error
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    present = {"cpu": True, "mps": mps, "cuda": (device.index or 0) < count}
+    if not present.get(device.type, False):
+        raise UsageError(f"The device {name} is not available here; use --device auto or cpu.")
+    return name
+
+
+def check_precision(name: str, known: tuple[str, ...] = ("auto", *DTYPES)) -> None:
+    """UsageError for a precision that does not exist: said before weights are read."""
+    if name not in known:
+        raise UsageError(f"Unknown precision {name!r}; there are {', '.join(known)}.")
+
+
+def resolve_precision(name: str, device: str, backbone: Backbone) -> str:
+    """Resolve ``auto`` by the device alone, so that the same command gives the same answer on every CPU.
+
+    That is bf16 on CUDA from Ampere on, for towers wide enough to gain, and fp32 elsewhere.
+
+    Raises:
+        UsageError: int8 was asked for on another device than a CPU.
+    """
+    if name == "int8" and device != "cpu":
+        raise UsageError(
+            f"int8 runs on the CPU and not on {device}; add --device cpu, or use --precision auto."
+        )
+    if name != "auto":
+        return name
+    if backbone.token_dim < LEAST_WIDTH or not device.startswith("cuda"):
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
