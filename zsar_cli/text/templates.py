@@ -18,7 +18,6 @@ from zsar_cli.errors import UsageError
 from zsar_cli.files import ASSETS, existing, read_text
 
 if TYPE_CHECKING:
-
     from zsar_cli.model.zsar import RecognizerModel
 
 
