@@ -62,7 +62,7 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
     if not (planned.duration > 0 and planned.fps > 0 and step > 0 and planned.duration / step < MOST_TICKS):
         raise VideoError(
             "unreadable",
-            "the time stamps of this video go beyond all measure; it is damaged, or --window is far too short",
+            "the time stamps of this video make no sense; it is damaged, or --window is far too short",
         )
     # The frame on show at a tick is the last that began before it; as times are rounded, a hair after will do
     frame = planned.interval or 1 / planned.fps  # the mean says nothing of a video with long gaps

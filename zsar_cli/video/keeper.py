@@ -9,19 +9,17 @@ import contextlib
 import dataclasses
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from zsar_cli.errors import VideoError
 from zsar_cli.resources import available_memory
 from zsar_cli.video.worker import await_ready, pickled, receive, send_bytes
-
-if TYPE_CHECKING:
-    from zsar_cli.video.pool import DecodePool
 
 LIFETIME = 1000  # videos of one worker before a fresh one takes over: what decoders leak stays small
 START_LIMIT = 300.0  # s that a worker's imports may take, on a disk that sleeps or a machine that is busy
@@ -47,6 +45,16 @@ class Job:
     replies: queue.Queue[tuple[str, Any]]
     streamed: bool
     cancelled: threading.Event  # nobody waits for the answer any more
+
+
+@dataclass
+class Work:
+    """What the keepers of a pool share: the jobs that wait, and the limits of each."""
+
+    timeout: float  # s
+    memory_limit: int  # bytes of a worker
+    jobs: queue.Queue[Job | None] = field(default_factory=queue.Queue)  # None: there are no more
+    closed: threading.Event = field(default_factory=threading.Event)
 
 
 def worker_command() -> list[str]:
@@ -95,9 +103,9 @@ def worker_environment() -> dict[str, str]:
 class Keeper:
     """A thread that owns one worker process: hands it jobs, watches the clock, replaces it when it fails."""
 
-    def __init__(self, pool: DecodePool) -> None:
+    def __init__(self, work: Work) -> None:
         """Start the worker and its thread."""
-        self.pool = pool
+        self.work = work
         self.lock = threading.Lock()  # starting and killing exclude each other
         self.process: subprocess.Popen[bytes] | None = None
         self.ready: subprocess.Popen[bytes] | None = None  # the process that has said so
@@ -114,7 +122,7 @@ class Keeper:
 
     def _start(self) -> None:
         with self.lock:
-            if self.pool.closed.is_set():
+            if self.work.closed.is_set():
                 return
             self.served = 0
             self.process = subprocess.Popen(
@@ -126,7 +134,7 @@ class Keeper:
             )
 
     def _run(self) -> None:
-        while (job := self.pool.jobs.get()) is not None and not self.pool.closed.is_set():
+        while (job := self.work.jobs.get()) is not None and not self.work.closed.is_set():
             if job.cancelled.is_set():
                 continue
             try:
@@ -189,9 +197,9 @@ class Keeper:
 
     def _work(self, job: Job, request: Any) -> tuple[VideoError, bool] | None:
         """Run one job. Gives None once its answer is out, else why the worker failed and whether a chunk had come."""
-        pool = self.pool
+        work = self.work
         try:
-            task = pickled((job.load, request, job.streamed, pool.timeout, pool.memory_limit))
+            task = pickled((job.load, request, job.streamed, work.timeout, work.memory_limit))
         except Exception as error:  # the caller's mistake, not the video's
             self._put(job, ("error", error))
             return None
@@ -202,14 +210,14 @@ class Keeper:
         delivered = False
         while True:
             overdue = threading.Event()
-            timer = threading.Timer(pool.timeout, _overrun, (process, overdue))
+            timer = threading.Timer(work.timeout, _overrun, (process, overdue))
             timer.daemon = True
             timer.start()
             try:
                 if not delivered:
                     send_bytes(process.stdin, task)  # type: ignore[arg-type]
                 # A worker cannot have held more than its limit: a greater length is noise on the pipe
-                kind, value = receive(process.stdout, pool.memory_limit)  # type: ignore[arg-type]
+                kind, value = receive(process.stdout, work.memory_limit)  # type: ignore[arg-type]
                 if kind not in ("item", "end", "error"):
                     raise ValueError(kind)
             except Exception as error:  # the pipe broke, or what came through it is not an answer
@@ -233,7 +241,7 @@ class Keeper:
         """Replace the worker, and say what its video's record says."""
         code = self._restart()
         if overdue:
-            seconds = f"{self.pool.timeout:g} s"
+            seconds = f"{self.work.timeout:g} s"
             return VideoError(
                 "timeout", f"decoding took longer than {seconds} and was stopped; allow more with --timeout"
             )
@@ -244,7 +252,7 @@ class Keeper:
 
     def _put(self, job: Job, reply: tuple[str, Any]) -> bool:
         """Whether somebody is there to take it; waits while a stream's consumer is behind."""
-        while not (self.pool.closed.is_set() or job.cancelled.is_set()):
+        while not (self.work.closed.is_set() or job.cancelled.is_set()):
             with contextlib.suppress(queue.Full):
                 job.replies.put(reply, timeout=0.5)
                 return True
@@ -260,7 +268,7 @@ class Keeper:
             process.stdin.close()  # type: ignore[union-attr]  # a sound worker ends at that
         # A crash report is worth having: a worker that closed its pipe is given a moment to be gone by itself
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.0 if self.pool.closed.is_set() else 0.5)
+            process.wait(timeout=0.0 if self.work.closed.is_set() else 0.5)
         process.kill()
         code = process.wait()
         with contextlib.suppress(OSError):
@@ -286,8 +294,6 @@ def _in_sequence(request: Any) -> Any | None:
 
 
 def _reason(code: int) -> str:
-    import signal
-
     if code >= 0:
         return f"exit status {code}"
     try:

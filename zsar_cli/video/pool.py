@@ -19,7 +19,7 @@ import numpy as np
 from zsar_cli.errors import VideoError
 from zsar_cli.video.decode import read_frames
 from zsar_cli.video.images import IMAGE_RATE
-from zsar_cli.video.keeper import Job, Keeper, fair_share_mb
+from zsar_cli.video.keeper import Job, Keeper, Work, fair_share_mb
 from zsar_cli.video.looks import Cropper
 from zsar_cli.video.sampling import Sampling, view_indices
 from zsar_cli.video.times import VideoInfo
@@ -151,12 +151,10 @@ class DecodePool:
         if workers < 0 or timeout <= 0:
             raise ValueError("workers must be at least 0 and timeout more than 0")
         self.timeout = timeout
-        self.memory_limit = (memory_limit_mb or fair_share_mb(max(workers, 1))) * 2**20
+        self.work = Work(timeout, (memory_limit_mb or fair_share_mb(max(workers, 1))) * 2**20)
         self.ahead = max(1, ahead if ahead is not None else 2 * workers + 2)
         self.load = load
-        self.jobs: queue.Queue[Job | None] = queue.Queue()
-        self.closed = threading.Event()
-        self._keepers = [Keeper(self) for _ in range(workers)]
+        self._keepers = [Keeper(self.work) for _ in range(workers)]
 
     @property
     def workers(self) -> int:
@@ -173,11 +171,11 @@ class DecodePool:
 
     def close(self) -> None:
         """End every worker at once, whatever it is doing, and wait for it. May be called twice."""
-        self.closed.set()
+        self.work.closed.set()
         for keeper in self._keepers:
             keeper.kill()
         for _ in self._keepers:
-            self.jobs.put(None)
+            self.work.jobs.put(None)
         for keeper in self._keepers:
             keeper.thread.join()
         self._keepers = []
@@ -257,7 +255,7 @@ class DecodePool:
             try:
                 return waiting.get(timeout=0.5)
             except queue.Empty:
-                if self.closed.is_set():
+                if self.work.closed.is_set():
                     raise RuntimeError("the decode pool was closed while it was in use") from None
         return otherwise
 
@@ -278,9 +276,9 @@ class DecodePool:
             try:
                 for item in items:
                     while not room.acquire(timeout=0.5):
-                        if left.is_set() or self.closed.is_set():
+                        if left.is_set() or self.work.closed.is_set():
                             return
-                    if left.is_set() or self.closed.is_set():
+                    if left.is_set() or self.work.closed.is_set():
                         return
                     replies: queue.Queue[tuple[str, Any]] = queue.Queue(BUFFERED_CHUNKS if streamed else 0)
                     job = Job(request(item), load, replies, streamed, left)
@@ -288,7 +286,7 @@ class DecodePool:
                     if isinstance(job.request, Ready):
                         replies.put(("item", job.request.result))
                     else:
-                        self.jobs.put(job)
+                        self.work.jobs.put(job)
                 order.put(None)
             except BaseException as error:
                 order.put(error)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import queue
+import signal
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -79,8 +80,6 @@ def _listen(jobs: queue.Queue[bytes]) -> None:
 
 def _alarm(seconds: float) -> None:
     """Set the kernel's own watchdog, in case the parent is killed while this process hangs in native code."""
-    import signal
-
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
