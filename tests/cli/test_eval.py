@@ -30,11 +30,11 @@ SHORT = ("--frames", 2, "--workers", 0, "--precision", "fp32")
 def shapes_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as ``zsar train`` writes it on motion-shapes: the whole method at random weights."""
     from zsar_cli.model.backbone import Backbone
-    from zsar_cli.model.zsar import Parts, RecognizerModel, Record
+    from zsar_cli.model.zsar import Parts, RecognizerModel, TrainingRecord
 
     torch.manual_seed(0)
     parts = Parts(width=16, queries=2, layers=1, heads=2)
-    record = Record(
+    record = TrainingRecord(
         templates="plain", frames=3, data="motion-shapes", classes=list(motion_shapes.class_labels("seen"))
     )
     model = RecognizerModel(Backbone.from_config(dict(VIT)), parts, record)

@@ -17,7 +17,7 @@ from tests.video_files import write_video
 from zsar_cli import Recognizer
 from zsar_cli.model.alignment import average_views
 from zsar_cli.model.backbone import Backbone
-from zsar_cli.model.zsar import Parts, RecognizerModel, Record, load_model
+from zsar_cli.model.zsar import Parts, RecognizerModel, TrainingRecord, load_model
 from zsar_cli.prediction.explain import HeatMaps
 
 NAMES = ["arm wrestling", "shooting a basketball", "tai chi"]
@@ -41,7 +41,7 @@ def motion_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with the whole method that was trained with 3 frames and the templates ``plain``."""
     torch.manual_seed(0)
     parts = Parts(width=16, queries=2, layers=1, heads=2)
-    record = Record(templates="plain", frames=3, data="somewhere", classes=NAMES)
+    record = TrainingRecord(templates="plain", frames=3, data="somewhere", classes=NAMES)
     model = RecognizerModel(Backbone.from_config(dict(VIT)), parts, record)
     assert model.project is not None
     torch.nn.init.normal_(model.project.weight)

@@ -11,12 +11,12 @@ import pytest
 from tests.video_files import write_video
 from zsar_cli.errors import UsageError
 from zsar_cli.training import inputs as run_inputs
-from zsar_cli.training.inputs import Inputs
+from zsar_cli.training.inputs import RunInputs
 from zsar_cli.training.recipe import Recipe
 
 SMALL = ("--parts-width", 16, "--parts-queries", 2, "--parts-layers", 1, "--parts-heads", 2)
 CLASSES = ["clapping", "waving", "running"]
-INPUTS = Inputs(CLASSES, 10, "a", 2, "b", "c", "d")
+INPUTS = RunInputs(CLASSES, 10, "a", 2, "b", "c", "d")
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_what_changed_is_said(tmp_path, now, said):
     run_inputs.keep(tmp_path, Recipe(), INPUTS)
     run_inputs.refuse_other_inputs(tmp_path, INPUTS)
     with pytest.raises(UsageError) as refused:
-        run_inputs.refuse_other_inputs(tmp_path, Inputs(**{**INPUTS.__dict__, **now}))
+        run_inputs.refuse_other_inputs(tmp_path, RunInputs(**{**INPUTS.__dict__, **now}))
     assert said in str(refused.value)
 
 

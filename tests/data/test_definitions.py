@@ -12,7 +12,7 @@ from zsar_cli.data.clips import load_rendered_clip
 from zsar_cli.data.dataset import load_dataset, load_motion_shapes
 from zsar_cli.data.definition import dataset_names
 from zsar_cli.errors import UsageError
-from zsar_cli.evaluation.protocols import Source, make_plan
+from zsar_cli.evaluation.protocols import DataSource, make_plan
 from zsar_cli.text.class_lists import class_list
 from zsar_cli.video.pool import ClipRequest, load_clip
 from zsar_cli.video.sampling import Sampling
@@ -138,7 +138,7 @@ def test_folders_for_training_and_testing(tmp_path: Path) -> None:
     assert shown(load_dataset(tmp_path, split="train")) == {"a.mp4": "jump", "b.mp4": "run"}
     assert shown(load_dataset(tmp_path)) == {"d.mp4": "run"}
     assert shown(load_dataset(tmp_path, split="val")) == {"c.mp4": "jump"}
-    (part,) = make_plan(Source(str(tmp_path)), split="val").parts
+    (part,) = make_plan(DataSource(str(tmp_path)), split="val").parts
     assert [Path(item.path).name for item in part.items] == ["c.mp4"]
     assert load_dataset(tmp_path, split="test").classes == ("jump", "run")  # among all that are trained on
     (tmp_path / "test" / "swim").mkdir()
@@ -240,10 +240,10 @@ def test_none_in_a_list_is_no_class(tmp_path: Path, caplog) -> None:
     assert [Path(item.path).name for item in data.of_none] == ["c.mp4", "d.mp4"]
     assert data.missing_paths == ["gone.mp4"]
     assert not data.unmatched
-    for plan in (make_plan(Source(str(listed))), make_plan(Source(str(listed)), split="test")):
+    for plan in (make_plan(DataSource(str(listed))), make_plan(DataSource(str(listed)), split="test")):
         assert [len(part.items) for part in plan.parts] == [2]
         assert "2 videos of labels.csv marked none: no class" in plan.notes[0]
-    opened = make_plan(Source(str(listed)), "open-set")
+    opened = make_plan(DataSource(str(listed)), "open-set")
     assert [(part.name, part.targets) for part in opened.parts] == [("known", [1, 0]), ("unknown", [-1, -1])]
     assert opened.parts[1].labels == ("jump", "run")
     with caplog.at_level("DEBUG", "zsar_cli"):
@@ -261,25 +261,25 @@ def test_protocols_choose_videos_and_labels(tmp_path: Path) -> None:
     make_ucf101(tmp_path / "ucf101")
     make_hmdb51(tmp_path / "hmdb51")
     root = str(tmp_path)
-    plan = make_plan(Source("ucf101", root), "zero-shot")
+    plan = make_plan(DataSource("ucf101", root), "zero-shot")
     assert [part.name for part in plan.parts] == ["test1", "test2", "test3"]
-    halves = make_plan(Source("ucf101", root), "base-to-novel")
+    halves = make_plan(DataSource("ucf101", root), "base-to-novel")
     assert [len(part.labels) for part in halves.parts] == [51, 50]
-    together = make_plan(Source("ucf101", root), "generalised")
+    together = make_plan(DataSource("ucf101", root), "generalised")
     assert [len(part.labels) for part in together.parts] == [101, 101]
     for part in together.parts:
         assert [part.labels[t] for t in part.targets] == [part.dataset.classes[i.label] for i in part.items]
-    opened = make_plan(Source("ucf101", root), "open-set", unknown=Source("hmdb51", root))
+    opened = make_plan(DataSource("ucf101", root), "open-set", unknown=DataSource("hmdb51", root))
     assert opened.parts[1].labels == opened.parts[0].labels
     assert set(opened.parts[1].targets) == {-1}
-    few = make_plan(Source("ucf101", root), "few-shot", shots=(2,))
+    few = make_plan(DataSource("ucf101", root), "few-shot", shots=(2,))
     assert [part.name for part in few.parts] == ["test1"]  # test2 and test3 hold videos of train1
     assert any(line.endswith("YoYo/v_YoYo_g02_c01.avi\tyo yo") for line in few.few_shot_lists[2])
-    shapes = make_plan(Source("motion-shapes"), split="all")
+    shapes = make_plan(DataSource("motion-shapes"), split="all")
     assert shapes.protocol == "generalised"
     assert len(set(shapes.parts[0].labels)) == len(shapes.parts[0].labels)
     with pytest.raises(UsageError, match="--unknown"):
-        make_plan(Source("ucf101", root), "open-set")
+        make_plan(DataSource("ucf101", root), "open-set")
     assert json.dumps(plan.notes) == "[]"
 
 

@@ -11,7 +11,7 @@ from zsar_cli.data.dataset import load_dataset
 from zsar_cli.data.label_ids import class_in_path, read_numbers, split_in_name
 from zsar_cli.data.rows import Row
 from zsar_cli.errors import UsageError
-from zsar_cli.evaluation.protocols import Source, make_plan
+from zsar_cli.evaluation.protocols import DataSource, make_plan
 from zsar_cli.text.class_lists import ClassList, NameMatcher, class_list
 
 HMDB = class_list("hmdb51")
@@ -105,7 +105,7 @@ def test_a_third_of_kinetics600_is_not_taken_for_the_whole(tmp_path: Path) -> No
     with pytest.raises(UsageError, match=r"--split \(split1, split2, split3, all\)"):
         load_dataset("kinetics600", tmp_path, list_file=unnamed)
     with pytest.raises(UsageError, match="--split"):
-        make_plan(Source("kinetics600", str(tmp_path), str(unnamed)))
+        make_plan(DataSource("kinetics600", str(tmp_path), str(unnamed)))
     third = class_list("kinetics600").splits["split2"]
     for data in (
         load_dataset("kinetics600", tmp_path, list_file=unnamed, subset="split2"),
@@ -114,16 +114,16 @@ def test_a_third_of_kinetics600_is_not_taken_for_the_whole(tmp_path: Path) -> No
         assert [data.classes[item.label] for item in data.items] == list(third)
     with pytest.raises(UsageError, match="split2, but split1"):
         load_dataset("kinetics600", tmp_path, list_file=named, subset="split1")
-    (part,) = make_plan(Source("kinetics600", str(tmp_path), str(named))).parts
+    (part,) = make_plan(DataSource("kinetics600", str(tmp_path), str(named))).parts
     assert (part.name, part.labels, len(part.items)) == ("split2", third, 160)
     whole = k600_list(tmp_path, "all.txt", 600)
     assert len(load_dataset("kinetics600", tmp_path, list_file=whole).items) == 600
-    assert len(make_plan(Source("kinetics600", str(tmp_path), str(whole))).parts) == 3
+    assert len(make_plan(DataSource("kinetics600", str(tmp_path), str(whole))).parts) == 3
     (tmp_path / "all.txt").unlink()
     unnamed.rename(tmp_path / "val.txt")  # found by its name, and read for each of the splits
     named.unlink()
     with pytest.raises(UsageError, match="split2 and split1 both"):
-        make_plan(Source("kinetics600", str(tmp_path)))
+        make_plan(DataSource("kinetics600", str(tmp_path)))
     first = k600_list(tmp_path, "first.txt", 160)
     data = load_dataset("kinetics600", tmp_path, list_file=first, subset="all")
     assert data.classes[data.items[159].label] == class_list("kinetics600").names[159]

@@ -21,9 +21,9 @@ from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.evaluation import inference as evaluation
 from zsar_cli.evaluation import results
 from zsar_cli.evaluation.inference import Options, evaluate_parts, score_records
-from zsar_cli.evaluation.output import RecordFile
-from zsar_cli.evaluation.protocols import Source, combine, make_plan
-from zsar_cli.evaluation.results import Prompts, run_plan
+from zsar_cli.evaluation.predictions import PredictionsFile
+from zsar_cli.evaluation.protocols import DataSource, combine, make_plan
+from zsar_cli.evaluation.results import PromptSettings, run_plan
 from zsar_cli.evaluation.summary import summarise
 from zsar_cli.model.alignment import Scores, score_with_bank, usable_bank
 from zsar_cli.model.zsar import RecognizerModel
@@ -83,7 +83,7 @@ def encode(names) -> PromptEmbeddings:
 
 
 def shapes_plan(split: str = "seen", clips: int = 30):
-    plan = make_plan(Source("motion-shapes"), split=split)
+    plan = make_plan(DataSource("motion-shapes"), split=split)
     for part in plan.parts:
         chosen = np.random.default_rng(0).permutation(len(part.items))[:clips]
         part.dataset.items = [part.dataset.items[i] for i in chosen]
@@ -92,7 +92,7 @@ def shapes_plan(split: str = "seen", clips: int = 30):
 
 
 OPTIONS = Options(frames=4, batch_size=7, workers=0)
-PROMPTS = Prompts({"name": "test", "hash": "0"})
+PROMPTS = PromptSettings({"name": "test", "hash": "0"})
 
 
 def run(plan, output: Path | None = None, options: Options = OPTIONS) -> dict:
@@ -143,28 +143,28 @@ def test_records_of_another_evaluation_are_not_mixed_in(tmp_path: Path) -> None:
 
 
 def test_a_last_record_without_its_line_end_is_not_counted_twice(tmp_path: Path) -> None:
-    file = RecordFile(tmp_path, {})
+    file = PredictionsFile(tmp_path, {})
     file.write({"part": "a", "item": 0})
     file.close()
     path = tmp_path / "predictions.jsonl"
     path.write_bytes(path.read_bytes()[:-1])
-    again = RecordFile(tmp_path, {})
+    again = PredictionsFile(tmp_path, {})
     again.close()
     assert again.done == {}
     assert path.read_bytes() == b""
 
 
 def test_two_runs_do_not_write_one_file_and_failures_are_tried_again(tmp_path: Path) -> None:
-    file = RecordFile(tmp_path, {})
+    file = PredictionsFile(tmp_path, {})
     for item, more in enumerate(({}, {"error": {"kind": "timeout", "message": "slow"}}, {})):
         file.write({"part": "a", "item": item} | more)
     with pytest.raises(UsageError, match="Another run"):
-        RecordFile(tmp_path, {})
+        PredictionsFile(tmp_path, {})
     file.close()
-    again = RecordFile(tmp_path, {})
+    again = PredictionsFile(tmp_path, {})
     assert sorted(again.done["a"]) == [0, 2]
     with pytest.raises(UsageError, match="Another run"):
-        RecordFile(tmp_path, {})
+        PredictionsFile(tmp_path, {})
     again.write({"part": "a", "item": 1})
     again.close()
     lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
@@ -200,7 +200,7 @@ def test_batch_size_workers_and_shards_change_nothing() -> None:
 
 
 def test_a_video_in_several_parts_is_looked_at_once(tmp_path: Path, monkeypatch) -> None:
-    plan = make_plan(Source("motion-shapes"))
+    plan = make_plan(DataSource("motion-shapes"))
     for part in plan.parts:
         part.dataset.items, part.targets = part.dataset.items[:6], part.targets[:6]
     asked = []
@@ -249,8 +249,8 @@ def test_motion_probe_knows_what_order_is_worth() -> None:
 
 def test_shuffling_does_not_depend_on_what_else_is_evaluated() -> None:
     options = Options(frames=4, workers=0, batch_size=5, probe_motion=True)
-    whole = make_plan(Source("motion-shapes"))
-    alone = make_plan(Source("motion-shapes"), split="unseen")
+    whole = make_plan(DataSource("motion-shapes"))
+    alone = make_plan(DataSource("motion-shapes"), split="unseen")
     for part in (*whole.parts, *alone.parts):
         part.dataset.items, part.targets = part.dataset.items[:12], part.targets[:12]
     found = [run(plan, options=options)["parts"]["unseen"] for plan in (whole, alone)]
@@ -259,7 +259,7 @@ def test_shuffling_does_not_depend_on_what_else_is_evaluated() -> None:
 
 
 def test_open_set_numbers_agree_with_scikit_learn(tmp_path: Path) -> None:
-    plan = make_plan(Source("motion-shapes"), "open-set")
+    plan = make_plan(DataSource("motion-shapes"), "open-set")
     for part in plan.parts:
         part.dataset.items, part.targets = part.dataset.items[::9], part.targets[::9]
     found = run(plan, tmp_path)
@@ -276,7 +276,7 @@ def test_videos_that_cannot_be_read_are_counted_not_replaced(tmp_path: Path) -> 
     make_ucf101(tmp_path)
     broken = tmp_path / "UCF-101" / "YoYo" / "v_YoYo_g01_c01.avi"
     broken.write_bytes(b"this is no video")
-    plan = make_plan(Source("ucf101", str(tmp_path)), split="test1")
+    plan = make_plan(DataSource("ucf101", str(tmp_path)), split="test1")
     options = Options(frames=4, workers=0)
     found = run_plan(Sums(), plan, encode, options, prompts=PROMPTS, output=tmp_path / "out", max_missing=0.5)
     part = found["parts"]["test1"]
@@ -305,7 +305,7 @@ def test_training_and_evaluation_draw_the_same_few_shots(tmp_path: Path) -> None
 
 
 def test_harmonic_mean_and_spread() -> None:
-    plan = make_plan(Source("motion-shapes"), "base-to-novel")
+    plan = make_plan(DataSource("motion-shapes"), "base-to-novel")
     summary = combine(plan, {"seen": {"top1": 0.6}, "unseen": {"top1": 0.3}})
     assert summary == {"seen": 0.6, "unseen": 0.3, "harmonic_mean": pytest.approx(0.4)}
     plan.protocol = "zero-shot"

@@ -247,9 +247,9 @@ def _definition() -> Target:
 
 
 def _dataset(name: str, folder: Path, classes: tuple[str, ...] | None = None) -> Any:
-    from zsar_cli.evaluation.protocols import Source, describe_data, make_plan
+    from zsar_cli.evaluation.protocols import DataSource, describe_data, make_plan
 
-    plan = make_plan(Source(str(folder / name), str(folder), None, classes))
+    plan = make_plan(DataSource(str(folder / name), str(folder), None, classes))
     for part in plan.parts:
         with contextlib.suppress(ZsarError):
             part.dataset.check_missing(0.5)
@@ -320,10 +320,12 @@ def _digest(tensors: dict[str, Any]) -> str:
 def _tiny_model() -> Any:
     from zsar_cli.model.backbone import Backbone
     from zsar_cli.model.parts import Parts
-    from zsar_cli.model.zsar import RecognizerModel, Record
+    from zsar_cli.model.zsar import RecognizerModel, TrainingRecord
 
     torch.manual_seed(0)
-    record = Record(templates="video", data="ucf101", classes=["waving", "running"], metrics={"top1": 0.5})
+    record = TrainingRecord(
+        templates="video", data="ucf101", classes=["waving", "running"], metrics={"top1": 0.5}
+    )
     return RecognizerModel(Backbone.from_config(CLIP), Parts(width=16, queries=2, layers=1, heads=2), record)
 
 
@@ -434,22 +436,22 @@ def _evaluation_records() -> Target:
 
     def use(folder: Path) -> Any:
         from zsar_cli.data.dataset import Dataset, Item
-        from zsar_cli.evaluation.output import RecordFile, usable
-        from zsar_cli.evaluation.protocols import Part
+        from zsar_cli.evaluation.predictions import PredictionsFile, usable
+        from zsar_cli.evaluation.protocols import EvaluationPart
         from zsar_cli.evaluation.summary import class_table, detect_unknown, summarise
 
         items = [Item(f"/{number}.mp4", number % 2, f"{number}.mp4") for number in range(4)]
-        part = Part("test", Dataset("d", labels, items, "l", 4, "h"), labels, [0, 1, 0, 1])
-        file = RecordFile(folder, {"weights": "w"})
+        part = EvaluationPart("test", Dataset("d", labels, items, "l", 4, "h"), labels, [0, 1, 0, 1])
+        file = PredictionsFile(folder, {"weights": "w"})
         file.close()
         found = list(usable(file.done, [part])["test"].values())
         detect_unknown(found, found)
         return summarise(found, labels)["top1"], class_table(found, labels)[0].tolist()
 
     def make(folder: Path) -> None:
-        from zsar_cli.evaluation.output import RecordFile
+        from zsar_cli.evaluation.predictions import PredictionsFile
 
-        file = RecordFile(folder, {"weights": "w"})
+        file = PredictionsFile(folder, {"weights": "w"})
         for line in lines:
             file.write(line)
         file.close()

@@ -27,12 +27,12 @@ def recognizer(tiny_clip_dir, tmp_path_factory):
     """A model with MSM, MAB and negatives, and its texts."""
     import torch
 
-    from zsar_cli.model.zsar import Parts, RecognizerModel, Record, load_model
+    from zsar_cli.model.zsar import Parts, RecognizerModel, TrainingRecord, load_model
     from zsar_cli.recognizer import Recognizer
 
     torch.manual_seed(0)
     backbone = load_model(str(tiny_clip_dir)).backbone
-    model = RecognizerModel(backbone, Parts(width=32, heads=2, layers=1), Record(name="tiny")).eval()
+    model = RecognizerModel(backbone, Parts(width=32, heads=2, layers=1), TrainingRecord(name="tiny")).eval()
     torch.nn.init.normal_(model.project.weight, std=0.1)
     return Recognizer(model)
 

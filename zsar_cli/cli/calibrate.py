@@ -38,7 +38,7 @@ def calibrate(
     """Find the bounds and keep them; what was found, for people."""
     from zsar_cli.cli import console
     from zsar_cli.evaluation.inference import evaluate_parts
-    from zsar_cli.evaluation.protocols import Part
+    from zsar_cli.evaluation.protocols import EvaluationPart
     from zsar_cli.evaluation.thresholds import judged_records, summary
     from zsar_cli.prediction.calibration import key_of, present, write
     from zsar_cli.recognizer import Recognizer
@@ -48,7 +48,7 @@ def calibrate(
     data.check_missing(max_missing)
     _check_count(len(data.items), listing)
     targets = [item.label if item.label < len(labels.names) else -1 for item in data.items]
-    part = Part("calibration", data, labels.names, targets)
+    part = EvaluationPart("calibration", data, labels.names, targets)
     with console.status(f"Loading {model} ..."):
         recognizer = Recognizer.load(
             model, device=device, precision=precision, backbone=backbone, cache=cache
@@ -87,13 +87,15 @@ def calibrate(
 
 def _videos(listing: Path, labels: Labels, label_column: str | None, data_root: Path | None) -> Dataset:
     from zsar_cli.data.dataset import NONE
-    from zsar_cli.evaluation.protocols import Source
+    from zsar_cli.evaluation.protocols import DataSource
 
     extra = tuple(name for name in NONE if name not in {known.casefold() for known in labels.names})
     root = None if data_root is None else str(data_root)
     if not listing.exists():
         raise UsageError(f"There is no list {listing}; it has a video and its right label a line.")
-    return Source(str(listing), root, classes=(*labels.names, *extra), label_column=label_column).load("test")
+    return DataSource(str(listing), root, classes=(*labels.names, *extra), label_column=label_column).load(
+        "test"
+    )
 
 
 def _check_count(count: int, listing: Path) -> None:

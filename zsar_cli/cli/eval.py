@@ -192,7 +192,7 @@ def evaluate(
     With no option at all: the bundled model on motion-shapes, which renders itself.
     """
     from zsar_cli.data.definition import known_name
-    from zsar_cli.evaluation.protocols import Source, count_seen, make_plan, setting
+    from zsar_cli.evaluation.protocols import DataSource, count_seen, make_plan, setting
     from zsar_cli.prediction.clips import ClipOptions
     from zsar_cli.text.labels import load_labels
 
@@ -229,7 +229,7 @@ def evaluate(
     classes = chosen.classes if labels is None else load_labels(labels).names
     root = data_root or (chosen.data_root if data is None else None)
     column = label_column or chosen.label_column
-    source = Source(chosen.data, _text(root), _text(list_file), classes, column)
+    source = DataSource(chosen.data, _text(root), _text(list_file), classes, column)
     if unknown is not None and protocol != "open-set":
         raise UsageError("--unknown is for --protocol open-set.")
     if protocol == "open-set" and unknown is None and known_name(chosen.data) == "ucf101":
@@ -319,11 +319,11 @@ def _header(plan: Plan, chosen: Choice, protocol: str) -> str:
 def _unknown_source(unknown: str | None, own_root: str | None, root: str | None) -> Any:
     """Where unknown videos come from. A folder or a definition of the user's own knows where it lies."""
     from zsar_cli.data.definition import known_name
-    from zsar_cli.evaluation.protocols import Source
+    from zsar_cli.evaluation.protocols import DataSource
 
     if unknown is None:
         return None
-    return Source(unknown, own_root or (root if known_name(unknown) else None))
+    return DataSource(unknown, own_root or (root if known_name(unknown) else None))
 
 
 # --- what was asked for ------------------------------------------------------------------------------------
@@ -394,7 +394,7 @@ def _run(
     from zsar_cli.cli.run_lines import counted, start_line
     from zsar_cli.evaluation.protocols import labels_hash
     from zsar_cli.evaluation.report import is_report_of, mark_of
-    from zsar_cli.evaluation.results import Prompts, run_plan
+    from zsar_cli.evaluation.results import PromptSettings, run_plan
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.precision import resolve_device
     from zsar_cli.model.zsar import load_model
@@ -435,7 +435,7 @@ def _run(
             return embed_labels(network, phrases, templates, bank=True, cache=texts)
 
     described = [f"{label}: {phrase}" for label, own in text.phrases.items() for phrase in own]
-    prompts = Prompts(
+    prompts = PromptSettings(
         {"name": templates.name, "hash": templates.hash},
         {"phrases": len(bank), "hash": labels_hash(bank)},
         labels_hash(described) if described else None,

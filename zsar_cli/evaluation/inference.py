@@ -20,7 +20,7 @@ from zsar_cli import checks, distributed
 from zsar_cli.data.clips import is_rendered, render_request
 from zsar_cli.errors import VideoError, memory_explained
 from zsar_cli.evaluation import metrics
-from zsar_cli.evaluation.output import Records
+from zsar_cli.evaluation.predictions import Records
 from zsar_cli.evaluation.summary import PROBES
 from zsar_cli.features.cache import FeatureCache
 from zsar_cli.features.encoding import Loaded, load_cached, map_features
@@ -32,7 +32,7 @@ from zsar_cli.video.pool import ClipRequest, DecodePool
 from zsar_cli.video.sampling import Sampling
 
 if TYPE_CHECKING:
-    from zsar_cli.evaluation.protocols import Part
+    from zsar_cli.evaluation.protocols import EvaluationPart
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.text.embeddings import PromptEmbeddings
 
@@ -122,7 +122,7 @@ def _digits(value: float) -> float:
 
 def evaluate_parts(
     model: RecognizerModel,
-    parts: Sequence[Part],
+    parts: Sequence[EvaluationPart],
     texts: Sequence[PromptEmbeddings],
     options: Options,
     *,
@@ -187,7 +187,7 @@ def evaluate_parts(
     return {name: [of_part[item] for item in sorted(of_part)] for name, of_part in records.items()}
 
 
-def _places(parts: Sequence[Part]) -> dict[str, list[tuple[int, int]]]:
+def _places(parts: Sequence[EvaluationPart]) -> dict[str, list[tuple[int, int]]]:
     """Where each video is asked for: path -> (part, item) numbers; videos in the order of their first place."""
     videos: dict[str, list[tuple[int, int]]] = {}
     for number, part in enumerate(parts):
@@ -213,7 +213,7 @@ def iter_clips(
 
 def _evaluate_batch(
     model: RecognizerModel,
-    parts: Sequence[Part],
+    parts: Sequence[EvaluationPart],
     texts: Sequence[PromptEmbeddings],
     options: Options,
     batch: range,

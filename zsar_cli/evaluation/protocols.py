@@ -28,7 +28,7 @@ THIRDS: tuple[str, ...] = ("test1", "test2", "test3")
 
 
 @dataclass
-class Part:
+class EvaluationPart:
     """Videos evaluated against one label set; ``targets`` index ``labels``, -1 for videos of none of them."""
 
     name: str
@@ -48,7 +48,7 @@ class Plan:
 
     protocol: str
     data: str
-    parts: list[Part]
+    parts: list[EvaluationPart]
     notes: list[str] = field(default_factory=list)
     few_shot_lists: dict[int, list[str]] = field(
         default_factory=dict
@@ -57,7 +57,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Where a data set comes from: what the user named, and overrides."""
 
     data: str
@@ -102,11 +102,11 @@ class Source:
 
 
 def make_plan(
-    source: Source,
+    source: DataSource,
     protocol: str | None = None,
     split: str | None = None,
     *,
-    unknown: Source | None = None,
+    unknown: DataSource | None = None,
     shots: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Plan:
@@ -161,7 +161,7 @@ def _note_none(plan: Plan) -> None:
             )
 
 
-def _plan_zero_shot(source: Source, split: str | None, definition: Definition) -> Plan:
+def _plan_zero_shot(source: DataSource, split: str | None, definition: Definition) -> Plan:
     """Each test list with each of Kinetics-600's thirds, or whichever of them are asked for."""
     lists = [name for name in THIRDS if name in definition.splits] or ["test"]
     if source.list_file is not None:
@@ -182,7 +182,7 @@ def _plan_zero_shot(source: Source, split: str | None, definition: Definition) -
     return Plan("zero-shot", definition.name, parts)
 
 
-def _plan_halves(source: Source, protocol: str, definition: Definition) -> Plan:
+def _plan_halves(source: DataSource, protocol: str, definition: Definition) -> Plan:
     splits = definition.classes.splits if definition.classes else {}
     halves = ("base", "novel")
     if not all(half in splits for half in halves):
@@ -193,7 +193,7 @@ def _plan_halves(source: Source, protocol: str, definition: Definition) -> Plan:
     return Plan(protocol, definition.name, parts)
 
 
-def _plan_open_set(source: Source, split: str | None, unknown: Source | None) -> Plan:
+def _plan_open_set(source: DataSource, split: str | None, unknown: DataSource | None) -> Plan:
     known = source.named(split) if split else source.load(source.first)
     if unknown is None and not known.of_none:
         raise UsageError(
@@ -216,7 +216,7 @@ def _plan_open_set(source: Source, split: str | None, unknown: Source | None) ->
     return plan
 
 
-def _draw_shots(plan: Plan, source: Source, shots: Sequence[int] | None, seed: int) -> None:
+def _draw_shots(plan: Plan, source: DataSource, shots: Sequence[int] | None, seed: int) -> None:
     """Training lists of K videos a class, of the base classes where the protocol has them."""
     try:
         train = source.training(None if plan.protocol == "few-shot" else "base")
@@ -266,13 +266,15 @@ def _plan_rendered(protocol: str | None, split: str | None) -> Plan:
     return Plan("whole", "motion-shapes", parts, known="unseen")
 
 
-def _part(name: str, dataset: Dataset, labels: tuple[str, ...] | None = None) -> Part:
+def _part(name: str, dataset: Dataset, labels: tuple[str, ...] | None = None) -> EvaluationPart:
     labels = labels or dataset.classes
     place = {label: index for index, label in enumerate(labels)}
-    return Part(name, dataset, labels, [place[dataset.classes[item.label]] for item in dataset.items])
+    return EvaluationPart(
+        name, dataset, labels, [place[dataset.classes[item.label]] for item in dataset.items]
+    )
 
 
-def _check_numbering(parts: Sequence[Part]) -> None:
+def _check_numbering(parts: Sequence[EvaluationPart]) -> None:
     """UsageError where one list was read as counting the classes of two different splits."""
     read_as: dict[str, str] = {}
     for part in parts:
@@ -284,8 +286,8 @@ def _check_numbering(parts: Sequence[Part]) -> None:
             )
 
 
-def _unknown_part(dataset: Dataset, labels: tuple[str, ...]) -> Part:
-    return Part("unknown", dataset, labels, [-1] * len(dataset.items))
+def _unknown_part(dataset: Dataset, labels: tuple[str, ...]) -> EvaluationPart:
+    return EvaluationPart("unknown", dataset, labels, [-1] * len(dataset.items))
 
 
 def describe_data(plan: Plan) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from zsar_cli import __version__, distributed
 from zsar_cli.evaluation.inference import Options, evaluate_parts
-from zsar_cli.evaluation.output import RecordFile, usable
-from zsar_cli.evaluation.protocols import Part, Plan, combine, count_seen, describe_data, setting
+from zsar_cli.evaluation.predictions import PredictionsFile, usable
+from zsar_cli.evaluation.protocols import EvaluationPart, Plan, combine, count_seen, describe_data, setting
 from zsar_cli.evaluation.summary import PROBES, class_table, detect_unknown, summarise
 from zsar_cli.evaluation.thresholds import judged_records, summary
 from zsar_cli.files import atomic_write
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptSettings:
     """What the labels are turned into text with, for the record."""
 
     templates: dict[str, str]  # name and hash
@@ -43,7 +43,7 @@ class Prompts:
 
 
 def settings_of(
-    model: RecognizerModel, plan: Plan, options: Options, prompts: Prompts, *, cached: bool = False
+    model: RecognizerModel, plan: Plan, options: Options, prompts: PromptSettings, *, cached: bool = False
 ) -> dict[str, Any]:
     """Collect the settings that must be equal for two evaluations to give the same records."""
     preprocess = asdict(model.preprocess)
@@ -74,7 +74,7 @@ def run_plan(
     encode: Callable[[Sequence[str]], PromptEmbeddings],
     options: Options,
     *,
-    prompts: Prompts,
+    prompts: PromptSettings,
     output: Path | None = None,
     progress: Callable[[int], None] = lambda count: None,
     max_missing: float = 0.1,
@@ -108,7 +108,7 @@ def run_plan(
     # Of several processes, the first one reads and writes
     file = None
     if output is not None and distributed.rank() == 0:
-        file = RecordFile(output, settings, names=_file_names(plan), overwrite=overwrite)
+        file = PredictionsFile(output, settings, names=_file_names(plan), overwrite=overwrite)
     parts = {part.name: part for part in plan.parts}
     unreadable: dict[str, list[str]] = {name: [] for name in parts}
 
@@ -170,7 +170,7 @@ def _file_names(plan: Plan) -> list[str]:
     return [*names, *(f"train_{shots}shot.txt" for shots in plan.few_shot_lists), "results.json"]
 
 
-def _file_part(part: Part) -> str:
+def _file_part(part: EvaluationPart) -> str:
     return part.name.replace(" ", "-")
 
 
@@ -231,7 +231,7 @@ def _ordered(records: list[dict[str, Any]], numbers: dict[str, Any]) -> dict[str
     return {"probes_of_ordered": {key: found[key] for key in ("videos", "top1", "probes")}} if ordered else {}
 
 
-def _labelled(plan: Plan) -> list[Part]:
+def _labelled(plan: Plan) -> list[EvaluationPart]:
     """Find the parts whose videos have a label among those that are offered."""
     return [part for part in plan.parts if part.name != "unknown"]
 

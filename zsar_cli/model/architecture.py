@@ -85,7 +85,7 @@ class _Tower(Checked, extra="allow"):
     act_kwargs: ActivationOptions | None = None
 
 
-class Vision(_Tower):
+class VisionConfig(_Tower):
     """``vision_cfg``."""
 
     image_size: Side | Pair = 224
@@ -97,7 +97,7 @@ class Vision(_Tower):
     timm_model_name: Annotated[Name, AfterValidator(_timm_tower)] | None = None
 
 
-class Text(_Tower):
+class TextConfig(_Tower):
     """``text_cfg``."""
 
     context_length: Annotated[Whole, Field(ge=1, le=8192)] = 77
@@ -114,8 +114,8 @@ class Architecture(Checked):
     """open_clip's ``model_cfg``."""
 
     embed_dim: Size
-    vision_cfg: Vision
-    text_cfg: Text
+    vision_cfg: VisionConfig
+    text_cfg: TextConfig
     multimodal_cfg: _Tower | None = None
     custom_text: bool | None = None
     quick_gelu: bool | None = None

@@ -33,7 +33,7 @@ Label = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
 Positive = Annotated[Number, Field(gt=0)]
 
 
-class _Preprocess(Checked):
+class _PreprocessSchema(Checked):
     size: tuple[Side, Side]
     mean: tuple[Number, Number, Number]
     std: tuple[Positive, Positive, Positive]
@@ -42,7 +42,7 @@ class _Preprocess(Checked):
     fill_color: Annotated[Whole, Field(ge=0, le=255)] = 0
 
 
-class _Parts(Checked):
+class _PartsSchema(Checked):
     separation: bool
     aggregation: bool
     gated: bool
@@ -54,7 +54,7 @@ class _Parts(Checked):
     residual: bool = False
 
     @model_validator(mode="after")
-    def _whole_heads(self) -> _Parts:
+    def _whole_heads(self) -> _PartsSchema:
         if self.width % self.heads:
             raise ValueError("must have a width that is a multiple of heads")
         return self
@@ -65,8 +65,8 @@ class _Config(Checked, extra="ignore"):
 
     backbone: FileName
     architecture: dict[str, Any] | None = None
-    preprocess: _Preprocess | None = None
-    parts: _Parts
+    preprocess: _PreprocessSchema | None = None
+    parts: _PartsSchema
     beta: Annotated[Number, Field(ge=-1000, le=1000)]
     weights_crc32: Annotated[str, Field(max_length=8)] | None = None
     backbone_fingerprint: Annotated[str, Field(max_length=64), AfterValidator(one_line)] | None = None

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from zsar_cli.errors import UsageError, shown
-from zsar_cli.model.hub import Source
+from zsar_cli.model.hub import WeightsSource
 from zsar_cli.model.weights import brief, check_finite
 from zsar_cli.resources import available_memory
 from zsar_cli.video.transforms import Preprocess
@@ -52,7 +52,7 @@ def build(model_cfg: dict[str, Any], spec: str) -> Any:
         raise UsageError(f"open_clip cannot build the architecture of {spec}: {brief(error)}") from error
 
 
-class _Bounded(TorchFunctionMode):
+class _BoundedMemory(TorchFunctionMode):
     """Makes new tensors for as many values as there is room for; ``drawn`` as configured, or left as allocated."""
 
     def __init__(self, most: float, refusal: str, *, drawn: bool) -> None:
@@ -79,20 +79,20 @@ def for_weights(tensors: Mapping[str, Tensor], where: str | Path) -> AbstractCon
     """
     most = 4 * sum(t.numel() + EACH for t in tensors.values()) + 1_000_000
     refusal = f"The weights in {where} are far too few for the model that its configuration describes."
-    return _Bounded(most, refusal, drawn=False)
+    return _BoundedMemory(most, refusal, drawn=False)
 
 
 def within_memory(spec: str) -> AbstractContextManager[Any]:
     """Build a model to train from scratch, or its modules; a UsageError where it needs more memory than there is."""
-    return _Bounded(available_memory() / 4, TOO_LARGE.format(spec), drawn=True)
+    return _BoundedMemory(available_memory() / 4, TOO_LARGE.format(spec), drawn=True)
 
 
 def without_initialisation() -> AbstractContextManager[Any]:
     """Build a model of any size with its weights left as allocated, for who draws them itself."""
-    return _Bounded(math.inf, "", drawn=False)
+    return _BoundedMemory(math.inf, "", drawn=False)
 
 
-def load_weights(clip: Any, source: Source) -> None:
+def load_weights(clip: Any, source: WeightsSource) -> None:
     """Put a checkpoint's tensors into the model; every weight must be there, in its shape, and none besides.
 
     Raises:

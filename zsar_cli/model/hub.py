@@ -31,7 +31,7 @@ HUB_SAFETENSORS, HUB_PICKLE = "open_clip_model.safetensors", "open_clip_pytorch_
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """Everything that a model is built from."""
 
     spec: str  # the name it can be found by again: paths are absolute
@@ -44,7 +44,7 @@ class Source:
     local: bool  # named by its path: then nothing about it comes from a hub
 
 
-def find_source(spec: str) -> Source:
+def find_source(spec: str) -> WeightsSource:
     """Resolve ``ARCH/TAG``, ``ARCH/path/to/weights`` or a directory with ``open_clip_config.json``; read the weights.
 
     Raises:
@@ -85,7 +85,9 @@ def find_source(spec: str) -> Source:
     weights = read_weights(path, f"{arch}/openai" if "openai" in tags else "")
     if (quick_gelu or weights.openai) and not model_cfg.get("quick_gelu"):
         model_cfg["quick_gelu"] = True
-    return Source(spec, arch, model_cfg, settings, arch if tag_cfg else None, str(path), weights, not tag_cfg)
+    return WeightsSource(
+        spec, arch, model_cfg, settings, arch if tag_cfg else None, str(path), weights, not tag_cfg
+    )
 
 
 def moved(spec: str, place: str) -> str:
@@ -119,7 +121,7 @@ def from_anywhere(spec: str) -> str:
     return spec if tagged else f"{arch}/{path.absolute()}"
 
 
-def _from_directory(directory: Path, weights: Path | None) -> Source:
+def _from_directory(directory: Path, weights: Path | None) -> WeightsSource:
     """Read a directory in the form that open_clip pushes to the hub."""
     model_cfg, preprocess_cfg = _read_config(directory / CONFIG)
     if weights is None:
@@ -135,7 +137,7 @@ def _from_directory(directory: Path, weights: Path | None) -> Source:
     only = len([p for p in directory.iterdir() if p.suffix in SUFFIXES]) == 1
     there = any((directory / name).is_file() for name in TOKENIZER_FILES[:2])
     tokenizer = f"{FOLDER}{directory}" if there else None
-    return Source(
+    return WeightsSource(
         spec=str(directory if only else weights),
         arch=directory.name,
         model_cfg=model_cfg,

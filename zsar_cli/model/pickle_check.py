@@ -84,7 +84,7 @@ def is_torchscript(names: Iterable[str]) -> bool:
 def read_members(path: Path) -> list[zipfile.ZipInfo]:
     """List the members of a zip file, without reading them. UsageError where it is damaged or lists too many."""
     try:
-        with zipfile.ZipFile(_Bounded(path)) as archive:
+        with zipfile.ZipFile(_BoundedFile(path)) as archive:
             return archive.infolist()
     except (zipfile.BadZipFile, *DAMAGE) as error:
         raise _cut(path) from error
@@ -118,7 +118,7 @@ def check_archive(path: Path, published: str = "") -> None:
     if pickles[0].file_size > LARGEST_READ:
         raise _too_much(path)
     try:
-        with zipfile.ZipFile(_Bounded(path)) as archive:
+        with zipfile.ZipFile(_BoundedFile(path)) as archive:
             content = archive.read(pickles[0])
     except (zipfile.BadZipFile, *DAMAGE) as error:
         raise _cut(path) from error
@@ -267,7 +267,7 @@ def _too_much(path: Path) -> UsageError:
     return UsageError(f"{path} describes far more values than a model's weights have; it was not opened.")
 
 
-class _Bounded(io.FileIO):
+class _BoundedFile(io.FileIO):
     """A file from which no more is read at once than a sound archive needs (zipfile reads its list in one piece)."""
 
     def read(self, size: int | None = -1) -> bytes:

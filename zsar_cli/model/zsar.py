@@ -58,7 +58,7 @@ class VideoEncoding:
 
 
 @dataclass
-class Record:
+class TrainingRecord:
     """What a model remembers of its training; written to ``config.yaml`` beside the weights."""
 
     name: str | None = None  # what it was loaded as
@@ -77,11 +77,13 @@ class Record:
 class RecognizerModel(nn.Module):
     """Clips in, embeddings and scores out."""
 
-    def __init__(self, backbone: Backbone, parts: Parts = PLAIN, record: Record | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, parts: Parts = PLAIN, record: TrainingRecord | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.parts = parts
-        self.record = record or Record()
+        self.record = record or TrainingRecord()
         self.beta = 0.0
         if parts.separation and backbone.precision == "int8" and not backbone.fine:
             raise UsageError("Motion needs patch tokens in fine int8: set_precision('int8', fine=True).")
@@ -372,7 +374,7 @@ def _load_directory(
         backbone = _load_base(directory, said, base, device)
         expected = {f"backbone.{name}" for name in backbone.state_dict()}
     with for_weights(tensors, directory):
-        model = RecognizerModel(backbone, said.parts, Record(**said.remembered))
+        model = RecognizerModel(backbone, said.parts, TrainingRecord(**said.remembered))
     model.beta = said.beta
     try:
         missing, unexpected = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)

@@ -32,7 +32,7 @@ BY_CONTENT = (
 
 
 @dataclass(frozen=True)
-class Inputs:
+class RunInputs:
     """What decides a run besides the numbers of its recipe; lists and weights by hashes of what they hold."""
 
     classes: list[str]
@@ -74,7 +74,7 @@ def absolute(name: str) -> str:
     return name if found is None else str(found.absolute())
 
 
-def describe_inputs(dataset: Dataset, held_out: Sequence[Item], templates: str, weights: str) -> Inputs:
+def describe_inputs(dataset: Dataset, held_out: Sequence[Item], templates: str, weights: str) -> RunInputs:
     """Describe the inputs of a run over ``dataset``, whose items are the training clips."""
     from zsar_cli.data.annotations import rows_hash
     from zsar_cli.data.rows import Row
@@ -82,7 +82,7 @@ def describe_inputs(dataset: Dataset, held_out: Sequence[Item], templates: str, 
     def digest(items: Sequence[Item]) -> str:
         return rows_hash(Row(item.listed or item.path, dataset.classes[item.label]) for item in items)
 
-    return Inputs(
+    return RunInputs(
         list(dataset.classes),
         len(dataset.items),
         digest(dataset.items),
@@ -130,7 +130,7 @@ def refuse_other_recipe(output: Path, recipe: Recipe) -> None:
         )
 
 
-def refuse_other_inputs(output: Path, now: Inputs) -> None:
+def refuse_other_inputs(output: Path, now: RunInputs) -> None:
     """UsageError where the clips, the classes, the prompts or the weights are not those that the run began with."""
     before = _read_inputs(output)
     changes = []
@@ -160,7 +160,7 @@ def refuse_other_inputs(output: Path, now: Inputs) -> None:
         )
 
 
-def keep(output: Path, recipe: Recipe, inputs: Inputs) -> None:
+def keep(output: Path, recipe: Recipe, inputs: RunInputs) -> None:
     """Write ``recipe.json`` and ``inputs.json``. UsageError where the folder cannot be written."""
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def _read_inputs(output: Path) -> dict[str, Any]:
     path = output / INPUTS
     if path.is_file():
         try:
-            return asdict(Inputs(**json.loads(read_file(path, LARGEST))))
+            return asdict(RunInputs(**json.loads(read_file(path, LARGEST))))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise UsageError(f"{path} is damaged; start a new run in another --output.") from error
     from zsar_cli.model.config import read_description

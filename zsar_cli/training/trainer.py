@@ -27,7 +27,7 @@ from zsar_cli.errors import UsageError
 from zsar_cli.features.encoding import to_device
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.weights import read_safetensors
-from zsar_cli.model.zsar import RecognizerModel, Record
+from zsar_cli.model.zsar import RecognizerModel, TrainingRecord
 from zsar_cli.run_log import StageTimes
 from zsar_cli.text.templates import Templates
 from zsar_cli.training import checkpoint
@@ -288,10 +288,10 @@ class Trainer:
         )
         return True
 
-    def make_record(self) -> Record:
+    def make_record(self) -> TrainingRecord:
         """Describe this run, for the model's ``config.yaml``."""
         score = {"held_out_top1": self.progress.best} if self.progress.best_step == self.step > 0 else {}
-        return Record(
+        return TrainingRecord(
             templates=self.templates.name,
             template_texts=self.templates.texts,
             frames=self.recipe.frames,

@@ -17,14 +17,14 @@ from zsar_cli.prediction.differences import difference
 from zsar_cli.prediction.records import to_json
 
 if TYPE_CHECKING:
-    from zsar_cli.evaluation.protocols import Part
+    from zsar_cli.evaluation.protocols import EvaluationPart
 
 SETTINGS = "settings.json"
 LARGEST = 100_000_000  # bytes of it
 Records = dict[str, dict[int, dict[str, Any]]]  # part -> item number -> record
 
 
-class RecordFile:
+class PredictionsFile:
     """``predictions.jsonl``: read what an earlier run left, then append.
 
     A last line that was torn when a run was killed is cut off, and records of videos that could not be read are
@@ -133,7 +133,7 @@ def _is_answer(line: bytes) -> bool:
     return record is not None and "error" not in record
 
 
-def usable(done: Records, parts: Sequence[Part], probes: Sequence[str] = ()) -> Records:
+def usable(done: Records, parts: Sequence[EvaluationPart], probes: Sequence[str] = ()) -> Records:
     """The records of an earlier run that can be this evaluation's; what a disk or an editor spoilt is done again."""
     return {
         part.name: {
@@ -145,7 +145,7 @@ def usable(done: Records, parts: Sequence[Part], probes: Sequence[str] = ()) -> 
     }
 
 
-def _can_be_of(part: Part, item: Any, record: dict[str, Any], probes: Sequence[str]) -> bool:
+def _can_be_of(part: EvaluationPart, item: Any, record: dict[str, Any], probes: Sequence[str]) -> bool:
     if type(item) is not int or not 0 <= item < len(part.items):
         return False
     known = part.targets[item] >= 0
