@@ -148,7 +148,7 @@ def test_a_second_run_says_who_has_the_output(
 def test_an_output_that_goes_away_is_noticed(
     predict, video: Path, tmp_path: Path, monkeypatch, resume: list[str]
 ) -> None:
-    from zsar_cli.cli.predict import Run
+    from zsar_cli.cli.predict_run import Run
 
     output, remark = tmp_path / "answers.jsonl", Run._remark
     monkeypatch.setattr(Run, "_remark", lambda *a: output.unlink(missing_ok=True) or remark(*a))

@@ -174,6 +174,47 @@ ViewsOption = Annotated[
     ),
 ]
 CropsOption = Annotated[int, typer.Option(help="Crops of a view: 1 (centre) or 3.", metavar="1|3")]
+BatchSizeOption = Annotated[
+    int,
+    typer.Option(
+        min=checks.BATCH_SIZE[0],
+        max=checks.BATCH_SIZE[1],
+        help="Videos scored together at most.",
+        envvar="ZSAR_BATCH_SIZE",
+    ),
+]
+WorkersOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        min=checks.WORKERS[0],
+        max=checks.WORKERS[1],
+        help="Decoding processes. 0 decodes in this one, unprotected. Default: half the cores, 2 to 8; 1 on one.",
+        envvar="ZSAR_WORKERS",
+    ),
+]
+FpsOption = Annotated[
+    float,
+    typer.Option(
+        min=checks.FPS[0],
+        max=checks.FPS[1],
+        help="Frames a second of folders of images, which do not tell: durations and times rest on it.",
+    ),
+]
+DecoderOption = Annotated[
+    Literal["auto", "decord", "pyav"],
+    typer.Option(
+        help="How to decode. decord reads plain files only, PyAV the others.", envvar="ZSAR_DECODER"
+    ),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        min=checks.TIMEOUT[0],
+        max=checks.TIMEOUT[1],
+        help="Seconds that decoding one video may take.",
+        envvar="ZSAR_TIMEOUT",
+    ),
+]
 OverwriteOption = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace what is in the way of the output; else it is left alone."),

@@ -20,7 +20,7 @@ from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.records import read_record
 
 if TYPE_CHECKING:
-    from zsar_cli.cli.predict import Run
+    from zsar_cli.cli.predict_run import Run
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.prediction.report import AnswersPage, FilmSize
     from zsar_cli.video.pool import DecodePool

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zsar_cli import __version__
 
 if TYPE_CHECKING:
-    from zsar_cli.cli.predict import Run
+    from zsar_cli.cli.predict_run import Run
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.text.embeddings import PromptEmbeddings
     from zsar_cli.text.labels import Labels
@@ -22,7 +22,6 @@ def made_with(
     model: RecognizerModel, run: Run, prompts: PromptEmbeddings, labels: Labels | None
 ) -> dict[str, Any]:
     """Describe the settings of a run of predict; ``labels`` is None where ``prompts`` came from a file."""
-
     options = asdict(run.windows or run.options)
     named = (
         [(name, list(phrases)) for name, phrases in zip(labels.names, labels.phrases, strict=True)]

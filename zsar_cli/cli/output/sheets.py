@@ -15,7 +15,7 @@ from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.prediction.records import Failure, Prediction
 
 if TYPE_CHECKING:
-    from zsar_cli.cli.predict import Run
+    from zsar_cli.cli.predict_run import Run
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.prediction.explain import Evidence
     from zsar_cli.prediction.windows import Segment, Timeline

@@ -1,0 +1,229 @@
+"""One pass of ``zsar predict`` over its videos: records out, and what is said about them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli import distributed
+from zsar_cli.cli.output.formats import Format
+from zsar_cli.cli.output.sink import GROWING, SUBTITLES, Sink
+from zsar_cli.cli.run_lines import answers_in, tally_line
+from zsar_cli.cli.signals import listening
+from zsar_cli.prediction.familiar import MEANS_NOTHING
+from zsar_cli.prediction.records import NONE_OF_THESE
+
+if TYPE_CHECKING:
+    from zsar_cli.cli.output.folders import VideoFolder
+    from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.prediction.clips import ClipOptions
+    from zsar_cli.prediction.confidence import AnswerRule
+    from zsar_cli.prediction.records import Failure, Prediction
+    from zsar_cli.prediction.report import AnswersPage, FilmSize
+    from zsar_cli.prediction.windows import Timeline, WindowOptions
+    from zsar_cli.recognizer import Recognizer
+    from zsar_cli.text.embeddings import PromptEmbeddings
+    from zsar_cli.text.labels import Labels
+
+SHORT = 1.0  # s
+
+
+@dataclass
+class Run:
+    """One pass over the videos, and what is said about it at the end."""
+
+    options: ClipOptions
+    top_k: int
+    rule: AnswerRule
+    windows: WindowOptions | None = None
+    explain: VideoFolder | None = None
+    explain_labels: list[str] = field(default_factory=list)
+    film: FilmSize | None = None  # of the cards of a page, where one was asked for
+    page: AnswersPage | None = None  # of several processes, the first one's
+    stop: threading.Event = field(default_factory=threading.Event)
+    started: bool = False
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    short: int = 0
+    strange: int = 0  # videos that show nothing that the model knows
+    tally: Counter[str] = field(default_factory=Counter)  # videos by answer
+
+    def calibrate(
+        self, model: RecognizerModel, labels: Labels, templates: str, frames: int, target: str
+    ) -> None:
+        """Answer by the bound that ``zsar eval --calibrate`` found for just this, where it did; a line says so."""
+        from zsar_cli.cli import console
+        from zsar_cli.prediction import calibration
+
+        found = calibration.bound(model, labels, templates, frames, target)
+        if found is None:
+            return
+        least, gave = found
+        if least is not None:
+            self.rule = replace(self.rule, min_confidence=least)
+        if distributed.rank() == 0:
+            console.note(f"{gave}; --calibration off leaves it.")
+
+    def all(
+        self,
+        recognizer: Recognizer,
+        text: PromptEmbeddings,
+        pool: Any,
+        sink: Sink,
+        paths: Iterator[str],
+        total: int | None,
+    ) -> None:
+        """Every video to the sink, with a bar; of several processes, the first one writes what all of them found."""
+        from zsar_cli.cli import console
+
+        skip: set[str] = set()
+        if sink.file is not None:
+            skip = set(sink.file.done)
+            total = None if total is None else total - len(skip)
+
+        def remaining() -> Iterator[str]:
+            for path in paths:
+                if self.stop.is_set():
+                    return
+                if sink.file is not None and sink.file.form.key(path) in skip:
+                    self.skipped += 1
+                else:
+                    yield path
+
+        self.started = True
+        start = time.monotonic()
+        by_time = self.windows is not None and total == 1  # a bar over one long video counts its seconds
+        with console.progress(None if by_time else total, "s of video" if by_time else "videos") as advance:
+            count_time = advance if by_time else (lambda seconds, length: None)
+            share = iter(distributed.own_share(remaining()))
+            results = self._results(recognizer, text, pool, share, count_time)
+            own = ((result.to_record(), self._filmstrip(result)) for result in results)
+            for record, strip in distributed.in_turn(distributed.to_first(own)):
+                sink.write(record)
+                if self.page is not None:
+                    self.page.add(record, strip)
+                self._remark(record, sink)
+                if not by_time:
+                    advance(1)
+        self.seconds = time.monotonic() - start
+
+    def _results(
+        self,
+        recognizer: Recognizer,
+        text: PromptEmbeddings,
+        pool: Any,
+        paths: Iterator[str],
+        count_time: Callable[[float, float | None], None],
+    ) -> Iterator[Prediction | Timeline | Failure]:
+        shown = self.film is not None
+        if self.windows is not None:
+            from zsar_cli.prediction.windows import run_windows
+
+            model, stop = recognizer.model, self.stop
+            timelines = run_windows(
+                model,
+                paths,
+                text,
+                pool,
+                self.windows,
+                shown=shown,
+                stop=stop,
+                report=count_time,
+                times=recognizer.times,
+            )
+            if self.explain is None:
+                return timelines
+            from zsar_cli.cli.output.sheets import with_timeline_sheets
+
+            return with_timeline_sheets(timelines, recognizer, text, pool, self)
+        if self.explain is not None:
+            from zsar_cli.cli.output.sheets import with_sheets
+
+            return with_sheets(recognizer, paths, text, pool, self)
+        return recognizer.run(
+            paths,
+            text,
+            pool,
+            self.options,
+            top_k=self.top_k,
+            rule=self.rule,
+            shown=shown,
+            stop=self.stop,
+        )
+
+    def _filmstrip(self, result: Prediction | Timeline | Failure) -> dict[str, Any] | None:
+        """The frames for the page; made where they are, and of several processes sent to the first."""
+        from zsar_cli.prediction.records import Failure
+        from zsar_cli.prediction.report import filmstrip
+
+        if self.film is None or isinstance(result, Failure):
+            return None
+        return filmstrip(result.shown, self.film, whole=self.windows is not None)
+
+    def _remark(self, record: dict[str, Any], sink: Sink) -> None:
+        """What stderr says beside a record."""
+        from zsar_cli.cli import console
+
+        self.done += 1
+        self.tally.update(answers_in(record))
+        if "error" in record:
+            self.failed += 1
+            if not sink.shows:
+                console.error(f"{record['video']}: {record['error']['message']}")
+        else:
+            self.short += record["duration"] < SHORT
+            self.strange += MEANS_NOTHING in record.get("warning", "")
+
+    def report(self, output: Path | None, format: Format) -> None:
+        """A line at the end, where there is something to say."""
+        from zsar_cli.cli import console
+
+        videos = "1 video" if self.done == 1 else f"{self.done} videos"
+        skipped = f", {self.skipped} answered before" if self.skipped else ""
+        failed = f"; {self.failed} failed, each with its record" if self.failed else ""
+        if self.short:
+            console.note(
+                f"{self.short} of {videos} shorter than {SHORT:g} s: judged by appearance more than by movement."
+            )
+        if self.strange:
+            console.note(
+                f"{self.strange} of {videos}: {MEANS_NOTHING}. Name a general model with --model; "
+                "zsar predict --list-models shows some."
+            )
+        if format in SUBTITLES and (silent := self.tally[NONE_OF_THESE]):
+            console.note(
+                f"{silent} of {videos} without a cue: nothing in it is as sure as --min-confidence asks; lower that."
+            )
+        if self.stop.is_set():
+            held = " Go on with --resume." if format in GROWING else f" Their records are in {output}."
+            console.note(f"Interrupted after {videos}{skipped}{failed}.{held if output is not None else ''}")
+        elif self.failed or self.skipped or (self.done != 1 and sys.stderr.isatty()):
+            where = f", written to {output}" if output is not None else ""
+            console.note(f"{videos} in {self.seconds:.1f} s{skipped}{failed}{where}.")
+            if self.tally and sys.stderr.isatty():
+                console.note(tally_line(self.tally))
+            if output is not None and format == "jsonl" and self.page is None and sys.stderr.isatty():
+                console.note("Next:  the same with --resume and --report answers.html, a page to look at.")
+
+
+@contextlib.contextmanager
+def interruptible(run: Run) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run after the records in hand; before it has begun, or a second time, at once."""
+
+    def handle(number: int, frame: object) -> None:
+        again = run.stop.is_set() and distributed.world() == 1  # torchrun passes on what was sent already
+        if again or not run.started:
+            raise KeyboardInterrupt
+        run.stop.set()
+
+    with listening(handle):
+        yield
