@@ -129,9 +129,9 @@ def test_a_stopped_run_goes_on_to_the_same_results(tmp_path: Path, monkeypatch, 
     (cut / "predictions.jsonl").write_bytes(b"".join(records[:16]) + records[16][:torn])
     computed = []
     batch = evaluation._evaluate_batch
-    monkeypatch.setattr(evaluation, "_evaluate_batch", lambda *a: computed.append([*a[4]]) or batch(*a))
+    monkeypatch.setattr(evaluation, "_evaluate_batch", lambda *a: computed.append(a[4]) or batch(*a))
     run(shapes_plan(), cut)
-    assert computed == [[*range(14, 21)], [*range(21, 28)], [28, 29]]
+    assert computed == [range(14, 21), range(21, 28), range(28, 30)]
     for name in ("results.json", "predictions.jsonl", "confusion_seen.csv", "per_class_seen.csv"):
         assert_same_file(cut / name, whole / name)
 
@@ -323,10 +323,17 @@ def test_embeddings_at_hand_give_the_same_numbers() -> None:
 def test_a_failed_clip_error_survives_as_a_record() -> None:
     part = shapes_plan(clips=2).parts[0]
     requests = [ClipRequest(item.path, Sampling(4), Sums.preprocess) for item in part.items]
-    clips = {0: (None, VideoError("crashed", "it died")), 1: (None, render_request(requests[1]))}
+    clips = iter(
+        [
+            (requests[0], None, VideoError("crashed", "it died")),
+            (requests[1], None, render_request(requests[1])),
+        ]
+    )
     places = [(0, 0, 0), (1, 0, 1)]
     texts = [encode(part.labels)]
-    records = list(evaluation._evaluate_batch(Sums(), [part], texts, OPTIONS, clips, places, {0: 0, 1: 1}))
+    records = list(
+        evaluation._evaluate_batch(Sums(), [part], texts, OPTIONS, range(2), clips, places, [0, 1])
+    )
     assert records[0]["error"] == {"kind": "crashed", "message": "it died"}
     assert "rank" in records[1]
     assert json.loads(results.to_json({"x": float("nan")})) == {"x": None}

@@ -156,7 +156,7 @@ def test_other_weights_and_precisions_do_not_meet(videos, tiny_clip_dir, tmp_pat
 
 def stored(model: RecognizerModel, cache: FeatureCache, path: str) -> str:
     key = cache.key(request(path, preprocess=model.preprocess))
-    (loaded,) = load_cached(DecodePool(0), [(path, request(path, preprocess=model.preprocess))], cache)
+    (loaded,) = load_cached(DecodePool(0), [request(path, preprocess=model.preprocess)], cache)
     map_features(model, [loaded[1:]], lambda part, _: part.embedding, cache)
     assert loaded[1] == key
     return key

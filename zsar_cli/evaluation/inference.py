@@ -7,7 +7,7 @@ records, so a run that was stopped goes on from them and ends in the same result
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -152,7 +152,6 @@ def evaluate_parts(
     times = times or StageTimes()
     videos = _places(parts)
     paths = list(videos)
-    numbers = {path: number for number, path in enumerate(paths)}
     size = options.batch_size
     batches = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
 
@@ -171,12 +170,14 @@ def evaluate_parts(
             clips = iter_clips(wanted, model, options, stack, cache)
             for batch in todo:
                 with times.measured("waiting for decoders"):
-                    loaded = {numbers[path]: (key, clip) for path, key, clip in islice(clips, len(batch))}
+                    loaded = list(islice(clips, len(batch)))
                 places = open_places(batch)
                 # its place in its own list, so that the draw is the same whatever else is evaluated in the same run
-                draws = {video: videos[paths[video]][0][1] for video in batch}
+                draws = [videos[paths[video]][0][1] for video in batch]
                 with times.measured("model"), memory_explained("use a smaller --batch-size, fewer --frames"):
-                    found = list(_evaluate_batch(model, parts, texts, options, loaded, places, draws, cache))
+                    found = list(
+                        _evaluate_batch(model, parts, texts, options, batch, loaded, places, draws, cache)
+                    )
                 yield from found
 
     with contextlib.closing(own()) as found:
@@ -201,15 +202,12 @@ def iter_clips(
     options: Options,
     stack: contextlib.ExitStack,
     cache: FeatureCache | None = None,
-) -> Iterator[Loaded[str]]:
-    """Each video by its path, as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
+) -> Iterator[Loaded]:
+    """Each video as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
     sampling = Sampling(options.frames or model.frames, options.views)
     decoded = sum(not is_rendered(path) for path in paths)
     pool = stack.enter_context(DecodePool(min(options.workers, decoded), timeout=options.timeout))
-    requests = (
-        (path, ClipRequest(path, sampling, model.preprocess, options.crops, options.decoder))
-        for path in paths
-    )
+    requests = (ClipRequest(p, sampling, model.preprocess, options.crops, options.decoder) for p in paths)
     return load_cached(pool, requests, cache, render_request)
 
 
@@ -218,21 +216,23 @@ def _evaluate_batch(
     parts: Sequence[EvaluationPart],
     texts: Sequence[PromptEmbeddings],
     options: Options,
-    clips: Mapping[int, tuple[str | None, Any]],
+    batch: range,
+    loaded: Sequence[Loaded],
     places: Sequence[tuple[int, int, int]],
-    draws: Mapping[int, int],
+    draws: Sequence[int],
     cache: FeatureCache | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Evaluate a batch of videos: a record for each of ``places`` (video, part, item).
 
-    ``clips``: of each video its key in the cache and its clip, or why it has none. ``draws``: the number that the
-    shuffling of its frames is drawn from.
+    ``draws``: for each video of the batch the number that the shuffling of its frames is drawn from.
     """
+    clips = {video: (key, clip) for video, (_, key, clip) in zip(batch, loaded, strict=True)}
     good = {video: pair for video, pair in clips.items() if not isinstance(pair[1], VideoError)}
     row = {video: number for number, video in enumerate(good)}
     scored: dict[tuple[int, int], dict[str, Any]] = {}
     if good:
-        embedding = _embed_videos(model, [(draws[v], *pair) for v, pair in good.items()], options, cache)
+        numbers = dict(zip(batch, draws, strict=True))
+        embedding = _embed_videos(model, [(numbers[v], *pair) for v, pair in good.items()], options, cache)
         for number in sorted({part for _, part, _ in places}):
             mine = [(row[video], item) for video, part, item in places if part == number and video in good]
             targets = [parts[number].targets[item] for _, item in mine]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,47 +20,38 @@ from zsar_cli.video.transforms import normalise
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
 
-What = TypeVar("What")
-Loaded: TypeAlias = "tuple[What, str | None, Clip | EncodedClip | VideoError]"  # what it is of, key, got
+Loaded: TypeAlias = "tuple[ClipRequest, str | None, Clip | EncodedClip | VideoError]"  # asked, key, got
 FRAMES_AT_ONCE = 512  # that go through the visual tower together, however many views a video has
 
 
 def load_cached(
     pool: DecodePool,
-    requests: Iterable[tuple[What, ClipRequest]],
+    requests: Iterable[ClipRequest],
     cache: FeatureCache | None,
     render: Callable[[ClipRequest], Clip | None] = lambda request: None,
     *,
     pixels: bool = False,
-) -> Iterator[Loaded[What]]:
-    """Read clips from the cache, or have the pool decode them, in order.
+) -> Iterator[Loaded]:
+    """For each request, in order: itself, its key, and an EncodedClip from the cache, else what the pool makes of it.
 
-    Args:
-        pool: decodes what the cache has not.
-        requests: each with what it is of, such as its name or its place in a list, which comes back with its clip.
-        cache: where features are; None without any.
-        render: may give a Clip that needs no decoding.
-        pixels: decode what the cache has as well, for its pixels. Where that fails, the EncodedClip has none.
-
-    Yields:
-        What the request is of; its key in the cache; and an EncodedClip from there, or what the pool makes of it: a
-        Clip or a VideoError.
+    The pool gives a Clip or a VideoError. ``render`` may give a Clip that needs no decoding. With ``pixels``, what the
+    cache has is decoded as well, for its pixels; where that fails, the EncodedClip has none.
     """
 
-    def asked() -> Iterator[_Asked[What]]:
-        for what, request in requests:
+    def asked() -> Iterator[_Asked]:
+        for request in requests:
             if isinstance(request.path, Given):  # nothing says later whether it is the same, so it has no key
                 given, request = request.path, replace(request, path=request.path.source)
                 copied = isinstance(given.source, str)  # frames at hand are not kept until their turn comes
-                if copied:
-                    yield _Asked(what, request, copy=given)
-                else:
-                    yield _Asked(what, Ready(_loaded(request)))
+                named = replace(request, path=given.name)
+                yield _Asked(
+                    named, request if copied else Ready(_loaded(request)), copy=given if copied else None
+                )
                 continue
             key = cache.key(request) if cache is not None else None
             stored = cache.get(key, request) if cache is not None and key is not None else None
-            found = (None if pixels else stored) or render(request)
-            yield _Asked(what, request if found is None else Ready(found), key, stored)
+            ready = (None if pixels else stored) or render(request)
+            yield _Asked(request, request if ready is None else Ready(ready), key, stored)
 
     for item, result in pool.imap(asked(), lambda item: item.read):
         if item.copy is not None:
@@ -68,14 +59,14 @@ def load_cached(
         if pixels and item.stored is not None:
             pictures = getattr(result, "pixels", None), getattr(result, "look", None)
             result = replace(item.stored, pixels=pictures[0], look=pictures[1])
-        yield item.what, item.key, result
+        yield item.request, item.key, result
 
 
 @dataclass(frozen=True)
-class _Asked(Generic[What]):
-    """What a request is of, what the pool gets of it, and what is known of it before."""
+class _Asked:
+    """A request, what the pool gets of it, and what is known of it before."""
 
-    what: What
+    request: ClipRequest  # as its answer calls it
     read: ClipRequest | Ready
     key: str | None = None
     stored: EncodedClip | None = None

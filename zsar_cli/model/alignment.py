@@ -97,14 +97,18 @@ def score_with_bank(video: Tensor, positive: Tensor, bank: Tensor, *, scale: Ten
     Args:
         bank: (P, E) of unit length, without the phrases too close to a label (:func:`usable_bank`).
     """
-    similarity = video @ positive.T
+    return score_cosines(video @ positive.T, video @ bank.T, scale=scale)
+
+
+def score_cosines(similarity: Tensor, rivals: Tensor, *, scale: Tensor) -> Scores:
+    """Scores from the cosines of videos with labels (B, C), and with the phrases of a bank (B, P)."""
     logits = scale * similarity
-    if not len(bank):  # nothing to compete with: the labels' own softmax is all there is
+    if not rivals.shape[-1]:  # nothing to compete with: the labels' own softmax is all there is
         score = logits.softmax(dim=-1)
         return Scores(similarity, logits, score, score, 1 - score.amax(dim=-1))
-    against = scale * (video @ bank.T)
-    rivals = min(5, against.shape[-1])
-    best_rivals = against.topk(rivals, dim=-1).values.logsumexp(dim=-1) - torch.tensor(float(rivals)).log()
+    count = min(5, rivals.shape[-1])
+    best = (scale * rivals).topk(count, dim=-1).values
+    best_rivals = best.logsumexp(dim=-1) - torch.tensor(float(count)).log()
     yes = (logits - best_rivals[:, None]).sigmoid()
     return Scores(similarity, logits, logits.softmax(dim=-1), yes, 1 - yes.amax(dim=-1))
 
@@ -115,8 +119,13 @@ def usable_bank(bank: Tensor, positive: Tensor, closest: float = 0.9) -> Tensor:
     A phrase goes when its cosine with a label exceeds ``closest`` of the way from the bank's typical cosine to 1:
     text embeddings of one tower all lie in a narrow cone, at an angle that differs from tower to tower.
     """
+    return bank[is_usable(bank, positive, closest)]
+
+
+def is_usable(bank: Tensor, positive: Tensor, closest: float = 0.9) -> Tensor:
+    """Tell which phrases :func:`usable_bank` keeps, (P,) bool."""
     if not len(bank):
-        return bank
+        return bank.new_zeros(0, dtype=torch.bool)
     typical = (bank @ bank.T).median()
     limit = typical + (1 - typical) * (closest - 0.35)
-    return bank[(bank @ positive.T).amax(dim=-1) <= limit]
+    return (bank @ positive.T).amax(dim=-1) <= limit

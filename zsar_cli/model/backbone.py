@@ -44,6 +44,7 @@ class Backbone(nn.Module):
     def __init__(self, clip: nn.Module, model_cfg: dict[str, Any], preprocess: Preprocess, spec: str) -> None:
         super().__init__()
         self.clip: Any = clip
+        self.family: Any = None  # what a published family adds to the CLIP; see zsar_cli.model.published
         self.model_cfg = model_cfg
         self.preprocess = preprocess
         self.spec = spec
@@ -110,11 +111,29 @@ class Backbone(nn.Module):
 
         SHA-256 over the configuration, and of each tensor the name, the shape and up to 512 values spread evenly.
         """
-        parameters = tuple(self.clip.parameters())
-        versions = tuple(p._version for p in parameters)  # counts changes in place: training, load_state_dict
+        versions = tuple(p._version for p in self.parameters())  # in place: training, load_state_dict
         if self._fingerprint is None or self._fingerprint[0] != versions:
-            self._fingerprint = (versions, _hash_tensors(self.model_cfg, self.clip.state_dict()))
+            tensors, described = self.clip.state_dict(), self.model_cfg
+            if self.family is not None:
+                tensors |= self.family.state_dict(prefix="family.")
+                described = described | {"family": self.family.name}
+            self._fingerprint = (versions, _hash_tensors(described, tensors))
         return self._fingerprint[1]
+
+    @property
+    def text_width(self) -> int | None:
+        """E, the width of what a text is encoded as; None of a family that keeps something else."""
+        return self.embed_dim if self.unit_text else None
+
+    @property
+    def unit_text(self) -> bool:
+        """Whether a text is encoded as a vector of unit length."""
+        return self.family is None or bool(self.family.unit_text)
+
+    @property
+    def reads_one_text(self) -> bool:
+        """Whether what a text is encoded as cannot be averaged with that of others."""
+        return self.family is not None and bool(self.family.one_text)
 
     @property
     def text_key(self) -> str:
@@ -143,6 +162,31 @@ class Backbone(nn.Module):
         return self._patch_grid
 
     # --- frames and texts
+
+    def encode_clips(self, pixels: Tensor) -> FrameFeatures:
+        """One pass through the visual tower for clips (B, T, 3, H, W), whose frames may look at one another.
+
+        Returns:
+            embedding (B, T, E), not normalised, and tokens (B, T, N, D); of a family that keeps one row of a clip,
+            (B, 1, W) and no tokens.
+
+        Raises:
+            UsageError: the weights are for another number of frames.
+        """
+        shape = pixels.shape[:2]
+        if self.family is None or not self.family.across_frames:
+            flat = self.encode_frames(pixels.flatten(0, 1))
+            embedding, tokens = (torch.unflatten(x, 0, shape) for x in (flat.embedding, flat.tokens))
+            return FrameFeatures(embedding, tokens)
+        if self.family.frames not in (None, shape[1]):
+            raise UsageError(
+                f"{self.spec} sees {self.family.frames} frames of a clip and not {shape[1]}; use --frames "
+                f"{self.family.frames}."
+            )
+        at_once = 1 if self.device.type == "cpu" else len(pixels)
+        parts = pixels.to(self.device, torch.float32).split(at_once)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.precision != "fp32"):
+            return _join([self.family.encode_clip(self.clip, part) for part in parts])
 
     def encode_frames(self, pixels: Tensor) -> FrameFeatures:
         """One pass through the visual tower.
@@ -192,8 +236,14 @@ class Backbone(nn.Module):
         return tokens
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Token ids (P, L) to embeddings (P, E), float32 of unit length; gradients flow."""
-        parts = [self._encode_tokens(part.to(self.device)) for part in tokens.split(TEXTS_AT_ONCE)]
+        """Token ids (P, L) to embeddings (P, E), float32 of unit length; gradients flow.
+
+        Of a published family whose texts depend on the video, to what it keeps of a text (P, W).
+        """
+        split = (part.to(self.device) for part in tokens.split(TEXTS_AT_ONCE))
+        if self.family is not None and self.family.own_text:
+            return torch.cat([self.family.encode_text(self.clip, part) for part in split])
+        parts = [self._encode_tokens(part) for part in split]
         return torch.cat([F.normalize(part.float(), dim=-1) for part in parts])
 
     def warn_truncated(self, texts: Sequence[str]) -> None:
@@ -274,10 +324,10 @@ class Backbone(nn.Module):
         fingerprint = self.fingerprint()  # of the weights as they are before they are rounded
         if precision == "int8":
             self._round_to_int8(fine)
-        else:
+        elif self.family is None or not self.family.across_frames:  # those run under autocast
             self._cast(precision)
         self.precision = precision
-        self._fingerprint = (tuple(p._version for p in self.clip.parameters()), fingerprint)
+        self._fingerprint = (tuple(p._version for p in self.parameters()), fingerprint)
         return self
 
     def _cast(self, precision: str) -> None:
@@ -304,14 +354,15 @@ class Backbone(nn.Module):
     @property
     def takes_int8(self) -> bool:
         """Whether ``--precision int8`` runs here: on this processor, for this visual tower."""
-        return self.device.type == "cpu" and cpu_has_int8() and bool(int8_blocks(self.clip.visual))
+        plain = self.family is None or not self.family.across_frames
+        return plain and self.device.type == "cpu" and cpu_has_int8() and bool(int8_blocks(self.clip.visual))
 
     def _round_to_int8(self, fine: bool) -> None:
         if self.device.type != "cpu" or not cpu_has_int8():
             raise UsageError("int8 needs a CPU with VNNI, on Linux; use --precision auto.")
         if self.precision != "fp32":
             raise UsageError(f"The weights of {self.spec} are in {self.precision}; load them again for int8.")
-        if not int8_blocks(self.clip.visual):
+        if not self.takes_int8:
             raise UsageError(f"The visual tower of {self.spec} cannot run in int8; use --precision auto.")
         to_int8(self.clip.visual, fine)
         self.fine = fine

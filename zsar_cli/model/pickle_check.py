@@ -65,6 +65,10 @@ OPERANDS = {
 }
 
 
+class HoldsObjectsError(UsageError):
+    """A pickle names something else than tensors, and was not opened."""
+
+
 class Value(NamedTuple):
     """What is known of a value in a pickle: the values in it, how deep they lie, and the name it stands for."""
 
@@ -97,6 +101,15 @@ def check_archive(path: Path, published: str = "") -> None:
         UsageError: a damaged or compressed archive, a TorchScript program, or a pickle that :func:`check_pickle`
             refuses.
     """
+    check_pickle(pickle_of(path, published), path)
+
+
+def pickle_of(path: Path, published: str = "") -> io.BytesIO:
+    """Take the pickle out of a zip file as ``torch.save`` writes it.
+
+    Raises:
+        UsageError: a damaged or compressed archive, a TorchScript program, or a pickle that is too long.
+    """
     members = read_members(path)
     if is_torchscript(member.filename for member in members):
         instead = (
@@ -119,10 +132,9 @@ def check_archive(path: Path, published: str = "") -> None:
         raise _too_much(path)
     try:
         with zipfile.ZipFile(_BoundedFile(path)) as archive:
-            content = archive.read(pickles[0])
+            return io.BytesIO(archive.read(pickles[0]))
     except (zipfile.BadZipFile, *DAMAGE) as error:
         raise _cut(path) from error
-    check_pickle(io.BytesIO(content), path)
 
 
 _END, _END64, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
@@ -203,6 +215,8 @@ def _follow(
 ) -> None:
     """Do to the stack and the memo what one operation would, with sizes in the place of values."""
     name = operation.name
+    if name not in OPERANDS:
+        raise HoldsObjectsError(f"{path} is no weights file that PyTorch can read, or it is damaged.")
     count, to_mark = OPERANDS[name]
     if name in ("BINPUT", "LONG_BINPUT"):
         memo[argument] = stack[-1]
@@ -253,7 +267,7 @@ def _check_name(called: str, path: Path) -> None:
     kind = OTHER_KINDS.get(name.rpartition(".")[2]) if name.startswith("torch.") else None
     if kind:
         raise UsageError(f"{path} holds {kind}; save the weights as plain ones, in fp32 or fp16.")
-    raise UsageError(
+    raise HoldsObjectsError(
         f"{path} holds Python objects besides tensors ({shown(name)}), and reading them could run code, so it was "
         "not opened. Where you trust it, save its state dict alone, or as safetensors."
     )

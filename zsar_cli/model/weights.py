@@ -76,10 +76,10 @@ def read_weights(path: str | Path, published: str = "") -> Weights:
     found = (
         read_safetensors(path)
         if path.suffix == ".safetensors" or start[8:9] == b"{"
-        else _read_pytorch(path, start, published)
+        else read_pytorch(path, start, published)
     )
     tensors = without_prefixes(_state_dict(found, path))
-    _check_kinds(tensors, path)
+    check_kinds(tensors, path)
     sizes = [name for name in tensors if name in OPENAI_SIZES]
     return Weights(
         {name: t.detach() for name, t in tensors.items() if name not in sizes}, "input_resolution" in sizes
@@ -101,7 +101,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UsageError(
             f"{path} is no whole safetensors file ({brief(error)}); it may have been cut short: fetch it again."
         ) from error
-    _check_kinds(tensors, path)
+    check_kinds(tensors, path)
     return tensors
 
 
@@ -127,7 +127,8 @@ def check_header(path: Path) -> None:
         raise UsageError(f"{path} lists far more tensors than a model has; it was not opened.")
 
 
-def _read_pytorch(path: Path, start: bytes, published: str) -> Any:
+def read_pytorch(path: Path, start: bytes, published: str = "") -> Any:
+    """Read what a PyTorch file holds (``weights_only``), after a look at its pickle; see :func:`read_weights`."""
     archive = start.startswith(b"PK\3\4")  # as torch.load tells
     if archive:
         check_archive(path, published)
@@ -188,7 +189,7 @@ def _common_head(names: Mapping[str, Tensor]) -> str | None:
     return head if count == len(names) or any(map(OWN.fullmatch, inner)) else None
 
 
-def _check_kinds(tensors: dict[str, Tensor], path: Path) -> None:
+def check_kinds(tensors: dict[str, Tensor], path: Path) -> None:
     """Plain tensors only, and together no larger than the file: an expanded one is a single value a million times."""
     asked = 0
     for name, tensor in tensors.items():

@@ -26,6 +26,7 @@ from zsar_cli.files import atomic_write, checksum
 from zsar_cli.model.alignment import (
     NegativeAdapter,
     Scores,
+    average_views,
     score_with_bank,
     score_with_negatives,
     usable_bank,
@@ -37,6 +38,7 @@ from zsar_cli.model.hub import moved, offline
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separation
 from zsar_cli.model.parts import PLAIN, Parts
 from zsar_cli.model.precision import check_precision, resolve_precision
+from zsar_cli.model.published.family import score_published
 from zsar_cli.model.weights import brief, check_finite, check_header, read_safetensors
 from zsar_cli.video.transforms import Preprocess
 
@@ -115,6 +117,11 @@ class RecognizerModel(nn.Module):
         return self.record.name or self.backbone.spec
 
     @property
+    def published(self) -> Any:
+        """The published family whose own scores these are; None for a CLIP, or for one that was trained further."""
+        return self.backbone.family if self.parts == PLAIN else None
+
+    @property
     def uses_negatives(self) -> bool:
         """Whether negative prompts take part in the scores; if not, nobody needs to encode any."""
         return self.parts.negatives != "none"
@@ -166,16 +173,17 @@ class RecognizerModel(nn.Module):
         Returns:
             embedding (B, T, E), not normalised, and tokens (B, T, N, D).
         """
-        batch, frames = pixels.shape[:2]
-        flat = self.backbone.encode_frames(pixels.flatten(0, 1))
-        return FrameFeatures(
-            torch.unflatten(flat.embedding, 0, (batch, frames)),
-            torch.unflatten(flat.tokens, 0, (batch, frames)),
-        )
+        return self.backbone.encode_clips(pixels)
 
     def encode_video(self, features: FrameFeatures) -> VideoEncoding:
         """``v = normalize(mean_t f_t + W_o mean_k q_k)`` from frame features with leading (B, T)."""
-        pooled = features.embedding.float().mean(dim=1)
+        family = self.backbone.family
+        if family is None:
+            pooled = features.embedding.float().mean(dim=1)
+        else:
+            pooled = family.encode_video(self.backbone.clip, features)
+            if self.msm is None:
+                return VideoEncoding(pooled)
         if self.msm is None or self.project is None:
             return VideoEncoding(F.normalize(pooled, dim=-1))
         tokens = features.tokens.to(self.project.weight.dtype)
@@ -195,6 +203,10 @@ class RecognizerModel(nn.Module):
     def forward(self, pixels: Tensor) -> VideoEncoding:
         """Normalised clips (B, T, 3, H, W) -> :class:`VideoEncoding`."""
         return self.encode_video(self.encode_frames(pixels))
+
+    def join_views(self, views: Tensor) -> Tensor:
+        """Join the views of videos (B, V, E) to (B, E); of a published family they stay apart until they are scored."""
+        return average_views(views) if self.published is None else views
 
     # --- scores
 
@@ -232,11 +244,14 @@ class RecognizerModel(nn.Module):
         """Score video embeddings (B, E) against labels.
 
         Args:
+            video: of a published family also (B, V, W), see :meth:`join_views`.
             positive: (C, E) of unit length.
             negative: (C, E); needed where :attr:`uses_negatives`.
             bank: (P, E) other phrases; gives ``yes`` and ``unknown`` a meaning where negatives have none.
         """
         video, positive, scale = video.float(), positive.float(), self.log_scale.exp()
+        if self.published is not None:
+            return score_published(self.published, self.backbone.clip, video, positive, bank)
         if self.uses_negatives:
             if negative is None:
                 raise UsageError(

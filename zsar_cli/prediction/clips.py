@@ -18,7 +18,7 @@ from zsar_cli.prediction.explain import Evidence, HeatMaps, label_evidence
 from zsar_cli.prediction.familiar import LEAST, MEANS_NOTHING, frame_mean, usual_frames
 from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Prediction, Shown
 from zsar_cli.run_log import StageTimes
-from zsar_cli.video.given import Video, named
+from zsar_cli.video.given import Video
 from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
 from zsar_cli.video.sampling import Sampling
@@ -113,12 +113,12 @@ def answer_videos(
                 if good
                 else ()
             )
-        for name, _, clip in batch:
+        for request, _, clip in batch:
             if isinstance(clip, VideoError):
-                yield Failure(name, clip.kind, clip.message), None
+                yield Failure(request.path, clip.kind, clip.message), None
             else:
                 frames = shown_of(clip, centre) if shown else None
-                yield _answer(name, clip, next(answers), rule, frames)
+                yield _answer(request.path, clip, next(answers), rule, frames)
 
 
 def answer_clips(
@@ -155,9 +155,9 @@ def answer_clips(
             seen = None
             if pixels is not None and view is not None:
                 learned = model.msm is not None
-                wanted = [text.labels.index(label) for label in where or ()]
-                behind = label_evidence(scores, number, [*dict.fromkeys([*shown, *wanted])], text.labels)
-                asked = wanted or sure[: WHERE + 1] or columns[:WHERE]
+                named = [text.labels.index(label) for label in where or ()]
+                behind = label_evidence(scores, number, [*dict.fromkeys([*shown, *named])], text.labels)
+                asked = named or sure[: WHERE + 1] or columns[:WHERE]
                 places = heat.of_labels(number, pixels[view], text, asked)
                 frames = shown_of(videos[number][1], view)
                 seen = Evidence(
@@ -211,16 +211,15 @@ def embed_one(
 
 def clip_requests(
     model: RecognizerModel, videos: Iterable[Video], options: ClipOptions, *, look: bool = False
-) -> Iterator[tuple[str, ClipRequest]]:
-    """Each video's name, and how it is shown to this model, and with ``look`` to people."""
+) -> Iterator[ClipRequest]:
+    """What is asked of the decoders: how these videos are shown to this model, and with ``look`` to people."""
     sampling = Sampling(options.frames or model.frames, options.views)
     for video in videos:
-        request = ClipRequest(
+        yield ClipRequest(
             *(video, sampling, model.preprocess, options.crops, options.decoder),
             image_rate=options.fps,
             look=look,
         )
-        yield named(video)[0], request
 
 
 def _embed_and_judge(

@@ -238,16 +238,23 @@ def embed_prompts(
     wanted = [[fill(kind, phrases) for phrases in labels.phrases] for kind in kinds]  # [kind][label] -> texts
     texts = list(dict.fromkeys(text for kind in wanted for of_label in kind for text in of_label))
     backbone: Any = getattr(encode_text, "__self__", None)
+    if getattr(backbone, "reads_one_text", False) and max(len(of_label) for of_label in wanted[0]) > 1:
+        raise UsageError(
+            f"{model_id} reads one sentence a label, so that its prompts cannot be averaged: give one template and one "
+            "phrase a label."
+        )
     vectors = _encode(encode_text, texts, cache, getattr(backbone, "text_key", model_id), progress)
     place = {text: index for index, text in enumerate(texts)}
     means = [
         torch.stack([vectors[[place[text] for text in of_label]].mean(dim=0) for of_label in kind])
         for kind in wanted
     ]
+    if getattr(backbone, "unit_text", True):
+        means = [F.normalize(mean, dim=-1) for mean in means]
     return PromptEmbeddings(
         labels=list(labels.names),
-        positive=F.normalize(means[0], dim=-1),
-        negative=F.normalize(means[1], dim=-1) if negatives else None,
+        positive=means[0],
+        negative=means[1] if negatives else None,
         model=model_id or getattr(backbone, "spec", ""),
         model_fingerprint=backbone.fingerprint() if hasattr(backbone, "fingerprint") else "",
         templates=templates.name,
@@ -266,7 +273,7 @@ def _encode(
     import torch
 
     backbone: Any = getattr(encode_text, "__self__", None)
-    width = getattr(backbone, "embed_dim", None)
+    width = getattr(backbone, "text_width", None)
     known: dict[str, Any] = cache.get(key, texts, width) if cache is not None else {}
     if known and hasattr(backbone, "warn_truncated"):
         backbone.warn_truncated(list(known))  # a text that is cut is named every time, cached or not

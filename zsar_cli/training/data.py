@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -184,7 +184,7 @@ def decoded_stream(
         path = items[visit.position].path
         return ClipRequest(path, Sampling(frames), preprocess, augmentation=augmentation, seed=visit.seed)
 
-    def load(requests: Requests) -> Iterator[Loaded[Planned]]:
+    def load(requests: Iterator[ClipRequest]) -> Iterator[Loaded]:
         return load_cached(pool, requests, None)
 
     def batches(first_step: int) -> Iterator[Batch]:
@@ -214,7 +214,7 @@ def fixed_stream(
     def request(visit: Visit) -> ClipRequest:
         return ClipRequest(items[visit.position].path, Sampling(frames), model.preprocess)
 
-    def load(requests: Requests) -> Iterator[Loaded[Planned]]:
+    def load(requests: Iterator[ClipRequest]) -> Iterator[Loaded]:
         return load_cached(pool, requests, cache, render_request)
 
     def stream(first_step: int) -> Iterator[Batch]:
@@ -229,8 +229,6 @@ def fixed_stream(
     return stream
 
 
-Planned: TypeAlias = "tuple[int, list[Visit], Visit]"  # step, all visits of the batch, and one of them
-Requests: TypeAlias = "Iterator[tuple[Planned, ClipRequest]]"
 Readable = list[tuple[Visit, "str | None", Any]]  # visit, key in the cache, clip
 
 
@@ -238,7 +236,7 @@ def _readable(
     schedule: Schedule,
     first_step: int,
     request: Callable[[Visit], ClipRequest],
-    load: Callable[[Requests], Iterator[Loaded[Planned]]],
+    load: Callable[[Iterator[ClipRequest]], Iterator[Loaded]],
     items: Sequence[Item],
     max_unreadable: float,
 ) -> Iterator[tuple[int, int, Readable]]:
@@ -247,19 +245,21 @@ def _readable(
     Raises:
         UsageError: more than ``max_unreadable`` of the videos fail.
     """
-    planned = ((step, visits, visit) for step, visits in schedule.batches(first_step) for visit in visits)
+    # The plan is walked twice: by the pool as it asks for videos, and here as it gets clips
+    asked, planned = schedule.batches(first_step), schedule.batches(first_step)
+    loaded = load(request(visit) for _, visits in asked for visit in visits)
     tried = failed = 0
     unreadable: dict[str, str] = {}
-    good: Readable = []
-    for (step, visits, visit), key, clip in load((plan, request(plan[2])) for plan in planned):
-        path = items[visit.position].path
-        if not isinstance(clip, VideoError):
-            good.append((visit, key, clip))
-        elif path not in unreadable:
-            unreadable[path] = str(clip)
-            logger.error("%s is left out of training: %s", path, clip)
-        if visit is not visits[-1]:
-            continue
+    for step, visits in planned:
+        good: Readable = []
+        for visit in visits:
+            _, key, clip = next(loaded)
+            path = items[visit.position].path
+            if not isinstance(clip, VideoError):
+                good.append((visit, key, clip))
+            elif path not in unreadable:
+                unreadable[path] = str(clip)
+                logger.error("%s is left out of training: %s", path, clip)
         tried, failed = tried + len(visits), failed + len(visits) - len(good)
         if tried >= min(20, schedule.count) and failed > max_unreadable * tried:
             path, reason = next(iter(unreadable.items()))
@@ -268,7 +268,6 @@ def _readable(
                 "Check the data set, or raise --max-missing."
             )
         yield step, visits[0].epoch, good
-        good = []
 
 
 def _stack(clips: list[Tensor]) -> Tensor:

@@ -89,8 +89,10 @@ def batches(
     """(B readable clips with their keys, targets (B,))."""
     for start in range(0, len(items), size):
         part = items[start : start + size]
-        requests = ((item, ClipRequest(item.path, Sampling(frames), preprocess)) for item in part)
-        loaded = load_cached(pool, requests, cache, render_request)
-        good = [(item.label, (key, clip)) for item, key, clip in loaded if not isinstance(clip, VideoError)]
+        requests = (ClipRequest(item.path, Sampling(frames), preprocess) for item in part)
+        loaded = zip(part, load_cached(pool, requests, cache, render_request), strict=True)
+        good = [
+            (item.label, (key, clip)) for item, (_, key, clip) in loaded if not isinstance(clip, VideoError)
+        ]
         if good:
             yield [clip for _, clip in good], torch.tensor([label for label, _ in good])

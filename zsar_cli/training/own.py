@@ -77,9 +77,7 @@ def _measured(
     from zsar_cli.video.pool import ClipRequest
     from zsar_cli.video.sampling import Sampling
 
-    requests = [
-        (item, ClipRequest(item.path, Sampling(recipe.frames), model.preprocess)) for item in items[:3]
-    ]
+    requests = [ClipRequest(item.path, Sampling(recipe.frames), model.preprocess) for item in items[:3]]
     features, look = None, 0.0
     started = time.perf_counter()
     for _, key, clip in load_cached(pool, requests, cache, render_request):

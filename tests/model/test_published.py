@@ -1,0 +1,261 @@
+"""Published families: the authors' logits, through the loading path, from files in the authors' formats."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import published_files as files
+from zsar_cli.errors import UsageError
+from zsar_cli.model.published import openvclip, tcclip
+from zsar_cli.model.published.load import load_published
+from zsar_cli.model.zsar import RecognizerModel
+from zsar_cli.text.embeddings import Templates, embed_labels
+
+FAMILIES = list(files.EXPECTED)
+BARE, PHOTO = Templates("bare", ("{}",), ()), Templates("photo", ("a photo of a {}.",), ())
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RecognizerModel]:
+    """A family's model, from a file as its authors write it; each is loaded once."""
+    folder = tmp_path_factory.mktemp("published")
+    torch.save(files.clip(), folder / "base.pt")
+
+    @cache
+    def loaded(family: str) -> RecognizerModel:
+        vectors = texts(loaded("openvclip")) if family == "mote" else None
+        base = folder / "base.pt"
+        if family == "tcclip":
+            base = folder / "tcclip_base.pt"
+            torch.save(files.tcclip_state()[0], base)
+        path = files.write(folder, family, files.content(family, vectors))
+        return RecognizerModel(load_published(family, path, base=str(base)))
+
+    return loaded
+
+
+def clips(family: str) -> Tensor:
+    return files.pixels((2, 4, 3, 224, 224)) if family == "tcclip" else files.pixels()
+
+
+def texts(model: RecognizerModel) -> Tensor:
+    templates = BARE if model.backbone.family.name == "xclip" else PHOTO
+    return embed_labels(model, files.LABELS, templates, bank=False).positive
+
+
+@torch.inference_mode()
+def logits(model: RecognizerModel, pixels: Tensor) -> Tensor:
+    video = model.encode_video(model.encode_frames(pixels)).embedding
+    found = model.score(video, texts(model)).logits
+    return found / 100 if model.backbone.family.name in ("mote", "bike") else found
+
+
+def first_row(model: RecognizerModel) -> Tensor:
+    return logits(model, clips(model.backbone.family.name)[:1])[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_are_those_of_the_authors_code(load: Callable[[str], RecognizerModel], family: str) -> None:
+    torch.testing.assert_close(
+        first_row(load(family)), torch.tensor(files.EXPECTED[family]), atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "tcclip"])
+def test_each_clip_of_a_batch_is_answered_as_alone(
+    load: Callable[[str], RecognizerModel], family: str
+) -> None:
+    model, pixels = load(family), clips(family)
+    together = logits(model, pixels)
+    torch.testing.assert_close(together[1:], logits(model, pixels[1:]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(together.flip(0), logits(model, pixels.flip(0)), atol=1e-4, rtol=0)
+    assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+# What is taken away or changed, by the names of the family's own tensors
+PARTS = [
+    ("mote", r"transformer\..*out_proj", "zero"),
+    ("mote", r"frame_position_embeddings", "zero"),
+    ("mote", r"spe_cls_feature", "roll"),
+    ("text4vis", r"transformer\.resblocks\.5\.mlp\.c_proj", "zero"),
+    ("xclip", r"messages\.\d\.fc", "zero"),
+    ("xclip", r"messages\.\d\.attn\.out_proj", "zero"),
+    ("xclip", r"mit\.positional_embedding", "zero"),
+    ("xclip", r"mit\.resblocks\.0\.(attn\.out_proj|mlp\.c_proj)", "zero"),
+    ("xclip", r"prompts_visual_proj", "zero"),
+    ("xclip", r"prompts_generator\.decoder\.1\.cross_attn\.proj", "zero"),
+    ("xclip", r"prompts_generator\.alpha", "zero"),
+    ("tcclip", r"tables\.", "zero"),
+    ("tcclip", r"ctx", "roll"),
+    ("tcclip", r"prompt\.(attn\.out_proj|mlp\.c_proj)", "zero"),
+    ("viclip", r"temporal_positional_embedding", "zero"),
+    ("ezclip", r"prompts", "zero"),
+    ("ezclip", r"temporal_embedding", "zero"),
+    ("ezclip", r"visual_adapters\.0\.D_fc2", "zero"),
+    ("ezclip", r"text_adapters\.0\.D_fc2", "zero"),
+]
+
+
+@pytest.mark.parametrize(("family", "part", "how"), PARTS, ids=[f"{f}-{p}" for f, p, _ in PARTS])
+def test_without_a_part_the_logits_are_others(
+    load: Callable[[str], RecognizerModel], family: str, part: str, how: str
+) -> None:
+    model = load(family)
+    own = model.backbone.family
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    changed = [name for name in before if re.match(part, name)]
+    assert changed
+    try:
+        for name in changed:
+            tensor = own.state_dict()[name]
+            tensor.copy_(
+                torch.zeros_like(tensor) if how == "zero" else tensor.flatten().roll(7).view_as(tensor)
+            )
+        difference = (first_row(model) - torch.tensor(files.EXPECTED[family])).abs().max()
+    finally:
+        own.load_state_dict(before)
+    assert difference > 5e-4
+
+
+def test_the_experts_of_mote_are_all_used(tmp_path: Path, load: Callable[[str], RecognizerModel]) -> None:
+    whole = load("mote").backbone.family.state_dict()
+    content = files.content("mote", texts(load("openvclip")))
+    own = content["fusion_model_state_dict"]
+    for name in ("fc_up.3.bias", "fc_dn.0.weight", "mote_fusion_weight"):
+        changed = dict(own)
+        place = f"module.transformer.resblocks.1.mlp.{name}"
+        changed[place] = own[place].roll(1, 0)
+        path = files.write(tmp_path, "mote", content | {"fusion_model_state_dict": changed})
+        torch.save(files.clip(), tmp_path / "base.pt")
+        other = load_published(None, path, base=str(tmp_path / "base.pt")).family.state_dict()
+        assert any((whole[n] - other[n]).abs().max() > 1e-3 for n in whole)
+
+
+def test_the_gate_of_mote_closes_for_labels_far_from_its_training(
+    load: Callable[[str], RecognizerModel],
+) -> None:
+    model = load("mote")
+    family, features = model.backbone.family, model.encode_frames(files.pixels())
+    frames = family.encode_video(model.backbone.clip, features)[:, :64]
+    labels = texts(model)
+    torch.testing.assert_close(
+        family.gate(frames, labels).flatten(), torch.tensor([0.0691, 0.0638]), atol=5e-5, rtol=0
+    )
+    assert family.gate(frames, labels[:2]).shape == (2, 1)  # fewer labels than the gate compares
+    far = torch.nn.functional.normalize(files.draw("far", (5, 64)), dim=-1)
+    assert (family.gate(frames, far) < 0.1 * family.gate(frames, labels)).all()
+
+
+def test_beyond_the_ends_of_a_clip_zeros_keep_their_share_of_the_softmax(
+    load: Callable[[str], RecognizerModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, right = load("openvclip"), torch.tensor(files.EXPECTED["openvclip"])
+
+    def without_padding(attention: object, x: Tensor, frames: int) -> Tensor:
+        q, k, v = openvclip.project(attention, x)
+        parts = [
+            openvclip.F.scaled_dot_product_attention(
+                q[t : t + 1],
+                *(torch.cat(list(part[max(0, t - 1) : t + 2]), dim=1)[None] for part in (k, v)),
+            )
+            for t in range(frames)
+        ]
+        return attention.out_proj(openvclip.join_heads(torch.cat(parts)))  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(openvclip, "attend_across", without_padding)
+    assert (first_row(model) - right).abs().max() > 5e-4
+
+
+@pytest.mark.parametrize(("name", "value"), [("CONTEXT", 48), ("SEEDS", 0.6)])
+def test_tcclip_shares_ninety_six_tokens_of_the_best_patches(
+    load: Callable[[str], RecognizerModel], monkeypatch: pytest.MonkeyPatch, name: str, value: float
+) -> None:
+    monkeypatch.setattr(tcclip, name, value)
+    assert (first_row(load("tcclip")) - torch.tensor(files.EXPECTED["tcclip"])).abs().max() > 5e-4
+
+
+# --- files
+
+
+def edited(family: str, edit: Callable[[dict[str, Tensor]], None]) -> dict[str, object]:
+    content = files.content(family)
+    edit(content[next(key for key in ("model_state_dict", "model_state", "model") if key in content)])
+    return content
+
+
+def noisy(name: str) -> Callable[[dict[str, Tensor]], None]:
+    def edit(state: dict[str, Tensor]) -> None:
+        state[name] = torch.full_like(state[name], torch.nan)
+
+    return edit
+
+
+ODD = [
+    (lambda s: s.pop("mit.positional_embedding"), "X-CLIP: mit.positional_embedding is missing"),
+    (lambda s: s.pop("visual.transformer.resblocks.1.message_fc.weight"), "messages.1.fc.weight is missing"),
+    (lambda s: s.update({"visual.conv9": torch.ones(3)}), "'visual.conv9' has no place in it"),
+    (lambda s: s.update({"prompts_generator.alpha": torch.ones(65)}), r"prompts_generator.alpha is \(65,\)"),
+    (lambda s: s.update({"ln_final.bias": torch.ones(4)}), r"ln_final.bias is \(4,\) and not \(128,\)"),
+    (
+        lambda s: s.update({"visual.conv1.weight": torch.ones(4, 4)}),
+        "not a whole X-CLIP|holds no whole X-CLIP",
+    ),
+    (noisy("mit.resblocks.0.ln_1.weight"), "mit.resblocks.0.ln_1.weight holds values that are not finite"),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), ODD, ids=[message for _, message in ODD])
+def test_a_tensor_too_few_too_many_or_wrong_is_named(
+    tmp_path: Path, edit: Callable[[dict[str, Tensor]], None], message: str
+) -> None:
+    path = files.write(tmp_path, "xclip", edited("xclip", edit))
+    with pytest.raises(UsageError, match=message):
+        load_published("xclip", path)
+
+
+def test_the_wrong_family_is_refused_by_name(tmp_path: Path) -> None:
+    path = files.write(tmp_path, "xclip", files.content("xclip"))
+    with pytest.raises(UsageError, match=f"holds X-CLIP and not MoTE; name it xclip:{path}"):
+        load_published("mote", path)
+    assert load_published(None, path).family.name == "xclip"
+    other = tmp_path / "other.pt"
+    torch.save({"layer1.weight": torch.ones(3)}, other)
+    with pytest.raises(UsageError, match="none of the published models that zsar knows"):
+        load_published(None, other)
+    with pytest.raises(UsageError, match="holds no ViFi-CLIP"):
+        load_published("vifi", other)
+
+
+def test_a_file_that_lacks_parts_says_which_clip_it_needs(tmp_path: Path) -> None:
+    path = files.write(tmp_path, "vifi", files.content("vifi"))
+    with pytest.raises(UsageError, match="name the CLIP that it was trained from with --backbone"):
+        load_published("vifi", path)
+    torch.save(files.clip(width=64), tmp_path / "base.pt")
+    with pytest.raises(UsageError, match="The base CLIP does not fit"):
+        load_published("vifi", path, base=str(tmp_path / "base.pt"))
+
+
+def test_weights_are_mixed_with_those_of_the_base(tmp_path: Path) -> None:
+    path = files.write(tmp_path, "openvclip", files.content("openvclip"))
+    base = {name: tensor + 1 for name, tensor in files.clip().items()}
+    torch.save(base, tmp_path / "base.pt")
+    mixed = load_published("openvclip", path, base=str(tmp_path / "base.pt"), mix=0.25).clip.state_dict()
+    plain = load_published("openvclip", path).clip.state_dict()
+    torch.testing.assert_close(mixed["visual.proj"], plain["visual.proj"] + 0.25)
+    torch.testing.assert_close(mixed["ln_final.weight"], plain["ln_final.weight"] + 0.25)
+
+
+def test_the_fingerprint_tells_families_and_their_own_tensors_apart(
+    load: Callable[[str], RecognizerModel], tmp_path: Path
+) -> None:
+    prints = {load(name).backbone.fingerprint() for name in FAMILIES if name != "tcclip"}
+    assert len(prints) == len(FAMILIES) - 1
+    content = edited("xclip", lambda state: state.update({"mit.positional_embedding": torch.zeros(1, 8, 64)}))
+    assert load_published("xclip", files.write(tmp_path, "xclip", content)).fingerprint() not in prints

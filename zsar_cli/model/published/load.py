@@ -1,0 +1,218 @@
+"""A published file to a backbone: read safely, told by its names, completed from the base CLIP, checked whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zsar_cli.errors import UsageError, shown
+from zsar_cli.files import existing
+from zsar_cli.model.backbone import Backbone
+from zsar_cli.model.factory import build, for_weights
+from zsar_cli.model.hub import find_source
+from zsar_cli.model.pickle_check import HoldsObjectsError
+from zsar_cli.model.published.families import ALIKE, TITLES, configuration, detect, geometry, make, split
+from zsar_cli.model.published.inert import read_inert
+from zsar_cli.model.published.xclip import from_transformers
+from zsar_cli.model.weights import (
+    check_finite,
+    check_kinds,
+    read_pytorch,
+    read_safetensors,
+    read_weights,
+    require_weights,
+)
+from zsar_cli.video.transforms import CLIP_MEAN, CLIP_STD, Preprocess
+
+STATE_DICTS = ("model_state_dict", "model_state", "model", "state_dict")
+MEAN_STD = {
+    "clip": (CLIP_MEAN, CLIP_STD),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def load_published(
+    family: str | None, path: str | Path, *, base: str | None = None, mix: float = 0.0
+) -> Backbone:
+    """Load a published file.
+
+    Args:
+        family: its name in :data:`TITLES`; None: as the file's names say.
+        base: the CLIP that the file was trained from, where it lacks parts or is mixed with it: a weights file, or
+            a name as :func:`~zsar_cli.model.backbone.load_backbone` takes it; by default OpenAI's of its sizes.
+        mix: the base CLIP's part of the weights that both have.
+
+    Raises:
+        UsageError: the file is not there, damaged, of another family, or lacks tensors or has others besides; or the
+            base CLIP cannot be had or has other sizes.
+    """
+    path = Path(path)
+    tensors, wrapper = read_published(path)
+    family = told(family, detect(tensors, wrapper), tensors, path)
+    clip, own = split(family, tensors)
+    clip = complete(clip, family, path, base, mix)
+    try:
+        model_cfg = configuration(clip)
+        with for_weights(clip, path):
+            built = build(model_cfg, str(path))
+        module = make(family, own, clip)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        missing = (
+            f"{error.args[0]} is missing" if isinstance(error, KeyError) else "a tensor has another shape"
+        )
+        raise UsageError(f"{path} holds no whole {TITLES[family]}: {missing}.") from error
+    fill(built, clip, path, family)
+    fill(module, own, path, family)
+    backbone = Backbone(built, model_cfg, preprocess(family, model_cfg), f"{family}:{path}").eval()
+    module.name = family
+    backbone.family = module.eval()
+    backbone.fingerprint()
+    return backbone
+
+
+def read_published(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Read a file's tensors by the authors' names without wrappers, and the key that they lay under.
+
+    Raises:
+        UsageError: it is not there, damaged, or no file of weights.
+    """
+    require_weights(path)
+    with open(path, "rb") as handle:
+        start = handle.read(64)
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        found: Any = read_safetensors(path)
+    else:
+        try:
+            found = read_pytorch(path, start)
+        except HoldsObjectsError:
+            found = read_inert(path)
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} holds no model weights.")
+    wrapper = next((key for key in STATE_DICTS if isinstance(found.get(key), dict)), "")
+    tensors = plain(found[wrapper] if wrapper else found, path)
+    if isinstance(head := found.get("fusion_model_state_dict"), dict):
+        if any(name.startswith("fusion_model.") for name in tensors):
+            wrapper = "fusion inside"
+        tensors |= {
+            f"fusion_model.{name.removeprefix('fusion_model.')}": t for name, t in plain(head, path).items()
+        }
+    elif any(name.startswith("fusion_model.") for name in tensors):
+        wrapper = "fusion inside"
+    check_kinds(tensors, path)
+    check_finite(tensors, path)
+    if any(name.startswith("vision_model.") for name in tensors) and any(
+        "message_fc" in name for name in tensors
+    ):
+        tensors = from_transformers(tensors)
+    return tensors, wrapper
+
+
+def plain(found: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    """The tensors of a state dict, without ``module.`` and ``model.`` before their names, in fp32."""
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    odd = next((name for name in found if name not in tensors or not isinstance(name, str)), None)
+    if odd is not None or not tensors:
+        what = f"its entry {shown(odd)} is not a tensor" if odd is not None else "there is no tensor in it"
+        raise UsageError(f"{path} is no model's state dict: {what}.")
+    return {re.sub(r"^(module\.|model\.)*", "", name): tensor.detach() for name, tensor in tensors.items()}
+
+
+def told(said: str | None, found: str | None, tensors: Mapping[str, Tensor], path: Path) -> str:
+    """Decide the family from what the user said and what the file's names say; UsageError where they differ."""
+    if said is None and found is None:
+        raise UsageError(
+            f"{path} holds none of the published models that zsar knows ({', '.join(TITLES.values())}); where it is "
+            "an Open-VCLIP whose wrapping was taken off, say so: openvclip:PATH."
+        )
+    if said is None or said == found:
+        assert found is not None
+        return found
+    if any({said, found} <= group for group in ALIKE):
+        return said
+    if found is None and said in ("openvclip", "froster") and "token_embedding.weight" in tensors:
+        return said  # without the authors' wrapping it is a CLIP like any other
+    if found is None:
+        raise UsageError(f"{path} holds no {TITLES[said]}, nor another published model that zsar knows.")
+    raise UsageError(f"{path} holds {TITLES[found]} and not {TITLES[said]}; name it {found}:{path}.")
+
+
+def complete(
+    clip: dict[str, Tensor], family: str, path: Path, base: str | None, mix: float
+) -> dict[str, Tensor]:
+    """Take what a file lacks from its base CLIP, and mix the two. UsageError where it is not there or does not fit."""
+    clip = {name: tensor.float() for name, tensor in clip.items()}
+    whole = {
+        "visual.conv1.weight",
+        "visual.proj",
+        "token_embedding.weight",
+        "positional_embedding",
+        "ln_final.weight",
+    }
+    if whole <= set(clip) and not mix:
+        return clip
+    original = base_tensors(clip, family, path, base)
+    for name, tensor in original.items():
+        there = clip.get(name)
+        if there is None:
+            clip[name] = tensor
+        elif there.shape != tensor.shape:
+            raise UsageError(
+                f"The base CLIP does not fit {path}: {name} is {tuple(tensor.shape)} and not {tuple(there.shape)}."
+            )
+        elif mix and (family != "mote" or name.startswith("visual.")):
+            clip[name] = torch.lerp(there, tensor, mix)
+    return clip
+
+
+def base_tensors(clip: Mapping[str, Tensor], family: str, path: Path, base: str | None) -> dict[str, Tensor]:
+    """The tensors of the base CLIP, by OpenAI's names, in fp32."""
+    place = existing(base) if base else None
+    if place is not None and place.is_file():
+        return {name: tensor.float() for name, tensor in read_weights(place).tensors.items()}
+    try:
+        name = base or geometry(clip).base
+    except (KeyError, ValueError, IndexError) as error:
+        raise UsageError(
+            f"{path} holds no whole {TITLES[family]}: its visual tower is incomplete."
+        ) from error
+    if name is None:
+        raise UsageError(
+            f"{path} is of no size of OpenAI's CLIP; name the CLIP that it was trained from with --backbone."
+        )
+    try:
+        source = find_source(name)
+    except UsageError as error:
+        raise UsageError(
+            f"{path} needs the CLIP that it was trained from, {name}: {error} Where that lies elsewhere, say so with "
+            "--backbone PATH."
+        ) from error
+    return {name: tensor.float() for name, tensor in source.weights.tensors.items()}
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, family: str) -> None:
+    """Put tensors into a module: each must have its place, and each place its tensor, of that shape."""
+    expected = module.state_dict()
+    wrong = [f"{name} is missing" for name in expected if name not in tensors]
+    wrong += [f"{shown(name)} has no place in it" for name in tensors if name not in expected]
+    wrong += [
+        f"{name} is {tuple(tensors[name].shape)} and not {tuple(there.shape)}"
+        for name, there in expected.items()
+        if name in tensors and tensors[name].shape != there.shape
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise UsageError(f"{path} is not a whole {TITLES[family]}: {wrong[0]}{more}.")
+    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def preprocess(family: str, model_cfg: dict[str, Any]) -> Preprocess:
+    """How a family wants its frames."""
+    side = model_cfg["vision_cfg"]["image_size"]
+    imagenet = family in ("vifi", "ost", "maxi", "tcclip", "xclip", "viclip")
+    mean, std = MEAN_STD["imagenet" if imagenet else "clip"]
+    return Preprocess(size=(side, side), mean=mean, std=std)
