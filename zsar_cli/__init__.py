@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zsar_cli.recognizer import Recognizer as Recognizer
     from zsar_cli.text.embeddings import PromptEmbeddings as PromptEmbeddings
     from zsar_cli.text.labels import Labels as Labels
+    from zsar_cli.training.train import train as train
 
 _WHERE = {
     "errors": ("UsageError", "VideoError", "ZsarError", "ZsarWarning"),
@@ -37,6 +38,7 @@ _WHERE = {
     "recognizer": ("Recognizer",),
     "text.embeddings": ("PromptEmbeddings",),
     "text.labels": ("Labels",),
+    "training.train": ("train",),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = ["__version__", *sorted(_MODULES)]

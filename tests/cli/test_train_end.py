@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from zsar_cli.cli import console
-from zsar_cli.cli.train import _draw_curves
+from zsar_cli.run_log import NOTE
+from zsar_cli.training.train import draw_curves
 
 HISTORY = [
     *({"step": s, "total": 2 / s, "pos": 1 / s, "lr": 1e-4, "module_lr": 1e-3} for s in range(1, 9)),
@@ -18,14 +19,14 @@ HISTORY = [
 
 
 def test_curves_are_drawn(tmp_path):
-    _draw_curves(HISTORY, tmp_path)
+    draw_curves(HISTORY, tmp_path)
     with Image.open(tmp_path / "curves.png") as image:
         assert image.width == 1200
-    _draw_curves([], tmp_path / "nothing")
+    draw_curves([], tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 
 
-def test_a_run_does_not_fail_for_want_of_matplotlib(tmp_path, monkeypatch, capsys):
+def test_a_run_does_not_fail_for_want_of_matplotlib(tmp_path, monkeypatch, caplog):
     real = builtins.__import__
 
     def without(name, *arguments, **options):
@@ -34,8 +35,9 @@ def test_a_run_does_not_fail_for_want_of_matplotlib(tmp_path, monkeypatch, capsy
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    _draw_curves(HISTORY, tmp_path)
-    assert "matplotlib" in capsys.readouterr().err
+    with caplog.at_level(NOTE):
+        draw_curves(HISTORY, tmp_path)
+    assert "matplotlib" in caplog.text
     assert not (tmp_path / "curves.png").exists()
 
 

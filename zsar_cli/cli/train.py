@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -17,11 +15,7 @@ from zsar_cli import distributed
 from zsar_cli.cli.options import BackboneOption, OverwriteOption, complete_config
 from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
 from zsar_cli.cli.signals import listening
-from zsar_cli.errors import UsageError
-from zsar_cli.outputs import refuse_busy
-from zsar_cli.training import own
-from zsar_cli.training.folder import check_folder
-from zsar_cli.training.recipe import Recipe, load_recipe, override
+from zsar_cli.training.train import plan_training, run_planned
 
 if TYPE_CHECKING:
     from zsar_cli.training.run import Start
@@ -80,53 +74,39 @@ def train(
     The model is written to --output, the best one on held-out training clips to best/ in it. A run that was
     stopped goes on with --resume; under torchrun, several processes share each batch.
     """
-    recipe, chosen = _find_recipe(config, output, resume, recipe_overrides(fields), data_root)
-    if cache is not None:
-        if recipe.tune != "modules":
-            raise UsageError(
-                "--cache needs --tune modules: with tune full the visual tower changes at every step."
-            )
-        recipe = replace(recipe, augment=False)
-    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"  # by torchrun, after a process died
-    if restarted:
-        resume, overwrite = True, False
-    if not dry_run and not restarted and distributed.rank() == 0:
-        if output.is_dir():
-            refuse_busy(output)
-        check_folder(output, recipe.model, resume=resume, overwrite=overwrite)
-
+    planned = plan_training(
+        recipe_overrides(fields),
+        config=config,
+        resume=resume,
+        output=output,
+        data_root=data_root,
+        device=device,
+        workers=workers,
+        max_missing=max_missing,
+        cache=cache,
+        backbone=backbone,
+        checkpoint_every=checkpoint_every,
+        overwrite=overwrite,
+        tensorboard=tensorboard,
+    )
     from zsar_cli.cli import console
     from zsar_cli.text.plain_text import printable
-    from zsar_cli.training.run import Environment, describe_run, run_training
 
-    environment = Environment(
-        recipe,
-        output,
-        str(data_root) if data_root else None,
-        device,
-        workers,
-        max_missing,
-        checkpoint_every,
-        tensorboard,
-        cache,
-        backbone,
-        overwrite,
-    )
-    named = f"Recipe {chosen}: " if chosen else ""
     if dry_run:
-        if named:
-            console.note(f"{named}--config names another.")
-        for line in describe_run(environment):
+        from zsar_cli.training.run import describe_run
+
+        if planned.chosen:
+            console.note(f"Recipe {planned.chosen}: --config names another.")
+        for line in describe_run(planned.environment):
             console.out(printable(line))
         return
     first = distributed.rank() == 0
     with _stoppable() as stop, console.training_progress(show=first) as progress:
-        summary = run_training(
-            environment,
-            resume=resume,
+        summary = run_planned(
+            planned,
+            announce=console.note,
             report=progress,
             stop=stop.is_set,
-            announce=lambda line: console.note(named + line),
             started=_say_start,
             waiting=_waiting,
         )
@@ -134,7 +114,7 @@ def train(
         console.note(f"Cache {summary.cache}.")
     if not summary.ended:
         if first:
-            places = {"--data-root": environment.from_anywhere().data_root, "--backbone": backbone}
+            places = {"--data-root": planned.environment.from_anywhere().data_root, "--backbone": backbone}
             more = "".join(f" {flag} {shlex.quote(str(place))}" for flag, place in places.items() if place)
             console.note(
                 f"Stopped after {summary.steps} steps; continue with:  "
@@ -142,7 +122,6 @@ def train(
             )
         raise typer.Exit(130)
     if first:
-        _draw_curves(summary.history, output)
         console.train_summary(summary, output)
 
 
@@ -181,36 +160,6 @@ def _waiting(what: str, clips: int) -> Iterator[Callable[[float], None]]:
     else:
         with console.status(f"Waiting for the {clips} clips of the first step ...", log=True):
             yield lambda done: None
-
-
-def _draw_curves(history: list[dict[str, float]], output: Path) -> None:
-    """``curves.png``; a finished run does not fail for want of a picture."""
-    from zsar_cli.cli import console
-    from zsar_cli.plots import save, training_curves
-
-    if not history:
-        return
-    try:
-        save(training_curves(history, str(output)), output / "curves.png")
-    except UsageError as error:
-        console.note(f"No curves.png: {error}")
-
-
-def _find_recipe(
-    config: str | None, output: Path, resume: bool, overrides: dict[str, Any], root: Path | None
-) -> tuple[Recipe, str]:
-    """The recipe named; a run that goes on has its own; without a name, the one that fits the data, and its name."""
-    if config is None and resume:
-        from zsar_cli.training.folder import RECIPE
-        from zsar_cli.training.inputs import load_run_recipe
-
-        said = {**overrides, **overrides.get("parts", {}), "parts": None}
-        if not (output / RECIPE).is_file() and not any(value is not None for value in said.values()):
-            raise UsageError(f"There is no run in {output} to resume; check --output.")
-        with contextlib.suppress(OSError, ValueError):
-            return override(load_run_recipe(output), **overrides), ""
-    chosen = "" if config is not None else own.NAME if own.fits(overrides, root) else "kinetics"
-    return load_recipe(config or chosen, **overrides), chosen
 
 
 @contextlib.contextmanager
