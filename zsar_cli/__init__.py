@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from zsar_cli.errors import VideoError as VideoError
     from zsar_cli.errors import ZsarError as ZsarError
     from zsar_cli.errors import ZsarWarning as ZsarWarning
+    from zsar_cli.evaluation.evaluate import evaluate as evaluate
     from zsar_cli.prediction.explain import Evidence as Evidence
     from zsar_cli.prediction.explain import LabelEvidence as LabelEvidence
     from zsar_cli.prediction.inputs import find_videos as find_videos
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "errors": ("UsageError", "VideoError", "ZsarError", "ZsarWarning"),
+    "evaluation.evaluate": ("evaluate",),
     "prediction.explain": ("Evidence", "LabelEvidence"),
     "prediction.inputs": ("find_videos",),
     "prediction.records": ("Failure", "LabelScore", "Prediction"),

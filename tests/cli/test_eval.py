@@ -19,9 +19,9 @@ from tests.close import assert_close, assert_same_file
 from tests.data.make import make_hmdb51, make_kinetics, make_ssv2, make_ucf101, write_video
 from tests.tiny_models import VIT
 from zsar_cli.cli import eval as command
-from zsar_cli.cli import evaluation_choice
 from zsar_cli.data import motion_shapes
 from zsar_cli.errors import UsageError
+from zsar_cli.evaluation import choice
 
 SHORT = ("--frames", 2, "--workers", 0, "--precision", "fp32")
 
@@ -271,17 +271,17 @@ def test_what_is_no_test_is_said(zsar, tmp_path: Path, tiny_clip_dir: Path) -> N
 
 
 def test_what_is_chosen(tmp_path: Path) -> None:
-    assert evaluation_choice.choose(None, None).model == "motion-tiny"
-    assert evaluation_choice.choose(None, None).data == "motion-shapes"
-    assert evaluation_choice.choose("ucf101", None).model == evaluation_choice.DEFAULT_MODEL
+    assert choice.choose(None, None).model == "motion-tiny"
+    assert choice.choose(None, None).data == "motion-shapes"
+    assert choice.choose("ucf101", None).model == choice.DEFAULT_MODEL
     (tmp_path / "config.yaml").write_text("data: hmdb51\nframes: 16\n")
-    chosen = evaluation_choice.choose(None, str(tmp_path))
+    chosen = choice.choose(None, str(tmp_path))
     assert (chosen.model, chosen.data) == (str(tmp_path), "hmdb51")
     assert chosen.why == "the data that the model was trained on"
     (tmp_path / "config.yaml").write_text("- no map\n")
     for model in ("ViT-B-16/openai", str(tmp_path)):
         with pytest.raises(UsageError, match="--data"):
-            evaluation_choice.choose(None, model)
+            choice.choose(None, model)
 
 
 def test_sampling_is_frames_crops_views() -> None:

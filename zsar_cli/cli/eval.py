@@ -5,20 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
 from zsar_cli import checks, distributed
-from zsar_cli.cli.evaluation_choice import (
-    DEFAULT_MODEL,
-    Choice,
-    choose,
-    note_training_clips,
-)
 from zsar_cli.cli.options import (
     BackboneOption,
     CacheOption,
@@ -33,13 +26,15 @@ from zsar_cli.cli.options import (
     complete_model,
     labels_or_classes,
 )
-from zsar_cli.errors import UsageError, VideoError
-from zsar_cli.outputs import refuse_taken_inside
+from zsar_cli.errors import UsageError
+from zsar_cli.evaluation.choice import DEFAULT_MODEL, Choice
 
 if TYPE_CHECKING:
     from zsar_cli.evaluation.inference import Options
     from zsar_cli.evaluation.protocols import Plan
-    from zsar_cli.text.embeddings import PromptEmbeddings
+    from zsar_cli.features.cache import FeatureCache
+    from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.run_log import StageTimes
 
 Protocol = Literal["zero-shot", "base-to-novel", "generalised", "few-shot", "open-set"]
 
@@ -191,10 +186,7 @@ def evaluate(
 
     With no option at all: the bundled model on motion-shapes, which renders itself.
     """
-    from zsar_cli.data.definition import known_name
-    from zsar_cli.evaluation.protocols import DataSource, count_seen, make_plan, setting
     from zsar_cli.prediction.clips import ClipOptions
-    from zsar_cli.text.labels import load_labels
 
     if sampling is not None:
         frames, views, crops = parse_sampling(sampling)
@@ -225,25 +217,29 @@ def evaluate(
         )
         _show_json(shown) if format == "json" else _show(calibration.lines(shown))
         return
-    chosen = choose(data, model)
-    classes = chosen.classes if labels is None else load_labels(labels).names
-    root = data_root or (chosen.data_root if data is None else None)
-    column = label_column or chosen.label_column
-    source = DataSource(chosen.data, _text(root), _text(list_file), classes, column)
-    if unknown is not None and protocol != "open-set":
-        raise UsageError("--unknown is for --protocol open-set.")
-    if protocol == "open-set" and unknown is None and known_name(chosen.data) == "ucf101":
-        unknown = "hmdb51"
-    stranger = _unknown_source(unknown, _text(unknown_root), _text(data_root))
-    plan = make_plan(source, protocol, split, unknown=stranger, shots=shots, seed=seed)
-    note_training_clips(plan, chosen, source)
+    from zsar_cli.evaluation.evaluate import How, plan_evaluation, run_evaluation
+    from zsar_cli.evaluation.protocols import count_seen, setting
+
+    plan, chosen = plan_evaluation(
+        data,
+        model,
+        data_root=data_root,
+        list_file=list_file,
+        protocol=protocol,
+        split=split,
+        unknown=unknown,
+        unknown_root=unknown_root,
+        shots=shots,
+        labels=labels,
+        label_column=label_column,
+        seed=seed,
+    )
     if dry_run:
         header = _header(plan, chosen, setting(plan.protocol, *count_seen(plan, chosen.seen)))
         _show_plan(plan, chosen, header, format, max_missing)
         return
-    for part in plan.parts:
-        part.dataset.check_missing(max_missing)  # before the model takes its time to load
 
+    from zsar_cli.cli import console
     from zsar_cli.evaluation.inference import Options
 
     options = Options(
@@ -257,29 +253,68 @@ def evaluate(
         probe_motion=probe is not None,
         seed=seed,
     )
-    text = Text(templates, _phrases(descriptions, plan))
+    how = How(
+        device,
+        precision,
+        backbone,
+        templates,
+        None if descriptions is None else str(descriptions),
+        output,
+        report,
+        max_missing,
+        cache,
+        overwrite,
+        command=shlex.join(["zsar", *sys.argv[1:]]),
+    )
+    results = run_evaluation(
+        plan,
+        chosen.model,
+        options,
+        how,
+        loading=console.status,
+        loaded=lambda network: _say_start(network, plan, options, (output or report, report)),
+        progress=console.progress,
+        ended=_say_costs,
+    )
+    if distributed.rank() > 0:
+        return
     if report is not None:
-        _check_report(report)
-        output = output or report
-    with distributed.processes():
-        results = _run(
-            plan,
-            chosen,
-            options,
-            text,
-            device,
-            precision,
-            backbone,
-            output,
-            max_missing,
-            cache,
-            report,
-            overwrite,
+        console.note(f"Report: {report / 'report.html'}")
+    _show_results(results, _header(plan, chosen, results["protocol"]), format, compare)
+    if sys.stderr.isatty():
+        _say_end(chosen.model, output or report, report)
+
+
+def _say_start(
+    network: RecognizerModel, plan: Plan, options: Options, places: tuple[Path | None, ...]
+) -> None:
+    """What runs on what, and where it writes."""
+    from zsar_cli.cli import console
+    from zsar_cli.cli.memory import keep_freed_memory
+    from zsar_cli.cli.run_lines import counted, start_line
+
+    keep_freed_memory()  # not before: weights that were cast give theirs back
+    if not sys.stderr.isatty() or distributed.rank() > 0:
+        return
+    labels = len({label for part in plan.parts for label in part.labels})
+    videos = len({item.path for part in plan.parts for item in part.items})
+    console.note(
+        start_line(
+            network,
+            frames=options.frames or network.frames,
+            labels=counted(labels, "label"),
+            videos=counted(videos, "video"),
+            places=places,
         )
-    if distributed.rank() == 0:
-        _show_results(results, _header(plan, chosen, results["protocol"]), format, compare)
-        if sys.stderr.isatty():
-            _say_end(chosen.model, output, report)
+    )
+
+
+def _say_costs(times: StageTimes, cache: FeatureCache | None) -> None:
+    from zsar_cli.cli import console
+
+    console.detail(f"Time: {times}.")
+    if cache is not None:
+        console.note(f"Cache {cache.summary()}.")
 
 
 def _say_end(model: str, output: Path | None, report: Path | None) -> None:
@@ -316,16 +351,6 @@ def _header(plan: Plan, chosen: Choice, protocol: str) -> str:
     return f"{chosen.model} on {plan.data} ({protocol}; {chosen.why})"
 
 
-def _unknown_source(unknown: str | None, own_root: str | None, root: str | None) -> Any:
-    """Where unknown videos come from. A folder or a definition of the user's own knows where it lies."""
-    from zsar_cli.data.definition import known_name
-    from zsar_cli.evaluation.protocols import DataSource
-
-    if unknown is None:
-        return None
-    return DataSource(unknown, own_root or (root if known_name(unknown) else None))
-
-
 # --- what was asked for ------------------------------------------------------------------------------------
 
 
@@ -336,189 +361,6 @@ def parse_sampling(text: str) -> tuple[int, int, int]:
         raise UsageError(f"--sampling {text!r} is not FRAMESxVIEWS (8x1) or FRAMESxCROPSxVIEWS (16x3x4).")
     numbers = [int(part) for part in parts]
     return (numbers[0], numbers[1], 1) if len(numbers) == 2 else (numbers[0], numbers[2], numbers[1])
-
-
-def _text(path: str | Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-@dataclass(frozen=True)
-class Text:
-    """How labels become text: templates as they were asked for, and phrases of labels that have some of their own."""
-
-    templates: str | None
-    phrases: dict[str, tuple[str, ...]]
-
-
-def _phrases(descriptions: Path | None, plan: Plan) -> dict[str, tuple[str, ...]]:
-    """The descriptions of the plan's labels; a label without any stands for itself."""
-    if descriptions is None:
-        return {}
-    from zsar_cli.text.class_lists import NameMatcher
-    from zsar_cli.text.labels import load_labels
-
-    described = load_labels(str(descriptions))
-    matcher = NameMatcher(described.names)
-    labels = list(dict.fromkeys(label for part in plan.parts for label in part.labels))
-    found = {label: matcher.find(label) for label in labels}
-    phrases = {label: described.phrases[place] for label, place in found.items() if place is not None}
-    if not phrases:
-        raise UsageError(
-            f"{descriptions} describes none of the labels, such as {labels[0]!r}. Check its names."
-        )
-    if len(phrases) < len(labels):
-        bare = [label for label in labels if label not in phrases]
-        plan.notes.append(f"{len(bare)} of {len(labels)} labels have no description, such as {bare[0]!r}")
-    return phrases
-
-
-# --- running ------------------------------------------------------------------------------------------------
-
-
-def _run(
-    plan: Plan,
-    chosen: Choice,
-    options: Options,
-    text: Text,
-    device: str,
-    precision: str,
-    backbone: str | None,
-    output: Path | None,
-    max_missing: float,
-    cache: Path | None,
-    report: Path | None = None,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    from zsar_cli.cli import console
-    from zsar_cli.cli.memory import keep_freed_memory
-    from zsar_cli.cli.run_lines import counted, start_line
-    from zsar_cli.evaluation.protocols import labels_hash
-    from zsar_cli.evaluation.report import is_report_of, mark_of
-    from zsar_cli.evaluation.results import PromptSettings, run_plan
-    from zsar_cli.features.cache import FeatureCache
-    from zsar_cli.model.precision import resolve_device
-    from zsar_cli.model.zsar import load_model
-    from zsar_cli.run_log import StageTimes, log_setup
-    from zsar_cli.text.cache import TextCache
-    from zsar_cli.text.embeddings import embed_labels
-    from zsar_cli.text.labels import Labels
-    from zsar_cli.text.templates import default_templates, load_templates, phrase_bank
-    from zsar_cli.text.words import as_words, words_line
-
-    device = str(resolve_device(device))
-    times = StageTimes()
-    with console.status(f"Loading {chosen.model} ..."), times.measured("load"):
-        network = load_model(chosen.model, device=device, precision=precision, backbone=backbone)
-    log_setup(network, workers=options.workers, decoder=options.decoder)
-    named = list(dict.fromkeys(label for part in plan.parts for label in part.labels))
-    if distributed.rank() == 0 and (line := words_line([x for x in named if x not in text.phrases])):
-        console.note(line)
-    videos = len({item.path for part in plan.parts for item in part.items})
-    if sys.stderr.isatty() and distributed.rank() == 0:
-        console.note(
-            start_line(
-                network,
-                frames=options.frames or network.frames,
-                labels=counted(len(named), "label"),
-                videos=counted(videos, "video"),
-                places=(output, report),
-            )
-        )
-    keep_freed_memory()  # not before: weights that were cast give theirs back
-    templates = load_templates(text.templates) if text.templates else default_templates(network)
-    features = FeatureCache(cache, network) if cache is not None else None
-    texts, bank = TextCache(), phrase_bank()
-
-    def encode(names: Sequence[str]) -> PromptEmbeddings:
-        phrases = Labels(tuple(names), tuple(text.phrases.get(name, (as_words(name),)) for name in names))
-        with times.measured("labels"):
-            return embed_labels(network, phrases, templates, bank=True, cache=texts)
-
-    described = [f"{label}: {phrase}" for label, own in text.phrases.items() for phrase in own]
-    prompts = PromptSettings(
-        {"name": templates.name, "hash": templates.hash},
-        {"phrases": len(bank), "hash": labels_hash(bank)},
-        labels_hash(described) if described else None,
-    )
-    mark = ""
-
-    def prepare(settings: dict[str, Any]) -> None:
-        nonlocal mark
-        mark = mark_of(settings)
-        if report is not None and not is_report_of(report / "report.html", settings):
-            refuse_taken_inside(report, ["report.html"], overwrite=overwrite, option="--report")
-
-    with console.progress(sum(len(part.items) for part in plan.parts)) as advance:
-        results = run_plan(
-            network,
-            plan,
-            encode,
-            options,
-            prompts=prompts,
-            output=output,
-            progress=advance,
-            max_missing=max_missing,
-            cache=features,
-            times=times,
-            overwrite=overwrite,
-            prepare=prepare,
-        )
-    console.detail(f"Time: {times}.")
-    if features is not None:
-        console.note(f"Cache {features.summary()}.")
-    if report is not None and distributed.rank() == 0:
-        assert output is not None
-        with console.status("Drawing the report ..."):
-            _report(report, output, plan, network, encode, options, results, mark)
-        console.note(f"Report: {report / 'report.html'}")
-    return results
-
-
-def _check_report(folder: Path) -> None:
-    from zsar_cli.plots import require_matplotlib
-
-    require_matplotlib()  # says what is missing before hours of work
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be made: {(error.strerror or str(error)).lower()}.") from error
-
-
-def _report(
-    folder: Path,
-    output: Path,
-    plan: Plan,
-    network: Any,
-    encode: Any,
-    options: Options,
-    results: dict[str, Any],
-    mark: str,
-) -> None:
-    """``report.html``: what the run wrote, and the worst mistakes looked at once more."""
-    import contextlib
-
-    from zsar_cli.evaluation.inference import iter_clips
-    from zsar_cli.evaluation.protocols import published_numbers
-    from zsar_cli.evaluation.report import Report, mistake_sheets, read_records, worst_mistakes, write_report
-    from zsar_cli.prediction.clips import examine
-
-    parts = {part.name: part for part in plan.parts}
-    records = read_records(output)
-
-    def load(record: dict[str, Any]) -> Any:
-        path = parts[record["part"]].items[record["item"]].path
-        with contextlib.ExitStack() as stack:
-            _, _, clip = next(iter(iter_clips([path], network, options, stack)))
-            return None if isinstance(clip, VideoError) else clip
-
-    def look(record: dict[str, Any], clip: Any) -> Any:
-        text = encode(parts[record["part"]].labels)
-        where = [label for label in (record["top"][0][0], record["label"]) if label in text.labels]
-        return examine(network, clip, text, crops=options.crops, where=where)
-
-    sheets = mistake_sheets(worst_mistakes(records), load, look)
-    command = shlex.join(["zsar", *sys.argv[1:]])
-    write_report(Report(results, records, command, published_numbers(), sheets, mark), folder / "report.html")
 
 
 # --- what is shown ------------------------------------------------------------------------------------------
