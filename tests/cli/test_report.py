@@ -106,25 +106,39 @@ def test_mistakes_are_shown_and_labels_cannot_become_markup(report):
 
 
 def test_the_matrix_has_perfect_classes_too(monkeypatch):
-    from zsar_cli.evaluation import report
+    from zsar_cli.evaluation import report, report_figures
 
     shown = []
-    matrix = report._matrix
-    monkeypatch.setattr(report, "_matrix", lambda known, names: shown.append(names) or matrix(known, names))
+    matrix = report_figures.matrix
+    monkeypatch.setattr(
+        report_figures, "matrix", lambda known, names: shown.append(names) or matrix(known, names)
+    )
 
     def record(label, answer):
         return {"label": label, "rank": int(label != answer), "top": [[answer, 0.5]]}
 
-    text = report._confusions([record("a", "a"), record("b", "c"), record("c", "c")])
+    def texts(*records):
+        return " ".join(block.get("text", "") for block in report._confusions(records))
+
+    assert "take part in most mistakes" not in texts(record("a", "a"), record("b", "c"), record("c", "c"))
     assert shown.pop() == ["a", "b", "c"]
-    assert "take part in most mistakes" not in text
-    text = report._confusions([record("a", "a"), record("b", "b")])
+    assert "No video was given a wrong label" in texts(record("a", "a"), record("b", "b"))
     assert shown.pop() == ["a", "b"]
-    assert "No video was given a wrong label" in text
     many = [record(f"{n:02d}", f"{(n + (n == 7)) % 50:02d}") for n in range(50)]
-    text = report._confusions(many)
+    assert "The 40 classes of 50 that take part in most mistakes" in texts(*many)
     assert {"07", "08"} <= set(shown.pop())
-    assert "The 40 classes of 50 that take part in most mistakes" in text
+
+
+def test_a_name_that_is_not_utf8_can_be_shown(tmp_path):
+    from zsar_cli.evaluation import report
+
+    page = Report(
+        {"model": "m\udcff", "protocol": "p", "lists": [], "parts": {}, "summary": {}}, {}, "zsar eval"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "_sections", lambda _: [("<t>", [report._text("\udcff<b>")])])
+        write_report(page, tmp_path / "report.html")
+    assert "&lt;b&gt;" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_worst_mistakes_are_the_surest_wrong_ones():

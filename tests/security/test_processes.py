@@ -172,7 +172,7 @@ def test_nobodys_settings_count_for_a_picture(monkeypatch):
 
     from tests.prediction.test_explain import evidence
     from zsar_cli import plots as pictures
-    from zsar_cli.evaluation import report
+    from zsar_cli.evaluation import report_figures as report
     from zsar_cli.prediction import sheets
 
     def latex(*arguments):
@@ -192,9 +192,9 @@ def test_nobodys_settings_count_for_a_picture(monkeypatch):
             pictures.training_curves(
                 [{"step": n, "total": 1.0 / n, "lr": 0.1} for n in (1, 2)], r"runs/$\d$"
             ),
-            report._reliability({"parts": {r"$\e$": part}}),
-            report._rejection_curves([record], [record], ["no"]),
-            report._matrix([record], [r"a $\b$"]),
+            report.reliability({"parts": {r"$\e$": part}}),
+            report.rejection_curves([record], [record], ["no"]),
+            report.matrix([record], [r"a $\b$"]),
         ]
         return [pictures.to_png(figure) for figure in figures]
 
