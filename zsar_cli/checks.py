@@ -25,7 +25,7 @@ FPS = (0.001, 10_000.0)  # of a folder of frames
 
 
 def whole(name: str, value: Any, limits: tuple[int, int]) -> int:
-    """A whole number within its limits."""
+    """Check a whole number against its limits."""
     least, most = limits
     try:
         number = operator.index(value)
@@ -37,7 +37,7 @@ def whole(name: str, value: Any, limits: tuple[int, int]) -> int:
 
 
 def number(name: str, value: Any, limits: tuple[float, float]) -> float:
-    """A number within its limits; NaN is within none."""
+    """Check a number against its limits; NaN is within none."""
     least, most = limits
     try:
         found = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
@@ -49,7 +49,7 @@ def number(name: str, value: Any, limits: tuple[float, float]) -> float:
 
 
 def truth(name: str, value: Any) -> bool:
-    """True or False, and nothing that Python would take for one."""
+    """Check for True or False, and nothing that Python would take for one."""
     if not isinstance(value, bool):
         raise UsageError(f"{name} must be True or False, not {brief(value)}.")
     return value
@@ -63,7 +63,7 @@ def choice(name: str, value: Any, known: Sequence[Any]) -> Any:
 
 
 def text(name: str, value: Any) -> str:
-    """A text, or a path as a text."""
+    """Check a text, or a path as a text."""
     try:
         found = os.fspath(value)
     except TypeError:
@@ -74,7 +74,7 @@ def text(name: str, value: Any) -> str:
 
 
 def video_path(value: Any) -> str:
-    """The path of a video, as a text, a path object or bytes."""
+    """Check the path of a video: a text, a path object or bytes."""
     try:
         path = os.fsdecode(value)
     except TypeError:
@@ -104,7 +104,7 @@ def label_texts(labels: Any) -> list[str]:
 
 
 def brief(value: Any) -> str:
-    """A value as an error names it: short, and by its kind where it is more than a number or a text."""
+    """Format a value for an error: short, and by its kind where it is more than a number or a text."""
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         # Python refuses to spell out a number of thousands of digits
         shown = repr(value) if not isinstance(value, int) or abs(value) < 10**60 else "so large a number"

@@ -1,4 +1,4 @@
-"""The one opener of texts: bytes that some program wrote, to letters with ``\\n`` between the lines.
+r"""The one opener of texts: bytes that some program wrote, to letters with ``\n`` between the lines.
 
 Text is UTF-8, or UTF-16 or UTF-32 as PowerShell and Excel write them, with or without a byte order mark. Older
 encodings are refused: bytes alone do not tell Windows-1252 from Windows-1251, and a wrong guess is another word.
@@ -66,7 +66,7 @@ def _could_be(content: bytes, name: str) -> bool:
 
 
 def decode(content: bytes, name: object, *, keep_bytes: bool = False) -> str:
-    """Decode a file's text, without byte order marks and with ``\\n`` after each line.
+    r"""Decode a file's text, without byte order marks and with ``\n`` after each line.
 
     Args:
         name: what an error calls it.

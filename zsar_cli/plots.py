@@ -49,7 +49,7 @@ def require_matplotlib() -> Any:
 
 @contextmanager
 def fixed_settings() -> Iterator[None]:
-    """matplotlib's own settings for whatever is drawn in the block: nobody's ``matplotlibrc``, and no LaTeX.
+    """Matplotlib's own settings for whatever is drawn in the block: nobody's ``matplotlibrc``, and no LaTeX.
 
     Also a decorator; every function that calls :func:`new_figure` has it. ``$`` stands for itself.
     """
@@ -61,7 +61,7 @@ def fixed_settings() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, in :func:`fixed_settings`."""
+    """Make an empty figure of so many inches, in :func:`fixed_settings`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, facecolor="white")
@@ -69,7 +69,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 @fixed_settings()
 def to_png(figure: Figure, about: str | None = None) -> bytes:
-    """The picture's file content, which says what it is ``about``; the same picture gives the same bytes."""
+    """Encode the picture as PNG, which says what it is ``about``; the same picture gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None} | ({ABOUT: about} if about else {}))
     return buffer.getvalue()
@@ -97,11 +97,11 @@ def short(text: str, most: int) -> str:
 
 @fixed_settings()
 def training_curves(history: Sequence[dict[str, float]], title: str = "") -> Figure:
-    """The losses and the learning rate of a run, step by step; what training reports of accuracy where it does."""
+    """Draw the losses and the learning rate of a run, step by step; and held-out accuracy where there is any."""
     figure = new_figure(WIDTH, 4.6)
 
     def points(name: str) -> tuple[list[float], list[float]]:
-        """Steps and values; rows about held-out clips alone have no losses."""
+        """Split rows into steps and values; rows about held-out clips alone have no losses."""
         rows = [row for row in history if math.isfinite(row.get(name, math.nan))]
         return [row["step"] for row in rows], [row[name] for row in rows]
 
@@ -139,6 +139,6 @@ def training_curves(history: Sequence[dict[str, float]], title: str = "") -> Fig
 
 
 def _smooth(values: Sequence[float]) -> np.ndarray:
-    """A running mean over a fiftieth of the run."""
+    """Average over a running fiftieth of the run."""
     kernel = np.ones(max(1, len(values) // 50))
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")

@@ -163,7 +163,7 @@ class Recognizer:
     def predict(
         self, video: Any, labels: Text | None = None, **options: Unpack[PredictOptions]
     ) -> Prediction:
-        """The best labels for one video, decoded in this process.
+        """Predict the best labels for one video, decoded in this process.
 
         Args:
             video: the path of a file or of a directory of images that are its frames; a file open for reading bytes;
@@ -181,7 +181,7 @@ class Recognizer:
 
     @takes(ExplainOptions)
     def explain(self, video: Any, labels: Text | None = None, **options: Unpack[ExplainOptions]) -> Evidence:
-        """What the model saw in a video: the frames of its first view, a heat map of motion, the labels' similarities.
+        """Show what the model saw in a video: frames of its first view, a heat map of motion, the labels' similarities.
 
         Arguments and answers are those of :meth:`predict`; ``zsar predict --explain`` draws it.
         """
@@ -217,7 +217,7 @@ class Recognizer:
     def predict_many(
         self, videos: Iterable[Any], labels: Text | None = None, **options: Unpack[ManyOptions]
     ) -> Iterator[Prediction | Failure]:
-        """A result for each video, in order and as soon as it is there; one that cannot be read gives a Failure.
+        """Yield a result for each video, in order and as soon as it is there; one that cannot be read gives a Failure.
 
         ``videos`` is read lazily. Arguments as in :meth:`predict`, and of
         :class:`zsar_cli.prediction.options.ManyOptions`.
@@ -241,7 +241,7 @@ class Recognizer:
 
     @takes(SegmentOptions)
     def segments(self, video: Any, labels: Text | None = None, **options: Unpack[SegmentOptions]) -> Timeline:
-        """What happens in a long video, and when; the answers are those of ``zsar predict --window``.
+        """Find what happens in a long video, and when; the answers are those of ``zsar predict --window``.
 
         Arguments as in :meth:`predict`, and of :class:`zsar_cli.prediction.options.SegmentOptions`. A segment ends
         where its answer does.
@@ -263,7 +263,7 @@ class Recognizer:
 
     @takes(ViewOptions)
     def embed_video(self, video: Any, **options: Unpack[ViewOptions]) -> torch.Tensor:
-        """The embedding of a video, (E,) of unit length in fp32 on the CPU: what :meth:`predict` compares with labels.
+        """Embed a video, (E,) of unit length in fp32 on the CPU: what :meth:`predict` compares with labels.
 
         Args:
             video: as in :meth:`predict`.
@@ -308,9 +308,7 @@ class Recognizer:
         frames: int | None,
         default: float | None = None,
     ) -> _Asked:
-        """Labels and rule; a bound that was found for just this model, these labels and frames serves where none is
-        given.
-        """
+        """Resolve labels and rule; without a bound, the one calibrated for this model, these labels and frames."""
         rule, top_k = rule_of(options, default), top_k_of(options)
         target = checks.choice("calibration", options.get("calibration", "90"), tuple(calibration.TARGETS))
         if isinstance(labels, PromptEmbeddings):
@@ -335,7 +333,7 @@ class Recognizer:
     # --- what the engines and the command line use
 
     def run(self, *question: Any, **how: Any) -> Iterator[Prediction | Failure]:
-        """The results of :meth:`answers` without evidence."""
+        """Yield the results of :meth:`answers` without evidence."""
         return (result for result, _ in self.answers(*question, **how))
 
     def answers(

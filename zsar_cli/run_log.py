@@ -52,7 +52,7 @@ class StageTimes:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
     def waiting(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """The same items; the time that each is waited for goes to a stage."""
+        """Yield the same items; the time that each is waited for goes to a stage."""
         iterator, end = iter(items), object()
         while True:
             with self.measured(stage):

@@ -80,13 +80,13 @@ def reset() -> None:
 
 
 def detail(message: str) -> None:
-    """A line that only ``--verbose`` shows, on stderr."""
+    """Write a line that only ``--verbose`` shows, on stderr."""
     if _settings["verbose"]:
         note(message)
 
 
 def note(message: str) -> None:
-    """A line for people, on stderr; silent with ``--quiet``."""
+    """Write a line for people, on stderr; silent with ``--quiet``."""
     if not _settings["quiet"]:
         from zsar_cli.cli.output.formats import printable
 
@@ -94,7 +94,7 @@ def note(message: str) -> None:
 
 
 def error(message: str) -> None:
-    """What went wrong, on stderr, whatever the settings; and in which process, where there are several."""
+    """Write an error on stderr, whatever the settings; and in which process, where there are several."""
     from zsar_cli.cli.output.formats import printable
     from zsar_cli.distributed import rank
 
@@ -116,7 +116,7 @@ def _say(line: str) -> None:
 
 
 def out(what: Any) -> None:
-    """Data on stdout: text as it is, anything of Rich's rendered; flushed at once. UsageError on a full disk."""
+    """Write data on stdout: text as it is, anything of Rich's rendered; flushed at once. UsageError on a full disk."""
     with _bar_aside():
         try:
             if isinstance(what, str):
@@ -146,13 +146,13 @@ def _bar_aside() -> Iterator[None]:
 
 
 def choose_format(wanted: str | None, stream: IO[str]) -> Any:
-    """The format asked for, else a table on a terminal and JSON Lines in a pipe or a file."""
+    """Choose the format: the one asked for, else a table on a terminal and JSON Lines in a pipe or a file."""
     return wanted or ("table" if stream.isatty() else "jsonl")
 
 
 @contextmanager
 def progress(total: int | None, what: str = "videos") -> Iterator[Callable[..., None]]:
-    """A bar on stderr (count, rate, time left) where that is a terminal and nobody asked for quiet.
+    """Show a bar on stderr (count, rate, time left) where that is a terminal and nobody asked for quiet.
 
     Yields a function to call with the number of things that were just done, and with how many there will be where
     that was not known before.
@@ -206,7 +206,7 @@ def progress(total: int | None, what: str = "videos") -> Iterator[Callable[..., 
 
 @contextmanager
 def status(message: str, *, log: bool = False) -> Iterator[None]:
-    """A line on a terminal's stderr that is gone when the block ends; with ``log``, a line elsewhere too."""
+    """Show a line on a terminal's stderr that is gone when the block ends; with ``log``, a line elsewhere too."""
     if _settings["quiet"] or not sys.stderr.isatty():
         if log:
             note(message)
@@ -285,7 +285,7 @@ def _training_line(row: dict[str, float], steps: int) -> None:
 
 
 def train_summary(summary: Any, directory: Path) -> None:
-    """What a finished run says: where it is, how good, and what to do next."""
+    """Say of a finished run where it is, how good, and what to do next."""
     from rich.console import Console
     from rich.table import Table
 
@@ -322,7 +322,7 @@ def train_summary(summary: Any, directory: Path) -> None:
 
 
 def _compared(summary: Any) -> Any:
-    """What training brought: zero-shot, a linear probe and the trained model on the same clips."""
+    """Compare zero-shot, a linear probe and the trained model on the same clips."""
     from rich.table import Table
 
     from zsar_cli.evaluation.metrics import wilson_interval

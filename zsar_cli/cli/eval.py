@@ -288,7 +288,7 @@ def evaluate(
 def _say_start(
     network: RecognizerModel, plan: Plan, options: Options, places: tuple[Path | None, ...]
 ) -> None:
-    """What runs on what, and where it writes."""
+    """Say what runs on what, and where it writes."""
     from zsar_cli.cli import console
     from zsar_cli.cli.memory import keep_freed_memory
     from zsar_cli.cli.run_lines import counted, start_line
@@ -318,7 +318,7 @@ def _say_costs(times: StageTimes, cache: FeatureCache | None) -> None:
 
 
 def _say_end(model: str, output: Path | None, report: Path | None) -> None:
-    """What was written, and what one does with an evaluation."""
+    """Say what was written, and what one does with an evaluation."""
     from zsar_cli.cli import console
 
     if output is None:

@@ -273,7 +273,7 @@ def _prepare_sheets(run: Run, recognizer: Recognizer, text: PromptEmbeddings, la
 def _open_explain(
     stack: contextlib.ExitStack, asked: Asked, folder: Path, videos: Sequence[str] | None
 ) -> VideoFolder:
-    """The folder of pictures; of several processes, each draws some, and the first one holds the folder."""
+    """Open the folder of pictures; of several processes, each draws some, and the first one holds the folder."""
     from zsar_cli.cli.output.folders import VideoFolder, lock
     from zsar_cli.cli.output.sheets import is_sheet_of
 

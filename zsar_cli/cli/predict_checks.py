@@ -105,7 +105,7 @@ def chosen_windows(asked: Asked, rule: AnswerRule) -> WindowOptions | None:
 
 
 def chosen_rule(asked: Asked) -> AnswerRule:
-    """The rule that was asked for; a line about the old name of its bound."""
+    """Choose the rule that was asked for; with a line about the old name of its bound."""
     from zsar_cli.cli import console
     from zsar_cli.prediction.confidence import DEFAULT, answer_rule
 

@@ -161,7 +161,7 @@ class Run:
         )
 
     def _filmstrip(self, result: Prediction | Timeline | Failure) -> dict[str, Any] | None:
-        """The frames for the page; made where they are, and of several processes sent to the first."""
+        """Make the frames for the page where they are; of several processes, send them to the first."""
         from zsar_cli.prediction.records import Failure
         from zsar_cli.prediction.report import filmstrip
 
@@ -170,7 +170,7 @@ class Run:
         return filmstrip(result.shown, self.film, whole=self.windows is not None)
 
     def _remark(self, record: dict[str, Any], sink: Sink) -> None:
-        """What stderr says beside a record."""
+        """Write what stderr says beside a record."""
         from zsar_cli.cli import console
 
         self.done += 1
@@ -184,7 +184,7 @@ class Run:
             self.strange += MEANS_NOTHING in record.get("warning", "")
 
     def report(self, output: Path | None, format: Format) -> None:
-        """A line at the end, where there is something to say."""
+        """Write a line at the end, where there is something to say."""
         from zsar_cli.cli import console
 
         videos = "1 video" if self.done == 1 else f"{self.done} videos"

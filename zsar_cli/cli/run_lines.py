@@ -46,7 +46,7 @@ def stray_labels_line(videos: Sequence[str]) -> str | None:
 
 
 def unlike_training(labels: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """The labels that share no word with any class of a training, where there was one."""
+    """Find the labels that share no word with any class of a training, where there was one."""
 
     def words(text: str) -> set[str]:
         return set("".join(c if c.isalnum() else " " for c in text.lower()).split()) - FILLER
@@ -56,7 +56,7 @@ def unlike_training(labels: Sequence[str], classes: Sequence[str]) -> list[str]:
 
 
 def unlike_training_line(labels: Sequence[str], model: RecognizerModel) -> str | None:
-    """What is said of labels unlike those that a model was trained on; None where there are none of them."""
+    """Describe labels unlike those that a model was trained on; None where there are none of them."""
     from zsar_cli.model.config import BUNDLED
 
     strange = unlike_training(labels, (model.trained_on or {}).get("classes") or ())

@@ -148,7 +148,7 @@ def _say_start(start: Start) -> None:
 
 @contextlib.contextmanager
 def _waiting(what: str, clips: int) -> Iterator[Callable[[float], None]]:
-    """What comes before the first step: a look at every clip, or the clips of that step."""
+    """Show what comes before the first step: a look at every clip, or the clips of that step."""
     from zsar_cli.cli import console
 
     if distributed.rank() > 0:

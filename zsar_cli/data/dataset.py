@@ -152,7 +152,7 @@ def _own_folders(root: Path, name: str) -> list[Path]:
 
 
 def load_motion_shapes(split: str) -> Dataset:
-    """A split of motion-shapes: ``train``, ``seen``, ``unseen``, ``shifted``, ``neither``; not rendered yet.
+    """List a split of motion-shapes: ``train``, ``seen``, ``unseen``, ``shifted``, ``neither``; not rendered yet.
 
     Item paths read ``motion-shapes:SPLIT/LABEL/INDEX``.
     """
@@ -185,7 +185,7 @@ def _find_listing(
     list_file: str | Path | None,
     label_column: str | None,
 ) -> tuple[Listing, Path] | None:
-    """The list to use, and the folder its paths start from; None where there is none."""
+    """Find the list to use, and the folder its paths start from; None where there is none."""
     purpose = "train" if split.startswith("train") else "all" if split == "full" else "test"
     chosen = definition.splits.get(split, Split())
 
@@ -231,7 +231,7 @@ def _nothing_found(definition: Definition, root: Path, split: str, subset: str |
 
 
 def _subset_name(known: ClassList | None, subset: str | None) -> str | None:
-    """The split's own name ("seen" is base); None and "all" stay."""
+    """Find the split's own name ("seen" is base); None and "all" stay."""
     if subset in (None, "all"):
         return subset
     splits = known.splits if known else {}
@@ -324,7 +324,7 @@ def _resolve(
 
 
 def _part_none(rows: list[Row], format: str, known: ClassList | None) -> tuple[list[Row], list[Row]]:
-    """The rows of classes, and those that a list marks with "none"; a folder or a named class of that name is one."""
+    """Part the rows of classes from those that a list marks with "none", unless a folder or a class has that name."""
     if format == "folders" or (known is not None and any(name.casefold() in NONE for name in known.names)):
         return rows, []
     marked = [isinstance(row.label, str) and row.label.casefold() in NONE and not row.others for row in rows]
@@ -341,7 +341,7 @@ def none_line(data: Dataset) -> str:
 
 
 def _label_from_path(row: Row) -> str | None:
-    """The class that a path without a label tells: its folder, or UCF101's way of naming files."""
+    """Read the class off a path without a label: its folder, or UCF101's way of naming files."""
     path = Path(row.path)
     match = UCF_NAME.match(path.stem)
     return match[1] if match else path.parent.name or None

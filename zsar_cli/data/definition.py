@@ -70,7 +70,7 @@ def dataset_names() -> list[str]:
 
 
 def load_definition(spec: str | Path) -> Definition:
-    """A built-in name, a YAML definition, an annotation file, or a folder with one folder a class."""
+    """Load a definition: a built-in name, a YAML file, an annotation file, or a folder with one folder a class."""
     path = existing(spec)
     if (known := known_name(str(spec))) is not None:
         return _parse(SETS / f"{known}.yaml")
@@ -90,7 +90,7 @@ def load_definition(spec: str | Path) -> Definition:
 
 
 def known_name(spec: str) -> str | None:
-    """The built-in data set that a name means ("UCF-101" and "ucf" are ucf101), or None."""
+    """Find the built-in data set that a name means ("UCF-101" and "ucf" are ucf101), or None."""
     names = {normalise_name(name): name for name in dataset_names()}
     return names.get(normalise_name(spec)) or ALIASES.get(normalise_name(spec))
 
@@ -111,7 +111,7 @@ def _folder_definition(path: Path) -> Definition:
 
 
 def _classes_of_training(name: str, splits: dict[str, Split]) -> ClassList | None:
-    """The classes of train/ where the other folders have some of them: a test that lacks a class is among all.
+    """List the classes of train/ where the other folders have some of them: a test that lacks a class is among all.
 
     None where another folder has classes of its own: it is then tested among these, zero-shot.
     """
@@ -149,7 +149,7 @@ def _parse(path: Path) -> Definition:
 
 
 def _local(definition: Path, entry: str) -> str:
-    """A list that lies beside its definition is taken from there, else it is looked for below the root."""
+    """Find a list beside its definition; else it is looked for below the root."""
     beside = definition.parent / entry
     return str(beside.resolve()) if os.path.exists(beside) and definition.parent != SETS else entry
 

@@ -40,6 +40,7 @@ def of_split(split: str, names: Iterable[str]) -> str | None:
 
 
 def has_video(line: str) -> bool:
+    """Tell whether a line is a video's path, or begins with one."""
     return bool(BARE_VIDEO.match(unquote(line)) or AFTER_VIDEO.match(line))
 
 

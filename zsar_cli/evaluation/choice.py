@@ -72,7 +72,7 @@ def _check_still_there(model: str, data: str) -> None:
 
 
 def trained_with(model: str) -> Trained:
-    """What a run was trained on and how."""
+    """Describe what a run was trained on and how."""
     from zsar_cli import yaml_files
     from zsar_cli.files import ASSETS, existing
 

@@ -323,7 +323,7 @@ def _prompts(templates: Templates, phrases: dict[str, tuple[str, ...]]) -> Promp
 
 
 def _phrases(descriptions: str | None, plan: Plan) -> dict[str, tuple[str, ...]]:
-    """The descriptions of the plan's labels; a label without any stands for itself."""
+    """Find the descriptions of the plan's labels; a label without any stands for itself."""
     if descriptions is None:
         return {}
     described = load_labels(descriptions)

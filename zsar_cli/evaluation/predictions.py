@@ -100,7 +100,7 @@ class PredictionsFile:
 
 
 def _read_settings(path: Path, like: dict[str, Any]) -> dict[str, Any] | None:
-    """What an evaluation says about itself; None where there is no such file, or somebody else's of that name."""
+    """Read an evaluation's settings; None where there is no such file, or somebody else's of that name."""
     try:
         found = json.loads(read_file(path, LARGEST))
     except (OSError, ValueError, RecursionError):
@@ -119,7 +119,7 @@ def _check_settings(directory: Path, before: dict[str, Any], now: dict[str, Any]
 
 
 def _record_of(line: bytes) -> dict[str, Any] | None:
-    """A whole line as a record of an evaluation; None where it is none."""
+    """Read a whole line as a record of an evaluation; None where it is none."""
     try:
         record = json.loads(line)
         usable = isinstance(record["part"], str) and isinstance(record["item"], int)
@@ -134,7 +134,7 @@ def _is_answer(line: bytes) -> bool:
 
 
 def usable(done: Records, parts: Sequence[EvaluationPart], probes: Sequence[str] = ()) -> Records:
-    """The records of an earlier run that can be this evaluation's; what a disk or an editor spoilt is done again."""
+    """Select the records of an earlier run that can be this evaluation's; damaged ones are computed again."""
     return {
         part.name: {
             item: record

@@ -66,7 +66,7 @@ class FeatureCache:
     """
 
     def __init__(self, directory: str | Path, model: RecognizerModel, expected: int = 0) -> None:
-        """``expected`` videos will be stored, if that is known. UsageError if ``directory`` cannot be written."""
+        """Open the cache; ``expected`` videos will be stored. UsageError if ``directory`` cannot be written."""
         self.expected = expected
         self.directory = Path(os.path.expanduser(directory))
         if str(self.directory).startswith("~"):
@@ -123,7 +123,7 @@ class FeatureCache:
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     def get(self, key: str, request: ClipRequest | None = None) -> EncodedClip | None:
-        """The features under ``key``; None if they are not there, not whole, or not of what ``request`` shows."""
+        """Read the features under ``key``; None if they are not there, not whole, or not of what ``request`` shows."""
         for folder in self._folders:
             path = _path(folder, key)
             if not (is_folder(folder) and is_folder(path.parent)):
@@ -219,7 +219,7 @@ class FeatureCache:
             )
 
     def summary(self) -> str:
-        """What this run read and added, in words, with what it costs on the disk."""
+        """Describe what this run read and added, with its size on the disk."""
         text = f"{self.directory}: {self.read} videos read"
         if self.added:
             each = _megabytes(self.added_bytes / self.added)
@@ -254,7 +254,7 @@ def _checksum(tensor: Tensor) -> int:
 
 
 def _tensor(content: bytearray, start: int, entry: Any, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of a safetensors file that is to be fp16 of this shape, without a copy. ValueError where it is not."""
+    """View fp16 values of a safetensors file, without a copy. ValueError where they are not of this shape."""
     first, end = entry["data_offsets"]
     if (
         entry["dtype"] != "F16"
@@ -305,7 +305,7 @@ def _described(features: FrameFeatures, about: Any, views: tuple[int, int] | Non
 
 
 def _identity(path: str) -> list[Any] | None:
-    """What tells a file, or a folder of frames, from any other and from its earlier states."""
+    """Identify a file, or a folder of frames, and its present state."""
     if is_rendered(path):
         from zsar_cli.data import motion_shapes
 

@@ -74,7 +74,7 @@ class _Asked:
 
 
 def _loaded(request: ClipRequest) -> Clip | VideoError:
-    """A clip of frames at hand, which are not sent to another process whole."""
+    """Load a clip of frames at hand, which are not sent to another process whole."""
     try:
         return load_clip(request)
     except VideoError as error:
@@ -88,7 +88,7 @@ def map_features(
     function: Callable[[FrameFeatures, list[int]], Tensor],
     cache: FeatureCache | None = None,
 ) -> Tensor:
-    """``function`` of the frame features of B videos with V clips each, a bounded number of frames at a time.
+    """Map the frame features of B videos with V clips each through ``function``, a bounded number of frames at a time.
 
     With a cache the features are those in fp16 that it holds, or will hold: the answer is the same every time.
 
@@ -125,7 +125,7 @@ def map_features(
 def encode_clips(
     model: RecognizerModel, videos: Sequence[tuple[str | None, Clip | EncodedClip]], cache: FeatureCache
 ) -> list[EncodedClip]:
-    """The videos encoded: those that are not yet go through the tower and into the cache."""
+    """Encode the videos that are not encoded yet, and put them into the cache."""
     fresh = [(key, clip) for key, clip in videos if isinstance(clip, Clip)]
     encoded: Iterator[FrameFeatures] = iter(())
     if fresh:
@@ -148,7 +148,7 @@ def encode_clips(
 
 
 def stack_features(clips: Sequence[EncodedClip]) -> FrameFeatures:
-    """The features of B videos of V clips each as one batch of B * V clips, fp16."""
+    """Stack the features of B videos of V clips each to one batch of B * V clips, fp16."""
     return FrameFeatures(
         torch.cat([clip.features.embedding for clip in clips]),
         torch.cat([clip.features.tokens for clip in clips]),
@@ -156,13 +156,13 @@ def stack_features(clips: Sequence[EncodedClip]) -> FrameFeatures:
 
 
 def encode_pixels(model: RecognizerModel, pixels: Tensor) -> FrameFeatures:
-    """The visual tower over clips (B, T, h, w, 3) uint8, which are normalised where the model is."""
+    """Run the visual tower over clips (B, T, h, w, 3) uint8, which are normalised where the model is."""
     pixels = to_device(pixels, model.backbone.device)
     return model.encode_frames(normalise(pixels, model.preprocess, model.backbone.dtype))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; to a GPU by way of pinned memory, so that nobody waits for the copy."""
+    """Move a tensor to the device; to a GPU by way of pinned memory, so that nobody waits for the copy."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -58,7 +58,7 @@ def why_no_label_heat(model: RecognizerModel) -> str | None:
 
 
 def motion_heat(model: RecognizerModel, features: FrameFeatures, directions: Tensor) -> Tensor:
-    """What the motion of each patch adds to the scores of K labels.
+    """Attribute the scores of K labels to the motion of each patch.
 
     Args:
         features: of one clip, with leading (T,).
@@ -93,7 +93,7 @@ def motion_heat(model: RecognizerModel, features: FrameFeatures, directions: Ten
 def appearance_heat(
     model: RecognizerModel, frames: Tensor, directions: Tensor
 ) -> tuple[Tensor, Tensor] | None:
-    """What each patch adds to the scores of K labels by its looks, in a model without motion modules.
+    """Attribute the scores of K labels to the appearance of each patch, in a model without motion modules.
 
     Args:
         frames: a clip (T, h, w, 3) uint8.
@@ -142,7 +142,7 @@ def _scores(model: RecognizerModel, video: Tensor, directions: Tensor) -> Tensor
 
 
 def _last_block(visual: nn.Module) -> nn.Module | None:
-    """The last block of a visual tower; None in a tower whose blocks are not known."""
+    """Find the last block of a visual tower; None in a tower whose blocks are not known."""
     for name in STACKS:
         stack: Any = visual
         for part in name.split("."):
@@ -154,7 +154,7 @@ def _last_block(visual: nn.Module) -> nn.Module | None:
 
 
 def _encode(model: RecognizerModel, frames: Tensor) -> FrameFeatures:
-    """The features (1, T, ...) of one clip, some frames at a time as in ``Backbone.encode_frames``."""
+    """Compute the features (1, T, ...) of one clip, some frames at a time as in ``Backbone.encode_frames``."""
     backbone = model.backbone
     pixels = normalise(frames.to(backbone.device), model.preprocess, backbone.dtype)
     parts = []
@@ -167,7 +167,7 @@ def _encode(model: RecognizerModel, frames: Tensor) -> FrameFeatures:
 
 
 def _patches(parts: list[Tensor], grid: tuple[int, int]) -> Tensor:
-    """What enters a block, as (T, N, D) without class and other extra tokens; or maps (T, D, rows, columns), so too."""
+    """Take a block's input as (T, N, D), without class and other extra tokens; maps (T, D, rows, columns) too."""
     x = torch.cat(parts).float()
     if x.ndim == 4:
         return x.flatten(2).transpose(1, 2)

@@ -50,12 +50,12 @@ class Key:
 
 
 def key_of(model: RecognizerModel, labels: Labels, templates_hash: str, frames: int | None) -> Key:
-    """The key of a model that is asked about labels."""
+    """Make the key of a model that is asked about labels."""
     return Key(model.fingerprint(), labels.hash, templates_hash, frames or model.frames)
 
 
 def place_of(model: RecognizerModel, key: Key) -> Path | None:
-    """The file for a model's calibrations; None where it would be in the folder of a user who has none."""
+    """Locate the file for a model's calibrations; None where it would be in the folder of a user who has none."""
     from zsar_cli.text.cache import cache_directory
 
     folder = Path(model.name)
@@ -66,7 +66,7 @@ def place_of(model: RecognizerModel, key: Key) -> Path | None:
 
 
 def find(model: RecognizerModel, key: Key) -> CalibrationEntry | None:
-    """The calibration with this key, where there is one; a damaged file is said to be, and is none."""
+    """Find the calibration with this key, where there is one; a damaged file is said to be, and is none."""
     path = place_of(model, key)
     try:
         entries = [] if path is None or not path.exists() else _read(path)
@@ -79,7 +79,7 @@ def find(model: RecognizerModel, key: Key) -> CalibrationEntry | None:
 def bound(
     model: RecognizerModel, labels: Labels, templates_hash: str, frames: int | None, target: str
 ) -> tuple[float | None, str] | None:
-    """The bound that was found for a target, and what it gave in words; None where nothing was found.
+    """Find the bound for a target, and what it gave in words; None where nothing was found.
 
     Args:
         target: one of :data:`TARGETS`.
@@ -103,7 +103,7 @@ def bound(
 def present(
     model: RecognizerModel, key: Key, *, overwrite: bool = False
 ) -> tuple[Path, list[CalibrationEntry]]:
-    """The file for a model's calibrations, and those that are in it.
+    """Open the file for a model's calibrations, and read those that are in it.
 
     Raises:
         UsageError: there is no place for it, or what has its name is something else and is not to be replaced.

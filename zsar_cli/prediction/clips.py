@@ -90,7 +90,7 @@ def answer_videos(
     stop: threading.Event | None = None,
     times: StageTimes | None = None,
 ) -> Iterator[Answer]:
-    """The result of each video, in input order, and its evidence where that is wanted.
+    """Yield the result of each video, in input order, and its evidence where that is wanted.
 
     With ``shown``, a prediction keeps its frames. ``where``: the labels whose places the evidence is to show, in place
     of the answers or the two best. Once ``stop`` is set, the videos that are already decoded together
@@ -132,7 +132,7 @@ def answer_clips(
     rule: AnswerRule = NO_ANSWER,
     where: Sequence[str] | None = None,
 ) -> list[Found]:
-    """What each video shows; and, of the clip ``view``, the evidence; with the places of the labels ``where``."""
+    """Predict what each video shows; and the evidence of the clip ``view``, with heat maps of the labels ``where``."""
     import torch
 
     heat = HeatMaps(model, view or 0)
@@ -174,7 +174,7 @@ def embed_clips(
     cache: FeatureCache | None = None,
     embed: Embed | None = None,
 ) -> Tensor:
-    """The embeddings (B, E) of videos, of unit length: the mean over the views of each.
+    """Embed videos (B, E), of unit length: the mean over the views of each.
 
     Args:
         embed: in place of the model's own way from frame features to embeddings.
@@ -189,7 +189,7 @@ def embed_clips(
 def embed_one(
     model: RecognizerModel, video: Video, options: ClipOptions, cache: FeatureCache | None = None
 ) -> Tensor:
-    """The embedding (E,) of one video, of unit length, in fp32 on the CPU; decoded in this process.
+    """Embed one video, (E,) of unit length, in fp32 on the CPU; decoded in this process.
 
     Raises:
         VideoError: the video cannot be read, or half precision overflowed.
@@ -212,7 +212,7 @@ def embed_one(
 def clip_requests(
     model: RecognizerModel, videos: Iterable[Video], options: ClipOptions, *, look: bool = False
 ) -> Iterator[ClipRequest]:
-    """What is asked of the decoders: how these videos are shown to this model, and with ``look`` to people."""
+    """Ask the decoders for these videos as they are shown to this model, and with ``look`` to people."""
     sampling = Sampling(options.frames or model.frames, options.views)
     for video in videos:
         yield ClipRequest(
@@ -252,7 +252,7 @@ def examine(
     top_k: int = 5,
     where: Sequence[str] | None = None,
 ) -> Evidence:
-    """What the model sees in one clip, of which the centre crop of the first view is shown."""
+    """Examine one clip, of which the centre crop of the first view is shown."""
     (found,) = answer_clips(model, [(None, clip)], text, top_k=top_k, view=crops // 2, where=where)
     assert found.evidence is not None
     return found.evidence
@@ -295,7 +295,7 @@ def shown_of(clip: Clip | EncodedClip, crop: int) -> Shown | None:
 
 
 def ready_batches(results: Iterator[Any], size: int, stop: threading.Event) -> Iterator[list[Any]]:
-    """Lists of what is there already, ``size`` at most: nothing waits for a batch to fill up.
+    """Yield lists of what is there already, ``size`` at most: nothing waits for a batch to fill up.
 
     So the first record is out as soon as the first video is decoded, and batches grow where the model is what
     takes the time. Ends early once ``stop`` is set.

@@ -34,13 +34,13 @@ class AnswerRule:
         checks.truth("multi", self.multi)
 
     def single(self, best: str, unknown: float) -> str | None:
-        """The best label where it is sure enough, else "none of these"; None without a bound."""
+        """Choose the best label where it is sure enough, else "none of these"; None without a bound."""
         if self.min_confidence is None:
             return None
         return best if 1 - unknown >= self.min_confidence else NONE_OF_THESE
 
     def several(self, yes: Sequence[float]) -> list[int]:
-        """The places of all labels that are sure enough by themselves, the surest first."""
+        """Find the places of all labels that are sure enough by themselves, the surest first."""
         least = DEFAULT if self.min_confidence is None else self.min_confidence
         return sorted((c for c, value in enumerate(yes) if value >= least), key=lambda c: -yes[c])
 
@@ -53,7 +53,7 @@ def answer_rule(
     default: float | None = None,
     tell: Callable[[float, float], None] = lambda threshold, min_confidence: None,
 ) -> AnswerRule:
-    """The rule that was asked for.
+    """Make the rule that was asked for.
 
     Args:
         threshold: the old name, which bounds ``unknown`` from above: 1 minus ``min_confidence``.

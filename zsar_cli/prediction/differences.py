@@ -7,7 +7,7 @@ from typing import Any
 
 
 def difference(before: dict[str, Any], now: dict[str, Any], ignored: Sequence[str] = ()) -> str | None:
-    """What two runs were made with that is not the same, in words; None where all is."""
+    """Describe what two runs were made with that is not the same; None where all is."""
     theirs, ours = dict(_flat(before)), dict(_flat(now))
     changed = [k for k in {**theirs, **ours} if k not in ignored and theirs.get(k) != ours.get(k)]
     if "weights" in changed and len({str(theirs.get("model")), str(ours.get("model"))}) == 2:

@@ -66,7 +66,7 @@ class HeatMaps:
         self._seen: Counter[int] = Counter()  # views of each video so far
 
     def embed(self, features: FrameFeatures, of_video: Sequence[int]) -> Tensor:
-        """The embeddings (n, E) of clips, which are of these videos."""
+        """Embed clips (n, E), which are of these videos."""
         encoding = self.model.encode_video(features)
         for clip, video in enumerate(of_video):
             if self._seen[video] == self.view:
@@ -80,7 +80,7 @@ class HeatMaps:
         return encoding.embedding
 
     def of(self, video: int, frames: np.ndarray) -> np.ndarray:
-        """The heat map (T, rows, columns) of a video whose ``frames`` (T, h, w, 3) are on show."""
+        """Compute the heat map (T, rows, columns) of a video whose ``frames`` (T, h, w, 3) are on show."""
         if video not in self.maps:
             import torch
 
@@ -114,7 +114,7 @@ class HeatMaps:
 
 
 def _others(model: RecognizerModel, text: PromptEmbeddings) -> Tensor | None:
-    """What a label without others is told from: its negative, or the bank of other phrases."""
+    """Name what a label without others is compared with: its negative, or the bank of other phrases."""
     if model.uses_negatives and text.negative is not None:
         return model.align_negatives(text.positive.float(), text.negative.float()).detach()
     return text.bank
@@ -130,7 +130,7 @@ def token_change(tokens: Tensor) -> Tensor:
 def label_evidence(
     scores: Scores, row: int, columns: Sequence[int], labels: Sequence[str]
 ) -> list[LabelEvidence]:
-    """What stands behind these labels of one video of a batch."""
+    """Collect the evidence for these labels of one video of a batch."""
     return [
         LabelEvidence(
             labels[c],

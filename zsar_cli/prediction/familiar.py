@@ -22,7 +22,7 @@ _usual: WeakKeyDictionary[RecognizerModel, Tensor] = WeakKeyDictionary()
 
 
 def usual_frames(model: RecognizerModel) -> Tensor | None:
-    """The mean (E,) of what the bundled model's tower says of its own rendered clips; None for any other model."""
+    """Average the bundled model's embeddings of its own rendered clips, (E,); None for any other model."""
     from zsar_cli.model.config import BUNDLED
 
     if model.name not in BUNDLED:
@@ -48,7 +48,7 @@ def usual_frames(model: RecognizerModel) -> Tensor | None:
 
 
 def frame_mean(features: FrameFeatures) -> Tensor:
-    """The averaged frame embedding (n, E) of n clips, of unit length."""
+    """Average the frame embeddings of n clips: (n, E) of unit length."""
     from torch.nn import functional as F
 
     return F.normalize(features.embedding.float().mean(dim=1), dim=-1)

@@ -34,7 +34,7 @@ class FrameKeeper:
                 ]
 
     def shown(self) -> Shown | None:
-        """What was kept."""
+        """Return what was kept."""
         if not self.kept:
             return None
         return Shown(

@@ -49,7 +49,7 @@ def _headline(record: dict[str, Any]) -> str:
 
 
 def _film(result: Result, record: dict[str, Any]) -> dict[str, Any] | None:
-    """The frames that the answer holds, else those of the file; None where they are gone."""
+    """Return the frames that the answer holds, else those of the file; None where they are gone."""
     strip = filmstrip(getattr(result, "shown", None), FILM)
     if strip is None:
         with DecodePool(0) as pool:

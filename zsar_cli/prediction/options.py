@@ -157,7 +157,7 @@ def rule_of(options: Mapping[str, Any], default: float | None = None) -> AnswerR
 
 
 def window_options(options: Mapping[str, Any], frames: int) -> WindowOptions:
-    """The windows that are asked for, of the model's number of ``frames`` unless another is given. UsageError."""
+    """Make the windows that are asked for, of the model's ``frames`` unless another number is given. UsageError."""
     own = {field.name for field in fields(WindowOptions)}
     own.remove("min_confidence")  # the rule's
     given = {name: value for name, value in options.items() if name in own and value is not None}

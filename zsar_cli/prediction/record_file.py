@@ -38,16 +38,16 @@ class Form(Protocol):
     head: bytes  # what stands before the records
 
     def parts(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """The bytes of each record, without the head."""
+        """Yield the bytes of each record, without the head."""
 
     def read(self, part: bytes) -> Stored | None:
-        """What a record says; None where it is none of ours."""
+        """Read what a record says; None where it is none of ours."""
 
     def part(self, record: dict[str, Any]) -> bytes:
-        """A record as it is written."""
+        """Return a record as it is written."""
 
     def key(self, video: str) -> str:
-        """What :attr:`Stored.key` is of this video."""
+        """Compute :attr:`Stored.key` of this video."""
 
     def starts(self, line: bytes) -> bool:
         """Whether a file that begins with this line is a file of this form."""
@@ -65,22 +65,22 @@ class JsonLines:
     head = b""
 
     def parts(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """The lines."""
+        """Yield the lines."""
         return iter(lines)
 
     def read(self, part: bytes) -> Stored | None:
-        """The record of a line."""
+        """Read the record of a line."""
         record = read_record(part)
         if record is None:
             return None
         return Stored(same_input(record["video"]), "error" in record, record.get(MADE_WITH))
 
     def part(self, record: dict[str, Any]) -> bytes:
-        """A record as a line."""
+        """Write a record as a line."""
         return (to_json(record) + "\n").encode("utf-8")
 
     def key(self, video: str) -> str:
-        """The path, whatever its spelling."""
+        """Return the path, whatever its spelling."""
         return same_input(video)
 
     def starts(self, line: bytes) -> bool:

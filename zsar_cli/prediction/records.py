@@ -58,7 +58,7 @@ class Prediction(Result):
     min_confidence: float | None = None  # the least 1 - unknown (of several answers: yes) of an answer
 
     def to_record(self) -> dict[str, Any]:
-        """The record of the command line."""
+        """Make the record of the command line."""
         record: dict[str, Any] = {
             "video": self.video,
             "predictions": [found.to_record() for found in self.predictions],
@@ -78,7 +78,7 @@ class Prediction(Result):
 
 
 def answers_of(record: Mapping[str, Any]) -> list[str]:
-    """The labels that a record, or a segment of one, has for its answer; none for "none of these"."""
+    """List the labels that a record, or a segment of one, has for its answer; none for "none of these"."""
     if "answers" in record:
         return list(record["answers"])
     return [record["answer"]] if record.get("answer", NONE_OF_THESE) != NONE_OF_THESE else []
@@ -93,7 +93,7 @@ class Failure(Result):
     message: str
 
     def to_record(self) -> dict[str, Any]:
-        """The record of the command line."""
+        """Make the record of the command line."""
         return {"video": self.video, "error": {"kind": self.kind, "message": self.message}}
 
 
@@ -102,9 +102,9 @@ _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def to_json(record: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
-    """Valid JSON in UTF-8, one line of it unless there is an ``indent``.
+    r"""Write valid JSON in UTF-8, one line of it unless there is an ``indent``.
 
-    A byte of a file name that is not UTF-8 appears as a lone surrogate, ``\\udc80`` to ``\\udcff``, which
+    A byte of a file name that is not UTF-8 appears as a lone surrogate, ``\udc80`` to ``\udcff``, which
     ``os.fsencode(json.loads(line)["video"])`` turns back into the name. ``ascii_only`` escapes all but ASCII: for
     a stream that takes nothing else.
     """
@@ -120,7 +120,7 @@ LONGEST = 100_000_000  # bytes of a line; an hour of segments with all labels ha
 
 
 def read_record(line: bytes) -> dict[str, Any] | None:
-    """A line as a record of predict; None where it is none."""
+    """Read a line as a record of predict; None where it is none."""
     try:
         record = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError):

@@ -45,7 +45,7 @@ class FilmSize:
 
     @classmethod
     def for_videos(cls, count: int | None) -> FilmSize:
-        """What suits so many videos; None where nobody knows how many there will be."""
+        """Choose what suits so many videos; None where nobody knows how many there will be."""
         count = MANY if count is None else count
         return cls(8, 160) if count <= FEW else cls() if count <= MANY else cls(4, 96)
 
@@ -253,7 +253,7 @@ def decoded_again(
 
 
 def _labels_of(records: Iterable[dict[str, Any]]) -> list[str]:
-    """The labels that records name, the first ones first."""
+    """List the labels that records name, the first ones first."""
     parts = [part for record in records for part in record.get("segments", [record])]
     return list(dict.fromkeys(found["label"] for part in parts for found in part.get("predictions", ())))
 
@@ -278,7 +278,7 @@ def _encodable(text: str) -> str:
 
 
 def _link(video: str, folder: str) -> str:
-    """A link from the page to the video that works wherever both are copied; never one with a scheme of its own."""
+    """Link from the page to the video so that it works wherever both are copied; never by a scheme of its own."""
     try:
         there = os.path.relpath(os.path.abspath(video), folder)
     except ValueError:  # another drive on Windows

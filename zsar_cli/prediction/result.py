@@ -14,7 +14,7 @@ class Result:
     video: str
 
     def to_record(self) -> dict[str, Any]:
-        """The record of the command line."""
+        """Make the record of the command line."""
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
@@ -22,7 +22,7 @@ class Result:
         return self.to_record()
 
     def to_pandas(self) -> pd.DataFrame:
-        """A row for each label, or for each segment, as :func:`zsar_cli.to_pandas` makes it of many answers."""
+        """Make a row for each label, or for each segment, as :func:`zsar_cli.to_pandas` makes it of many answers."""
         from zsar_cli.prediction.rows import to_pandas
 
         return to_pandas([self])

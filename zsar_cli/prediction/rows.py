@@ -30,7 +30,7 @@ OF_SEGMENTS = ("video", "start", "end", "label", "score", "yes", "unknown", "dur
 
 
 def rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each label that a record shows, or for each answer of each of its segments; or one with its error.
+    """Make a row for each label of a record, or for each answer of each of its segments; or one with its error.
 
     The columns are :data:`OF_VIDEOS` or :data:`OF_SEGMENTS`; what a row has nothing for is left out. Times in s.
     """
@@ -53,12 +53,12 @@ def rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def cells(row: Mapping[str, Any], columns: Iterable[str]) -> list[Any]:
-    """A row of CSV; what it has nothing for is blank."""
+    """Make a row of CSV; what it has nothing for is blank."""
     return [row.get(name, "") for name in columns]
 
 
 def answer_text(record: Mapping[str, Any], between: str = "; ") -> str:
-    """The answer of a record or segment, or all of several; blank where none was asked for."""
+    """Format the answer of a record or segment, or all of several; blank where none was asked for."""
     return between.join(answers_of(record)) or str(record.get("answer", ""))
 
 

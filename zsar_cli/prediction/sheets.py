@@ -93,7 +93,7 @@ def explain_sheet(
 
 
 def headline(evidence: Evidence, answers: Sequence[str] | None) -> str:
-    """The answer with its probability; "none of these" where that is it."""
+    """Write the answer with its probability; "none of these" where that is it."""
     best = evidence.labels[0]
     if answers is not None and not answers:
         return f"{NONE_OF_THESE}   (best of the labels: {short(best.label, 40)}, {best.score:.1%})"
@@ -117,7 +117,7 @@ def _grid(evidence: Evidence) -> tuple[int, int, float, float]:
 def _clip_band(
     page: _Page, evidence: Evidence, numbers: range, top: float, cell: float, left: float = MARGIN
 ) -> None:
-    """A row of frames with their times; below it, as many rows of heat as there are."""
+    """Draw a row of frames with their times; below it, as many rows of heat as there are."""
     height, width = evidence.frames.shape[1:3]
     cell_height = cell * height / width
     frames, times = _for_people(evidence)
@@ -175,7 +175,7 @@ def _seconds(time: float) -> str:
 
 
 def paint_label(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A frame (H, W, 3) in grey; orange where ``heat`` (rows, columns) speaks for the label, blue where against it.
+    """Colour a frame (H, W, 3) in grey: orange where ``heat`` (rows, columns) is for the label, blue where against it.
 
     Heat of 1 has the strongest colour. Each patch is averaged with its neighbours: single ones say little.
     """
@@ -193,7 +193,7 @@ def _smooth(heat: np.ndarray) -> np.ndarray:
 
 
 def paint_motion(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A frame (H, W, 3) in grey, and ``heat`` (rows, columns) in matplotlib's inferno."""
+    """Colour a frame (H, W, 3) in grey by ``heat`` (rows, columns), in matplotlib's inferno."""
     from matplotlib import colormaps
 
     strength = np.clip(_as_large(heat / STRONGEST, frame), 0, 1)
@@ -201,7 +201,7 @@ def paint_motion(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _as_large(values: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """A map at the size of a frame; its patches stay to be seen."""
+    """Resize a map to the size of a frame; its patches stay visible."""
     size = (frame.shape[1], frame.shape[0])
     image = Image.fromarray(np.nan_to_num(values).astype(np.float32)).resize(size, Image.Resampling.NEAREST)
     return np.asarray(image)
@@ -218,7 +218,7 @@ def _rgb(name: str) -> np.ndarray:
 
 
 def _scales(page: _Page, top: float, evidence: Evidence, motion: bool = True) -> None:
-    """What the colours mean, at the right."""
+    """Explain the colours, at the right."""
     left, width = 9.3, WIDTH - MARGIN - 9.3
     white = np.full((1, 1, 3), 235, np.uint8)
     page.text(left, top, "colours, the same in every sheet", 9, weight="bold")
@@ -250,7 +250,7 @@ def _scales(page: _Page, top: float, evidence: Evidence, motion: bool = True) ->
 
 
 def _bars(axes: Any, evidence: Evidence) -> None:
-    """A bar a label in probability, what else is known of it beside; and ``unknown`` below them."""
+    """Draw a bar a label in probability, what else is known of it beside; and ``unknown`` below them."""
     labels = evidence.labels
     places = np.arange(len(labels), 0, -1)
     axes.barh(places, [found.score for found in labels], 0.62, color=BLUE)
@@ -334,7 +334,7 @@ def _timeline_axes(
     when: dict[str, list[Segment]],
     labels: Sequence[str],
 ) -> None:
-    """A row a label, which is the legend as well; "none of these" as a thin grey line."""
+    """Draw a row a label, which is the legend as well; "none of these" as a thin grey line."""
     painted = colours([label for label in rows if label != NONE_OF_THESE], labels)
     start = timeline.segments[0].start if timeline.segments else 0.0
     for place, label in enumerate(rows):
@@ -356,7 +356,7 @@ def _timeline_axes(
 
 
 def _segment_cell(evidence: Evidence) -> float:
-    """The width of a frame beside the text about a segment: all of a window's frames in one row."""
+    """Compute the width of a frame beside the text about a segment: all of a window's frames in one row."""
     return min((WIDTH - 3.6 - MARGIN - (len(evidence.frames) - 1) * GAP) / len(evidence.frames), 1.3)
 
 
@@ -369,7 +369,7 @@ def _segment_height(evidence: Evidence) -> float:
 def _segment_band(
     page: _Page, segment: Segment, evidence: Evidence, top: float, labels: Sequence[str]
 ) -> None:
-    """What is answered and when at the left; the frames of the surest window, and where they show it."""
+    """Draw what is answered and when at the left; the frames of the surest window, and where they show it."""
     answer = _answers(segment)
     colour = next(iter(colours(answer[:1], labels).values()))
     page.axes(MARGIN, top, 0.08, _segment_height(evidence) - 0.2, "colour").set_facecolor(colour)

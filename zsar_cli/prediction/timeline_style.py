@@ -27,7 +27,7 @@ def ticks(start: float, duration: float, most: float) -> list[tuple[float, str]]
 
 
 def colours(shown: Sequence[str], labels: Sequence[str] = ()) -> dict[str, str]:
-    """A colour for each label that is shown: by its place among all ``labels`` of a run, so the same in every video.
+    """Choose a colour for each label shown, by its place among all ``labels`` of a run: the same in every video.
 
     Without ``labels``, by its place among those shown.
     """

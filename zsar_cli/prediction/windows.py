@@ -116,7 +116,7 @@ class Timeline(Result):
     min_confidence: float = DEFAULT  # of the answers
 
     def to_record(self) -> dict[str, Any]:
-        """The record of the command line."""
+        """Make the record of the command line."""
         record: dict[str, Any] = {
             "video": self.video,
             "segments": [segment.to_record() for segment in self.segments],
@@ -140,7 +140,7 @@ def run_windows(
     report: Callable[[float, float | None], None] = lambda seconds, length: None,
     times: StageTimes | None = None,
 ) -> Iterator[Timeline | Failure]:
-    """A timeline for each video, in order; one that cannot be read gives a Failure.
+    """Yield a timeline for each video, in order; one that cannot be read gives a Failure.
 
     With ``shown``, a timeline keeps some of its frames. Once ``stop`` is set, nothing more is yielded. ``report`` is
     told how many more seconds of video are done, and the video's length in s, or None where its index does not tell.
@@ -215,12 +215,12 @@ class _Slider:
         return self.duration - before
 
     def indices_of(self, span: Span) -> tuple[int, ...]:
-        """The frames of the file that a window shows to the model."""
+        """Find the frames of the file that a window shows to the model."""
         ticks = range(span.start, span.start + self.options.frames)
         return tuple(self.indices[max(bisect_right(self.ticks, tick) - 1, 0)] for tick in ticks)
 
     def finish(self, whole: bool) -> None:
-        """The windows that only the video's end completes. ``whole``: it was read to its end."""
+        """Score the windows that only the video's end completes. ``whole``: it was read to its end."""
         if whole and self.info.duration > 0:
             self.duration = self.info.duration
         self._slide(round(self.duration / self.step))
@@ -261,7 +261,7 @@ class _Slider:
         self.spans += some
 
     def _window(self, start: int) -> FrameFeatures:
-        """The features (T, ...) of the frames that are on show at the window's ticks."""
+        """Collect the features (T, ...) of the frames that are on show at the window's ticks."""
         import torch
 
         seen, place = [], 0
@@ -273,7 +273,7 @@ class _Slider:
         return kind(torch.stack([f.embedding for f in seen]), torch.stack([f.tokens for f in seen]))
 
     def _encode(self, chunk: GridChunk) -> list[FrameFeatures]:
-        """The visual tower, once over each frame."""
+        """Run the visual tower once over each frame."""
         import torch
 
         from zsar_cli.video.transforms import normalise
@@ -326,7 +326,7 @@ def _timeline(
 
 
 def _means_nothing(slider: _Slider) -> str | None:
-    """What is said of a video that shows nothing that the bundled model knows."""
+    """Say of a video that it shows nothing that the bundled model knows."""
     from torch.nn import functional as F
 
     usual = usual_frames(slider.model)

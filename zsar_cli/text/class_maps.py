@@ -233,11 +233,12 @@ def entries_of_text_proto(text: str, path: Path) -> list[Entry]:
 
 
 def by_number(entries: list[Entry]) -> list[Entry]:
+    """Sort classes by their numbers; as they are where one has none."""
     if any(entry.number is None for entry in entries):
         return entries
     return sorted(entries, key=lambda entry: entry.number or 0)
 
 
 def without_brackets(name: str) -> str:
-    """Something-Something writes "Moving [something] up"."""
+    """Strip the brackets that Something-Something writes: "Moving [something] up"."""
     return re.sub(r"\[([^\[\]]*)\]", r"\1", name)

@@ -81,6 +81,7 @@ def find_data(environment: Environment) -> TrainingData:
 
 
 def open_pool(stack: ExitStack, environment: Environment, dataset: Dataset) -> DecodePool:
+    """Start the processes that decode a run's clips; ``stack`` ends them. Rendered clips need none."""
     from zsar_cli.data.clips import is_rendered
     from zsar_cli.video.pool import DecodePool
 
@@ -100,6 +101,7 @@ def make_stream(
     pool: DecodePool,
     cache: FeatureCache | None,
 ) -> Stream:
+    """Make the stream of a run's batches: augmented clips, decoded or rendered, or features that stay the same."""
     from zsar_cli import distributed
     from zsar_cli.data.clips import is_rendered
     from zsar_cli.training.data import Schedule, decoded_stream, fixed_stream, rendered_stream

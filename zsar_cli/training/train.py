@@ -192,7 +192,7 @@ def _path(name: str, value: StrPath | None) -> Path | None:
 def _find_recipe(
     config: str | None, output: Path, resume: bool, overrides: dict[str, Any], root: Path | None
 ) -> tuple[Recipe, str]:
-    """The recipe named; a run that goes on has its own; without a name, the one that fits the data, and its name."""
+    """Find the recipe, and its name: the one asked for, that of the run that goes on, or one that fits the data."""
     if config is None and resume:
         from zsar_cli.training.inputs import load_run_recipe
 

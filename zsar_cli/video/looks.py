@@ -34,7 +34,7 @@ class Cropper:
         self._seen = False
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """A frame (H, W, 3) to (crops, h, w, 3); with ``look``, to all bytes of that and of the centre in large."""
+        """Pack a frame (H, W, 3) as (crops, h, w, 3); with ``look``, all bytes of that and of the centre in large."""
         small = resize_and_crop(frame[None], self.preprocess, crops=self.crops)
         small = small.reshape(self.crops, *self.preprocess.size, 3)
         if not self.look:
@@ -50,7 +50,7 @@ class Cropper:
         return np.concatenate([small.reshape(-1), large.reshape(-1)])
 
     def split(self, packed: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """What was packed of n frames: (n, crops, h, w, 3), and (n, H, W, 3) for people or None."""
+        """Unpack n frames: (n, crops, h, w, 3), and (n, H, W, 3) for people or None."""
         shape = (len(packed), self.crops, *self.preprocess.size, 3)
         if not self.look:
             return packed.reshape(shape), None

@@ -39,7 +39,7 @@ class CsvRows:
         self.head = (("" if is_stream(path) else BOM) + head).encode()
 
     def parts(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """The rows of each video together; an unfinished last row with those that it belongs to."""
+        """Yield the rows of each video together; an unfinished last row with those that it belongs to."""
         name, part = "", b""
         for number, line in enumerate(lines):
             if number == 0 and line.endswith(b"\n"):
@@ -68,7 +68,7 @@ class CsvRows:
         return stored is not None and stored.whole
 
     def read(self, part: bytes) -> Stored | None:
-        """What the rows of a video say."""
+        """Read the rows of a video."""
         rows = [_cells(line) for line in part.splitlines(keepends=True)]
         if not rows or any(len(row) != len(self._names) or row[0] != rows[0][0] for row in rows):
             return None
@@ -90,14 +90,14 @@ class CsvRows:
         return Stored(same_input(first["video"]), failed, found, whole, not _AMBIGUOUS.search(first["video"]))
 
     def part(self, record: dict[str, Any]) -> bytes:
-        """The rows of a record, the first of them with what the file was made with, if the record says that."""
+        """Make the rows of a record, the first of them with what the file was made with, if the record says that."""
         made = to_json(record[MADE_WITH], ascii_only=True) if MADE_WITH in record else ""
         rows = csv_rows(record, self._columns)
         more = [made] + [""] * (len(rows) - 1)
         return csv_text([*row, cell] for row, cell in zip(rows, more, strict=True)).encode()
 
     def key(self, video: str) -> str:
-        """The path as its cell spells it."""
+        """Spell the path as its cell does."""
         return same_input(next(iter(_cells(csv_text([[video]]).encode())), ""))
 
     def starts(self, line: bytes) -> bool:
@@ -114,7 +114,7 @@ class CsvRows:
 
 
 def _cells(line: bytes) -> list[str]:
-    """The cells of a line; none where it is no CSV. Our own cells hold no line ends."""
+    """Split a line into cells; none where it is no CSV. Our own cells hold no line ends."""
     try:
         text = line.decode("utf-8").removeprefix(BOM)
         return next(csv.reader(io.StringIO(text)), [])

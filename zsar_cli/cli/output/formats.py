@@ -43,7 +43,7 @@ def render(record: dict[str, Any], format: Format, stream: IO[str], columns: Col
 
 
 def csv_columns(columns: Columns) -> list[str]:
-    """The names of the columns of CSV."""
+    """Name the columns of CSV."""
     if columns.labels is not None:
         own = [printable(f"yes: {label}") for label in columns.labels]  # a label may be named as a column is
         return [*_wide_columns(columns.windows), *own, *CSV_TAIL]
@@ -53,12 +53,12 @@ def csv_columns(columns: Columns) -> list[str]:
 
 
 def csv_header(columns: Columns) -> str:
-    """The first line of CSV."""
+    """Write the first line of CSV."""
     return csv_text([csv_columns(columns)])
 
 
 def csv_rows(record: dict[str, Any], columns: Columns) -> list[list[Any]]:
-    """The rows of CSV about a video: one for each label shown or segment, or one with the error."""
+    """Make the rows of CSV about a video: one for each label shown or segment, or one with the error."""
     if "error" in record:
         error = f"{record['error']['kind']}: {record['error']['message']}"
         return [[record["video"], *[""] * (len(csv_columns(columns)) - 2), error]]

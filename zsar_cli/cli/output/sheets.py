@@ -67,7 +67,7 @@ def with_timeline_sheets(
     pool: DecodePool,
     run: Run,
 ) -> Iterator[Timeline | Failure]:
-    """The results of ``--window``, each with a sheet as in :func:`with_sheets`."""
+    """Pass on the results of ``--window``, each with a sheet as in :func:`with_sheets`."""
     from zsar_cli.plots import to_png
     from zsar_cli.prediction.sheets import timeline_sheet
     from zsar_cli.video.pool import DecodePool
@@ -87,7 +87,7 @@ def with_timeline_sheets(
 def _segments_seen(
     timeline: Timeline, model: RecognizerModel, text: PromptEmbeddings, pool: DecodePool, run: Run
 ) -> Iterator[tuple[Segment, Evidence]]:
-    """The longest segments that have an answer, in the order of time, each with what its surest window shows."""
+    """Choose the longest segments that have an answer, in the order of time, each with its surest window."""
     from zsar_cli.prediction.clips import examine
     from zsar_cli.prediction.records import NONE_OF_THESE
     from zsar_cli.prediction.sheets import MOST_SEGMENTS
@@ -116,7 +116,7 @@ def _segments_seen(
 
 
 def check_labels(wanted: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """The labels of ``--explain-label`` as the run spells them. UsageError for one that is none of the run's."""
+    """Find the labels of ``--explain-label`` as the run spells them. UsageError for one that is none of the run's."""
     known = {label.casefold(): label for label in labels}
     for label in wanted:
         if label.casefold() not in known:
@@ -127,7 +127,7 @@ def check_labels(wanted: Sequence[str], labels: Sequence[str]) -> list[str]:
 
 
 def heat_note(model: RecognizerModel, *, cached: bool) -> str | None:
-    """What a person should know of the heat of this model's sheets before they are drawn."""
+    """Say what a person should know of the heat of this model's sheets before they are drawn."""
     from zsar_cli.model.attribution import why_no_label_heat
 
     if (why := why_no_label_heat(model)) is not None:

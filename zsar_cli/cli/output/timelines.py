@@ -22,7 +22,7 @@ Stretch: TypeAlias = "tuple[float, float]"  # s
 
 
 def csv_rows(record: dict[str, Any]) -> list[list[Any]]:
-    """A row for each segment and answer of it, or one with the error; times in s."""
+    """Make a row for each segment and answer of it, or one with the error; times in s."""
     written = [
         row | {name: f"{row[name]:.3f}" for name in ("start", "end") if name in row} for row in rows(record)
     ]
@@ -30,7 +30,7 @@ def csv_rows(record: dict[str, Any]) -> list[list[Any]]:
 
 
 def _prediction(segment: dict[str, Any], label: str) -> dict[str, Any] | None:
-    """What is said about a label; None for one that is not shown, which "none of these" never is."""
+    """Describe a label; None for one that is not shown, which "none of these" never is."""
     return next((found for found in segment["predictions"] if found["label"] == label), None)
 
 
@@ -62,7 +62,7 @@ def _stamp(seconds: float, format: str) -> str:
 
 
 def timeline_lines(record: dict[str, Any], width: int, labels: Sequence[str] = ()) -> list[Text]:
-    """The video's name, a row for each label with blocks where it happens, a ruler, and the segments.
+    """Show the video's name, a row for each label with blocks where it happens, a ruler, and the segments.
 
     Args:
         labels: all labels of the run, by which each has its colour in every video.
@@ -143,7 +143,7 @@ def _fit(label: str, room: int) -> str:
 
 
 def _blocks(stretches: Sequence[Stretch], start: float, duration: float, columns: int, marks: str) -> str:
-    """A character a stretch of time, in halves: where the answer is this one, and blank where it is not.
+    """Draw a character a stretch of time, in halves: where the answer is this one, and blank where it is not.
 
     ``marks``: for both halves, for the left one, for the right one.
     """

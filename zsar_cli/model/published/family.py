@@ -112,7 +112,7 @@ def leave(visual: Any, x: Tensor) -> Tensor:
 
 
 def project(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of x (B, N, D), each (B, heads, N, D / heads)."""
+    """Compute queries, keys and values of x (B, N, D), each (B, heads, N, D / heads)."""
     projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = (split_heads(part, attention.num_heads) for part in projected.chunk(3, dim=-1))
     return q, k, v
@@ -129,7 +129,7 @@ def join_heads(x: Tensor) -> Tensor:
 
 
 def block(width: int, heads: int, eps: float = 1e-5) -> Any:
-    """An ordinary pre-norm block of CLIP with QuickGELU, not yet filled."""
+    """Build an ordinary pre-norm block of CLIP with QuickGELU, not yet filled."""
     from open_clip.transformer import LayerNorm, QuickGELU, ResidualAttentionBlock
 
     return ResidualAttentionBlock(

@@ -127,7 +127,7 @@ def _of_archive(path: Path) -> Callable[[Storage], Tensor]:
 
 
 def _read_legacy(file: Any, path: Path) -> tuple[Any, Callable[[Storage], Tensor]]:
-    """The form that PyTorch wrote before 1.6: five pickles one after another, then the values."""
+    """Read the form that PyTorch wrote before 1.6: five pickles one after another, then the values."""
     start = io.BytesIO(file.read(LARGEST_READ))
     if not start.getvalue().startswith(LEGACY_START):
         raise ValueError("no file of PyTorch's")
@@ -250,7 +250,7 @@ def _step(machine: _Machine, name: str, argument: Any) -> None:
 
 
 def _join(machine: _Machine, name: str) -> None:
-    """An operation that makes one value of several, or puts values into one."""
+    """Follow an operation that makes one value of several, or puts values into one."""
     stack = machine.stack
     if name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
         stack.append(tuple(machine.above_mark() if name == "TUPLE" else machine.pop(int(name[-1]))))
@@ -292,7 +292,7 @@ def _pairs(into: Any, values: Sequence[Any]) -> Any:
 
 
 def _made(function: Any, arguments: Any) -> Any:
-    """What a call makes: of the few names of tensors and containers, what they say; of all others, nothing."""
+    """Make the result of a call: of the few names of tensors and containers, what they say; of all others, nothing."""
     name = function.text if isinstance(function, Name) else ""
     if name == "collections OrderedDict":
         return {}
@@ -309,7 +309,7 @@ def _made(function: Any, arguments: Any) -> Any:
 
 
 def _storage(machine: _Machine, said: Any) -> Any:
-    """The storage that a persistent id names: ("storage", kind, key, device, count), and one more in old files."""
+    """Read the storage that a persistent id names: ("storage", kind, key, device, count), and one more in old files."""
     if not isinstance(said, tuple) or len(said) < 5 or said[0] != "storage" or not isinstance(said[1], Name):
         return Inert()
     dtype = DTYPES.get(said[1].text.rpartition(" ")[2])

@@ -113,7 +113,7 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def plain(found: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict, without ``module.`` and ``model.`` before their names, in fp32."""
+    """Convert the tensors of a state dict to fp32, without ``module.`` and ``model.`` before their names."""
     tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
     odd = next((name for name in found if name not in tensors or not isinstance(name, str)), None)
     if odd is not None or not tensors:
@@ -170,7 +170,7 @@ def complete(
 
 
 def base_tensors(clip: Mapping[str, Tensor], family: str, path: Path, base: str | None) -> dict[str, Tensor]:
-    """The tensors of the base CLIP, by OpenAI's names, in fp32."""
+    """Select the tensors of the base CLIP, by OpenAI's names, in fp32."""
     place = existing(base) if base else None
     if place is not None and place.is_file():
         return {name: tensor.float() for name, tensor in read_weights(place).tensors.items()}

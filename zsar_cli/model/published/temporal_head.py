@@ -69,7 +69,7 @@ class TemporalHead(Family):
 
 
 def _nearest(video: Tensor, rows: Tensor) -> Tensor:
-    """The rows (N, E) most like each video (B, E): (B, 5, E), or fewer where there are fewer."""
+    """Find the rows (N, E) most like each video (B, E): (B, 5, E), or fewer where there are fewer."""
     return rows[(video @ rows.T).topk(min(NEAREST, len(rows)), dim=-1).indices]
 
 
