@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from zsar_cli import distributed
-from zsar_cli.cli.options import BackboneOption, OverwriteOption, complete_config
+from zsar_cli.cli.options import BackboneOption, DeviceOption, OverwriteOption, complete_config
 from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
 from zsar_cli.cli.signals import listening
 from zsar_cli.training.train import plan_training, run_planned
@@ -39,7 +39,7 @@ def train(
         typer.Option(help="Folder of the data set's videos and lists.", envvar="ZSAR_DATA_ROOT"),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = Path("runs/train"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="ZSAR_DEVICE")] = "auto",
+    device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Decoding processes.", envvar="ZSAR_WORKERS")] = 2,
     max_missing: Annotated[
         float, typer.Option(min=0, max=1, help="Share of listed videos that may be missing or unreadable.")
