@@ -56,7 +56,7 @@ def read_file(path: str | Path, limit: int) -> bytearray:
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether it is a folder itself, and no link to one."""
+    """Tell whether it is a folder itself, and no link to one."""
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except OSError:

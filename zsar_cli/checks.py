@@ -56,7 +56,7 @@ def truth(name: str, value: Any) -> bool:
 
 
 def choice(name: str, value: Any, known: Sequence[Any]) -> Any:
-    """One of the values that there are."""
+    """Check for one of the values that there are."""
     if isinstance(value, bool) or not any(type(value) is type(k) and value == k for k in known):
         raise UsageError(f"{name} must be {' or '.join(map(str, known))}, not {brief(value)}.")
     return value
@@ -88,7 +88,7 @@ def video_path(value: Any) -> str:
 
 
 def label_texts(labels: Any) -> list[str]:
-    """Labels that Python gives one by one: an ordered collection of texts."""
+    """Check labels that Python gives one by one: an ordered collection of texts."""
     unordered = isinstance(labels, (AbstractSet, Mapping, bytes, bytearray))
     if unordered or not isinstance(labels, Iterable):
         raise UsageError(

@@ -29,7 +29,7 @@ def rank() -> int:
 
 
 def world() -> int:
-    """How many processes the job has; 1 where nobody said how to reach others, as torchrun does."""
+    """Count the processes of the job; 1 where nobody said how to reach others, as torchrun does."""
     return _number("WORLD_SIZE", 1) if "MASTER_ADDR" in os.environ else 1
 
 
@@ -41,7 +41,7 @@ def _number(name: str, otherwise: int) -> int:
 
 
 def own_device(device: str) -> str:
-    """Each process of a machine takes a GPU of its own: ``cuda`` becomes ``cuda:LOCAL_RANK``."""
+    """Give each process of a machine a GPU of its own: ``cuda`` becomes ``cuda:LOCAL_RANK``."""
     if device != "cuda" or world() == 1:
         return device
     import torch
@@ -123,7 +123,7 @@ def _agree(store: Any) -> str:
 
 
 def _about_peers(error: Exception) -> bool:
-    """Whether an error comes from the connections to other processes, and not from the work itself."""
+    """Tell whether an error comes from the connections to other processes, and not from the work itself."""
     from torch.distributed import DistError
 
     text = str(error).lower()
@@ -133,7 +133,7 @@ def _about_peers(error: Exception) -> bool:
 
 
 def from_first(value: Any = None) -> Any:
-    """Rank 0's ``value`` (anything JSON holds) in every process; the others may wait long for it."""
+    """Give every process rank 0's ``value`` (anything JSON holds); the others may wait long for it."""
     if world() == 1:
         return value
     if rank() != 0:
@@ -145,7 +145,7 @@ def from_first(value: Any = None) -> Any:
 
 
 def own_share(items: Iterable[Any]) -> Iterable[Any]:
-    """Every ``world``-th of rank 0's ``items``, from this rank's on; alone, ``items`` themselves, read lazily.
+    """Take every ``world``-th of rank 0's ``items``, from this rank's on; alone, ``items`` themselves, read lazily.
 
     Only rank 0 reads them: there is one standard input, and a folder may change.
     """
@@ -156,7 +156,7 @@ def own_share(items: Iterable[Any]) -> Iterable[Any]:
 
 
 def to_first(own: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-    """On rank 0: (rank, item) for all that any process puts in, as it comes. On the others: nothing.
+    """Yield on rank 0 (rank, item) of all that any process puts in, as it comes; on the others nothing.
 
     ``own`` is what this process puts in (anything JSON holds), taken lazily; the items of a rank keep their order.
     """
@@ -213,7 +213,7 @@ def _receive_all(source: int, arrived: queue.Queue[tuple[int, Any]]) -> None:
 
 
 def _send(data: Any, to: int) -> None:
-    """Bytes in a tensor to another rank, their number ahead of them."""
+    """Send bytes to another rank as a tensor, their number ahead of them."""
     import torch
     import torch.distributed as dist
 

@@ -45,7 +45,7 @@ def encoding_of(content: bytes) -> tuple[str, int]:
 
 
 def _could_be(content: bytes, name: str) -> bool:
-    """Whether NULs are only where this encoding has those of Latin letters, and what it gives is text."""
+    """Tell whether NULs are only where this encoding has those of Latin letters, and what it gives is text."""
     width = 4 if "32" in name else 2
     whole = content[: len(content) // width * width]
     if width == 2:

@@ -153,7 +153,7 @@ def _try_lock(handle: int) -> bool:
 
 
 def is_stream(path: str | Path) -> bool:
-    """Whether what is written there goes on to somebody else: a device, a pipe, an open descriptor (/dev/stdout)."""
+    """Tell whether a path is a stream: a device, a pipe, an open descriptor (/dev/stdout)."""
     name = os.fspath(path)
     for _ in range(40):
         if re.fullmatch(r"/dev/fd/\d+|/proc/[^/]+(/task/\d+)?/fd/\d+", os.path.abspath(name)):
@@ -170,7 +170,7 @@ def is_stream(path: str | Path) -> bool:
 
 
 def _set_rights(path: Path, target: Path) -> None:
-    """Those of the file it replaces, else of any new file: mkstemp and safetensors make files for their owner alone."""
+    """Set the rights of the file that is replaced, else of any new file: mkstemp makes files for their owner alone."""
     mask = os.umask(0)
     os.umask(mask)
     rights = 0o666 & ~mask
@@ -182,7 +182,7 @@ def _set_rights(path: Path, target: Path) -> None:
 
 
 def _reason(error: BaseException) -> str | None:
-    """Why a file could not be written, in words; None where the error is about something else."""
+    """Explain why a file could not be written; None where the error is about something else."""
     number = error.errno if isinstance(error, OSError) else None
     # safetensors reports a full disk as an error of its own kind, with the system's number in its text
     if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
@@ -228,7 +228,7 @@ def beside(name: str, *, folders: bool = False) -> str:
 
 
 def require_file(path: str | Path, what: str) -> None:
-    """UsageError unless the path is that of a regular file: a pipe would be waited for, and /dev/zero has no end."""
+    """Raise UsageError unless the path is a regular file: a pipe would be waited for, and /dev/zero has no end."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -243,7 +243,7 @@ def require_file(path: str | Path, what: str) -> None:
 
 
 def checksum(path: str | Path) -> str:
-    """CRC-32 of a file, 8 hex digits: tells damage on a disk or on the way, not malice; about 1 GB/s.
+    """Compute CRC-32 of a file, 8 hex digits: it tells damage, not malice; about 1 GB/s.
 
     Raises:
         UsageError: it is missing or no regular file.

@@ -20,7 +20,7 @@ LOCK = ".zsar-lock"
 
 
 def taken(path: str | Path, *, inside: bool = False) -> str | None:
-    """Why a new file cannot have this name without replacing something, in words; None where it is free.
+    """Explain why a new file cannot have this name without replacing something; None where it is free.
 
     An empty file is free, unless it is reached through a link; so is what keeps nothing, as /dev/stdout, where
     somebody named it. ``inside``: the name is of this tool's own choice, in a folder that was named; a pipe there has
@@ -39,7 +39,7 @@ def taken(path: str | Path, *, inside: bool = False) -> str | None:
 def refuse_taken_inside(
     folder: Path, names: Iterable[str], *, overwrite: bool, option: str = "--output"
 ) -> None:
-    """UsageError where files of these names in a folder would replace something, or be written elsewhere by a link.
+    """Raise UsageError where files of these names would replace something, or be written elsewhere by a link.
 
     With ``overwrite``, pipes, devices and links to them are removed, since they cannot be replaced by writing.
     """
@@ -54,14 +54,14 @@ def refuse_taken_inside(
 
 
 def may_replace(path: str | Path, overwrite: bool) -> bool:
-    """Whether a file written aside may take a place that is not empty: with ``overwrite``, or of an empty file."""
+    """Tell whether a file written aside may take a place that is not empty: with ``overwrite``, or of an empty file."""
     return overwrite or (os.path.lexists(path) and taken(path) is None)
 
 
 def refuse_taken(
     paths: Iterable[str | Path], *, overwrite: bool, option: str = "--output", inside: bool = False
 ) -> None:
-    """UsageError where one of ``paths`` has something that would be replaced."""
+    """Raise UsageError where one of ``paths`` has something that would be replaced."""
     if overwrite:
         return
     found = [(path, why) for path in paths if (why := taken(path, inside=inside))]
@@ -74,7 +74,7 @@ def refuse_taken(
 
 
 def refuse_inputs(output: Path, inputs: Iterable[str | Path | None]) -> None:
-    """UsageError where ``output`` is one of the files that the run reads, under whatever name."""
+    """Raise UsageError where ``output`` is one of the files that the run reads, under whatever name."""
     with contextlib.suppress(OSError, ValueError):
         own = os.stat(output)
         if not stat.S_ISREG(own.st_mode):
@@ -180,7 +180,7 @@ def _flock(handle: int) -> bool:
 
 
 def _is(handle: int, name: str | Path) -> bool:
-    """Whether the open file is still the one of that name."""
+    """Tell whether the open file is still the one of that name."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(name))
     except OSError:
@@ -217,7 +217,7 @@ def _holder(handle: int) -> str:
 
 
 def refuse_busy(output: str | Path) -> None:
-    """UsageError where another run is writing there; said before any work. Leaves nothing behind."""
+    """Raise UsageError where another run is writing there; said before any work. Leaves nothing behind."""
     Lock(output).close()
 
 
@@ -293,7 +293,7 @@ class LineFile:
             raise self._cannot(error, way_out) from error
 
     def check(self) -> None:
-        """UsageError where the file was deleted, moved or replaced since it was opened."""
+        """Raise UsageError where the file was deleted, moved or replaced since it was opened."""
         if not self._stream and not _is(self._file.fileno(), self.path):
             raise UsageError(
                 f"{self.path} was deleted, moved or replaced while this run wrote to it. Leave it where it is, and "

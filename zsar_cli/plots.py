@@ -30,7 +30,7 @@ ABOUT = "zsar"  # the key of what a picture is about, among the texts in the fil
 
 
 def require_matplotlib() -> Any:
-    """matplotlib, imported. UsageError where it is missing.
+    """Import matplotlib. UsageError where it is missing.
 
     At its import it reads a ``matplotlibrc`` of the current folder, which may be anybody's, endless, or a pipe.
     """
@@ -85,7 +85,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def short(text: str, most: int) -> str:
-    """Safe for matplotlib: nothing that cannot be drawn; cut in the middle, where names differ least."""
+    """Make a text safe for matplotlib: nothing that cannot be drawn; cut in the middle, where names differ least."""
     text = "".join(c if c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF else "?" for c in text)
     if len(text) > most:
         text = f"{text[: most // 2 - 1]}…{text[len(text) - most // 2 :]}"

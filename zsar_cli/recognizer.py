@@ -350,7 +350,7 @@ class Recognizer:
         shown: bool = False,
         stop: threading.Event | None = None,
     ) -> Iterator[Answer]:
-        """As :func:`zsar_cli.prediction.clips.answer_videos` with this model and its cache."""
+        """Answer videos as :func:`zsar_cli.prediction.clips.answer_videos` with this model and its cache."""
         return answer_videos(
             self.model,
             videos,

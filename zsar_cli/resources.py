@@ -13,7 +13,7 @@ UNLIMITED = 2**60  # bytes; cgroup v1 writes a number near 2^63 where there is n
 
 
 def available_cores() -> int:
-    """Cores for this process: those of its affinity, at most its cgroups' quota, shared among torchrun's processes.
+    """Count the cores for this process: of its affinity, at most its cgroups' quota, shared among torchrun's processes.
 
     A quota of 1.5 cores counts as one: a thread that the kernel stops in the middle of a product lets all others wait.
     """
@@ -37,7 +37,7 @@ def affinity() -> int:
 
 
 def available_memory() -> int:
-    """Bytes: the machine's memory, at most what its cgroups allow; 8 GB where neither can be told."""
+    """Count bytes: the machine's memory, at most what its cgroups allow; 8 GB where neither can be told."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -58,7 +58,7 @@ def _processes_here() -> int:
 
 
 def _quotas() -> Iterator[float]:
-    """Cores that each cgroup around this process may use, where it has a limit."""
+    """Yield the cores that each cgroup around this process may use, where it has a limit."""
     for folder in _cgroups(""):
         quota, period = _number(folder / "cpu.max"), _number(folder / "cpu.max", 1)
         if quota and period and quota > 0:

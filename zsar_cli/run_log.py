@@ -31,7 +31,7 @@ AS_WARNINGS = _AsWarnings(logging.WARNING)
 
 
 def warn_in_python(wanted: bool = True) -> None:
-    """Whether the package's log becomes warnings: so it is in Python, while a command says it itself."""
+    """Tell whether the package's log becomes warnings: so it is in Python, while a command says it itself."""
     AS_WARNINGS.setLevel(logging.WARNING if wanted else logging.CRITICAL + 1)
     logging.getLogger("zsar_cli").addHandler(AS_WARNINGS)  # once, however often
 

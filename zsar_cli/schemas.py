@@ -23,7 +23,7 @@ class Checked(BaseModel):
 
 
 def _no_truth(value: Any) -> Any:
-    """Python counts with true and false, and people do not."""
+    """Refuse true and false for numbers, which Python takes for 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value
@@ -68,7 +68,7 @@ class TemplateFile(TemplateTexts):
 
 
 def _several(value: Any) -> Any:
-    """One text or several, as people write them."""
+    """Take one text or several, as people write them."""
     return () if value is None else (value,) if isinstance(value, str) else value
 
 
@@ -199,7 +199,7 @@ def check(
 
 
 def _keys(error: Mapping[str, Any], content: Any) -> Location:
-    """Where an error is, by keys and numbers alone: pydantic also names the kinds that it tried for a value."""
+    """Locate an error by keys and numbers alone: pydantic also names the kinds that it tried for a value."""
     found: list[Any] = []
     here, last = content, error["loc"][-1] if error["type"] == "missing" else None
     for part in error["loc"]:

@@ -62,12 +62,12 @@ def compose(text: str, path: str | Path) -> yaml.Node | None:
 
 
 def _values(text: str) -> int:
-    """At least as many as there are keys and values in a document: each has one of these marks before it."""
+    """Bound the keys and values in a document: each has one of these marks before it."""
     return sum(text.count(mark) for mark in "\n,:[{")
 
 
 def _check(root: yaml.Node, path: str | Path, most: int) -> None:
-    """UsageError for a tag, an anchor or a depth that no file of this program's has."""
+    """Raise UsageError for a tag, an anchor or a depth that no file of this program's has."""
     sizes: dict[int, int] = {}  # characters of each list and map, with all that it refers to
 
     def size(node: yaml.Node, depth: int) -> int:
@@ -118,7 +118,7 @@ def line(node: yaml.Node) -> int:
 
 
 def entries(node: yaml.MappingNode, path: str | Path) -> list[tuple[str, yaml.Node, int]]:
-    """(key, value, line) of a mapping, keys as they are written (so that ``yes`` and ``1.0`` stay what they are).
+    """Yield (key, value, line) of a mapping, keys as they are written (so that ``yes`` and ``1.0`` stay what they are).
 
     What ``<<`` refers to is merged in, behind the mapping's own keys.
 

@@ -174,14 +174,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _open_closed_streams() -> None:
-    """Where the caller closed a stream (``2>&-``), the null device takes its number before any file of ours does."""
+    """Open the null device for a stream that the caller closed (``2>&-``), before any file of ours takes its number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
 
 
 def _flags_first(arguments: list[str]) -> list[str]:
-    """``--quiet`` and its kind work after the command, too."""
+    """Move ``--quiet`` and its kind before the command: they work after it, too."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     before = arguments[:end]
     flags = [argument for argument in before if argument in GLOBAL_FLAGS]

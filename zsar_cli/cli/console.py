@@ -25,7 +25,7 @@ _live: list[Progress] = []  # the bar that stands in the last line of stderr, if
 
 
 def configure(*, quiet: bool = False, verbose: bool = False) -> None:
-    """How much is said on stderr; the package's log and Python's warnings go there too, a line a message."""
+    """Set how much is said on stderr; the package's log and Python's warnings go there too, a line a message."""
     import logging
 
     from zsar_cli.cli.output.formats import printable
@@ -66,7 +66,7 @@ def _degraded(error: UnicodeError) -> tuple[str, int]:
 
 
 def reset() -> None:
-    """As it was before any command, for a program that runs several."""
+    """Return to the state before any command, for a program that runs several."""
     _settings.update(quiet=False, verbose=False)
     while _errors:
         stream, errors = _errors.pop()
@@ -102,7 +102,7 @@ def error(message: str) -> None:
 
 
 def plain(text: str) -> None:
-    """Our own lines on stderr as they are, as a help page."""
+    """Print our own lines on stderr as they are, as a help page."""
     _say(text)
 
 
@@ -225,7 +225,7 @@ def status(message: str, *, log: bool = False) -> Iterator[None]:
 
 @contextmanager
 def training_progress(show: bool = True) -> Iterator[Callable[[dict[str, float], int], None]]:
-    """Progress of a training run on stderr: a live line on a terminal, a line every so often elsewhere."""
+    """Show a training run on stderr: a live line on a terminal, a line every so often elsewhere."""
     if _settings["quiet"] or not show:
         yield lambda row, steps: None
         return
@@ -344,7 +344,7 @@ def _compared(summary: Any) -> Any:
 
 
 def _verdict(trained: float, baselines: Any) -> str:
-    """Whether training was worth it, as far as so few clips can tell."""
+    """Tell whether training was worth it, as far as so few clips can tell."""
     gain, behind = trained - baselines.zero_shot, baselines.probe - trained
     said = f"Training brought {gain:+.1%} over zero-shot." if gain > 0 else "Training has not helped here."
     if round(behind * baselines.clips) > 0:
@@ -358,5 +358,5 @@ def _verdict(trained: float, baselines: Any) -> str:
 
 
 def silence_stdout() -> None:
-    """After its reader went away or its disk was full: keep Python from complaining when it flushes at exit."""
+    """Keep Python from complaining at exit where standard output's reader went away or its disk was full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -40,7 +40,7 @@ def label_lines() -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns two blanks apart; the second, which begins with a number, ends on one line."""
+    """Align columns two blanks apart; the second, which begins with a number, ends on one line."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

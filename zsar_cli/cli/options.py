@@ -21,42 +21,42 @@ def _starting(incomplete: str, values: list[str]) -> list[str]:
 
 
 def complete_labels(incomplete: str) -> list[str]:
-    """Names of built-in lists, for the shell."""
+    """List built-in lists, for the shell."""
     from zsar_cli.text.class_lists import list_names
 
     return _starting(incomplete, list(list_names()))
 
 
 def complete_templates(incomplete: str) -> list[str]:
-    """Names of shipped templates, for the shell."""
+    """List shipped templates, for the shell."""
     from zsar_cli.text.templates import builtin_templates
 
     return _starting(incomplete, builtin_templates())
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """Models that people start with, for the shell; every other of open_clip's works too."""
+    """List models that people start with, for the shell; every other of open_clip's works too."""
     from zsar_cli.cli.listing import suggested_models
 
     return _starting(incomplete, [model.name for model in suggested_models()])
 
 
 def complete_data(incomplete: str) -> list[str]:
-    """Names of data sets that zsar knows, for the shell."""
+    """List data sets that zsar knows, for the shell."""
     from zsar_cli.data.definition import dataset_names
 
     return _starting(incomplete, dataset_names())
 
 
 def complete_config(incomplete: str) -> list[str]:
-    """Names of bundled recipes, for the shell."""
+    """List bundled recipes, for the shell."""
     from zsar_cli.training.recipe import bundled_recipes
 
     return _starting(incomplete, bundled_recipes())
 
 
 def complete_device(incomplete: str) -> list[str]:
-    """Kinds of devices, for the shell."""
+    """List kinds of devices, for the shell."""
     return _starting(incomplete, ["auto", "cpu", "cuda", "mps"])
 
 
@@ -252,7 +252,7 @@ def labels_or_classes(labels: str | None, label: list[str] | None, model: str) -
 
 
 def refuse_directory(output: Path | None) -> None:
-    """UsageError where a file to write is a folder, or its folder is missing or locked: said before hours of work."""
+    """Raise UsageError where a file to write is a folder, or its folder is missing or locked."""
     if output is None:
         return
     if output.is_dir():

@@ -148,7 +148,7 @@ def _from_environment(name: str) -> Path | None:
 
 
 def labels_and_templates(asked: Asked) -> tuple[Labels | None, str | None]:
-    """Labels and templates, checked; None where prompt embeddings take their place."""
+    """Load labels and templates, checked; None where prompt embeddings take their place."""
     from zsar_cli.text.templates import load_templates
 
     labels, prompts, templates = asked.labels, asked.prompts, asked.templates

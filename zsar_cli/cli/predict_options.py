@@ -186,5 +186,5 @@ class Asked:
 
     @property
     def listed(self) -> bool:
-        """Whether the names of videos come on standard input."""
+        """Tell whether the names of videos come on standard input."""
         return "-" in self.videos

@@ -217,7 +217,7 @@ class Run:
 
 @contextlib.contextmanager
 def interruptible(run: Run) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run after the records in hand; before it has begun, or a second time, at once."""
+    """End the run at Ctrl-C and SIGTERM after the records in hand; before it has begun, or a second time, at once."""
 
     def handle(number: int, frame: object) -> None:
         again = run.stop.is_set() and distributed.world() == 1  # torchrun passes on what was sent already

@@ -53,7 +53,7 @@ def recipe_overrides(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_architecture(path: Path) -> dict[str, Any]:
-    """open_clip's ``model_cfg``, by itself or inside an ``open_clip_config.json``."""
+    """Read open_clip's ``model_cfg``, by itself or inside an ``open_clip_config.json``."""
     content = yaml_files.load(path)  # JSON is YAML
     if isinstance(content, dict):
         content = content.get("model_cfg", content)

@@ -30,7 +30,7 @@ def start_line(
     places: Iterable[Path | None],
     precision: str | None = None,
 ) -> str:
-    """Model, device, precision, frames, labels and videos as they are counted, and where the run writes."""
+    """Name model, device, precision, frames, labels and videos as they are counted, and where the run writes."""
     written = " and ".join(dict.fromkeys(str(place) for place in places if place is not None))
     on = f"{model.name} on {model.backbone.device} in {precision or model.backbone.precision}"
     return f"{on}, {counted(frames, 'frame')}, {labels}; {videos}, to {written or 'standard output'}."
@@ -81,7 +81,7 @@ def answers_in(record: dict[str, Any]) -> set[str]:
 
 
 def tally_line(tally: Counter[str]) -> str:
-    """How many videos a label, the most frequent first, and how many none."""
+    """Count the videos of each label, the most frequent first, and those of none."""
     none = tally[NONE_OF_THESE]
     found = [(label, count) for label, count in tally.most_common() if label != NONE_OF_THESE]
     parts = [f"{label} {count}" for label, count in found[:MOST_LABELS]]

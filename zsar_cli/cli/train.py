@@ -164,7 +164,7 @@ def _waiting(what: str, clips: int) -> Iterator[Callable[[float], None]]:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM end the run after the step in hand, resumably; a second time, at once."""
+    """End the run at Ctrl-C and SIGTERM after the step in hand, resumably; a second time, at once."""
     stop = threading.Event()
 
     def handle(number: int, frame: object) -> None:

@@ -100,7 +100,7 @@ def read_listing(
 
 
 def _with_clean_labels(rows: list[Row], path: Path) -> list[Row]:
-    """Names as they are shown and embedded; an empty one stays, and names no class."""
+    """Clean names as they are shown and embedded; an empty one stays, and names no class."""
     names = {x for row in rows for x in (row.label, *row.others) if isinstance(x, str) and x.strip()}
     cleaned = {name: clean(name, str(path)) for name in names}
     if all(name == other for name, other in cleaned.items()):
@@ -164,7 +164,7 @@ def _read_text(
 
 
 def _read_kinetics(text: str, split: str, label_column: str | None) -> list[Row]:
-    """Official CSV: clips are named ``ID_START_END`` on disk; some test files lack the label column."""
+    """Read the official CSV: clips are named ``ID_START_END`` on disk; some test files lack the label column."""
     said, text = tables.said_mark(text)
     text = text.lstrip()
     mark = said or max(tables.MARKS, key=text.split("\n", 1)[0].count)
@@ -204,7 +204,7 @@ def _read_hmdb_file(text: str, name: str, split: str) -> list[Row]:
 
 
 def read_folders(folder: Path) -> list[Row]:
-    """``folder/CLASS/**/video``: what ``zsar predict`` would find there, by the folder that names its class, sorted."""
+    """List ``folder/CLASS/**/video``: what ``zsar predict`` would find there, by the folder of its class, sorted."""
     rows = []
     loose = 0
     for path in videos_below(os.fspath(folder)):

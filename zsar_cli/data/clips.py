@@ -13,7 +13,7 @@ RENDERED = "motion-shapes:"
 
 
 def is_rendered(path: str) -> bool:
-    """Whether the path names a clip of motion-shapes and not something on disk."""
+    """Tell whether the path names a clip of motion-shapes and not something on disk."""
     return path.startswith(RENDERED)
 
 

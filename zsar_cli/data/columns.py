@@ -107,7 +107,7 @@ class Table:
         return None
 
     def rows(self, split: str, label_column: str | None) -> tuple[list[Row], list[str]] | None:
-        """Its videos of a split, and notes; None where it is no more than a path and a label."""
+        """Make rows of a split's videos, and notes; None where the table is no more than a path and a label."""
         count = min(map(len, self.body))
         words = [tables.word(cell) for cell in self.header] or [""] * count
         body, notes = self.body, []
@@ -183,7 +183,7 @@ def _path_column(
 
 
 def only_label(columns: list[list[str]], places: Sequence[int], header: list[str]) -> int:
-    """Which of some columns holds labels: the only one of words that are neither a split's nor all the same."""
+    """Find which of some columns holds labels: the only one of words that are neither a split's nor all the same."""
     by_column = [{row[i] for row in columns} for i in range(len(places))]
     words = [i for i, cells in enumerate(by_column) if not all(map(NUMBER.fullmatch, cells))]
     splits = {name for names in SPLITS.values() for name in names}
@@ -237,7 +237,7 @@ def _row(path: str, label: str) -> Row:
 
 
 def divided(rows: list[Row], *, plural: bool = False) -> list[Row]:
-    """Rows whose labels are several names in one cell, with each name by itself."""
+    """Divide the labels of rows that have several names in one cell."""
     cells = [row.label for row in rows if isinstance(row.label, str) and not row.others]
     mark = _mark_of_several(cells, plural)
     if mark is None:
@@ -262,7 +262,7 @@ def _names(cell: str, mark: str) -> tuple[str, ...]:
 
 
 def cells_of(lines: Sequence[str], mark: str) -> list[list[str]] | None:
-    """Each line's cells; None where quotes do not fit, or a line has none or another count of them."""
+    """Split each line into cells; None where quotes do not fit, or a line has none or another count of them."""
     try:
         rows = [
             [cell.strip() for cell in row]

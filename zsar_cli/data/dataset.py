@@ -66,7 +66,7 @@ class Dataset:
         return lost / max(1, lost + len(self.items))
 
     def check_missing(self, limit: float, unreadable: Sequence[str] = ()) -> None:
-        """UsageError where more than ``limit`` (a share) of the listed videos cannot be used, or none can."""
+        """Raise UsageError where more than ``limit`` (a share) of the listed videos cannot be used, or none can."""
         unknown = sum(self.unmatched.values())
         lost = self.missing + unknown + len(unreadable)
         listed = self.missing + unknown + len(self.items)
@@ -147,7 +147,7 @@ def load_dataset(
 
 
 def _own_folders(root: Path, name: str) -> list[Path]:
-    """Folders of a root that holds several data sets which bear this one's name."""
+    """Find the folders of a root of several data sets that bear this one's name."""
     return [root / folder for folder in folders_in(root) if known_name(folder) == name]
 
 
@@ -215,7 +215,7 @@ def _find_listing(
 
 
 def _lists_of(definition: Definition, split: str, subset: str | None) -> tuple[str, ...]:
-    """Names of the lists that a split's videos may be in; a subset of the test videos may have its own."""
+    """Name the lists that a split's videos may be in; a subset of the test videos may have its own."""
     own = () if split.startswith("train") else definition.subsets.get(subset or "", ())
     return (*own, *definition.splits[split].lists)
 
@@ -335,7 +335,7 @@ def _part_none(rows: list[Row], format: str, known: ClassList | None) -> tuple[l
 
 
 def none_line(data: Dataset) -> str:
-    """About the videos that a list marks as none of its classes."""
+    """Count the videos that a list marks as none of its classes, in words."""
     count = len(data.of_none)
     return f"{count} {'video' if count == 1 else 'videos'} of {data.list_name} marked none"
 

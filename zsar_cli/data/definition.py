@@ -59,13 +59,13 @@ class Definition:
 
     @property
     def has_test(self) -> bool:
-        """Whether its test videos are neither those of training nor those that choose a model."""
+        """Tell whether its test videos are neither those of training nor those that choose a model."""
         others = [self.splits.get(name) for name in ("train", self.validation or "")]
         return self.rendered or self.splits.get("test") not in others
 
 
 def dataset_names() -> list[str]:
-    """Names of the built-in definitions."""
+    """List the built-in definitions."""
     return sorted(path.stem for path in SETS.glob("*.yaml"))
 
 
@@ -96,7 +96,7 @@ def known_name(spec: str) -> str | None:
 
 
 def _folder_definition(path: Path) -> Definition:
-    """Folders a class, or such folders in one for training, one for testing, one to choose a model by."""
+    """Define folders a class, or such folders in one for training, one for testing, one to choose a model by."""
     inside = {name.lower(): path / name for name in folders_in(path)}
     if inside and set(inside) <= {*TRAIN_FOLDERS, *TEST_FOLDERS, *VALIDATION}:
         filled = {name: entry for name, entry in inside.items() if folders_in(entry)}

@@ -167,7 +167,7 @@ def _order_without_names(
     list_name: str,
     data: str,
 ) -> tuple[str, int, str]:
-    """Order, first number and reason, from the range of the numbers, the list's name and what was asked for."""
+    """Find order, first number and reason by the range of the numbers, the list's name and what was asked for."""
     low, high = numbers[0], numbers[-1]
     fitting = {}
     for title, names in orders.items():

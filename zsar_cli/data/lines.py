@@ -22,7 +22,7 @@ _FEWEST_FRAMES = 8  # that a number before the label must reach to be taken for 
 
 
 def parse_lines(text: str, *, frames: bool | None = None, kind: Kind = lambda path: None) -> list[Row]:
-    """Rows of a list, as :func:`read_lines` finds them."""
+    """Read the rows of a list, as :func:`read_lines` finds them."""
     return read_lines(text, frames=frames, kind=kind)[0]
 
 
@@ -34,7 +34,7 @@ def read_lines(
     split: str = "all",
     label_column: str | None = None,
 ) -> tuple[list[Row], list[str]]:
-    """Rows of a list, and notes of what was left aside.
+    """Read the rows of a list, with notes of what was left aside.
 
     A line ends in numbers, in the name that follows a path to a video, or holds a path and no more. Two numbers
     at the end are a count of frames and a label where ``frames`` says so, or, without it, where every line has
@@ -157,7 +157,7 @@ def _split_line(line: str) -> _Line:
 
 
 def _named_columns(lines: Sequence[_Line]) -> tuple[list[Row], list[str]] | None:
-    """Rows of ``video name ...`` where more than the name follows; None where nothing does."""
+    """Read ``video name ...`` where more than the name follows; None where nothing does."""
     if any(line.mark != lines[0].mark or line.mark is None for line in lines):
         return None
     if all(line.name is None for line in lines):
@@ -166,7 +166,7 @@ def _named_columns(lines: Sequence[_Line]) -> tuple[list[Row], list[str]] | None
 
 
 def _spaced(lines: Sequence[_Line]) -> tuple[list[Row], list[str]] | None:
-    """Numbers that all lines have behind the name, as UCF-Crime's times; or its number in a list of classes."""
+    """Read numbers that all lines have behind the name, as UCF-Crime's times; or its number in a list of classes."""
     words = [line.rest.split() for line in lines]
     behind = min(map(_numbers_at_end, words))
     names = [" ".join(row[: -_numbers_behind(row, behind)]) for row in words] if behind else []
@@ -188,7 +188,7 @@ def _numbers_at_end(words: Sequence[str]) -> int:
 
 
 def _numbers_behind(words: Sequence[str], fewest: int) -> int:
-    """How many numbers are behind a name, where all lines have some: one event's times, or several pairs of them."""
+    """Count the numbers behind a name, where all lines have some: one event's times, or several pairs of them."""
     count = _numbers_at_end(words)
     return count if fewest > 1 and (count - fewest) % 2 == 0 else fewest
 
@@ -219,7 +219,7 @@ def _delimited(lines: Sequence[_Line], mark: str) -> tuple[list[Row], list[str]]
 
 
 def _label_first(lines: Sequence[str], kind: Kind) -> tuple[list[Row], list[str]] | None:
-    """Rows of ``label video``, where the disk has the video and nothing of the whole line's name."""
+    """Read ``label video``, where the disk has the video and nothing of the whole line's name."""
     parts = [line.rpartition(" ") for line in lines]
     if not all(label and BARE_VIDEO.match(path) for label, _, path in parts):
         return None
@@ -232,7 +232,7 @@ def _label_first(lines: Sequence[str], kind: Kind) -> tuple[list[Row], list[str]
 
 
 def _times_behind(lines: Sequence[str]) -> tuple[list[Row], list[str]] | None:
-    """Rows of ``name label number number number number``, as UCF-Crime's without the videos' endings."""
+    """Read ``name label number number number number``, as UCF-Crime's without the videos' endings."""
     matches = [re.fullmatch(r"(\S+)\s+([^\d\s]\S*)((?:\s+-?[\d.]+){4,})", line) for line in lines]
     if not lines or not all(matches) or len({len(m[3].split()) for m in matches if m}) > 1:
         return None
@@ -240,7 +240,7 @@ def _times_behind(lines: Sequence[str]) -> tuple[list[Row], list[str]] | None:
 
 
 def _without_offsets(lines: list[_Line], kind: Kind) -> tuple[list[_Line], list[str]]:
-    """Lines of ``folder offset count label``, where the disk says that the offset is no part of the path."""
+    """Read ``folder offset count label``, where the disk says that the offset is no part of the path."""
     parts = [line.path.rpartition(" ") for line in lines]
     short = [
         path.rstrip() if path and tables.is_integer(last) else line.path
@@ -256,7 +256,7 @@ def _without_offsets(lines: list[_Line], kind: Kind) -> tuple[list[_Line], list[
 
 
 def _counts_frames(lines: Sequence[_Line], kind: Kind) -> bool:
-    """Whether every line is ``folder count label``."""
+    """Tell whether every line is ``folder count label``."""
     if not lines or any(len(line.numbers) != 2 for line in lines):
         return False
     kinds = {kind(line.path) for line in lines[:LOOKED_AT]}

@@ -59,7 +59,7 @@ class MotionClass:
 
     @property
     def needs_order(self) -> bool:
-        """Whether playing the clip backwards turns it into (nearly) another class."""
+        """Tell whether playing the clip backwards turns it into (nearly) another class."""
         return self.first in _ORDERED or self.second in _ORDERED
 
 
@@ -71,7 +71,7 @@ def _group(row: int, column: int) -> str:
 
 @cache
 def classes() -> tuple[MotionClass, ...]:
-    """All classes in a fixed order: 134 pairs of motions, each in exactly one group."""
+    """List all classes in a fixed order: 134 pairs of motions, each in exactly one group."""
     blocks: list[tuple[str, str, Sequence[str], Sequence[str]]] = [
         ("shape", "a shape {} while {}", PATHS, CHANGES),
         ("shape", "a shape {} while the camera {}", CHANGES, CAMERAS),
@@ -103,7 +103,7 @@ def split_classes(split: str) -> tuple[MotionClass, ...]:
 
 
 def clip_ids(split: str, per_class: int | None = None) -> list[tuple[str, int]]:
-    """(label, index) of every clip of a split, class by class."""
+    """List (label, index) of every clip of a split, class by class."""
     count = per_class or CLIPS_PER_CLASS[split]
     return [(c.label, index) for c in split_classes(split) for index in range(count)]
 
@@ -182,7 +182,7 @@ def _draw(kind: MotionClass, t: np.ndarray, size: int, style: Style, rng: np.ran
 def _camera(
     move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pan (world x and y of the screen's centre) and zoom (world units a screen unit) at each moment."""
+    """Compute pan (world x and y of the screen's centre) and zoom (world units a screen unit) at each moment."""
     along = (t - 0.5) * 0.9 * speed  # panning left moves the window left, so the scene slides right
     none, one = np.zeros_like(t), np.ones_like(t)
     phase = rng.uniform(0, 2 * np.pi)
@@ -241,7 +241,7 @@ def _bodies(
 def _path(
     move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the centre of a single shape is at each moment."""
+    """Compute where the centre of a single shape is at each moment."""
     x0, y0 = rng.uniform(-0.3, 0.3, 2).astype(np.float32)
     phase = rng.uniform(0, 2 * np.pi)
     along = (t - 0.5) * 1.0 * speed
@@ -261,7 +261,7 @@ def _path(
 def _pair_paths(
     move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Where the centres of the two shapes are: opposite each other, on a line at a random angle."""
+    """Compute where the centres of two shapes are: opposite each other, on a line at a random angle."""
     heading = rng.uniform(0, 2 * np.pi) + 0 * t
     distance = 0.5 + 0 * t
     if move == "approaching each other":
@@ -277,7 +277,7 @@ def _pair_paths(
 def _change(
     move: str, t: np.ndarray, speed: np.float32, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scale, angle (radians, clockwise on the screen) and visibility of a shape at each moment."""
+    """Compute scale, angle (radians, clockwise on the screen) and visibility of a shape at each moment."""
     scale, angle, visible = np.ones_like(t), np.zeros_like(t), np.ones_like(t)
     if move in ("growing", "shrinking"):
         scale = np.exp((t - 0.5) * 1.3 * speed * (1 if move == "growing" else -1))
@@ -296,7 +296,7 @@ def _column(values: np.ndarray) -> np.ndarray:
 
 
 def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Colours well apart from each other: random hues at full strength, lightness alternating."""
+    """Draw colours well apart from each other: random hues at full strength, lightness alternating."""
     hue = (rng.uniform() + np.arange(count) / count + rng.uniform(-0.1, 0.1, count)) % 1
     wheel = np.abs(((hue[:, None] + np.array([0, 2 / 3, 1 / 3])) % 1) * 6 - 3) - 1
     light = np.where(np.arange(count) % 2 == 0, 1.0, 0.45)[:, None]
@@ -393,7 +393,7 @@ def _figure(act: str, t: np.ndarray, speed: np.float32, style: Style, rng: np.ra
 def _segment(
     u: np.ndarray, v: np.ndarray, ax: np.ndarray, ay: np.ndarray, bx: np.ndarray, by: np.ndarray
 ) -> np.ndarray:
-    """Distance from (u, v) to the segment between joints a and b, at each moment."""
+    """Compute the distance from (u, v) to the segment between joints a and b, at each moment."""
     ax, ay, bx, by = _column(ax), _column(ay), _column(bx), _column(by)
     length = (bx - ax) ** 2 + (by - ay) ** 2
     along = np.clip(((u - ax) * (bx - ax) + (v - ay) * (by - ay)) / length, 0, 1)

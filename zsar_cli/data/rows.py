@@ -32,7 +32,7 @@ class Row:
 
 
 def of_split(split: str, names: Iterable[str]) -> str | None:
-    """Which of the splits that a list holds is wanted; None where it holds but one."""
+    """Choose which of a list's splits is wanted; None where it holds but one."""
     known = {name.lower(): name for name in names}
     if len(known) < 2:
         return None

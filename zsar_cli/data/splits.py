@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def split_classes(dataset: str, split: str) -> tuple[str, ...]:
-    """Names of the classes in a split, in its published order (its lists count labels in that order).
+    """List the classes of a split, in its published order (its lists count labels in that order).
 
     ``split`` is "all", a split of the built-in list, or "seen"/"unseen" for its base and novel halves.
     UsageError where the list has no such split.
@@ -33,7 +33,7 @@ def split_classes(dataset: str, split: str) -> tuple[str, ...]:
 
 
 def few_shot(items: Sequence[T], labels: Sequence[int], shots: int, *, seed: int = 0) -> list[T]:
-    """``shots`` items of each class, drawn at random but the same for a seed, in their original order.
+    """Draw ``shots`` items of each class, the same for a seed, in their original order.
 
     A class with fewer gives all it has. A larger ``shots`` with the same seed contains the smaller draw.
     """

@@ -62,7 +62,7 @@ class VideoIndex:
         return min(found, key=lambda path: (len(path.parts), str(path)), default=None)
 
     def kind(self, listed: str) -> str | None:
-        """Whether a list's path leads to a "file" or a "folder"; None where nothing has that name."""
+        """Tell whether a list's path leads to a "file" or a "folder"; None where nothing has that name."""
         listed = local_path(listed)
         for start in (self.base, self.root):
             if os.path.exists(
@@ -106,7 +106,7 @@ class VideoIndex:
 
 
 def _nearest(found: Iterable[Path], wanted: PurePosixPath, class_name: str) -> Path:
-    """Of several files of one name, the one whose folders agree best with the list, then with the class."""
+    """Choose among files of one name: the folders agree best with the list, then with the class."""
 
     def agreement(path: Path) -> tuple[int, bool, bool]:
         shared = 0

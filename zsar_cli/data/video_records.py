@@ -20,7 +20,7 @@ _LABELS = ("template", "label_name", "class_name", "label", "class", "action", "
 
 
 def is_json(text: str) -> bool:
-    """Whether a text is a JSON document, or one a line."""
+    """Tell whether a text is a JSON document, or one a line."""
     try:
         _documents(text)
     except (ValueError, RecursionError):
@@ -86,7 +86,7 @@ def _list_in(content: dict[str, Any]) -> list[Any] | None:
 def read_records(
     path: Path, records: list[dict[str, Any]], format: str, split: str, label_column: str | None
 ) -> tuple[list[Row], list[str]]:
-    """Rows of records of the form ``json`` or ``ssv2``, and notes. UsageError naming a record that is wrong."""
+    """Read records of the form ``json`` or ``ssv2``, and notes. UsageError naming a record that is wrong."""
     notes = []
     subsets = {value for r in records if isinstance(value := r.get("subset", r.get("split", "")), str)}
     wanted = of_split(split, subsets)

@@ -179,7 +179,7 @@ def plan_evaluation(
 
 
 def _unknown_source(unknown: str | None, own_root: str | None, root: str | None) -> DataSource | None:
-    """Where unknown videos come from. A folder or a definition of the user's own knows where it lies."""
+    """Find where unknown videos come from. A folder or a definition of the user's own knows where it lies."""
     if unknown is None:
         return None
     return DataSource(unknown, own_root or (root if known_name(unknown) else None))
@@ -360,7 +360,7 @@ def _draw_report(
     results: dict[str, Any],
     mark: str,
 ) -> None:
-    """``report.html``: what the run wrote, and the worst mistakes looked at once more."""
+    """Write ``report.html``: what the run wrote, with an explain sheet for each of the worst mistakes."""
     from zsar_cli.evaluation.inference import iter_clips
     from zsar_cli.evaluation.report import Report, mistake_sheets, read_records, worst_mistakes, write_report
     from zsar_cli.prediction.clips import examine

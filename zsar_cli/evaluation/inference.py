@@ -105,7 +105,7 @@ def score_records(
 
 
 def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (B, C), and 1 minus the greatest (B,) without the loss of digits that the difference brings."""
+    """Compute probabilities (B, C), and 1 minus the greatest (B,) without cancellation."""
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     total = weights.sum(axis=1)
     others = np.sort(weights, axis=1)[:, :-1].sum(axis=1)
@@ -113,7 +113,7 @@ def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _digits(value: float) -> float:
-    """Nine significant digits: all that fp32 holds. Decimals instead would make ties of small numbers."""
+    """Round to nine significant digits: all that fp32 holds. Fixed decimals would make ties of small numbers."""
     return float(f"{value:.9g}")
 
 
@@ -156,7 +156,7 @@ def evaluate_parts(
     batches = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
 
     def open_places(batch: range) -> list[tuple[int, int, int]]:
-        """(video, part, item) of the records that are still to come."""
+        """List (video, part, item) of the records that are still to come."""
         places = [(video, *place) for video in batch for place in videos[paths[video]]]
         return [(video, part, item) for video, part, item in places if item not in records[parts[part].name]]
 
@@ -188,7 +188,7 @@ def evaluate_parts(
 
 
 def _places(parts: Sequence[EvaluationPart]) -> dict[str, list[tuple[int, int]]]:
-    """Where each video is asked for: path -> (part, item) numbers; videos in the order of their first place."""
+    """Find where each video is asked for: path -> (part, item) numbers; videos in the order of their first place."""
     videos: dict[str, list[tuple[int, int]]] = {}
     for number, part in enumerate(parts):
         for item, video in enumerate(part.items):
@@ -203,7 +203,7 @@ def iter_clips(
     stack: contextlib.ExitStack,
     cache: FeatureCache | None = None,
 ) -> Iterator[Loaded]:
-    """Each video as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
+    """Yield each video as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
     sampling = Sampling(options.frames or model.frames, options.views)
     decoded = sum(not is_rendered(path) for path in paths)
     pool = stack.enter_context(DecodePool(min(options.workers, decoded), timeout=options.timeout))
@@ -259,7 +259,7 @@ def _embed_videos(
     options: Options,
     cache: FeatureCache | None,
 ) -> Tensor:
-    """(B, 1 + probes, E): of each video as it is, then with its frames in each probe's order; views are averaged.
+    """Embed each video as it is, then with its frames in each probe's order, (B, 1 + probes, E); views are averaged.
 
     ``videos`` holds a number that its shuffling is drawn from, its key in the cache and its clip.
     """
@@ -294,7 +294,7 @@ def _score_probed(
 
 
 def _orders(probe: str, videos: Sequence[int], count: int, seed: int) -> Tensor:
-    """Which frame stands at each place (clips, T): shuffled (by video), reversed, or the middle one only."""
+    """Order frames for a probe, (clips, T): shuffled (by video), reversed, or the middle one only."""
     frames = np.arange(count)
     rows = []
     for video in videos:

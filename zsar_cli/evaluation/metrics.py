@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 
 def true_ranks(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Rank (0 is best) of the true class in each row of ``scores`` (N, C); ``labels`` (N,).
+    """Rank (0 is best) the true class in each row of ``scores`` (N, C); ``labels`` (N,).
 
     Ties go against the model: equal scores of other classes come first, so a model that answers everything
     alike gets nothing right. A row with a NaN ranks its true class last.
@@ -26,7 +26,7 @@ def true_ranks(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
 
 
 def top_k(ranks: ArrayLike, k: int) -> float:
-    """Share of videos whose true class is among the first ``k``; NaN without videos."""
+    """Compute the share of videos whose true class is among the first ``k``; NaN without videos."""
     ranks = np.asarray(ranks)
     return float((ranks < k).mean()) if ranks.size else float("nan")
 
@@ -39,7 +39,7 @@ def _mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 
 def per_class_accuracy(ranks: ArrayLike, labels: ArrayLike, classes: int) -> np.ndarray:
-    """Top-1 of each class (C,); NaN for a class without videos."""
+    """Compute top-1 of each class (C,); NaN for a class without videos."""
     labels = np.asarray(labels, dtype=np.int64)
     right = np.bincount(labels, weights=np.asarray(ranks) == 0, minlength=classes)
     count = np.bincount(labels, minlength=classes)
@@ -47,7 +47,7 @@ def per_class_accuracy(ranks: ArrayLike, labels: ArrayLike, classes: int) -> np.
 
 
 def mean_class_accuracy(ranks: ArrayLike, labels: ArrayLike, classes: int) -> float:
-    """Mean of the per-class accuracies over the classes that have videos."""
+    """Average the per-class accuracies over the classes that have videos."""
     accuracy = per_class_accuracy(ranks, labels, classes)
     return float(np.nanmean(accuracy)) if np.isfinite(accuracy).any() else float("nan")
 
@@ -59,7 +59,7 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> n
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
-    """2su / (s + u): 0 where either is 0."""
+    """Compute ``2su / (s + u)``: 0 where either is 0."""
     return 2 * seen * unseen / (seen + unseen) if seen + unseen > 0 else 0.0
 
 
@@ -84,7 +84,7 @@ def _counts_by_threshold(unknown: np.ndarray, score: np.ndarray) -> tuple[np.nda
 
 
 def auroc(unknown: ArrayLike, score: ArrayLike) -> float:
-    """Area under the ROC curve, ties counted half (Mann-Whitney); NaN unless both kinds are present."""
+    """Compute the area under the ROC curve, ties counted half (Mann-Whitney); NaN unless both kinds are present."""
     truth, values = _both(unknown, score)
     if truth.all() or not truth.any():
         return float("nan")
@@ -140,7 +140,7 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Re
 
 
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
-    """Mean gap between confidence and accuracy over the bins, weighted by count (Guo et al., 2017)."""
+    """Average the gap between confidence and accuracy over the bins, weighted by count (Guo et al., 2017)."""
     curve = reliability(confidence, correct, bins)
     full = curve.count > 0
     if not full.any():
@@ -173,7 +173,7 @@ def bootstrap_interval(
     seed: int = 0,
     statistic: Callable[[np.ndarray], float] | None = None,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (or of ``statistic``) over videos; NaN without any."""
+    """Compute the percentile bootstrap interval of the mean (or of ``statistic``) over videos; NaN without any."""
     data = np.asarray(values, dtype=np.float64)
     if not data.size:
         return float("nan"), float("nan")

@@ -67,7 +67,7 @@ class DataSource:
     label_column: str | None = None
 
     def load(self, split: str = "test", subset: str | None = None) -> Dataset:
-        """One of its lists, with one of its class splits."""
+        """Load one of its lists, with one of its class splits."""
         return load_dataset(
             self.data,
             self.root,
@@ -84,12 +84,12 @@ class DataSource:
         return "test1" if "test1" in load_definition(self.data).splits else "test"
 
     def named(self, split: str) -> Dataset:
-        """``--split``: one of its lists ("test2") or a class split ("base", "unseen", "all") of the first."""
+        """Resolve ``--split``: one of its lists ("test2") or a class split ("base", "unseen", "all") of the first."""
         own = load_definition(self.data).splits
         return self.load(split) if split in own else self.load(self.first, split)
 
     def training(self, subset: str | None = None) -> Dataset:
-        """Its (first) training list; a list given for testing is no part of it."""
+        """Load its (first) training list; a list given for testing is no part of it."""
         split = "train1" if "train1" in load_definition(self.data).splits else "train"
         return load_dataset(
             self.data,
@@ -162,7 +162,7 @@ def _note_none(plan: Plan) -> None:
 
 
 def _plan_zero_shot(source: DataSource, split: str | None, definition: Definition) -> Plan:
-    """Each test list with each of Kinetics-600's thirds, or whichever of them are asked for."""
+    """Plan each test list with each of Kinetics-600's thirds, or whichever of them are asked for."""
     lists = [name for name in THIRDS if name in definition.splits] or ["test"]
     if source.list_file is not None:
         lists = lists[:1]
@@ -217,7 +217,7 @@ def _plan_open_set(source: DataSource, split: str | None, unknown: DataSource | 
 
 
 def _draw_shots(plan: Plan, source: DataSource, shots: Sequence[int] | None, seed: int) -> None:
-    """Training lists of K videos a class, of the base classes where the protocol has them."""
+    """Draw training lists of K videos a class, of the base classes where the protocol has them."""
     try:
         train = source.training(None if plan.protocol == "few-shot" else "base")
     except UsageError as error:
@@ -234,7 +234,7 @@ def _draw_shots(plan: Plan, source: DataSource, shots: Sequence[int] | None, see
 
 
 def _plan_rendered(protocol: str | None, split: str | None) -> Plan:
-    """motion-shapes, whole where nothing is said: every number of its table from one look at each clip."""
+    """Plan motion-shapes, whole by default: every number of its table from one look at each clip."""
     from zsar_cli.data import motion_shapes
 
     if protocol == "few-shot":
@@ -275,7 +275,7 @@ def _part(name: str, dataset: Dataset, labels: tuple[str, ...] | None = None) ->
 
 
 def _check_numbering(parts: Sequence[EvaluationPart]) -> None:
-    """UsageError where one list was read as counting the classes of two different splits."""
+    """Raise UsageError where one list was read as counting the classes of two different splits."""
     read_as: dict[str, str] = {}
     for part in parts:
         data = part.dataset
@@ -291,7 +291,7 @@ def _unknown_part(dataset: Dataset, labels: tuple[str, ...]) -> EvaluationPart:
 
 
 def describe_data(plan: Plan) -> list[dict[str, Any]]:
-    """Everything about each part's list that moves a number; plain data for people and files."""
+    """Describe everything about each part's list that moves a number; plain data for people and files."""
     return [
         {
             "part": part.name,
@@ -316,7 +316,7 @@ def describe_data(plan: Plan) -> list[dict[str, Any]]:
 
 
 def count_seen(plan: Plan, trained: Sequence[str]) -> tuple[int, int]:
-    """How many of the labels that a plan offers are, by name, among the classes of a training; and how many are not."""
+    """Count the offered labels that are, by name, among the classes of a training; and those that are not."""
     matcher = NameMatcher(trained)
     offered = {label for part in plan.parts for label in part.labels}
     seen = sum(matcher.find(label) is not None for label in offered)
@@ -334,7 +334,7 @@ def setting(protocol: str, seen: int, unseen: int) -> str:
 
 
 def labels_hash(labels: Sequence[str]) -> str:
-    """16 hex digits of SHA-256 over the label names as prompts spell them: "yo yo" and "YoYo" give other numbers."""
+    """Hash the label names as prompts spell them, 16 hex digits of SHA-256: "yo yo" and "YoYo" differ."""
     return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
 
 
@@ -379,7 +379,7 @@ def published_rows(published: dict[str, Any], columns: Sequence[str]) -> list[li
 
 
 def published_numbers() -> dict[str, Any]:
-    """``columns`` (data sets), ``labels`` (how many in each), ``rows`` and ``lists_note``.
+    """Load the published table: ``columns`` (data sets), ``labels`` (how many in each), ``rows``, ``lists_note``.
 
     A row has a method, its backbone, values in percent and their source.
     """

@@ -219,7 +219,7 @@ def _numbers(
 
 
 def _ordered(records: list[dict[str, Any]], numbers: dict[str, Any]) -> dict[str, Any]:
-    """Of the classes of motion-shapes that only the frames' order tells apart: what the motion probe costs them."""
+    """Compute what the motion probe costs the classes of motion-shapes that only the frames' order tells apart."""
     if "probes" not in numbers:
         return {}
     from zsar_cli.data.motion_shapes import find_class

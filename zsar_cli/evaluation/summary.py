@@ -20,7 +20,7 @@ PROBES = ("shuffled", "reversed", "frozen")
 def summarise(
     records: Sequence[dict[str, Any]], labels: Sequence[str], *, seed: int = 0, missing: int = 0
 ) -> dict[str, Any]:
-    """Numbers of one part of an evaluation, from its records alone.
+    """Compute the numbers of one part of an evaluation from its records alone.
 
     ``top1`` is over the videos that could be read; ``top1_lower`` counts those that could not, and the
     ``missing`` ones of the list, as wrong. Unknown videos (no ``label``) take no part.
@@ -65,7 +65,7 @@ def summarise(
 
 
 def class_table(records: Iterable[dict[str, Any]], labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Confusion counts (C, C) and top-1 of each class (C,)."""
+    """Compute confusion counts (C, C) and top-1 of each class (C,)."""
     known = [r for r in records if "error" not in r and r["label"] is not None]
     place = {name: index for index, name in enumerate(labels)}
     truth = [place[r["label"]] for r in known]
@@ -74,7 +74,7 @@ def class_table(records: Iterable[dict[str, Any]], labels: Sequence[str]) -> tup
 
 
 def detect_unknown(known: Iterable[dict[str, Any]], unknown: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """AUROC, AUPR and FPR at 95% TPR of each unknown score; unknown videos are the positive class."""
+    """Compute AUROC, AUPR and FPR at 95% TPR of each unknown score; unknown videos are the positive class."""
     pairs = [(r["unknown"], False) for r in known if "error" not in r]
     pairs += [(r["unknown"], True) for r in unknown if "error" not in r]
     truth = [is_unknown for _, is_unknown in pairs]

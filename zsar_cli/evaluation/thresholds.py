@@ -47,7 +47,7 @@ class Judged:
 
 
 def judged(confidence: ArrayLike, right: ArrayLike, none: ArrayLike | None = None) -> Judged:
-    """Answers by their confidence; one whose confidence is NaN is no answer, and left out."""
+    """Sort answers by their confidence; one whose confidence is NaN is no answer, and left out."""
     values = np.asarray(confidence, dtype=np.float64)
     strange = np.zeros(len(values), bool) if none is None else np.asarray(none, dtype=bool)
     known = ~np.isnan(values)
@@ -56,7 +56,7 @@ def judged(confidence: ArrayLike, right: ArrayLike, none: ArrayLike | None = Non
 
 
 def judged_records(records: Iterable[dict[str, Any]]) -> Judged:
-    """As :func:`judged`, of records of an evaluation; failures are left out."""
+    """Judge the records of an evaluation, as :func:`judged`; failures are left out."""
     good = [r for r in records if "error" not in r]
     # "yes" is what zsar predict calls unknown, for models with negatives and for plain CLIPs
     confidence = [1 - r["unknown"]["yes"] for r in good]
@@ -83,7 +83,7 @@ def curve(answers: Judged) -> Curve:
 
 
 def bounds(answers: Judged, least: int = LEAST_ANSWERED) -> dict[str, Bound | None]:
-    """For each target the lowest bound that reaches it, so that the most is answered; None where no bound does.
+    """Find for each target the lowest bound that reaches it, so that the most is answered; None where none does.
 
     Args:
         least: answers that there must be for a bound to say anything.
@@ -137,7 +137,7 @@ def summary(answers: Judged) -> dict[str, Any]:
 
 @fixed_settings()
 def figure(answers: Judged, title: str = "") -> Figure:
-    """Precision, the share answered, and the share of false alarms over the least confidence, with the bounds."""
+    """Draw precision, the share answered, and the share of false alarms over the bound, with the bounds found."""
     picture = new_figure(8, 4.2)
     axes = picture.subplots()
     line, strange = curve(answers), int(answers.none.sum())

@@ -103,7 +103,7 @@ class FeatureCache:
             sweep(self._aside)
 
     def key(self, request: ClipRequest) -> str | None:
-        """Names the features of one video as ``request`` shows it; None if the file cannot be looked at.
+        """Name the features of one video as ``request`` shows it; None if the file cannot be looked at.
 
         Taken before decoding: a file that changes meanwhile is found under its new key only.
         """
@@ -141,7 +141,7 @@ class FeatureCache:
         return None
 
     def _load(self, path: Path, request: ClipRequest | None) -> EncodedClip | None:
-        """None where the file is sound and has no tokens, which this model needs."""
+        """Load a file; None where it is undamaged and has no tokens, which this model needs."""
         width, count, token_width = self._widths
         clips = request.sampling.views * request.crops if request else MOST_CLIPS
         frames = request.sampling.frames if request else MOST_FRAMES
@@ -248,7 +248,7 @@ def _path(folder: Path, key: str) -> Path:
 
 
 def _checksum(tensor: Tensor) -> int:
-    """CRC-32 of the shape and the bytes: a disk that loses a bit must not change an answer."""
+    """Compute CRC-32 of the shape and the bytes: a disk that loses a bit must not change an answer."""
     shape = zlib.crc32(str(tuple(tensor.shape)).encode())
     return zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, shape)
 
@@ -269,7 +269,7 @@ def _tensor(content: bytearray, start: int, entry: Any, shape: tuple[int, ...]) 
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Of fp16, from its bits: five times faster than torch.isfinite on a CPU."""
+    """Test fp16 for infinities and NaN by its bits: five times faster than torch.isfinite on a CPU."""
     exponents = tensor.view(torch.int16).numpy() & 0x7C00
     return int(exponents.max()) < 0x7C00
 
@@ -279,7 +279,7 @@ def _checksum_of(text: str) -> str:
 
 
 def _described(features: FrameFeatures, about: Any, views: tuple[int, int] | None) -> EncodedClip:
-    """Features and what was stored beside them. ValueError, or another, where that says what no video could."""
+    """Check what was stored beside the features. ValueError, or another, where no video could have it."""
     indices, times = np.asarray(about["indices"]), np.asarray(about["times"])
     clips, frames = features.embedding.shape[:2]
     if views is None:
@@ -324,7 +324,7 @@ def _identity(path: str) -> list[Any] | None:
 
 
 def _free(directory: Path) -> int | None:
-    """Bytes; None where the folder has gone meanwhile."""
+    """Return the free bytes of the disk; None where the folder has gone meanwhile."""
     import shutil
 
     try:

@@ -32,7 +32,7 @@ def load_cached(
     *,
     pixels: bool = False,
 ) -> Iterator[Loaded]:
-    """For each request, in order: itself, its key, and an EncodedClip from the cache, else what the pool makes of it.
+    """Yield each request, its key, and its EncodedClip from the cache, else the pool's result; in order.
 
     The pool gives a Clip or a VideoError. ``render`` may give a Clip that needs no decoding. With ``pixels``, what the
     cache has is decoded as well, for its pixels; where that fails, the EncodedClip has none.
@@ -169,7 +169,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _groups(videos: Sequence[tuple[Any, Any]]) -> Iterator[tuple[int, Sequence[tuple[Any, Any]]]]:
-    """Videos in portions of at most FRAMES_AT_ONCE frames, or of one video; with where each begins."""
+    """Group videos into portions of at most FRAMES_AT_ONCE frames, or of one video; with where each begins."""
     views, frames = _leading(videos[0][1])
     size = max(1, FRAMES_AT_ONCE // (views * frames))
     for start in range(0, len(videos), size):
@@ -177,6 +177,6 @@ def _groups(videos: Sequence[tuple[Any, Any]]) -> Iterator[tuple[int, Sequence[t
 
 
 def _leading(clip: Clip | EncodedClip) -> tuple[int, int]:
-    """V and T of a video."""
+    """Return V and T of a video."""
     shape = clip.pixels.shape if isinstance(clip, Clip) else clip.features.embedding.shape
     return shape[0], shape[1]

@@ -33,7 +33,7 @@ class NegativeAdapter(nn.Module):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, positive: Tensor, negative: Tensor) -> Tensor:
-        """positive, negative (C, E) of unit length -> moved negative (C, E) of unit length."""
+        """Move the negatives (C, E) of positives (C, E); all of unit length."""
         residual = self.outer(F.gelu(self.inner(torch.cat([negative, positive], dim=-1))))
         return F.normalize(negative + residual, dim=-1)
 
@@ -61,7 +61,7 @@ def average_views(views: Tensor) -> Tensor:
 
 
 def yes_margin(similarity: Tensor, opposed: Tensor, negative_scale: Tensor, offset: Tensor) -> Tensor:
-    """``tau_n (v·p_c - v·n_c) + b`` (B, C): its sigmoid is ``yes``, and L_neg trains it."""
+    """Compute ``tau_n (v·p_c - v·n_c) + b`` (B, C): its sigmoid is ``yes``, and L_neg trains it."""
     return negative_scale * (similarity - opposed) + offset
 
 
@@ -75,7 +75,7 @@ def score_with_negatives(
     offset: Tensor,
     beta: float,
 ) -> Scores:
-    """Scores of a trained model.
+    """Score by positive and negative prompts, for a trained model.
 
     ``yes_c = sigmoid(tau_n (v·p_c - v·n_c) + b)``, logit ``tau v·p_c + beta log yes_c``, ``unknown = 1 - max_c yes_c``.
     """
@@ -89,7 +89,7 @@ def score_with_negatives(
 
 
 def score_with_bank(video: Tensor, positive: Tensor, bank: Tensor, *, scale: Tensor) -> Scores:
-    """Scores of a plain CLIP, whose negatives mean nothing yet: the labels compete with a bank of other phrases.
+    """Score by positive prompts and a bank of other phrases, for a plain CLIP without trained negatives.
 
     ``yes_c`` is the probability of c against the mean of the five bank phrases that fit best, and
     ``unknown = 1 - max_c yes_c``: the bank's share of the probability, in the manner of NegLabel (ICLR 2024).
@@ -101,7 +101,7 @@ def score_with_bank(video: Tensor, positive: Tensor, bank: Tensor, *, scale: Ten
 
 
 def score_cosines(similarity: Tensor, rivals: Tensor, *, scale: Tensor) -> Scores:
-    """Scores from the cosines of videos with labels (B, C), and with the phrases of a bank (B, P)."""
+    """Score by the cosines of videos with labels (B, C), and with the phrases of a bank (B, P)."""
     logits = scale * similarity
     if not rivals.shape[-1]:  # nothing to compete with: the labels' own softmax is all there is
         score = logits.softmax(dim=-1)

@@ -107,7 +107,7 @@ class Backbone(nn.Module):
         self._tokenizer = tokenizer
 
     def fingerprint(self) -> str:
-        """16 hex digits that change with the weights or the architecture, whatever file or precision they are in.
+        """Hash weights and architecture, 16 hex digits, whatever file or precision they are in.
 
         SHA-256 over the configuration, and of each tensor the name, the shape and up to 512 values spread evenly.
         """
@@ -127,12 +127,12 @@ class Backbone(nn.Module):
 
     @property
     def unit_text(self) -> bool:
-        """Whether a text is encoded as a vector of unit length."""
+        """Tell whether a text is encoded as a vector of unit length."""
         return self.family is None or bool(self.family.unit_text)
 
     @property
     def reads_one_text(self) -> bool:
-        """Whether what a text is encoded as cannot be averaged with that of others."""
+        """Tell whether what a text is encoded as cannot be averaged with that of others."""
         return self.family is not None and bool(self.family.one_text)
 
     @property
@@ -164,7 +164,7 @@ class Backbone(nn.Module):
     # --- frames and texts
 
     def encode_clips(self, pixels: Tensor) -> FrameFeatures:
-        """One pass through the visual tower for clips (B, T, 3, H, W), whose frames may look at one another.
+        """Run the visual tower once over clips (B, T, 3, H, W), whose frames may attend to one another.
 
         Returns:
             embedding (B, T, E), not normalised, and tokens (B, T, N, D); of a family that keeps one row of a clip,
@@ -189,7 +189,7 @@ class Backbone(nn.Module):
             return _join([self.family.encode_clip(self.clip, part) for part in parts])
 
     def encode_frames(self, pixels: Tensor) -> FrameFeatures:
-        """One pass through the visual tower.
+        """Run the visual tower once over frames.
 
         Args:
             pixels: (F, 3, H, W), normalised as :attr:`preprocess` says.
@@ -221,7 +221,7 @@ class Backbone(nn.Module):
         return FrameFeatures(found["image_features"], tokens.contiguous())  # as they lie in a feature cache
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Texts to embeddings (P, E), float32 of unit length; gradients flow.
+        """Embed texts (P, E), float32 of unit length; gradients flow.
 
         What is longer than the text tower reads is cut, with a warning that quotes it.
         """
@@ -230,13 +230,13 @@ class Backbone(nn.Module):
         return self.encode_tokens(self.tokenize(texts))
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts to token ids (P, L); what is longer than the text tower reads is cut, with a warning."""
+        """Tokenize texts (P, L); what is longer than the text tower's context is cut, with a warning."""
         self.warn_truncated(texts)
         tokens: Tensor = self.tokenizer(list(texts))
         return tokens
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Token ids (P, L) to embeddings (P, E), float32 of unit length; gradients flow.
+        """Embed token ids (P, L): (P, E), float32 of unit length; gradients flow.
 
         Of a published family whose texts depend on the video, to what it keeps of a text (P, W).
         """
@@ -269,7 +269,7 @@ class Backbone(nn.Module):
         return 0
 
     def _encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Token ids (P, L) to embeddings (P, E), skipping the padding at the end where that changes nothing.
+        """Embed token ids (P, L), skipping the padding at the end where that changes nothing.
 
         A causal tower pooled at the end-of-text token never looks at what follows it, and labels fill a
         fraction of the context: at a quarter of the length a text costs about a quarter.
@@ -353,7 +353,7 @@ class Backbone(nn.Module):
 
     @property
     def takes_int8(self) -> bool:
-        """Whether ``--precision int8`` runs here: on this processor, for this visual tower."""
+        """Tell whether ``--precision int8`` runs here: on this processor, for this visual tower."""
         plain = self.family is None or not self.family.across_frames
         return plain and self.device.type == "cpu" and cpu_has_int8() and bool(int8_blocks(self.clip.visual))
 

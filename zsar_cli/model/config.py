@@ -96,7 +96,7 @@ class Description:
 
 
 def model_directory(spec: str) -> Path:
-    """Where a model of zsar's own is, bundled or trained; without a ``config.yaml`` there, it is none."""
+    """Locate a model of zsar's own, bundled or trained; without a ``config.yaml`` there, it is none."""
     return ASSETS / spec if spec in BUNDLED else existing(spec) or Path(spec)
 
 

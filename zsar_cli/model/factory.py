@@ -180,7 +180,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def preprocess_of(settings: dict[str, Any], clip: Any) -> Preprocess:
-    """open_clip's preprocessing settings as ours, at the size the visual tower was built for.
+    """Convert open_clip's preprocessing settings to ours, at the size the visual tower was built for.
 
     Raises:
         UsageError: a setting is missing or of the wrong kind.
@@ -209,7 +209,7 @@ def preprocess_of(settings: dict[str, Any], clip: Any) -> Preprocess:
 
 
 def token_width(visual: Any) -> int:
-    """D, the width of the last patch tokens."""
+    """Return D, the width of the last patch tokens."""
     if hasattr(visual, "trunk"):
         return int(visual.trunk.feature_info[-1]["num_chs"])
     if hasattr(visual, "attnpool"):  # CLIP's ResNets
@@ -218,7 +218,7 @@ def token_width(visual: Any) -> int:
 
 
 def token_count(visual: Any, size: tuple[int, int]) -> int:
-    """N, the patch tokens of a frame of ``size`` (height, width)."""
+    """Return N, the patch tokens of a frame of ``size`` (height, width)."""
     if hasattr(visual, "trunk"):
         reduction = int(visual.trunk.feature_info[-1]["reduction"])
         patches = getattr(visual.trunk, "patch_embed", None)

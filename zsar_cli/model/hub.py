@@ -150,7 +150,7 @@ def _from_directory(directory: Path, weights: Path | None) -> WeightsSource:
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(model_cfg, preprocess_cfg) of an ``open_clip_config.json``."""
+    """Read (model_cfg, preprocess_cfg) of an ``open_clip_config.json``."""
     try:
         require_file(path, "The configuration")
         config = json.loads(read_text(path, limit=1_000_000))
@@ -163,7 +163,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _settings_of_file(arch: str, model_cfg: dict[str, Any], path: Path) -> tuple[dict[str, Any], bool]:
-    """Preprocessing settings and QuickGELU for weights that come as a bare file.
+    """Find preprocessing settings and QuickGELU for weights that come as a bare file.
 
     A configuration beside the file says so itself if it is of this architecture; else the settings are those
     most of the architecture's published weights share (open_clip would take OpenAI's for all of them).

@@ -57,7 +57,7 @@ class Int8Linear(nn.Module):
         return y[None]
 
     def _product(self, x: Tensor, step: float, zero: int, bias: Tensor | None) -> Tensor:
-        """``step (x - zero) W^T + bias`` of whole numbers x (N, K) from -128 to 127."""
+        """Compute ``step (x - zero) W^T + bias`` of whole numbers x (N, K) from -128 to 127."""
         # As bytes x + 128, in a third of the time of a cast to uint8
         unsigned = x.to(torch.int8).view(torch.uint8).bitwise_xor_(128)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
@@ -68,7 +68,7 @@ class Int8Linear(nn.Module):
 
 
 def is_coarse(x: Tensor, step: float) -> bool:
-    """Whether rounding to whole steps takes more than the tolerance: it leaves an error of ``step^2 / 12``."""
+    """Tell whether rounding to whole steps takes more than the tolerance: it leaves an error of ``step^2 / 12``."""
     return step**2 / 12 > TOLERANCE**2 * float(x.flatten().dot(x.flatten())) / x.numel()
 
 
@@ -134,12 +134,12 @@ def int8_blocks(visual: Any) -> list[nn.Module]:
 
 @cache
 def cpu_has_int8() -> bool:
-    """Whether this processor multiplies bytes faster than floats, and this torch can make it do so."""
+    """Tell whether this processor multiplies bytes faster than floats, and this torch can make it do so."""
     return has_vnni() and _sums_are_right()
 
 
 def has_vnni() -> bool:
-    """Whether the processor has instructions for products of bytes, as far as Linux tells."""
+    """Tell whether the processor has instructions for products of bytes, as far as Linux tells."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
@@ -158,7 +158,7 @@ def _sums_are_right() -> bool:
 
 
 def each_on_a_core(encode: Callable[[Tensor], Any], frames: Sequence[Tensor]) -> list[Any]:
-    """``encode`` of each frame (1, 3, H, W), without gradients.
+    """Run ``encode`` on each frame (1, 3, H, W), one a core, without gradients.
 
     Frames beside each other leave the cores busier than the many small steps of one frame, shared among all of them.
     """

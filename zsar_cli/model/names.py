@@ -18,7 +18,7 @@ LIST = "`zsar predict --list-models` lists models."
 
 
 def listed(names: Iterable[str], last: str = "") -> str:
-    """Up to eight names in a row."""
+    """Join up to eight names."""
     names = list(names)
     shown = names[:8]
     text = ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
@@ -26,7 +26,7 @@ def listed(names: Iterable[str], last: str = "") -> str:
 
 
 def no_model(spec: str, architectures: list[str]) -> str:
-    """Why a name is none of a model, and which one may have been meant; its start is none of the architectures."""
+    """Explain why a name is no model's, and which one may have been meant."""
     spec = spec[:100]
     path = existing(spec)
     if path and path.is_file():

@@ -81,7 +81,7 @@ LEAF = Value()
 
 
 def is_torchscript(names: Iterable[str]) -> bool:
-    """Whether a zip file with members of these names is a TorchScript program, as OpenAI's CLIP files are."""
+    """Tell whether a zip file with members of these names is a TorchScript program, as OpenAI's CLIP files are."""
     return any(name.endswith("/constants.pkl") and name.count("/") == 1 for name in names)
 
 
@@ -142,7 +142,7 @@ _MOST = 0xFFFFFFFF
 
 
 def _has_one_list(path: Path) -> bool:
-    """Whether a zip file's list of members ends where its end begins, as in every file that PyTorch writes.
+    """Tell whether a zip file's list of members ends where its end begins, as in every file that PyTorch writes.
 
     Readers look for the list in different places where it does not: then zipfile would show us one pickle, and
     torch.load would open another.

@@ -18,7 +18,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 
 
 def resolve_device(name: str = "auto") -> str:
-    """``auto`` is CUDA, then MPS, then the CPU. UsageError for a device that is not there.
+    """Resolve ``auto``: CUDA, then MPS, then the CPU. UsageError for a device that is not there.
 
     Of several processes that torchrun started on a machine, each gets a GPU of its own for ``auto`` and ``cuda``.
     """
@@ -38,7 +38,7 @@ def resolve_device(name: str = "auto") -> str:
 
 
 def check_precision(name: str, known: tuple[str, ...] = ("auto", *DTYPES)) -> None:
-    """UsageError for a precision that does not exist: said before weights are read."""
+    """Raise UsageError for a precision that does not exist: said before weights are read."""
     if name not in known:
         raise UsageError(f"Unknown precision {name!r}; there are {', '.join(known)}.")
 

@@ -106,7 +106,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def require_weights(path: Path) -> None:
-    """UsageError where no weights can be in a file: a pipe, more than the memory, or little but holes."""
+    """Raise UsageError where no weights can be in a file: a pipe, more than the memory, or little but holes."""
     require_file(path, "The weights")
     about = path.stat()
     if about.st_size > available_memory():
@@ -117,7 +117,7 @@ def require_weights(path: Path) -> None:
 
 
 def check_header(path: Path) -> None:
-    """UsageError where a safetensors file cannot hold weights, or lists more tensors than are read in a second."""
+    """Raise UsageError where a safetensors file cannot hold weights, or lists far too many tensors."""
     require_weights(path)
     with open(path, "rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
@@ -190,7 +190,7 @@ def _common_head(names: Mapping[str, Tensor]) -> str | None:
 
 
 def check_kinds(tensors: dict[str, Tensor], path: Path) -> None:
-    """Plain tensors only, and together no larger than the file: an expanded one is a single value a million times."""
+    """Refuse all but plain tensors, together no larger than the file: an expanded one repeats a single value."""
     asked = 0
     for name, tensor in tensors.items():
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
@@ -205,7 +205,7 @@ def check_kinds(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """UsageError that names the tensor where one holds a NaN or an infinity."""
+    """Raise UsageError that names the tensor where one holds a NaN or an infinity."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.numel():
             # a NaN or an infinity always shows in the extremes, and nothing of the tensor's size is allocated

@@ -123,7 +123,7 @@ class RecognizerModel(nn.Module):
 
     @property
     def uses_negatives(self) -> bool:
-        """Whether negative prompts take part in the scores; if not, nobody needs to encode any."""
+        """Tell whether negative prompts take part in the scores; if not, nobody needs to encode any."""
         return self.parts.negatives != "none"
 
     @property
@@ -147,7 +147,7 @@ class RecognizerModel(nn.Module):
         return self.backbone.preprocess
 
     def added_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Everything that is not the backbone, by name."""
+        """List everything that is not the backbone, by name."""
         return [(name, p) for name, p in self.named_parameters() if not name.startswith("backbone.")]
 
     def fingerprint(self) -> str:
@@ -176,7 +176,7 @@ class RecognizerModel(nn.Module):
         return self.backbone.encode_clips(pixels)
 
     def encode_video(self, features: FrameFeatures) -> VideoEncoding:
-        """``v = normalize(mean_t f_t + W_o mean_k q_k)`` from frame features with leading (B, T)."""
+        """Compute ``v = normalize(mean_t f_t + W_o mean_k q_k)`` from frame features with leading (B, T)."""
         family = self.backbone.family
         if family is None:
             pooled = features.embedding.float().mean(dim=1)
@@ -201,7 +201,7 @@ class RecognizerModel(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> VideoEncoding:
-        """Normalised clips (B, T, 3, H, W) -> :class:`VideoEncoding`."""
+        """Encode normalised clips (B, T, 3, H, W)."""
         return self.encode_video(self.encode_frames(pixels))
 
     def join_views(self, views: Tensor) -> Tensor:
@@ -336,7 +336,7 @@ def load_model(
 
 
 def is_recognizer(spec: str) -> bool:
-    """Whether ``spec`` names a model of zsar's own, bundled or trained, and not a plain backbone."""
+    """Tell whether ``spec`` names a model of zsar's own, bundled or trained, and not a plain backbone."""
     return (model_directory(spec) / "config.yaml").is_file()
 
 

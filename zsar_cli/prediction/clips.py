@@ -225,7 +225,7 @@ def clip_requests(
 def _embed_and_judge(
     model: RecognizerModel, videos: Sequence[Keyed], cache: FeatureCache | None, embed: Embed | None
 ) -> tuple[Tensor, list[bool]]:
-    """As :func:`embed_clips`, and which of the videos are nothing that the bundled model knows."""
+    """Embed as :func:`embed_clips`, and tell which videos are nothing that the bundled model knows."""
     import torch
 
     from zsar_cli.features.encoding import map_features
@@ -288,7 +288,7 @@ def _answer(
 
 
 def shown_of(clip: Clip | EncodedClip, crop: int) -> Shown | None:
-    """One crop of a clip's first view; None where the frames of what a cache holds could not be decoded again."""
+    """Take one crop of a clip's first view; None where the frames of what a cache holds could not be decoded again."""
     if clip.pixels is None:
         return None
     return Shown(clip.pixels[crop] if clip.look is None else clip.look, clip.info.start + clip.times[0])

@@ -94,7 +94,7 @@ class HeatMaps:
     def of_labels(
         self, video: int, frames: np.ndarray, text: PromptEmbeddings, columns: Sequence[int]
     ) -> list[LabelHeat]:
-        """Where these labels are seen; nothing where this model cannot tell."""
+        """Find where these labels are seen; nothing where this model cannot tell."""
         import torch
 
         from zsar_cli.model.attribution import appearance_heat, label_directions, motion_heat
@@ -121,7 +121,7 @@ def _others(model: RecognizerModel, text: PromptEmbeddings) -> Tensor | None:
 
 
 def token_change(tokens: Tensor) -> Tensor:
-    """How far each patch token (T, N, D) is from its mean over time (T, N): what a model without MSM can show."""
+    """Measure how far each patch token (T, N, D) is from its mean over time (T, N), for a model without MSM."""
     tokens = tokens.float()
     change: Tensor = (tokens - tokens.mean(dim=0)).norm(dim=-1) / tokens.norm(dim=-1).mean()
     return change

@@ -1,4 +1,4 @@
-"""Whether a video is of the kind that the bundled model knows: rendered shapes in motion, and nothing else.
+"""Tell whether a video is of the kind that the bundled model knows: rendered shapes in motion, and nothing else.
 
 ``unknown`` does not tell: a tower that has seen shapes alone is as sure of anything. Its averaged frame embedding
 does: rendered clips lie within a cosine of 0.93 of each other's mean, photographs and noise below 0.8.

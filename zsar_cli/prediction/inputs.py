@@ -45,7 +45,7 @@ def find_videos(
 
 
 def same_input(path: str) -> str:
-    """Equal for two spellings of one path, as ``./a.mp4`` and ``a.mp4``; links and ``..`` are left alone."""
+    """Normalise a path: ``./a.mp4`` and ``a.mp4`` are one; links and ``..`` are left alone."""
     return path if ".." in path else os.path.normpath(path)
 
 
@@ -82,7 +82,7 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _entries(stream: IO[bytes], null: bool) -> Iterator[str]:
-    """Paths as soon as each is complete; bytes that are not UTF-8 survive.
+    """Yield paths as soon as each is complete; bytes that are not UTF-8 survive.
 
     Raises:
         UsageError: what comes is no list of paths.

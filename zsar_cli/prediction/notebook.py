@@ -21,7 +21,7 @@ MOST_ROWS = 12
 
 
 def card(result: Result) -> str:
-    """HTML that stands alone: no script, nothing fetched, readable on a light and on a dark page."""
+    """Make HTML that stands alone: no script, nothing fetched, readable on a light and on a dark page."""
     record = result.to_record()
     segments = record.get("segments", [])
     seen = list(dict.fromkeys(segment["answer"] for segment in segments))

@@ -133,18 +133,18 @@ def takes(kind: type) -> Callable[[Method], Method]:
 
 
 def clip_options(options: Mapping[str, Any]) -> ClipOptions:
-    """How whole videos are shown. UsageError for a value that there is not."""
+    """Choose how whole videos are shown. UsageError for a value that there is not."""
     own = {field.name for field in fields(ClipOptions)}
     return ClipOptions(**{name: value for name, value in options.items() if name in own})
 
 
 def top_k_of(options: Mapping[str, Any]) -> int:
-    """How many labels are given."""
+    """Choose how many labels are given."""
     return checks.whole("top_k", options.get("top_k", 5), checks.TOP_K)
 
 
 def rule_of(options: Mapping[str, Any], default: float | None = None) -> AnswerRule:
-    """Which labels are an answer, with a warning about the old name of the bound. UsageError."""
+    """Choose which labels are an answer, with a warning about the old name of the bound. UsageError."""
 
     def tell(threshold: float, least: float) -> None:
         warn(

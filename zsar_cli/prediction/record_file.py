@@ -50,10 +50,10 @@ class Form(Protocol):
         """Compute :attr:`Stored.key` of this video."""
 
     def starts(self, line: bytes) -> bool:
-        """Whether a file that begins with this line is a file of this form."""
+        """Tell whether a file that begins with this line is a file of this form."""
 
     def torn(self, part: bytes, *, alone: bool) -> bool:
-        """Whether an unfinished end is what a killed run or a lost disk left of a record.
+        """Tell whether an unfinished end is what a killed run or a lost disk left of a record.
 
         ``alone``: no whole record stands before it, so that it alone says whose file this is.
         """
@@ -84,11 +84,11 @@ class JsonLines:
         return same_input(video)
 
     def starts(self, line: bytes) -> bool:
-        """Whether it is a record, or may be the torn start of one."""
+        """Tell whether it is a record, or may be the torn start of one."""
         return read_record(line) is not None if line.endswith(b"\n") else _may_be_torn(line, alone=True)
 
     def torn(self, part: bytes, *, alone: bool) -> bool:
-        """Whether it may be the start of a record."""
+        """Tell whether it may be the start of a record."""
         return _may_be_torn(part, alone=alone)
 
 
@@ -220,7 +220,7 @@ class RecordFile:
             self._failures.pop(key, None)
 
     def _put_in_place(self) -> None:
-        """Each video's last word, an answer before an error, where its first one stood."""
+        """Write each video's last record, an answer before an error, where its first one stood."""
         chosen: dict[str, tuple[int, int]] = {}  # in the order of first words: where the last one stands
         answered: set[str] = set()
         parts = list(map(len, self.form.parts(self._file.lines())))
@@ -258,7 +258,7 @@ class RecordFile:
 
 
 def check_output(path: Path, *, form: Form = JSON_LINES, resume: bool, overwrite: bool) -> None:
-    """UsageError where records cannot go there; said before a model is loaded, which may take long."""
+    """Raise UsageError where records cannot go there; said before a model is loaded, which may take long."""
     if resume and overwrite:
         raise UsageError("--resume goes on with what is there and --overwrite replaces it; give one of them.")
     if overwrite or (why := taken(path)) is None:

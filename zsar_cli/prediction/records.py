@@ -32,7 +32,7 @@ class LabelScore:
     yes: float  # 0..1: does the video show this at all, whatever the other labels?
 
     def to_record(self) -> dict[str, Any]:
-        """As it stands in the JSON record."""
+        """Make the JSON record."""
         return {"label": self.label, "score": round(self.score, 6), "yes": round(self.yes, 6)}
 
 

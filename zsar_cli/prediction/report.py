@@ -51,7 +51,7 @@ class FilmSize:
 
 
 def filmstrip(shown: Shown | None, size: FilmSize, *, whole: bool = False) -> dict[str, Any] | None:
-    """Frames side by side in one picture, as JSON holds it; None where there are none.
+    """Join frames side by side in one picture, as JSON holds it; None where there are none.
 
     ``whole``: with all the frames there are and their times, for a timeline.
     """
@@ -110,7 +110,7 @@ class AnswersPage:
         self._strips: IO[str] = tempfile.TemporaryFile("w+", encoding="ascii", dir=_room(self.folder))
 
     def __contains__(self, same: str) -> bool:
-        """Whether a video was added, by what :func:`zsar_cli.prediction.inputs.same_input` calls it."""
+        """Tell whether a video was added, by what :func:`zsar_cli.prediction.inputs.same_input` calls it."""
         return same in self._known
 
     def add(self, record: dict[str, Any], strip: dict[str, Any] | None = None) -> None:
@@ -176,7 +176,7 @@ class AnswersPage:
 
 
 def is_page(path: Path, run: str = "") -> bool:
-    """Whether a file is a page that zsar predict wrote; with ``run``, one about these labels."""
+    """Tell whether a file is a page that zsar predict wrote; with ``run``, one about these labels."""
     try:
         with open(open_file(path, os.O_RDONLY), "rb") as file:
             return f'<meta name="generator" content="zsar predict {run}'.encode() in file.read(1000)
@@ -232,7 +232,7 @@ def decoded_again(
     size: FilmSize,
     preprocess: Preprocess | None = None,
 ) -> Iterator[dict[str, Any] | None]:
-    """For each record of a video, its filmstrip; None of a failure, and where the video cannot be read any more."""
+    """Yield for each record of a video its filmstrip; None of a failure, and where it cannot be read any more."""
     from zsar_cli.errors import VideoError
     from zsar_cli.prediction.clips import shown_of
     from zsar_cli.video.pool import ClipRequest, Ready
@@ -263,12 +263,12 @@ def _count(number: int, what: str) -> str:
 
 
 def _room(folder: str) -> str | None:
-    """Where the frames are kept meanwhile: beside the page, where there is room for it; None for a stream."""
+    """Choose where frames are kept meanwhile: beside the page, where there is room; None for a stream."""
     return folder if os.path.isdir(folder) and os.access(folder, os.W_OK) else None
 
 
 def _json(data: Any) -> str:
-    """JSON in ASCII that cannot end the element it stands in, whatever a label or a name holds."""
+    """Write JSON in ASCII that cannot end the element it stands in, whatever a label or a name holds."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

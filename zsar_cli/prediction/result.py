@@ -18,7 +18,7 @@ class Result:
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as JSON has them: the record that the command writes."""
+        """Make plain data, as JSON has them: the record that the command writes."""
         return self.to_record()
 
     def to_pandas(self) -> pd.DataFrame:

@@ -63,7 +63,7 @@ def answer_text(record: Mapping[str, Any], between: str = "; ") -> str:
 
 
 def to_pandas(answers: Iterable[Result]) -> pd.DataFrame:
-    """Answers as one table, with the rows and columns of the command's CSV.
+    """Put answers into one table, with the rows and columns of the command's CSV.
 
     Args:
         answers: what ``predict``, ``predict_many`` and ``segments`` of a Recognizer give.

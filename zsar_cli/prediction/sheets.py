@@ -66,7 +66,7 @@ class _Page:
 def explain_sheet(
     evidence: Evidence, video: str, answers: Sequence[str] | None = None, note: str = ""
 ) -> Figure:
-    """One page about one video.
+    """Draw one page about one video.
 
     Args:
         answers: what the record answers, the surest first; nothing for "none of these", and None where no bound was
@@ -105,7 +105,7 @@ def headline(evidence: Evidence, answers: Sequence[str] | None) -> str:
 
 
 def _grid(evidence: Evidence) -> tuple[int, int, float, float]:
-    """Rows of frames, frames in a row, and a frame's width and height in inches."""
+    """Lay out frames: rows, frames in a row, and a frame's width and height in inches."""
     count = len(evidence.frames)
     rows = math.ceil(count / MOST_IN_ROW)
     in_row = math.ceil(count / rows)
@@ -185,7 +185,7 @@ def paint_label(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _smooth(heat: np.ndarray) -> np.ndarray:
-    """Weights 1, 2, 1 down and across."""
+    """Smooth by the weights 1, 2, 1 down and across."""
     padded = np.pad(heat, 1, mode="edge")
     down = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     smooth: np.ndarray = (down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]) / 16
@@ -281,7 +281,7 @@ def _bars(axes: Any, evidence: Evidence) -> None:
 def timeline_sheet(
     timeline: Timeline, seen: Sequence[tuple[Segment, Evidence]], labels: Sequence[str] = ()
 ) -> Figure:
-    """One page about what happens when: the timeline, and some of its segments with the frames of their surest window.
+    """Draw one page about what happens when: the timeline, and some segments with frames of their surest window.
 
     Args:
         labels: all labels of the run, by which each has its colour in every sheet.

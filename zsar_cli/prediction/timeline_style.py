@@ -11,7 +11,7 @@ STEPS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 144
 
 
 def clock(seconds: float, *, tenths: bool = False) -> str:
-    """0:07, 1:02:03; with tenths 0:07.5."""
+    """Format a time: 0:07, 1:02:03; with tenths 0:07.5."""
     total = round(seconds * 10) if tenths else round(seconds) * 10
     minutes, rest = divmod(total, 600)
     hours, minutes = divmod(minutes, 60)

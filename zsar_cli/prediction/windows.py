@@ -87,7 +87,7 @@ class Segment:
     seen: tuple[int, ...] = field(default=(), repr=False, compare=False)  # the frames of its surest window
 
     def to_record(self) -> dict[str, Any]:
-        """As it stands in the JSON record."""
+        """Make the JSON record."""
         several = {} if self.answers is None else {"answers": self.answers}
         return {
             "start": round(self.start, 3),
@@ -235,7 +235,7 @@ class _Slider:
         return min(max(self.options.stride / self.step, 1.0), float(self.options.frames))
 
     def _slide(self, end: int) -> None:
-        """Every window whose ticks lie before ``end``."""
+        """Score every window whose ticks lie before ``end``."""
         frames = self.options.frames
         ready: list[Span] = []
         for number, span in spans([tick for tick, _ in self.shown], self.number, end, frames, self._stride):

@@ -35,7 +35,7 @@ _said: set[str] = set()
 
 
 def cache_directory() -> Path | None:
-    """``$ZSAR_CACHE_DIR``, else ``zsar`` in the user's cache directory (``$XDG_CACHE_HOME`` or ``~/.cache``).
+    """Locate the cache: ``$ZSAR_CACHE_DIR``, else ``zsar`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
     None where that user has no home, as in containers that run under a number without a name.
     """
@@ -64,7 +64,7 @@ class TextCache:
             )
 
     def get(self, model: str, texts: Sequence[str], width: int | None = None) -> dict[str, np.ndarray]:
-        """Those of ``texts`` that are known, each with its float32 vector (E,).
+        """Read those of ``texts`` that are known, each with its float32 vector (E,).
 
         Args:
             model: ``Backbone.text_key``.
@@ -156,12 +156,12 @@ def _size(file: IO[bytes]) -> int:
 
 
 def _count(file: IO[bytes], width: int) -> int:
-    """Whole rows."""
+    """Count whole rows."""
     return (_size(file) - _start_of(0, width)) // (24 + 4 * width)
 
 
 def _width(file: IO[bytes]) -> int | None:
-    """E as the file's head has it; None where this is no file of ours."""
+    """Read E from the file's head; None where this is no file of ours."""
     head = file.read(len(HEAD) + 4)
     width = int.from_bytes(head[len(HEAD) :], "little")
     return width if head == _head(width) and 0 < width <= WIDEST else None
@@ -197,7 +197,7 @@ def _find(file: IO[bytes], width: int, texts: Mapping[bytes, str]) -> dict[str, 
 
 
 def _warn(message: str) -> None:
-    """Once a process: every set of labels has its own TextCache."""
+    """Warn once a process: every set of labels has its own TextCache."""
     if message not in _said:
         _said.add(message)
         logger.warning("%s", message)

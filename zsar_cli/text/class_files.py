@@ -76,7 +76,7 @@ def _structure(text: str, path: Path) -> Any:
 
 
 def _of_table(text: str, path: Path, usual: str | None) -> list[Entry]:
-    """Names of a text; ``usual`` is the separator that its ending promises."""
+    """Read the names of a table; ``usual`` is the separator that the file's ending promises."""
     said, text = tables.said_mark(text)
     home = said or usual
     for mark in [said] if said else [mark for mark in tables.MARKS if mark in text]:
@@ -146,7 +146,7 @@ def _columns(text: str, mark: str, path: Path, *, csv_file: bool) -> list[Entry]
 
 
 def _check_one_name(rows: list[Line], texts: list[int], path: Path) -> None:
-    """UsageError where numbered rows without a header have several columns of texts."""
+    """Raise UsageError where numbered rows without a header have several columns of texts."""
     if len(texts) < 2 or len(rows) < 2:
         return
     places = " or ".join(f"{i + 1} ({rows[0].cells[i][:40]!r})" for i in texts[:4])
@@ -262,7 +262,7 @@ _LAST = (
 
 
 def _numbered(lines: Sequence[Line], path: Path, *, in_order: bool) -> list[Entry] | None:
-    """Names without the numbers that all lines have before or behind them; None where not all have."""
+    """Strip the numbers that all lines have before or behind the names; None where not all have."""
     if not lines or max(len(line.cells[0]) for line in lines) > _LONGEST_NUMBERED:
         return None
     for patterns, place in ((_FIRST, (2, 1)), (_LAST, (1, 2))):
@@ -287,7 +287,7 @@ def _numbered(lines: Sequence[Line], path: Path, *, in_order: bool) -> list[Entr
 
 
 def _is_numbering(names: Sequence[str], codes: Sequence[str], sure: str) -> bool:
-    """Whether the codes number the names. "2 people" and "3 people" are names; so are "part 1" and "part 2"."""
+    """Tell whether the codes number the names. "2 people" and "3 people" are names; so are "part 1" and "part 2"."""
     if sure == "any":
         return True
     if len(codes) < 2 or len(set(codes)) < len(codes) or len({n.casefold() for n in names}) < len(names):

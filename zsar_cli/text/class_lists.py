@@ -38,7 +38,7 @@ def normalise_name(name: str) -> str:
 
 
 def list_names() -> list[str]:
-    """Names of the built-in class lists."""
+    """List the built-in class lists."""
     return sorted(path.stem for path in LISTS.glob("*.yaml"))
 
 

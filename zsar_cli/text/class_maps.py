@@ -56,7 +56,7 @@ def json_or_lines(text: str, path: Path) -> Any:
 
 
 def entries_of(content: Any, path: Path) -> list[Entry]:
-    """Entries of a list of labels, or of a map from label to description(s), from or to numbers."""
+    """Read a list of labels, or a map from label to description(s), from or to numbers."""
     if content is None:
         return []
     if isinstance(content, list):
@@ -138,7 +138,7 @@ def _of_descriptions(content: dict[str, Any], keyed: bool, path: Path) -> list[E
 
 
 def _of_coded_pairs(content: dict[str, Any], path: Path) -> list[Entry]:
-    """ImageNet's ``{"0": ["n01440764", "tench"]}``; none where the values are no such pairs."""
+    """Read ImageNet's ``{"0": ["n01440764", "tench"]}``; none where the values are no such pairs."""
     values = content.values()
     if not all(isinstance(v, list) and len(v) == 2 and all(isinstance(x, str) for x in v) for v in values):
         return []
@@ -148,13 +148,13 @@ def _of_coded_pairs(content: dict[str, Any], path: Path) -> list[Entry]:
 
 
 def _are_codes(texts: Iterable[Any]) -> bool:
-    """Whether all are codes such as "c001" and "n01440764", of one letter."""
+    """Tell whether all are codes such as "c001" and "n01440764", of one letter."""
     letters = {_CODE.fullmatch(text) and text[0] if isinstance(text, str) else None for text in texts}
     return len(letters) == 1 and None not in letters
 
 
 def _of_inner(name: str, record: dict[str, Any], path: Path) -> Entry:
-    """``run: {id: 0}`` or ``run: {description: ...}``."""
+    """Read ``run: {id: 0}`` or ``run: {description: ...}``."""
     number = next((record[key] for key in _RECORD_NUMBERS if _is_number(record.get(key))), None)
     phrases: Any = next((record[key] for key in (*_RECORD_PHRASES, "label") if record.get(key)), [])
     if number is not None and phrases == number:
@@ -218,7 +218,7 @@ def _text(value: Any, path: Path) -> str:
 
 
 def entries_of_text_proto(text: str, path: Path) -> list[Entry]:
-    """TensorFlow's label maps: ``item { id: 1 name: 'run' }``."""
+    """Read TensorFlow's label maps: ``item { id: 1 name: 'run' }``."""
     entries: list[Entry] = []
     for block in re.findall(r"\{([^{}]*)\}", text):
         fields = dict(re.findall(r"(\w+)\s*:\s*(\"[^\"]*\"|'[^']*'|\S+)", block))

@@ -140,7 +140,7 @@ class PromptEmbeddings:
         return replace(self, positive=self.positive.to(device), negative=negative, bank=bank)
 
     def check_model(self, model: str, fingerprint: str = "") -> None:
-        """UsageError that names both models unless these embeddings were made with this one.
+        """Raise UsageError that names both models unless these embeddings were made with this one.
 
         The fingerprint of the weights decides where both are known: a model may have moved.
         """
@@ -158,7 +158,7 @@ class PromptEmbeddings:
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Of everything in a file of embeddings but itself: a flipped bit would be another answer, without a word."""
+    """Compute CRC-32 of everything else in a file of embeddings: a flipped bit would change answers unnoticed."""
     crc = 0
     for name, tensor in sorted(tensors.items()):
         crc = zlib.crc32(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode(), crc)
@@ -177,7 +177,7 @@ def embed_labels(
     cache: TextCache | None = None,
     learned: bool = True,
 ) -> PromptEmbeddings:
-    """From labels to what a model's scores need, on its device: the one way, wherever labels are compared with videos.
+    """Embed labels for a model's scores, on its device: the one way, wherever labels are compared with videos.
 
     The phrases of the bank are put into the positive templates of the labels, as in NegLabel (Jiang et al., ICLR
     2024): a phrase must differ from a label by its words, not by its template.
@@ -269,7 +269,7 @@ def _encode(
     key: str,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
-    """(P, E) float32 on the CPU, from the cache where it has them."""
+    """Embed texts (P, E), float32 on the CPU, from the cache where it has them."""
     import torch
 
     backbone: Any = getattr(encode_text, "__self__", None)

@@ -46,7 +46,7 @@ class Labels:
 
 
 def labels_of(labels: Any) -> Labels:
-    """Labels as Python gives them: themselves, or the name of a file or of a built-in list. UsageError."""
+    """Take labels as Python gives them: themselves, or the name of a file or of a built-in list. UsageError."""
     if isinstance(labels, Labels):
         if not labels.names:
             raise UsageError("labels must hold at least one label.")
@@ -147,7 +147,7 @@ def clean(text: object, where: str) -> str:
 
 
 def clean_names(names: Iterable[tuple[Any, str]]) -> tuple[str, ...]:
-    """Labels from (text, where it stands), cleaned; every way in goes through here.
+    """Clean labels given as (text, where it stands); every way in goes through here.
 
     Raises:
         UsageError: what :func:`clean` raises; two that text towers take for one; the name of "none of these".

@@ -18,7 +18,7 @@ BOM = "\ufeff"  # by which spreadsheets know UTF-8
 
 
 def printable(text: str) -> str:
-    """Text that cannot steer a terminal: control characters and undecodable bytes become visible escapes."""
+    """Escape what steers a terminal: control characters and undecodable bytes become visible."""
     return "".join(map(_visible, text))
 
 
@@ -32,12 +32,12 @@ def _visible(letter: str) -> str:
 
 
 def takes_unicode(stream: IO[str]) -> bool:
-    """Whether every letter can be written there."""
+    """Tell whether every letter can be written there."""
     return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows of CSV that run nothing where they are opened.
+    """Write rows of CSV that run nothing where they are opened.
 
     A text that a spreadsheet would take for a formula has a ``'`` before it, and so has one that begins with ``'``:
     whoever takes a leading ``'`` off, and one after a ``;``, has the text again, control characters as escapes.

@@ -37,7 +37,7 @@ def word(cell: str) -> str:
 
 
 def is_integer(cell: str) -> bool:
-    """Whether a cell holds a whole number."""
+    """Tell whether a cell holds a whole number."""
     return INTEGER.fullmatch(cell) is not None
 
 
@@ -48,7 +48,7 @@ def said_mark(text: str) -> tuple[str | None, str]:
 
 
 def split_table(text: str, mark: str) -> list[Line]:
-    """Rows of a CSV with that separator, without blank ones, comments and columns that are empty throughout.
+    """Split a CSV by that separator, without blank rows, comments and columns that are empty throughout.
 
     Raises:
         csv.Error: quotes that do not close.
@@ -68,13 +68,13 @@ def split_table(text: str, mark: str) -> list[Line]:
 
 
 def width(rows: Sequence[Line]) -> int | None:
-    """How many columns each row has; None where they differ."""
+    """Count the columns that each row has; None where they differ."""
     widths = {len(row.cells) for row in rows}
     return widths.pop() if len(widths) == 1 else None
 
 
 def is_header(cells: Iterable[str]) -> bool:
-    """Whether these are headers of a list of classes."""
+    """Tell whether these are headers of a list of classes."""
     cells = list(cells)
     words = {word(cell) for cell in cells}
     return bool(words & set(NAME_WORDS)) and not any(map(is_integer, cells))

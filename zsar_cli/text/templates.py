@@ -89,7 +89,7 @@ def phrase_bank() -> tuple[str, ...]:
 
 
 def fill(templates: Sequence[str], phrases: Sequence[str]) -> list[str]:
-    """Every template with every phrase. The phrase is put in as it is: braces in it mean nothing."""
+    """Fill every template with every phrase. The phrase is put in as it is: braces in it mean nothing."""
     return [template.replace("{}", phrase) for phrase in phrases for template in templates]
 
 

@@ -45,7 +45,7 @@ def measure_baselines(
     cache: FeatureCache,
     advance: Callable[[float], None] = lambda clips: None,
 ) -> Baselines | None:
-    """Both, of a model that has not been trained yet; None where no held-out clip can be read.
+    """Measure both before training; None where no held-out clip can be read.
 
     ``advance`` is told how many more clips were looked at.
     """
@@ -70,7 +70,7 @@ def frame_averages(
     cache: FeatureCache,
     advance: Callable[[float], None] = lambda clips: None,
 ) -> tuple[Tensor, Tensor]:
-    """Averaged frame embeddings (n, E) of unit length and classes (n,) of the clips that can be read."""
+    """Average frame embeddings (n, E), of unit length, with the classes (n,) of the clips that can be read."""
 
     def average(features: FrameFeatures, _: list[int]) -> Tensor:
         return F.normalize(features.embedding.float().mean(dim=1), dim=-1).cpu()
@@ -85,7 +85,7 @@ def frame_averages(
 
 
 def linear_probe(train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int) -> Tensor:
-    """Weights (E + 1, C), the last row the bias, of logistic regression on averages and classes of clips.
+    """Fit logistic regression on averages and classes of clips: weights (E + 1, C), the last row the bias.
 
     The held-out clips choose its L2, as they choose a model's step.
     """
@@ -109,5 +109,5 @@ def _regression(video: Tensor, target: Tensor, classes: int, strength: float) ->
 
 
 def accuracy(weight: Tensor, video: Tensor, target: Tensor) -> float:
-    """Top-1 of a linear probe."""
+    """Compute top-1 of a linear probe."""
     return float(((video @ weight[:-1] + weight[-1]).argmax(dim=-1) == target).float().mean())

@@ -88,7 +88,7 @@ class Schedule:
             )
 
     def batches(self, first_step: int) -> Iterator[tuple[int, list[Visit]]]:
-        """(step, this process's clips) of every batch from ``first_step`` on; no clip is dropped."""
+        """Yield (step, this process's clips) of every batch from ``first_step`` on; no clip is dropped."""
         place = first_step * self.accumulate * self.batch_size
         first, last = (self.batch_size * share // self.world for share in (self.rank, self.rank + 1))
         orders: dict[int, np.ndarray] = {}
@@ -117,7 +117,7 @@ def rendered_stream(
     split: str = "train",
     preprocess: Preprocess | None = None,
 ) -> Stream:
-    """Clips of motion-shapes at the model's size, made one batch ahead of the model.
+    """Stream clips of motion-shapes at the model's size, made one batch ahead of the model.
 
     At every visit a clip's colours and its place in the picture change (:func:`vary_appearance`), never its motion.
     """
@@ -174,7 +174,7 @@ def decoded_stream(
     *,
     max_unreadable: float = 0.1,
 ) -> Stream:
-    """Clips of real videos, decoded and cropped by the pool and coloured in a thread, ahead of the model.
+    """Stream clips of videos, decoded and cropped by the pool and coloured in a thread, ahead of the model.
 
     A video that cannot be read leaves a gap in its batch; the run ends with a UsageError where more than
     ``max_unreadable`` of them fail.
@@ -205,7 +205,7 @@ def fixed_stream(
     *,
     max_unreadable: float = 0.1,
 ) -> Stream:
-    """Clips that look the same in every epoch: as they are evaluated, without any augmentation.
+    """Stream clips that are the same in every epoch: as they are evaluated, without any augmentation.
 
     With a cache the batches are what the frozen visual tower says of them. It sees each video once; a stream that
     begins with a filled cache never decodes.
@@ -240,7 +240,7 @@ def _readable(
     items: Sequence[Item],
     max_unreadable: float,
 ) -> Iterator[tuple[int, int, Readable]]:
-    """(step, epoch, the clips that could be read) of every batch of the schedule.
+    """Yield (step, epoch, the clips that could be read) of every batch of the schedule.
 
     Raises:
         UsageError: more than ``max_unreadable`` of the videos fail.

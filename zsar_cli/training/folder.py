@@ -29,7 +29,7 @@ FILES = (RECIPE, INPUTS, METRICS, *MODEL, "curves.png", *(f"{BEST}/{name}" for n
 
 
 def check_folder(output: Path, model: str, *, resume: bool, overwrite: bool) -> None:
-    """UsageError where a run may not write into ``output``: something there is not its own.
+    """Raise UsageError where a run may not write into ``output``: something there is not its own.
 
     Args:
         model: what the run starts from.
@@ -109,7 +109,7 @@ def _steps(output: Path) -> Iterator[Path]:
 
 
 def _is_run(output: Path) -> bool:
-    """Whether a folder has the recipe of a run in it."""
+    """Tell whether a folder has the recipe of a run in it."""
     path = output / RECIPE
     try:
         found = json.loads(read_file(path, LARGEST))

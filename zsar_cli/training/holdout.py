@@ -61,7 +61,7 @@ def top1(
     batch_size: int,
     cache: FeatureCache | None = None,
 ) -> float:
-    """Share of the clips whose own class has the best score; each process of a job looks at some of them.
+    """Compute the share of clips whose own class has the best score; each process of a job looks at some of them.
 
     One centre view a clip. Videos that cannot be read do not count, NaN where none can; those in ``cache`` are not
     read again.
@@ -86,7 +86,7 @@ def batches(
     size: int,
     cache: FeatureCache | None,
 ) -> Iterator[tuple[list[tuple[str | None, Clip | EncodedClip]], Tensor]]:
-    """(B readable clips with their keys, targets (B,))."""
+    """Yield (B readable clips with their keys, targets (B,))."""
     for start in range(0, len(items), size):
         part = items[start : start + size]
         requests = (ClipRequest(item.path, Sampling(frames), preprocess) for item in part)

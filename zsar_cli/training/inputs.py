@@ -112,7 +112,7 @@ def precision_before(output: Path) -> str | None:
 
 
 def refuse_other_recipe(output: Path, recipe: Recipe) -> None:
-    """UsageError where the run in ``output`` was started with another recipe: going on would mix two runs."""
+    """Raise UsageError where the run in ``output`` was started with another recipe: going on would mix two runs."""
     path = output / RECIPE
     if not path.is_file():
         return
@@ -131,7 +131,7 @@ def refuse_other_recipe(output: Path, recipe: Recipe) -> None:
 
 
 def refuse_other_inputs(output: Path, now: RunInputs) -> None:
-    """UsageError where the clips, the classes, the prompts or the weights are not those that the run began with."""
+    """Raise UsageError where clips, classes, prompts or weights are not those that the run began with."""
     before = _read_inputs(output)
     changes = []
     if "classes" in before:
@@ -204,7 +204,7 @@ def _class_changes(before: Sequence[str], now: Sequence[str]) -> list[str]:
 
 
 def _difference(before: Any, now: Any) -> str:
-    """`` (4 then, 8 now)``; nothing for what takes too long to say."""
+    """Format `` (4 then, 8 now)``; nothing for what takes too long to say."""
     told = f" ({before} then, {now} now)"
     return told if len(told) < 120 else ""
 

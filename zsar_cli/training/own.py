@@ -20,7 +20,7 @@ MOST_A_CLASS = 100  # clips, on average
 
 
 def fits(fields: dict[str, Any], root: Path | None) -> bool:
-    """Whether the recipe ``own`` is for this data: somebody's own, of up to a hundred clips a class.
+    """Tell whether the recipe ``own`` is for this data: somebody's own, of up to a hundred clips a class.
 
     Raises:
         UsageError: the data cannot be had.
@@ -69,7 +69,7 @@ def expectation(
 def _measured(
     model: RecognizerModel, recipe: Recipe, items: Sequence[Item], pool: DecodePool, cache: FeatureCache
 ) -> tuple[float, float]:
-    """Seconds to look at a clip, and seconds a step."""
+    """Measure the seconds to encode a clip, and the seconds of a step."""
     from zsar_cli.data.clips import render_request
     from zsar_cli.errors import VideoError
     from zsar_cli.features.encoding import encode_clips, load_cached, stack_features, to_device

@@ -91,7 +91,7 @@ class Trainer:
 
     @property
     def ended(self) -> bool:
-        """Whether the last step is done, or nothing has become better on the held-out clips for too long."""
+        """Tell whether the last step is done, or nothing has become better on the held-out clips for too long."""
         patience, progress = self.recipe.patience, self.progress
         waited = 0 if patience is None else patience * validation_interval(self.steps, self.recipe)
         return self.step >= self.steps or (

@@ -26,7 +26,7 @@ TS_LOOKED_AT = 2**20  # bytes
 
 
 def is_encrypted(path: str) -> bool:
-    """Whether the picture of an MP4 or MOV file is encrypted, by the entries that describe its samples."""
+    """Tell whether the picture of an MP4 or MOV file is encrypted, by the entries that describe its samples."""
     try:
         with open(path, "rb") as file:
             return any(_entry_encrypted(kind, body) for kind, body in _visual_entries(file))
@@ -35,7 +35,7 @@ def is_encrypted(path: str) -> bool:
 
 
 def has_licence_data(path: str) -> bool:
-    """Whether an MP4 or MOV file carries data of a licence (``pssh``), as protected videos do."""
+    """Tell whether an MP4 or MOV file carries data of a licence (``pssh``), as protected videos do."""
     try:
         with open(path, "rb") as file:
             whole = (0, os.fstat(file.fileno()).st_size)
@@ -109,7 +109,7 @@ def _entry_encrypted(kind: bytes, body: bytes) -> bool:
 
 
 def is_scrambled(path: str) -> bool:
-    """Whether most packets of an MPEG-TS are scrambled, as pay TV is recorded: each packet says so itself."""
+    """Tell whether most packets of an MPEG-TS are scrambled, as pay TV is recorded: each packet says so itself."""
     try:
         with open(path, "rb") as file:
             start = file.read(TS_LOOKED_AT)

@@ -210,7 +210,7 @@ def _collect(path: str, index: Index, wanted: set[int], kept: KeptFrames) -> _Se
 
 
 def _plain_for_decord(path: str, index: Index) -> bool:
-    """Whether decord would show the right frames of this file: upright, of the right stream."""
+    """Tell whether decord would show the right frames of this file: upright, of the right stream."""
     if not (index.cuttable and index.codec in DECORD_READS and index.alone and index.aspect == 1.0):
         return False
     # The older FFmpeg in decord must not see a playlist where ours sees a video
@@ -277,7 +277,7 @@ class _Ticks:
         self.next = 0
 
     def takes(self, time: float) -> bool:
-        """Whether a frame at that time is the first at or after a tick; times must not fall."""
+        """Tell whether a frame at that time is the first at or after a tick; times must not fall."""
         ticks = (time - self.first) * self.rate + 1e-6
         if ticks < self.next:
             return False

@@ -54,12 +54,12 @@ def ending(name: str) -> str:
 
 
 def left_out(name: str) -> bool:
-    """Whether a file or folder of that name is nobody's: hidden, or left behind by a system."""
+    """Tell whether a file or folder of that name is nobody's: hidden, or left behind by a system."""
     return name.startswith((".", "~$")) or name.lower() in _LEFT_BEHIND
 
 
 def is_video(folder: str, name: str) -> bool:
-    """Whether a file counts as a video. Of the formats that hold stills too, it is looked at."""
+    """Tell whether a file counts as a video. Of the formats that hold stills too, it is looked at."""
     end = ending(name)
     return end in VIDEO_ENDINGS and (end not in ("webp", "avif") or _is_animated(os.path.join(folder, name)))
 
@@ -87,7 +87,7 @@ def image_names(folder: str) -> list[str]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file counts as a frame in a folder of them."""
+    """Tell whether a file counts as a frame in a folder of them."""
     return ending(name) in IMAGE_ENDINGS and not left_out(name)
 
 

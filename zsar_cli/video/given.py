@@ -129,7 +129,7 @@ def _first_byte(file: Any) -> bytes:
 
 
 def check_videos(videos: Any) -> Iterable[Any]:
-    """Several videos, to be taken one by one; those of a list are looked at now.
+    """Check several videos, to be taken one by one; those of a list are looked at now.
 
     Raises:
         UsageError: they are one video, or no videos.
@@ -213,7 +213,7 @@ def _frames_of_array(video: Any, kind: str) -> Callable[[int], np.ndarray]:
 
 
 def _is_scaled(video: Any, kind: str) -> bool:
-    """Whether the values are floats from 0 to 1, and not uint8. UsageError where they are neither."""
+    """Tell whether the values are floats from 0 to 1, and not uint8. UsageError where they are neither."""
     name = str(video.dtype).removeprefix("torch.")
     if name == "uint8":
         return False
@@ -229,7 +229,7 @@ def _is_scaled(video: Any, kind: str) -> bool:
 
 
 def _is_array(value: Any) -> bool:
-    """Whether it is an array or a tensor of numbers; an array of texts may be a list of paths."""
+    """Tell whether it is an array or a tensor of numbers; an array of texts may be a list of paths."""
     return hasattr(value, "shape") and getattr(getattr(value, "dtype", None), "kind", "f") not in "USO"
 
 

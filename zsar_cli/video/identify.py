@@ -69,7 +69,7 @@ def what_it_is(path: str) -> str | None:
 
 
 def _zeros(path: str) -> bool:
-    """Whether the middle and the end of a file are zeros, too."""
+    """Tell whether the middle and the end of a file are zeros, too."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         for place in (size // 2, max(size - LOOKED_AT, 0)):

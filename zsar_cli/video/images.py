@@ -34,7 +34,7 @@ class ImageSequence:
     warning: str | None = None
 
     def __len__(self) -> int:
-        """How many frames there are."""
+        """Count the frames."""
         return len(self.times)
 
 

@@ -251,7 +251,7 @@ class Keeper:
         )
 
     def _put(self, job: Job, reply: tuple[str, Any]) -> bool:
-        """Whether somebody is there to take it; waits while a stream's consumer is behind."""
+        """Tell whether somebody is there to take it; waits while a stream's consumer is behind."""
         while not (self.work.closed.is_set() or job.cancelled.is_set()):
             with contextlib.suppress(queue.Full):
                 job.replies.put(reply, timeout=0.5)

@@ -12,7 +12,7 @@ LOOK = 192  # pixels of the shorter side; a model that sees more is shown what i
 
 
 def look_size(preprocess: Preprocess, height: int, width: int, look: int = LOOK) -> tuple[int, int] | None:
-    """Height and width of frames for people, of a video of this size; None where the model's own will do.
+    """Choose height and width of frames for people, of a video of this size; None where the model's own will do.
 
     Never more than the video itself has.
     """

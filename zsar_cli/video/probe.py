@@ -66,12 +66,12 @@ class Index:
 
     @property
     def shuffled(self) -> bool:
-        """Whether a decoder hands its time stamps out in another order than its frames: AVI has those of decoding."""
+        """Tell whether a decoder gives time stamps in another order than frames: AVI has those of decoding."""
         return self.container in SHUFFLED
 
     @property
     def cuttable(self) -> bool:
-        """Whether decoding can start at any key frame and frames be told by their time stamps."""
+        """Tell whether decoding can start at any key frame and frames be told by their time stamps."""
         if self.container == "avi" and self.codec not in ORDERED_IN_AVI:
             return False  # AVI stores the order of decoding only
         return self.container in INDEXED and self.codec in CUTTABLE and self.timed and self.whole
@@ -174,7 +174,7 @@ class _Track:
             self.latest, self.last = pts, packet.duration or 0
 
     def times(self) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Time stamps in stored order, the order in which they are shown, and whether they tell frames apart."""
+        """Compute time stamps in stored order, the order they are shown in, and whether they tell frames apart."""
         times = np.asarray(self.pts if self.timed else [0] * len(self.pts), np.int64)
         return times, np.argsort(times, kind="stable"), self.timed and len(np.unique(times)) == len(times)
 
@@ -244,7 +244,7 @@ def _shown_vp8(packet: Any) -> bool:
 
 
 def _rate(stream: Any, timed: bool = True) -> float:
-    """Frames a second. Without time stamps FFmpeg's average counts packets, which may be single fields."""
+    """Estimate frames a second. Without time stamps FFmpeg's average counts packets, which may be single fields."""
     rates = (stream.average_rate, stream.guessed_rate)
     for rate in rates if timed else reversed(rates):
         if rate and 0.01 < float(rate) < 1000:

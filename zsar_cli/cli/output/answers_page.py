@@ -34,7 +34,7 @@ LEFT_OUT = (
 
 
 def check_report(path: Path, *, overwrite: bool, resume: bool) -> None:
-    """UsageError where the page cannot go there; said before any work. A run that goes on replaces its own page."""
+    """Raise UsageError where the page cannot go there. A run that goes on replaces its own page."""
     from zsar_cli.prediction.report import is_page
 
     refuse_directory(path)

@@ -101,14 +101,14 @@ class CsvRows:
         return same_input(next(iter(_cells(csv_text([[video]]).encode())), ""))
 
     def starts(self, line: bytes) -> bool:
-        """Whether it is the head of such a file, or its torn start."""
+        """Tell whether it is the head of such a file, or its torn start."""
         names = _cells(line)
         if not line.endswith(b"\n"):
             return len(line) > len(BOM.encode() + b"video,") and self.head.startswith(line)
         return names[:1] == ["video"] and "error" in names[-2:]
 
     def torn(self, part: bytes, *, alone: bool) -> bool:
-        """Whether it may be the start of rows, or of the head."""
+        """Tell whether it may be the start of rows, or of the head."""
         last = part.splitlines()[-1] if part.strip(b"\0") else b""
         return (self.head.startswith(part) and alone) or len(_cells(last)) <= len(self._names)
 

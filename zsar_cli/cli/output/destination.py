@@ -1,4 +1,4 @@
-"""Whether records can go where they shall: said before any work."""
+"""Tell whether records can go where they shall: said before any work."""
 
 from __future__ import annotations
 

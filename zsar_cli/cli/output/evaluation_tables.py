@@ -169,7 +169,7 @@ def _open_set(results: dict[str, Any]) -> Iterator[FittingTable]:
 
 
 def threshold_table(found: dict[str, dict[str, Any]]) -> FittingTable:
-    """For each part the ``--min-confidence`` that gives each target, and how many videos it answers."""
+    """Show for each part the ``--min-confidence`` that gives each target, and how many videos it answers."""
     from zsar_cli.prediction.calibration import TITLES
 
     def cell(bound: dict[str, Any] | None) -> str:

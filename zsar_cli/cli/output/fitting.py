@@ -42,7 +42,7 @@ class FittingTable:
         return number == 0 or self.columns[number] in self.texts
 
     def _least(self, number: int) -> int:
-        """Columns that a column needs: a number whole, the longest word of its heading."""
+        """Count the columns that a column needs: a number whole, the longest word of its heading."""
         from rich.cells import cell_len
 
         if self._is_text(number):
@@ -67,7 +67,7 @@ class FittingTable:
         return table
 
     def _lists(self) -> Iterator[Any]:
-        """Each row as its first cell, and a line a column below it."""
+        """Show each row as its first cell, and a line a column below it."""
         from rich.text import Text
 
         if self.title:

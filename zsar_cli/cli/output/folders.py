@@ -47,7 +47,7 @@ class VideoFolder:
         refuse_taken_inside(self.folder, names, overwrite=self.overwrite, option=self.option)
 
     def path(self, video: str) -> Path:
-        """Where the file about a video is."""
+        """Locate the file about a video."""
         return self.folder / f"{self._names.of(video)}.{self.ending}"
 
     def write(self, video: str, content: bytes) -> Path:
@@ -79,7 +79,7 @@ def lock(folder: Path, option: str) -> Lock:
 
 
 def write_subtitles(folder: VideoFolder, record: dict[str, Any]) -> None:
-    """One video's subtitles, named like the video so that players find them; a failed video has none."""
+    """Write one video's subtitles, named like the video so that players find them; a failed video has none."""
     if "error" not in record:
         text = subtitles(record, folder.ending)
         folder.write(record["video"], text.encode("utf-8", "backslashreplace"))

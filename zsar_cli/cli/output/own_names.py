@@ -103,7 +103,7 @@ def _without_ending(name: str, video: str) -> str:
 
 
 def _same(name: str) -> str:
-    """Equal for names that some file system takes for one: in case, or in how letters are composed."""
+    """Fold names that some file system takes for one: in case, or in how letters are composed."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

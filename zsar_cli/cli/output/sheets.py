@@ -141,7 +141,7 @@ def heat_note(model: RecognizerModel, *, cached: bool) -> str | None:
 
 
 def is_sheet_of(path: Path, video: str) -> bool:
-    """Whether a file is a sheet about this video: a run that was killed may have left one without its record."""
+    """Tell whether a file is a sheet about this video: a run that was killed may have left one without its record."""
     from zsar_cli.plots import ABOUT
 
     try:

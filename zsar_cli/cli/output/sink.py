@@ -54,7 +54,7 @@ def format_of(output: Path | None, format: Format | None) -> Format:
 
 
 def form_of(output: Path, format: Format, columns: Columns, rows: int = 1) -> Form:
-    """How records lie in a file that grows."""
+    """Choose how records lie in a file that grows."""
     if format == "csv":
         from zsar_cli.cli.output.csv_file import CsvRows
 

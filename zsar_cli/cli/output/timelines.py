@@ -38,7 +38,7 @@ def _prediction(segment: dict[str, Any], label: str) -> dict[str, Any] | None:
 
 
 def subtitles(record: dict[str, Any], format: str) -> str:
-    """SubRip (srt) or WebVTT (vtt); "none of these" shows nothing, several answers a line each."""
+    """Write SubRip (srt) or WebVTT (vtt); "none of these" shows nothing, several answers a line each."""
     shown = [s for s in record["segments"] if s["answer"] != NONE_OF_THESE]
     cues = []
     for number, segment in enumerate(shown, start=1):
