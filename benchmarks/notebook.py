@@ -44,7 +44,9 @@ def draw(html: str) -> None:
         command = [browser, *options, "--window-size=780,400", f"--screenshot={shot}", str(page)]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         with Image.open(shot) as image:
-            drawn = ImageChops.difference(image.convert("RGB"), Image.new("RGB", image.size, "white")).getbbox()
+            drawn = ImageChops.difference(
+                image.convert("RGB"), Image.new("RGB", image.size, "white")
+            ).getbbox()
             image.convert("RGB").crop(drawn).save(PICTURE, optimize=True)
 
 

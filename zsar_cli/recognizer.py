@@ -33,6 +33,7 @@ from zsar_cli.prediction.options import (
     rule_of,
     takes,
     top_k_of,
+    where_of,
     window_options,
 )
 from zsar_cli.prediction.records import Failure, Prediction
@@ -206,6 +207,7 @@ class Recognizer:
                 top_k=asked.top_k,
                 rule=asked.rule,
                 evidence=evidence,
+                where=where_of(options, asked.text.labels),
                 shown=shown,
             )
             ((result, seen),) = found

@@ -187,3 +187,10 @@ def test_a_command_says_its_warnings_itself(zsar, recognizer, tmp_path, video):
         )
     assert done.err.count("numbers beside") == 1
     assert not [warning for warning in said if "numbers beside" in str(warning.message)]
+
+
+def test_places_are_those_of_the_labels_that_are_named(recognizer, frames):
+    found = recognizer.explain(frames, LABELS, where=["running"])
+    assert {place.label for place in found.where} <= {"running"}
+    with pytest.raises(UsageError, match="'jumping', which is none of the labels"):
+        recognizer.explain(frames, LABELS, where=["jumping"])

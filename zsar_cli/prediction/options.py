@@ -6,12 +6,12 @@ import difflib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeAlias, TypedDict, TypeVar
 
 from zsar_cli import checks
-from zsar_cli.errors import warn
+from zsar_cli.errors import UsageError, warn
 from zsar_cli.prediction.clips import ClipOptions
 from zsar_cli.prediction.confidence import AnswerRule, answer_rule
 from zsar_cli.prediction.windows import WindowOptions
@@ -73,7 +73,13 @@ class AnswerOptions(LabelOptions, total=False):
 
 
 class ExplainOptions(ViewOptions, LabelOptions, total=False):
-    """Of :meth:`zsar_cli.Recognizer.explain`."""
+    """Of :meth:`zsar_cli.Recognizer.explain`.
+
+    Attributes:
+        where: the labels to show the places of; the best ones unless given.
+    """
+
+    where: Sequence[str] | None
 
 
 class PredictOptions(ViewOptions, AnswerOptions, total=False):
@@ -141,6 +147,17 @@ def clip_options(options: Mapping[str, Any]) -> ClipOptions:
 def top_k_of(options: Mapping[str, Any]) -> int:
     """Choose how many labels are given."""
     return checks.whole("top_k", options.get("top_k", 5), checks.TOP_K)
+
+
+def where_of(options: Mapping[str, Any], labels: Sequence[str]) -> list[str] | None:
+    """The labels whose places are asked for. UsageError where one is not among the labels."""
+    if options.get("where") is None:
+        return None
+    wanted = [options["where"]] if isinstance(options["where"], str) else checks.label_texts(options["where"])
+    strange = next((label for label in wanted if label not in labels), None)
+    if strange is not None:
+        raise UsageError(f"where names {strange!r}, which is none of the labels.")
+    return wanted
 
 
 def rule_of(options: Mapping[str, Any], default: float | None = None) -> AnswerRule:
