@@ -192,5 +192,5 @@ def test_a_command_says_its_warnings_itself(zsar, recognizer, tmp_path, video):
 def test_places_are_those_of_the_labels_that_are_named(recognizer, frames):
     found = recognizer.explain(frames, LABELS, where=["running"])
     assert {place.label for place in found.where} <= {"running"}
-    with pytest.raises(UsageError, match="'jumping', which is none of the labels"):
+    with pytest.raises(UsageError, match="where 'jumping' is none of the 2 labels"):
         recognizer.explain(frames, LABELS, where=["jumping"])

@@ -11,13 +11,13 @@ from PIL import Image
 
 from tests.cli.test_predict import LABELS, own_cache, run  # noqa: F401 - a fixture
 from tests.video_files import write_video
-from zsar_cli.cli.output.sheets import check_labels
 from zsar_cli.errors import UsageError
 from zsar_cli.plots import save, training_curves
 from zsar_cli.prediction.clips import examine
 from zsar_cli.prediction.explain import Evidence, LabelEvidence, LabelHeat
 from zsar_cli.prediction.records import Shown
 from zsar_cli.prediction.sheets import explain_sheet, headline, paint_label
+from zsar_cli.text.labels import labels_among
 from zsar_cli.video.pool import Clip
 from zsar_cli.video.times import VideoInfo
 
@@ -176,9 +176,11 @@ def test_explain_with_windows_writes_a_sheet_about_the_timeline(tiny_clip_dir, t
 
 
 def test_explain_label_is_one_of_the_labels(tiny_clip_dir, tmp_path):
-    assert check_labels(["A DOG runs", "a dog runs"], ["a dog runs", "a cat"]) == ["a dog runs"]
+    assert labels_among(["A DOG runs", "a dog runs"], ["a dog runs", "a cat"], "--explain-label") == [
+        "a dog runs"
+    ]
     with pytest.raises(UsageError, match="did you mean 'a dog runs'"):
-        check_labels(["a dog run"], ["a dog runs", "a cat"])
+        labels_among(["a dog run"], ["a dog runs", "a cat"], "--explain-label")
     code, _, said = run("predict", "x.mp4", "--model", tiny_clip_dir, *LABELS, "--explain-label", "a cat")
     assert code == 2
     assert "--explain" in said

@@ -262,9 +262,10 @@ def _say_end(asked: Asked, run: Run, recognizer: Recognizer) -> None:
 def _prepare_sheets(run: Run, recognizer: Recognizer, text: PromptEmbeddings, labels: Sequence[str]) -> None:
     """Check the labels that sheets are to show, and say what this model does not have for them."""
     from zsar_cli.cli import console
-    from zsar_cli.cli.output.sheets import check_labels, heat_note
+    from zsar_cli.cli.output.sheets import heat_note
+    from zsar_cli.text.labels import labels_among
 
-    run.explain_labels = check_labels(labels, text.labels)
+    run.explain_labels = labels_among(labels, text.labels, "--explain-label")
     note = heat_note(recognizer.model, cached=recognizer.cache is not None)
     if note is not None and distributed.rank() == 0:
         console.note(note)

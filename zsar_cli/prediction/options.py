@@ -11,10 +11,11 @@ from dataclasses import fields
 from typing import Any, TypeAlias, TypedDict, TypeVar
 
 from zsar_cli import checks
-from zsar_cli.errors import UsageError, warn
+from zsar_cli.errors import warn
 from zsar_cli.prediction.clips import ClipOptions
 from zsar_cli.prediction.confidence import AnswerRule, answer_rule
 from zsar_cli.prediction.windows import WindowOptions
+from zsar_cli.text.labels import labels_among
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -153,11 +154,8 @@ def where_of(options: Mapping[str, Any], labels: Sequence[str]) -> list[str] | N
     """The labels whose places are asked for. UsageError where one is not among the labels."""
     if options.get("where") is None:
         return None
-    wanted = [options["where"]] if isinstance(options["where"], str) else checks.label_texts(options["where"])
-    strange = next((label for label in wanted if label not in labels), None)
-    if strange is not None:
-        raise UsageError(f"where names {strange!r}, which is none of the labels.")
-    return wanted
+    given = options["where"]
+    return labels_among([given] if isinstance(given, str) else checks.label_texts(given), labels, "where")
 
 
 def rule_of(options: Mapping[str, Any], default: float | None = None) -> AnswerRule:

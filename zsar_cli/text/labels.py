@@ -56,6 +56,17 @@ def labels_of(labels: Any) -> Labels:
     return load_labels(None, checks.label_texts(labels))
 
 
+def labels_among(wanted: Sequence[str], labels: Sequence[str], option: str) -> list[str]:
+    """Some of a run's labels as it spells them, each once. UsageError, which names the option, for one that is none."""
+    known = {label.casefold(): label for label in labels}
+    for label in wanted:
+        if label.casefold() not in known:
+            near = difflib.get_close_matches(label.casefold(), known, 1)
+            hint = f"did you mean {known[near[0]]!r}?" if near else "name one that is asked about."
+            raise UsageError(f"{option} {label!r} is none of the {len(known)} labels; {hint}")
+    return list(dict.fromkeys(known[label.casefold()] for label in wanted))
+
+
 def load_labels(spec: str | None, extra: Sequence[str] = ()) -> Labels:
     """Read labels from a file or a built-in list, and append ``extra``.
 

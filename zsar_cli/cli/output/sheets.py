@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zsar_cli.cache_files import open_file
-from zsar_cli.errors import UsageError, VideoError
+from zsar_cli.errors import VideoError
 from zsar_cli.prediction.records import Failure, Prediction
 
 if TYPE_CHECKING:
@@ -113,17 +112,6 @@ def _segments_seen(
         if not isinstance(clip, VideoError):
             where = run.explain_labels or [segment.answer]
             yield segment, examine(model, clip, text, top_k=run.top_k, where=where)
-
-
-def check_labels(wanted: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """Find the labels of ``--explain-label`` as the run spells them. UsageError for one that is none of the run's."""
-    known = {label.casefold(): label for label in labels}
-    for label in wanted:
-        if label.casefold() not in known:
-            near = difflib.get_close_matches(label.casefold(), known, 1)
-            hint = f"did you mean {known[near[0]]!r}?" if near else "name one of --labels or --label."
-            raise UsageError(f"--explain-label {label!r} is none of the {len(known)} labels; {hint}")
-    return list(dict.fromkeys(known[label.casefold()] for label in wanted))
 
 
 def heat_note(model: RecognizerModel, *, cached: bool) -> str | None:
