@@ -151,7 +151,7 @@ def top_k_of(options: Mapping[str, Any]) -> int:
 
 
 def where_of(options: Mapping[str, Any], labels: Sequence[str]) -> list[str] | None:
-    """The labels whose places are asked for. UsageError where one is not among the labels."""
+    """Take the labels whose places are asked for. UsageError where one is not among the labels."""
     if options.get("where") is None:
         return None
     given = options["where"]
