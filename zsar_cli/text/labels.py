@@ -57,7 +57,7 @@ def labels_of(labels: Any) -> Labels:
 
 
 def labels_among(wanted: Sequence[str], labels: Sequence[str], option: str) -> list[str]:
-    """Find labels among a run's, as it spells them, each once. UsageError, which names the option, for one that is none."""
+    """Find labels among a run's, as it spells them, each once. UsageError for one that is none."""
     known = {label.casefold(): label for label in labels}
     for label in wanted:
         if label.casefold() not in known:
