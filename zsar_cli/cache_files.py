@@ -93,7 +93,7 @@ def write_file(path: Path, content: bytes, aside: Path) -> None:
 
 
 def sweep(aside: Path) -> None:
-    """Remove what killed runs left in ``aside``: files with names of ours that nobody is writing."""
+    """Remove what killed runs left in ``aside``: files with names of ours that no process is writing."""
     with suppress(OSError):
         folder = os.open(aside, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NO_LINKS)
         try:

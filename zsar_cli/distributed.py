@@ -29,7 +29,7 @@ def rank() -> int:
 
 
 def world() -> int:
-    """Count the processes of the job; 1 where nobody said how to reach others, as torchrun does."""
+    """Count the processes of the job; 1 outside of torchrun."""
     return _number("WORLD_SIZE", 1) if "MASTER_ADDR" in os.environ else 1
 
 
@@ -85,7 +85,7 @@ def processes(device: str = "cpu") -> Iterator[None]:
             world_size=count,
         )
         yield
-        for _ in to_first(()):  # nobody leaves while a message is on its way
+        for _ in to_first(()):  # a barrier: messages are still on their way
             pass
         from_first()
     except (RuntimeError, ValueError) as error:
@@ -103,7 +103,7 @@ def processes(device: str = "cpu") -> Iterator[None]:
 def _agree(store: Any) -> str:
     """Agree on a name for this start of the job, which no earlier start had.
 
-    Torchrun's store outlives a restart, and the addresses that dead processes left in it would be called in vain.
+    Torchrun's store outlives a restart, with the addresses of processes that have ended.
     What rank 0 says may be left over, too; so the others say a word of their own, which only a living rank 0 answers.
     """
     own = secrets.token_hex(8)

@@ -142,7 +142,7 @@ def _remove_dead(name: str) -> None:
 
 
 def _try_lock(handle: int) -> bool:
-    """Hold an open file; False where another process does, or nobody can."""
+    """Hold an open file; False where another process does, or the file system has no locks."""
     try:
         import fcntl
 

@@ -165,7 +165,7 @@ def _lock_name(target: Path) -> str:
 
 
 def _flock(handle: int) -> bool:
-    """Lock the file; False where another process holds it. On a file system without locks, nobody does."""
+    """Lock the file; False where another process holds it. Where a file system has no locks, none does."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""What ``--verbose`` says of a run: what runs on what, and how long its stages took."""
+"""The log of ``--verbose``: the set-up of a run, and how long its stages took."""
 
 from __future__ import annotations
 

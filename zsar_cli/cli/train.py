@@ -47,7 +47,7 @@ def train(
     cache: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            help="Folder that keeps what the visual tower says of each clip, with --tune modules: later epochs neither "
+            help="Folder that keeps the visual features of each clip, with --tune modules: later epochs neither "
             "decode nor run it. Clips are then shown as in evaluation, without augmentation. 2.4 MB a clip at "
             "ViT-B/16 and 8 frames.",
             metavar="DIR",

@@ -38,12 +38,12 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 3
 MOST_CLIPS, MOST_FRAMES = 192, 1024  # of a video, where nothing says how many it has
-LONGEST = 1e9  # s, pixels or frames: nothing that a video says of itself is beyond
+LONGEST = 1e9  # s, pixels or frames: more is not believed
 
 
 @dataclass
 class EncodedClip:
-    """A video's features as they were stored, in fp16, and what its record says besides; see :class:`Clip`.
+    """A video's features as they were stored, in fp16, with what its record needs; see :class:`Clip`.
 
     ``features``: embedding (V, T, E) and tokens (V, T, N, D) of its V clips; N is 0 where no tokens were wanted.
     ``pixels`` and ``look``: as in :class:`Clip`, where they are wanted besides.
@@ -61,7 +61,7 @@ class EncodedClip:
 class FeatureCache:
     """Frame features by video (path, size, time of change), how it is shown, and the tower with its weights.
 
-    Patch tokens are stored only for models that look at motion: at ViT-B/16 they are 300 times the embeddings.
+    Patch tokens are stored only for models with motion modules: at ViT-B/16 they take 300 times the embeddings.
     What cannot be read counts as missing. A disk that is full costs time and a logged warning, never the run.
     """
 
@@ -145,7 +145,7 @@ class FeatureCache:
         width, count, token_width = self._widths
         clips = request.sampling.views * request.crops if request else MOST_CLIPS
         frames = request.sampling.frames if request else MOST_FRAMES
-        room = 65536 + 64 * clips * frames  # for what a header says of indices and times
+        room = 65536 + 64 * clips * frames  # for the header: indices and times
         content = read_file(path, room + 2 * clips * frames * (width + count * token_width))
         start = 8 + int.from_bytes(content[:8], "little")
         if start > room:
@@ -186,7 +186,7 @@ class FeatureCache:
                 self._widths[0],
                 tensors["tokens"].shape[2],
                 self._widths[2],
-            )  # the tower has the last word
+            )  # the tower decides
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             logger.warning("features exceed fp16's range and are not cached")
             return

@@ -162,7 +162,7 @@ def encode_pixels(model: RecognizerModel, pixels: Tensor) -> FrameFeatures:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor to the device; to a GPU by way of pinned memory, so that nobody waits for the copy."""
+    """Move a tensor to the device; to a GPU from pinned memory, without waiting for the copy."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

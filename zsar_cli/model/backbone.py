@@ -32,7 +32,7 @@ SAMPLE = 512  # values of each tensor that the fingerprint looks at
 
 @dataclass
 class FrameFeatures:
-    """What the visual tower says about F frames."""
+    """The visual features of F frames."""
 
     embedding: Tensor  # (F, E) pooled and projected, not normalised
     tokens: Tensor  # (F, N, D) last patch tokens, after the tower's final norm
@@ -144,7 +144,7 @@ class Backbone(nn.Module):
     def frame_keys(self) -> tuple[str, ...]:
         """Name what a frame's features depend on besides its pixels; the feature cache is kept by the first.
 
-        What is found under the others is at least as exact, and serves too: training stores what fp32 says.
+        Features under the other keys are at least as exact, and serve too: training stores those of fp32.
         """
         serving: tuple[str, ...] = (self.precision,)
         if self.precision == "int8":
@@ -218,7 +218,9 @@ class Backbone(nn.Module):
         last = found["image_intermediates"][-1]
         self._patch_grid = (last.shape[-2], last.shape[-1])
         tokens = last.flatten(2).transpose(1, 2)
-        return FrameFeatures(found["image_features"], tokens.contiguous())  # as they lie in a feature cache
+        return FrameFeatures(
+            found["image_features"], tokens.contiguous()
+        )  # contiguous, as in a feature cache
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts (P, E), float32 of unit length; gradients flow.

@@ -1,9 +1,8 @@
-"""A vision transformer whose products are of 8-bit integers: on x86 with VNNI at four times the rate of floats.
+"""Int8 inference of a vision transformer: on x86 with VNNI at four times the rate of fp32.
 
-Weights keep a byte each, with a scale for every output. The activations of a frame are rounded, as they come, to the
-steps of a byte between their least and their greatest. Where such a step is too coarse, what the rounding left is
-rounded in its turn and multiplied too: sixteen bits, for a second product. Sums are exact, and no frame depends on
-another.
+Weights are quantized per output channel, symmetrically. Activations are quantized per frame, dynamically, between
+their minimum and maximum. Where this step is too coarse, the quantization residual is quantized too and multiplied
+in a second product, which makes 16-bit activations. Accumulation is exact, and no frame depends on another.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from torch import Tensor, nn
 
 from zsar_cli.resources import available_cores
 
-SPAN = 253  # steps between the least and the greatest: two of a byte's to spare, so that rounding never leaves it
-# What rounding may take of the activations' norm before it gets the second product: a normal distribution loses 0.01,
-# a few channels far above the rest, as large models have them, more.
+SPAN = 253  # quantization steps between minimum and maximum: two fewer than int8 has, so that rounding stays inside
+# Largest quantization error, relative to the norm of the activations, without the second product. A normal
+# distribution has 0.01; the outlier channels of large models have more.
 TOLERANCE = 0.02
-LEAST_WIDTH = 384  # of tokens: with narrower ones rounding costs what the products gain
+LEAST_WIDTH = 384  # of tokens: for narrower ones quantization takes the time that int8 saves
 
 
 class Int8Linear(nn.Module):
-    """``y = x W^T + b`` with W (M, K) in int8; ``fine`` takes the second product always."""
+    """``y = x W^T + b`` with W (M, K) in int8; ``fine`` always adds the product of the quantization residual."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, fine: bool) -> None:
         super().__init__()
@@ -45,10 +44,10 @@ class Int8Linear(nn.Module):
             raise ValueError("int8 takes a frame at a time; use Backbone.encode_frames")
         x = x[0]
         least, greatest = min(float(x.amin()), 0.0), max(float(x.amax()), 0.0)
-        if not math.isfinite(greatest - least):  # as floats would have it; whoever reads the scores says so
+        if not math.isfinite(greatest - least):  # as in fp32; the scores are then reported as not finite
             return torch.full((1, len(x), len(self.scale)), math.nan)
         step = max(greatest - least, 1e-30) / SPAN
-        zero = round(-least / step) - 127  # what stands for 0 among -128 to 127
+        zero = round(-least / step) - 127  # the zero point, in -128 to 127
         steps = torch.add(torch.tensor(float(zero)), x, alpha=1 / step)
         high = steps.round()
         y = self._product(high, step, zero, self.bias)
@@ -57,8 +56,8 @@ class Int8Linear(nn.Module):
         return y[None]
 
     def _product(self, x: Tensor, step: float, zero: int, bias: Tensor | None) -> Tensor:
-        """Compute ``step (x - zero) W^T + bias`` of whole numbers x (N, K) from -128 to 127."""
-        # As bytes x + 128, in a third of the time of a cast to uint8
+        """Compute ``step (x - zero) W^T + bias`` of quantized x (N, K), whole numbers from -128 to 127."""
+        # x + 128 by XOR takes a third of the time of a cast to uint8
         unsigned = x.to(torch.int8).view(torch.uint8).bitwise_xor_(128)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             unsigned, step, zero + 128, self.weight, self.scale, self.zeros, bias,
@@ -68,12 +67,12 @@ class Int8Linear(nn.Module):
 
 
 def is_coarse(x: Tensor, step: float) -> bool:
-    """Tell whether rounding to whole steps takes more than the tolerance: it leaves an error of ``step^2 / 12``."""
+    """Tell whether the quantization error, ``step^2 / 12`` in the mean square, exceeds the tolerance."""
     return step**2 / 12 > TOLERANCE**2 * float(x.flatten().dot(x.flatten())) / x.numel()
 
 
 class Int8Attention(nn.Module):
-    """In the place of an ``nn.MultiheadAttention`` that a vision transformer calls on its tokens, without a mask."""
+    """Self-attention with int8 projections, in the place of an ``nn.MultiheadAttention`` without a mask."""
 
     def __init__(self, attention: nn.MultiheadAttention, fine: bool) -> None:
         super().__init__()
@@ -97,8 +96,9 @@ def to_int8(visual: nn.Module, fine: bool) -> None:
     """Make a visual tower with :func:`int8_blocks` compute in int8: on the CPU, without gradients, a frame at a time.
 
     Args:
-        fine: sixteen bits of activations everywhere, for a model that looks at single patch tokens: what rounding
-            does to them averages out of the pooled embedding, but not of their differences in time.
+        visual: the tower, which is changed.
+        fine: 16-bit activations everywhere, for a model that reads patch tokens: the quantization error averages
+            out of the pooled embedding, but not of the tokens' differences in time.
     """
     for block in int8_blocks(visual):
         for module in list(block.modules()):
@@ -134,12 +134,12 @@ def int8_blocks(visual: Any) -> list[nn.Module]:
 
 @cache
 def cpu_has_int8() -> bool:
-    """Tell whether this processor multiplies bytes faster than floats, and this torch can make it do so."""
+    """Tell whether int8 products are faster than fp32 on this processor, and right in this version of torch."""
     return has_vnni() and _sums_are_right()
 
 
 def has_vnni() -> bool:
-    """Tell whether the processor has instructions for products of bytes, as far as Linux tells."""
+    """Tell whether the processor has VNNI, as far as Linux tells."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
@@ -148,7 +148,7 @@ def has_vnni() -> bool:
 
 
 def _sums_are_right() -> bool:
-    """Try the operator, which is one of torch's compiler: a version may lack it, or let sums overflow."""
+    """Try the operator, which is internal to torch: a version may lack it, or let sums overflow."""
     x = torch.cat([torch.linspace(-1, 1, 128), torch.ones(128)]).view(1, 8, 32)
     try:
         found = Int8Linear(torch.ones(32, 32), torch.zeros(32), fine=True)(x)
@@ -160,7 +160,7 @@ def _sums_are_right() -> bool:
 def each_on_a_core(encode: Callable[[Tensor], Any], frames: Sequence[Tensor]) -> list[Any]:
     """Run ``encode`` on each frame (1, 3, H, W), one a core, without gradients.
 
-    Frames beside each other leave the cores busier than the many small steps of one frame, shared among all of them.
+    One frame a core keeps the cores busier than one frame shared among all of them.
     """
     cores = torch.get_num_threads()
 

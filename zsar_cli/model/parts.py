@@ -12,7 +12,9 @@ class Parts:
     separation: bool = True  # MSM
     aggregation: bool = True  # MAB; without it the motion tokens are averaged
     gated: bool = True  # the gate on static context inside MAB
-    negatives: str = "learned"  # "learned", "fixed" (the prompts as the text tower reads them) or "none"
+    negatives: str = (
+        "learned"  # "learned", "fixed" (the text tower's embeddings of negative prompts) or "none"
+    )
     width: int = 256
     queries: int = 4
     layers: int = 2

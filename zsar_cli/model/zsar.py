@@ -123,7 +123,7 @@ class RecognizerModel(nn.Module):
 
     @property
     def uses_negatives(self) -> bool:
-        """Tell whether negative prompts take part in the scores; if not, nobody needs to encode any."""
+        """Tell whether negative prompts take part in the scores; if not, none need be encoded."""
         return self.parts.negatives != "none"
 
     @property

@@ -62,7 +62,7 @@ class HeatMaps:
         self.model = model
         self.view = view
         self.maps: dict[int, Tensor] = {}  # by the video's number
-        self.features: dict[int, FrameFeatures] = {}  # of models that look at motion
+        self.features: dict[int, FrameFeatures] = {}  # of models with motion modules
         self._seen: Counter[int] = Counter()  # views of each video so far
 
     def embed(self, features: FrameFeatures, of_video: Sequence[int]) -> Tensor:
@@ -74,7 +74,7 @@ class HeatMaps:
                     self.maps[video] = encoding.motion_map[clip]
                     kind = type(features)
                     self.features[video] = kind(features.embedding[clip], features.tokens[clip])
-                elif features.tokens.shape[-1]:  # a cache keeps none for a model that does not look at motion
+                elif features.tokens.shape[-1]:  # a cache keeps none for a model without motion modules
                     self.maps[video] = token_change(features.tokens[clip])
             self._seen[video] += 1
         return encoding.embedding

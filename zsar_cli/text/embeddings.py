@@ -286,7 +286,7 @@ def _encode(
             vectors = dict(zip(part, encode_text(part).float().cpu().numpy(), strict=True))
         known.update(vectors)
         if cache is not None:
-            cache.put(key, vectors)  # at once, so that a run that is stopped has not worked in vain
+            cache.put(key, vectors)  # at once, so that a run that is stopped keeps them
         if progress is not None:
             progress(len(texts) - len(missing) + start + len(part), len(texts))
     widths = {len(vector) for vector in known.values()}

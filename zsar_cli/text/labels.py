@@ -129,7 +129,7 @@ def _built_in(spec: str) -> tuple[str, ...]:
 
 # --- what a label may be ------------------------------------------------------------------------------------
 
-_LONGEST = 10_000  # characters: towers read some 77 tokens
+_LONGEST = 10_000  # characters: the context of a text tower is some 77 tokens
 # Marks that show nothing; the joiners of Persian and emoji, and Hebrew's and Arabic's own marks, do show and stay
 _INVISIBLE = dict.fromkeys((0xFEFF, 0x200B, 0x2060, 0xAD, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
@@ -161,14 +161,14 @@ def clean_names(names: Iterable[tuple[Any, str]]) -> tuple[str, ...]:
     """Clean labels given as (text, where it stands); every way in goes through here.
 
     Raises:
-        UsageError: what :func:`clean` raises; two that text towers take for one; the name of "none of these".
+        UsageError: what :func:`clean` raises; two that differ in case alone; the name of "none of these".
     """
     seen: dict[str, tuple[str, str]] = {}
     spelled: dict[str, str] = {}
     alike: list[tuple[str, str]] = []
     for text, where in names:
         name = clean(text, where)
-        key = name.casefold()  # text towers read lower case
+        key = name.casefold()  # tokenizers lower the case
         key = key if key.isascii() else unicodedata.normalize("NFC", key)
         if key in seen:
             raise UsageError(f"The label {name!r} is there twice ({seen[key][1]}; {where}).")

@@ -44,7 +44,7 @@ class Batch:
 
     step: int
     epoch: int
-    clips: Tensor | FrameFeatures  # uint8 (B, T, h, w, 3), or what the visual tower says of them in fp16
+    clips: Tensor | FrameFeatures  # uint8 (B, T, h, w, 3), or their visual features in fp16
     target: Tensor  # (B,) class indices
 
 
@@ -207,7 +207,7 @@ def fixed_stream(
 ) -> Stream:
     """Stream clips that are the same in every epoch: as they are evaluated, without any augmentation.
 
-    With a cache the batches are what the frozen visual tower says of them. It sees each video once; a stream that
+    With a cache the batches are their visual features. It sees each video once; a stream that
     begins with a filled cache never decodes.
     """
 

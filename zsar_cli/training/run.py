@@ -129,7 +129,7 @@ def run_training(
         stop: asked after each step; True writes a checkpoint and returns.
         announce: called with a line that says what the run will take, where that was measured.
         started: called once it is clear what is trained on what.
-        waiting: makes a context for what comes before the first step, of what it says and how many clips it needs;
+        waiting: makes a context for what comes before the first step, from its name and the number of its clips;
             the context gives a function to call with the number of clips that were just done.
 
     Raises:
