@@ -32,6 +32,7 @@ IMAGES = ROOT / "docs" / "images"
 LABELS = "zsar_cli/assets/samples/labels.txt"
 SMALL = 96  # pixels high: more than the bundled model sees
 CANDIDATES, SHOWN = 6, 4
+BOUND = ("--min-confidence", "0.5", "--top-k", "3")
 WIDTH = 92
 # Rich's own page, less the fonts that it would fetch from the network
 PAGE = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
@@ -111,38 +112,43 @@ def join(paths: Sequence[Path], target: Path) -> None:
 
 
 def smaller(source: Path, target: Path) -> None:
-    """A picture in 256 colours: a repository keeps every one it ever had."""
+    """A picture as a JPEG: a repository keeps every one it ever had."""
     with Image.open(source) as image:
-        image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(target, optimize=True)
+        image.convert("RGB").save(target, quality=88, subsampling=0, optimize=True)
+
+
+def draw(folder: Path, model: str, chosen: Sequence[str], none: str) -> None:
+    """The pictures of some clips in a folder; ``none`` is one that shows none of the labels."""
+    labels = load_labels(str(ROOT / LABELS)).names
+    options = ("--model", model, "--labels", str(ROOT / LABELS))
+    records = answers(folder, *chosen, none, *options, *BOUND)
+    command = f"zsar predict clips --labels labels.txt --model {model} {' '.join(BOUND)}"
+    lines = [line for record in records for line in _answer_lines(record, WIDTH)]
+    screen(command, lines, IMAGES / "terminal.svg")
+
+    parts = [folder / clip for clip in [*chosen[:2], none, *chosen[2:]]]
+    join(parts, folder / "long.mp4")
+    windows = ("--window", "2", "--stride", "1")
+    (record,) = answers(folder, "long.mp4", *options, *windows, "--explain", "sheets")
+    smaller(folder / "sheets" / "long.png", IMAGES / "explain-timeline.jpg")
+    command = f"zsar predict long.mp4 --labels labels.txt --model {model} {' '.join(windows)}"
+    screen(command, timeline_lines(record, WIDTH, labels), IMAGES / "timeline.svg")
+
+    answers(folder, chosen[0], *options, *BOUND[:2], "--explain", "sheets")
+    smaller(folder / "sheets" / f"{Path(chosen[0]).stem}.png", IMAGES / "explain.jpg")
 
 
 def main() -> None:
-    """Write terminal.svg, timeline.svg, explain.png and explain-timeline.png into docs/images."""
+    """Write terminal.svg, timeline.svg, explain.jpg and explain-timeline.jpg into docs/images."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="motion-tiny")
     model = parser.parse_args().model
     IMAGES.mkdir(parents=True, exist_ok=True)
-    labels = load_labels(str(ROOT / LABELS)).names
-    options = ("--model", model, "--labels", str(ROOT / LABELS))
-    bound = ("--min-confidence", "0.5", "--top-k", "3")
+    options = ("--model", model, "--labels", str(ROOT / LABELS), *BOUND)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        chosen, none = choose(folder, (*options, *bound), labels)
-        records = answers(folder, *chosen, none, *options, *bound)
-        command = f"zsar predict clips --labels labels.txt --model {model} {' '.join(bound)}"
-        lines = [line for record in records for line in _answer_lines(record, WIDTH)]
-        screen(command, lines, IMAGES / "terminal.svg")
-
-        parts = [folder / clip for clip in [*chosen[:2], none, *chosen[2:]]]
-        join(parts, folder / "long.mp4")
-        windows = ("--window", "2", "--stride", "1")
-        (record,) = answers(folder, "long.mp4", *options, *windows, "--explain", "sheets")
-        smaller(folder / "sheets" / "long.png", IMAGES / "explain-timeline.png")
-        command = f"zsar predict long.mp4 --labels labels.txt --model {model} {' '.join(windows)}"
-        screen(command, timeline_lines(record, WIDTH, labels), IMAGES / "timeline.svg")
-
-        answers(folder, chosen[0], *options, *bound[:2], "--explain", "sheets")
-        smaller(folder / "sheets" / f"{Path(chosen[0]).stem}.png", IMAGES / "explain.png")
+        chosen, none = choose(folder, options, load_labels(str(ROOT / LABELS)).names)
+        draw(folder, model, chosen, none)
 
 
 if __name__ == "__main__":
