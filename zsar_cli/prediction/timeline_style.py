@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 # Okabe and Ito's palette, which colour-blind people tell apart; a label's row says the same as its colour
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442", "#0072B2")
-LIGHTER = 0.45  # of the way to white, in every second turn of the palette: both can be read on black and on white
+LIGHTER = (
+    0.45  # of the way to white, in every second turn of the palette: both can be read on black and on white
+)
 STEPS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)  # s
 
 
