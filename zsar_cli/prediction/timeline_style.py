@@ -7,9 +7,7 @@ from collections.abc import Sequence
 
 # Okabe and Ito's palette, which colour-blind people tell apart; a label's row says the same as its colour
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442", "#0072B2")
-LIGHTER = (
-    0.45  # of the way to white, in every second turn of the palette: both can be read on black and on white
-)
+LIGHTER = 0.45  # of the way to white, in every second turn of the palette; read on black and on white
 STEPS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)  # s
 
 
@@ -39,7 +37,7 @@ def colours(shown: Sequence[str], labels: Sequence[str] = ()) -> dict[str, str]:
 
 
 def _colour(place: int) -> str:
-    """The palette as it is, then lighter, then as it is again."""
+    """Take the palette as it is, then lighter, then as it is again."""
     turn, number = divmod(place, len(COLOURS))
     parts = (int(COLOURS[number][i : i + 2], 16) for i in (1, 3, 5))
     share = LIGHTER if turn % 2 else 0
