@@ -71,6 +71,8 @@ REFUSED = {
     "floats up to 255": (FRAMES.astype(np.float32), "between 0 and 1"),
     "normalised": (torch.from_numpy(FRAMES).float().div(255).sub(0.5), "between 0 and 1"),
     "NaN": (np.full(FRAMES.shape, np.nan), "between 0 and 1"),
+    "a tensor without values": (torch.zeros(2, 4, 5, 3, device="meta"), "cannot be read"),
+    "a sparse tensor": (torch.zeros(2, 4, 5, 3).to_sparse(), "cannot be read"),
     "frames too large": (np.broadcast_to(np.uint8(0), (1, 20_000, 20_000, 3)), "too large"),
     "frames of two sizes": ([FRAMES[0], FRAMES[0][:-1]], "one shape"),
 }
@@ -124,6 +126,7 @@ def test_files_that_cannot_be_read_are_refused_in_a_sentence() -> None:
 
 def test_one_video_is_no_list_of_videos() -> None:
     for one in (
+        np.array("a.mp4"),
         FRAMES,
         torch.from_numpy(FRAMES),
         Image.fromarray(FRAMES[0]),

@@ -135,7 +135,12 @@ def check_videos(videos: Any) -> Iterable[Any]:
         UsageError: they are one video, or no videos.
     """
     alone = isinstance(videos, (*_PATHS, Image.Image)) or callable(getattr(videos, "read", None))
-    if alone or not isinstance(videos, Iterable) or (_is_array(videos) and getattr(videos, "ndim", 5) < 5):
+    if (
+        alone
+        or not isinstance(videos, Iterable)
+        or (_is_array(videos) and getattr(videos, "ndim", 5) < 5)
+        or getattr(videos, "ndim", 1) == 0
+    ):
         raise UsageError(
             f"videos must be a list of videos, not {checks.brief(videos)}; predict() takes a single video."
         )
@@ -159,7 +164,7 @@ def frames_at_hand(video: Any, fps: float) -> tuple[str, ImageSequence] | None:
     if isinstance(video, _PATHS):
         return None
     if _is_array(video):
-        kind = "array" if isinstance(video, np.ndarray) else "tensor"
+        kind = "tensor" if type(video).__module__.partition(".")[0] == "torch" else "array"
         return kind, _sequence(_frames_of_array(video, kind), len(video), fps)
     if isinstance(video, Image.Image):
         raise UsageError("A video has several frames, and this is one picture; give a list of them.")
@@ -200,6 +205,10 @@ def _frames_of_array(video: Any, kind: str) -> Callable[[int], np.ndarray]:
     height, width = shape[2:] if first else shape[1:3]
     if height * width > MOST_PIXELS:
         raise UsageError(f"Frames of {width} x {height} pixels are too large.")
+    try:
+        _numpy(video[0])
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(f"The values of this {kind} cannot be read: it is sparse, or holds none.") from error
     scaled = _is_scaled(video, kind)
 
     def frame(number: int) -> np.ndarray:
