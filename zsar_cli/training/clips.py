@@ -8,16 +8,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zsar_cli import distributed
+from zsar_cli.data.clips import is_rendered
+from zsar_cli.data.dataset import Dataset, Item, load_dataset, none_line
+from zsar_cli.data.definition import load_definition
+from zsar_cli.data.splits import few_shot
 from zsar_cli.errors import UsageError
 from zsar_cli.run_log import NOTE
+from zsar_cli.text.labels import load_labels
+from zsar_cli.training.data import Schedule, Stream, decoded_stream, fixed_stream, rendered_stream
+from zsar_cli.training.holdout import hold_out
+from zsar_cli.video.pool import DecodePool
+from zsar_cli.video.transforms import Augmentation
 
 if TYPE_CHECKING:
-    from zsar_cli.data.dataset import Dataset, Item
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.zsar import RecognizerModel
-    from zsar_cli.training.data import Stream
     from zsar_cli.training.run import Environment
-    from zsar_cli.video.pool import DecodePool
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +46,6 @@ def find_data(environment: Environment) -> TrainingData:
     These are the data set's own validation clips, where it has such (a folder ``val/``); else a share of the training
     clips.
     """
-    from zsar_cli.data.dataset import load_dataset, none_line
-    from zsar_cli.data.definition import load_definition
-    from zsar_cli.data.splits import few_shot
-    from zsar_cli.text.labels import load_labels
-    from zsar_cli.training.holdout import hold_out
-
     recipe, root = environment.recipe, environment.data_root
     named = None if recipe.labels is None else load_labels(recipe.labels).names
     dataset = load_dataset(recipe.data, root, split="train", classes=named, label_column=recipe.label_column)
@@ -82,9 +83,6 @@ def find_data(environment: Environment) -> TrainingData:
 
 def open_pool(stack: ExitStack, environment: Environment, dataset: Dataset) -> DecodePool:
     """Start the processes that decode a run's clips; ``stack`` ends them. Rendered clips need none."""
-    from zsar_cli.data.clips import is_rendered
-    from zsar_cli.video.pool import DecodePool
-
     workers = 0 if is_rendered(dataset.items[0].path) else environment.workers
     return stack.enter_context(DecodePool(workers, ahead=2 * environment.recipe.batch_size))
 
@@ -102,11 +100,6 @@ def make_stream(
     cache: FeatureCache | None,
 ) -> Stream:
     """Make the stream of a run's batches: augmented clips, decoded or rendered, or features that stay the same."""
-    from zsar_cli import distributed
-    from zsar_cli.data.clips import is_rendered
-    from zsar_cli.training.data import Schedule, decoded_stream, fixed_stream, rendered_stream
-    from zsar_cli.video.transforms import Augmentation
-
     recipe, items = environment.recipe, dataset.items
     place = distributed.rank(), distributed.world()
     schedule = Schedule(len(items), recipe.batch_size, recipe.accumulate, steps, recipe.seed, *place)

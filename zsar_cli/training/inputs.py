@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli.cache_files import read_file
+from zsar_cli.data.annotations import rows_hash
+from zsar_cli.data.definition import known_name
+from zsar_cli.data.rows import Row
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write, existing
+from zsar_cli.model import hub as sources
+from zsar_cli.model.config import BUNDLED, read_description
+from zsar_cli.model.zsar import is_recognizer
+from zsar_cli.text.class_lists import list_names
+from zsar_cli.text.templates import builtin_templates
 from zsar_cli.training import checkpoint
 from zsar_cli.training.folder import INPUTS, LARGEST, RECIPE
 from zsar_cli.training.recipe import Recipe, make_recipe, recipe_content
@@ -46,13 +54,6 @@ class RunInputs:
 
 def from_anywhere(recipe: Recipe) -> Recipe:
     """Make every path of the recipe absolute, so that the run can be used from any folder."""
-    from zsar_cli.data.definition import known_name
-    from zsar_cli.model import hub as sources
-    from zsar_cli.model.config import BUNDLED
-    from zsar_cli.model.zsar import is_recognizer
-    from zsar_cli.text.class_lists import list_names
-    from zsar_cli.text.templates import builtin_templates
-
     model = recipe.model
     if recipe.architecture is None and model not in BUNDLED:
         model = absolute(model) if is_recognizer(model) else sources.from_anywhere(model)
@@ -76,8 +77,6 @@ def absolute(name: str) -> str:
 
 def describe_inputs(dataset: Dataset, held_out: Sequence[Item], templates: str, weights: str) -> RunInputs:
     """Describe the inputs of a run over ``dataset``, whose items are the training clips."""
-    from zsar_cli.data.annotations import rows_hash
-    from zsar_cli.data.rows import Row
 
     def digest(items: Sequence[Item]) -> str:
         return rows_hash(Row(item.listed or item.path, dataset.classes[item.label]) for item in items)
@@ -179,7 +178,6 @@ def _read_inputs(output: Path) -> dict[str, Any]:
             return asdict(RunInputs(**json.loads(read_file(path, LARGEST))))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise UsageError(f"{path} is damaged; start a new run in another --output.") from error
-    from zsar_cli.model.config import read_description
 
     newest = checkpoint.found(output)[-1:]
     try:
