@@ -28,7 +28,7 @@ def test_motion_tiny_says_of_which_videos_its_answers_mean_nothing(zsar, photo, 
     done = zsar("predict", photo, SAMPLE, "--model", "motion-tiny", *labels)
     assert [MEANS_NOTHING in record.get("warning", "") for record in done.records] == [True, False]
     (said,) = (line for line in done.err.splitlines() if "means nothing" in line or "mean nothing" in line)
-    assert said.startswith("1 of 2 videos: it shows nothing that motion-tiny knows")
+    assert said.startswith("1 of 2 videos with nothing that motion-tiny knows")
     table = zsar("predict", photo, "--model", "motion-tiny", *labels, "--format", "table", "-q")
     assert MEANS_NOTHING in " ".join(table.out.split())
     assert table.err == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -56,3 +57,15 @@ def test_the_end_says_how_good_it_is_and_what_to_do_next(tmp_path, capsys, valid
     assert all(f"{value:.1%}" in said.err for value in validation.values())
     assert f"{command} " in said.err.split("Next:")[1]
     assert f"'{tmp_path / 'my run'}'" in said.err  # can be pasted
+
+
+def test_lines_beside_the_bar_stay_as_they_are(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with console.training_progress() as progress:
+        with console.status("Waiting ..."):
+            console.note("a line")
+        progress({"step": 1, "seconds": 1.0, "module_lr": 1e-3, "total": 0.5, "pos": 0.25}, 4)
+    said = capsys.readouterr().err
+    assert "a line" in said
+    assert "[2K" not in said.replace("\x1b[2K", "")  # Rich would show what erases a line

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # What stands for our own ornaments where a stream does not take them
 PLAIN = {"━": "=", "█": "#", "▌": "#", "▐": "#", "╵": "|", "…": "~", "→": ">", "✓": "*", "─": "-", "│": "|"}
+WIDE = 110  # columns that hold the bar of a training with all terms of its loss
 ERASE_LINE = "\r\x1b[2K"
 _settings = {"quiet": False, "verbose": False}
 _errors: list[tuple[Any, str]] = []  # how streams took what they cannot encode
@@ -243,7 +244,10 @@ def training_progress(show: bool = True) -> Iterator[Callable[[dict[str, float],
         TextColumn("{task.description}"),
     )
     held_out = ""
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bars:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+    ) as bars:
         _live.append(bars)
         task: Any = None
 
@@ -255,8 +259,11 @@ def training_progress(show: bool = True) -> Iterator[Callable[[dict[str, float],
             step = int(row["step"])
             if task is None:  # a run that goes on starts where it was: its speed is that of now
                 task = bars.add_task("", total=steps, completed=step - 1)
-            rate = f"{1 / max(row['seconds'], 1e-9):.1f}/s  lr {row['module_lr']:.1e}  "
-            bars.update(task, completed=step, description=rate + _loss_terms(row) + held_out)
+            said = f"loss {row['total']:.3f}"
+            if console.width >= WIDE:
+                rate = f"{1 / max(row['seconds'], 1e-9):.1f}/s  lr {row['module_lr']:.1e}  "
+                said = rate + _loss_terms(row)
+            bars.update(task, completed=step, description=said + held_out)
             bars.refresh()
 
         try:

@@ -178,10 +178,10 @@ def convert(
         _write_page(report, answers, overwrite)
     good, bad = len(videos) - len(answers.failed), len(answers.failed)
     failed = f" and {counted(bad, 'failure')}" if bad else ""
-    places = " and ".join(str(place) for place in (output, report) if place is not None)
-    to = f", written to {places}" if places else ""
+    to = f", written to {output}" if output is not None else ""
+    page = f", page in {report}" if report is not None else ""
     console.note(
-        f"{', '.join(answers.names)}: {counted(good, 'answer')}{failed} as {chosen}{to}; no model was run."
+        f"{', '.join(answers.names)}: {counted(good, 'answer')}{failed} as {chosen}{to}{page}; no model was run."
     )
 
 

@@ -196,8 +196,8 @@ class Run:
             )
         if self.strange:
             console.note(
-                f"{self.strange} of {videos}: {MEANS_NOTHING}. Name a general model with --model; "
-                "zsar predict --list-models shows some."
+                f"{self.strange} of {videos} with nothing that motion-tiny knows (rendered shapes): those answers mean "
+                "nothing. Name a general model with --model; zsar predict --list-models shows some."
             )
         if format in SUBTITLES and (silent := self.tally[NONE_OF_THESE]):
             console.note(
