@@ -109,7 +109,8 @@ def test_answers_come_on_standard_input(zsar) -> None:
         ([json.dumps(BEST)], ["--resume"], "Leave --resume out."),
         ([json.dumps(BEST)], ["-f", "srt"], "subtitles need answers of --window"),
         ([json.dumps(BEST), json.dumps(LONG)], ["-f", "csv"], "convert them apart"),
-        ([json.dumps(BEST)], ["b.mp4"], "a.jsonl holds answers and 'b.mp4' is a video"),
+        ([json.dumps(BEST)], ["b.mp4"], "a.jsonl is no video, and 'b.mp4' holds no answers"),
+        ([json.dumps(LONG | {"segments": []})], ["-f", "csv"], "line 1 is none"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

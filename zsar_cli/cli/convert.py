@@ -102,7 +102,7 @@ def find_answers(stack: contextlib.ExitStack, inputs: Sequence[str], *, listed: 
     if len(stored) < len(inputs):
         other = next(path for path in inputs if path not in stored)
         raise UsageError(
-            f"{stored[0]} holds answers and {other!r} is a video; convert answers by themselves."
+            f"{stored[0]} is no video, and {other!r} holds no answers; convert answers by themselves."
         )
     return _read(stored, [stack.enter_context(open(path, "rb")) for path in stored])
 

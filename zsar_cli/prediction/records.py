@@ -151,7 +151,11 @@ def is_complete(record: dict[str, Any]) -> bool:
         to_json(record)
     except (ValueError, RecursionError):  # a number that is none, in what else it says
         return False
-    return good and all(isinstance(part, dict) and _is_part(part, "segments" in record) for part in parts)
+    return (
+        good
+        and len(parts) > 0
+        and all(isinstance(part, dict) and _is_part(part, "segments" in record) for part in parts)
+    )
 
 
 def _is_part(part: dict[str, Any], timed: bool) -> bool:
