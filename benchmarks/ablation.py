@@ -106,7 +106,6 @@ def embed_split(model: Any, split: str) -> dict[str, Any]:
 
     from zsar_cli.data import motion_shapes
     from zsar_cli.model.backbone import FrameFeatures
-    from zsar_cli.training.data import rendered_clip
     from zsar_cli.video.transforms import normalise
 
     ids, frames = motion_shapes.clip_ids(split), model.record.frames
@@ -120,7 +119,8 @@ def embed_split(model: Any, split: str) -> dict[str, Any]:
     with torch.no_grad():
         for start in range(0, len(ids), 32):
             numbers = range(start, min(start + 32, len(ids)))
-            pixels = np.stack([rendered_clip(*ids[n], split, frames) for n in numbers])
+            clips = [motion_shapes.render(*ids[n], split=split, frames=frames) for n in numbers]
+            pixels = np.stack(clips)
             features = model.encode_frames(
                 normalise(torch.from_numpy(pixels), model.preprocess, torch.float32)
             )

@@ -372,20 +372,6 @@ def test_labels_are_put_in_and_not_formatted() -> None:
     assert encode.asked == [f"a {label} {{b}} {{0}}"]
 
 
-def test_progress_counts_every_text(tmp_path: Path) -> None:
-    labels = Labels(tuple(map(str, range(150))), tuple((str(i),) for i in range(150)))
-    seen: list[tuple[int, int]] = []
-    embed_prompts(
-        CountingEncoder(),
-        labels,
-        TEMPLATES,
-        negatives=False,
-        cache=None,
-        progress=lambda *pair: seen.append(pair),
-    )
-    assert seen == [(128, 300), (256, 300), (300, 300)]
-
-
 # --- the cache
 
 

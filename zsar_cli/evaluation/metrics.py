@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,19 +166,13 @@ def wilson_interval(right: int, count: int, z: float = 1.96) -> tuple[float, flo
 
 
 def bootstrap_interval(
-    values: Sequence[float] | np.ndarray,
-    *,
-    level: float = 0.95,
-    draws: int = 1000,
-    seed: int = 0,
-    statistic: Callable[[np.ndarray], float] | None = None,
+    values: Sequence[float] | np.ndarray, *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Compute the percentile bootstrap interval of the mean (or of ``statistic``) over videos; NaN without any."""
+    """Compute the 95% CI of the mean over videos by the percentile bootstrap; NaN without any."""
     data = np.asarray(values, dtype=np.float64)
     if not data.size:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    compute = statistic or (lambda sample: float(sample.mean()))
-    results = [compute(data[rng.integers(0, len(data), len(data))]) for _ in range(draws)]
-    low, high = np.quantile(results, [(1 - level) / 2, (1 + level) / 2])
+    means = [float(data[rng.integers(0, len(data), len(data))].mean()) for _ in range(draws)]
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CLOSEST = 0.55  # of a bank phrase to a label: see usable_bank
+
 
 class NegativeAdapter(nn.Module):
     """Moves every ``n_c`` by a small learned residual, the same function for all classes: so also for new labels.
@@ -25,10 +27,10 @@ class NegativeAdapter(nn.Module):
     tells "no X" from "X"; the residual learns what the words leave out.
     """
 
-    def __init__(self, embed_dim: int, hidden: int | None = None) -> None:
+    def __init__(self, embed_dim: int) -> None:
         super().__init__()
-        self.inner = nn.Linear(2 * embed_dim, hidden or embed_dim)
-        self.outer = nn.Linear(hidden or embed_dim, embed_dim)
+        self.inner = nn.Linear(2 * embed_dim, embed_dim)
+        self.outer = nn.Linear(embed_dim, embed_dim)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
 
@@ -113,19 +115,19 @@ def score_cosines(similarity: Tensor, rivals: Tensor, *, scale: Tensor) -> Score
     return Scores(similarity, logits, logits.softmax(dim=-1), yes, 1 - yes.amax(dim=-1))
 
 
-def usable_bank(bank: Tensor, positive: Tensor, closest: float = 0.9) -> Tensor:
+def usable_bank(bank: Tensor, positive: Tensor) -> Tensor:
     """Select the bank phrases (P', E) that do not all but repeat one of the labels.
 
-    A phrase goes when its cosine with a label exceeds ``closest`` of the way from the bank's typical cosine to 1:
+    A phrase goes when its cosine with a label exceeds :data:`CLOSEST` of the way from the bank's median cosine to 1:
     text embeddings of one tower all lie in a narrow cone, at an angle that differs from tower to tower.
     """
-    return bank[is_usable(bank, positive, closest)]
+    return bank[is_usable(bank, positive)]
 
 
-def is_usable(bank: Tensor, positive: Tensor, closest: float = 0.9) -> Tensor:
+def is_usable(bank: Tensor, positive: Tensor) -> Tensor:
     """Tell which phrases :func:`usable_bank` keeps, (P,) bool."""
     if not len(bank):
         return bank.new_zeros(0, dtype=torch.bool)
     typical = (bank @ bank.T).median()
-    limit = typical + (1 - typical) * (closest - 0.35)
+    limit = typical + (1 - typical) * CLOSEST
     return (bank @ positive.T).amax(dim=-1) <= limit

@@ -58,10 +58,10 @@ class CueNorm(nn.Module):
     ``e`` is learned and positive: changes below it are noise.
     """
 
-    def __init__(self, dim: int, floor: float = 0.05) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(dim))  # g
-        self.log_floor = nn.Parameter(torch.tensor(floor).log())  # log e
+        self.log_floor = nn.Parameter(torch.tensor(0.05).log())  # log e
 
     def scale(self, cue: Tensor) -> Tensor:
         """Compute ``1 / sqrt(mean c^2 + e)`` for cues (..., D): (..., 1), in float32."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 FORMAT = "1"
-AT_ONCE = 128  # texts between two reports of progress and two writes to the cache
+AT_ONCE = 128  # texts between two writes to the cache
 
 
 @dataclass
@@ -218,7 +218,6 @@ def embed_prompts(
     negatives: bool,
     cache: TextCache | None = None,
     model_id: str = "",
-    progress: Callable[[int, int], None] | None = None,
 ) -> PromptEmbeddings:
     """Embed labels: each template with each phrase, encoded, averaged over the label and normalised again.
 
@@ -229,7 +228,6 @@ def embed_prompts(
             brings the model's fingerprint, the key for the cache, and its warning about texts that are cut.
         negatives: whether to embed the negative templates too.
         model_id: the model's name, for the file; and the cache's key where ``encode_text`` brings none.
-        progress: called with (texts done, texts in all).
     """
     import torch
     from torch.nn import functional as F
@@ -243,7 +241,7 @@ def embed_prompts(
             f"{model_id} reads one sentence a label, so that its prompts cannot be averaged: give one template and one "
             "phrase a label."
         )
-    vectors = _encode(encode_text, texts, cache, getattr(backbone, "text_key", model_id), progress)
+    vectors = _encode(encode_text, texts, cache, getattr(backbone, "text_key", model_id))
     place = {text: index for index, text in enumerate(texts)}
     means = [
         torch.stack([vectors[[place[text] for text in of_label]].mean(dim=0) for of_label in kind])
@@ -267,7 +265,6 @@ def _encode(
     texts: list[str],
     cache: TextCache | None,
     key: str,
-    progress: Callable[[int, int], None] | None,
 ) -> Tensor:
     """Embed texts (P, E), float32 on the CPU, from the cache where it has them."""
     import torch
@@ -287,9 +284,7 @@ def _encode(
         known.update(vectors)
         if cache is not None:
             cache.put(key, vectors)  # at once, so that a run that is stopped keeps them
-        if progress is not None:
-            progress(len(texts) - len(missing) + start + len(part), len(texts))
     widths = {len(vector) for vector in known.values()}
     if len(widths) > 1 and cache is not None:  # two models under one key, which only a wrong key can bring
-        return _encode(encode_text, texts, None, key, progress)
+        return _encode(encode_text, texts, None, key)
     return torch.stack([torch.from_numpy(known[text]) for text in texts])

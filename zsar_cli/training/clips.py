@@ -109,7 +109,7 @@ def make_stream(
     if is_rendered(items[0].path):
         ids = [_rendered_id(item.path) for item in items]
         labels = [item.label for item in items]
-        return rendered_stream(ids, labels, recipe.frames, schedule, preprocess=model.preprocess)
+        return rendered_stream(ids, labels, recipe.frames, schedule, model.preprocess)
     directions = next((name for name in dataset.classes if MIRRORED.search(name)), None)
     if directions and recipe.flip:
         logger.warning("clips are not flipped: labels tell left from right, such as %r", directions)

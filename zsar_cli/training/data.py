@@ -114,19 +114,18 @@ def rendered_stream(
     targets: Sequence[int],
     frames: int,
     schedule: Schedule,
-    split: str = "train",
-    preprocess: Preprocess | None = None,
+    preprocess: Preprocess,
 ) -> Stream:
     """Stream clips of motion-shapes at the model's size, made one batch ahead of the model.
 
     At every visit a clip's colours and its place in the picture change (:func:`vary_appearance`), never its motion.
     """
-    resize = preprocess is not None and preprocess.size != (motion_shapes.SIZE, motion_shapes.SIZE)
+    resize = preprocess.size != (motion_shapes.SIZE, motion_shapes.SIZE)
 
     def look(visit: Visit) -> np.ndarray:
-        clip = rendered_clip(*ids[visit.position], split, frames)
+        clip = rendered_clip(*ids[visit.position], frames)
         varied = vary_appearance(clip, np.random.default_rng(visit.seed))
-        return resize_and_crop(varied, preprocess) if resize and preprocess is not None else varied
+        return resize_and_crop(varied, preprocess) if resize else varied
 
     def batches(first_step: int) -> Iterator[Batch]:
         for step, visits in schedule.batches(first_step):
@@ -138,9 +137,9 @@ def rendered_stream(
 
 
 @cache
-def rendered_clip(label: str, index: int, split: str, frames: int) -> np.ndarray:
-    """Render a clip of motion-shapes the first time it is needed, and keep it (12 kB a frame)."""
-    return motion_shapes.render(label, index, split=split, frames=frames)
+def rendered_clip(label: str, index: int, frames: int) -> np.ndarray:
+    """Render a training clip of motion-shapes the first time it is needed, and keep it (12 kB a frame)."""
+    return motion_shapes.render(label, index, split="train", frames=frames)
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -155,8 +154,9 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
         thread.shutdown(wait=False, cancel_futures=True)
 
 
-def vary_appearance(clip: np.ndarray, rng: np.random.Generator, reach: int = 6) -> np.ndarray:
-    """Exchange the colours of a clip (T, H, W, 3), perhaps invert them, and shift it by up to ``reach`` pixels."""
+def vary_appearance(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Exchange the colours of a clip (T, H, W, 3), perhaps invert them, and shift it by up to six pixels."""
+    reach = 6
     height, width = clip.shape[1:3]
     down, across = rng.integers(0, 2 * reach + 1, size=2)
     padded = np.pad(clip, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
