@@ -309,12 +309,12 @@ class Recognizer:
         options: Mapping[str, Any],
         frames: int | None,
         default: float | None = None,
-    ) -> _Asked:
+    ) -> _LabelsAndRule:
         """Resolve labels and rule; without a bound, the one calibrated for this model, these labels and frames."""
         rule, top_k = rule_of(options, default), top_k_of(options)
         target = checks.choice("calibration", options.get("calibration", "90"), tuple(calibration.TARGETS))
         if isinstance(labels, PromptEmbeddings):
-            return _Asked(self.embed_labels(labels, options.get("templates")), rule, top_k)
+            return _LabelsAndRule(self.embed_labels(labels, options.get("templates")), rule, top_k)
         wanted = self._own_classes() if labels is None else labels_of(labels)
         text = self.embed_labels(wanted, options.get("templates"))
         given = options.get("min_confidence"), options.get("threshold")
@@ -323,7 +323,7 @@ class Recognizer:
             if found is not None:
                 logger.info("%s", found[1])
                 rule = rule if found[0] is None else replace(rule, min_confidence=found[0])
-        return _Asked(text, rule, top_k)
+        return _LabelsAndRule(text, rule, top_k)
 
     def _own_classes(self) -> Labels:
         if not self.classes:
@@ -371,7 +371,7 @@ class Recognizer:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _LabelsAndRule:
     """What is asked of each video."""
 
     text: PromptEmbeddings

@@ -114,7 +114,7 @@ def _header(lines: list[str]) -> tuple[list[str], list[str]]:
 
 
 @dataclass(frozen=True)
-class _Line:
+class _ListLine:
     path: str
     numbers: tuple[int, ...] = ()  # at the end of the line, where it has no name
     name: str | None = None
@@ -136,27 +136,27 @@ class _Line:
         return Row(self.path, self.numbers[0], None, self.numbers[1:])
 
 
-def _split_line(line: str) -> _Line:
+def _split_line(line: str) -> _ListLine:
     if BARE_VIDEO.match(line):
-        return _Line(unquote(line))
+        return _ListLine(unquote(line))
     if match := AFTER_VIDEO.match(line):
         path, label = unquote(match[1]), unquote(match[3])
         mark = next((mark for mark in tables.MARKS if mark in match[2]), " ")
         parts = [part for part in re.split(r"[\s,;|]+", label) if part]
         if all(map(tables.is_integer, parts)):
-            return _Line(path, tuple(map(int, parts)), mark=mark, rest=match[3])
-        return _Line(path, name=label, mark=mark, rest=match[3])
+            return _ListLine(path, tuple(map(int, parts)), mark=mark, rest=match[3])
+        return _ListLine(path, name=label, mark=mark, rest=match[3])
     if last := _INTEGER_END.match(line):
         longer = unquote(last[1])
         if count := _INTEGER_END.match(last[1]):
-            return _Line(unquote(count[1]), (int(count[2]), int(last[2])), longer=longer)
-        return _Line(longer, (int(last[2]),))
+            return _ListLine(unquote(count[1]), (int(count[2]), int(last[2])), longer=longer)
+        return _ListLine(longer, (int(last[2]),))
     separator = next((mark for mark in ("\t", ",", ";") if mark in line), " ")
     path, _, label = line.rpartition(separator)
-    return _Line(unquote(path), name=unquote(label)) if path else _Line(unquote(line))
+    return _ListLine(unquote(path), name=unquote(label)) if path else _ListLine(unquote(line))
 
 
-def _named_columns(lines: Sequence[_Line]) -> tuple[list[Row], list[str]] | None:
+def _named_columns(lines: Sequence[_ListLine]) -> tuple[list[Row], list[str]] | None:
     """Read ``video name ...`` where more than the name follows; None where nothing does."""
     if any(line.mark != lines[0].mark or line.mark is None for line in lines):
         return None
@@ -165,7 +165,7 @@ def _named_columns(lines: Sequence[_Line]) -> tuple[list[Row], list[str]] | None
     return _spaced(lines) if lines[0].mark == " " else _delimited(lines, str(lines[0].mark))
 
 
-def _spaced(lines: Sequence[_Line]) -> tuple[list[Row], list[str]] | None:
+def _spaced(lines: Sequence[_ListLine]) -> tuple[list[Row], list[str]] | None:
     """Read numbers that all lines have behind the name, as UCF-Crime's times; or its number in a list of classes."""
     words = [line.rest.split() for line in lines]
     behind = min(map(_numbers_at_end, words))
@@ -193,7 +193,7 @@ def _numbers_behind(words: Sequence[str], fewest: int) -> int:
     return count if fewest > 1 and (count - fewest) % 2 == 0 else fewest
 
 
-def _delimited(lines: Sequence[_Line], mark: str) -> tuple[list[Row], list[str]] | None:
+def _delimited(lines: Sequence[_ListLine], mark: str) -> tuple[list[Row], list[str]] | None:
     try:
         cells = [
             [c.strip() for c in row]
@@ -239,7 +239,7 @@ def _times_behind(lines: Sequence[str]) -> tuple[list[Row], list[str]] | None:
     return [Row(m[1], m[2]) for m in matches if m], ["left aside: the numbers after each label"]
 
 
-def _without_offsets(lines: list[_Line], kind: Kind) -> tuple[list[_Line], list[str]]:
+def _without_offsets(lines: list[_ListLine], kind: Kind) -> tuple[list[_ListLine], list[str]]:
     """Read ``folder offset count label``, where the disk says that the offset is no part of the path."""
     parts = [line.path.rpartition(" ") for line in lines]
     short = [
@@ -255,7 +255,7 @@ def _without_offsets(lines: list[_Line], kind: Kind) -> tuple[list[_Line], list[
     return [replace(line, path=path) for line, path in zip(lines, short, strict=True)], [note]
 
 
-def _counts_frames(lines: Sequence[_Line], kind: Kind) -> bool:
+def _counts_frames(lines: Sequence[_ListLine], kind: Kind) -> bool:
     """Tell whether every line is ``folder count label``."""
     if not lines or any(len(line.numbers) != 2 for line in lines):
         return False

@@ -235,11 +235,13 @@ def run_evaluation(
     if how.report is not None:
         _check_report(how.report)
     with distributed.processes():
-        return _run(plan, model, options, how, phrases, _Calls(loading, loaded, progress, ended))
+        return _run(
+            plan, model, options, how, phrases, _EvaluationCallbacks(loading, loaded, progress, ended)
+        )
 
 
 @dataclass(frozen=True)
-class _Calls:
+class _EvaluationCallbacks:
     """What is called as the run goes on."""
 
     loading: Callable[[str], AbstractContextManager[Any]]
@@ -254,7 +256,7 @@ def _run(
     options: Options,
     how: How,
     phrases: dict[str, tuple[str, ...]],
-    calls: _Calls,
+    calls: _EvaluationCallbacks,
 ) -> dict[str, Any]:
     from zsar_cli.evaluation.report import is_report_of, mark_of
     from zsar_cli.evaluation.results import run_plan

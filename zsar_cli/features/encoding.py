@@ -38,20 +38,20 @@ def load_cached(
     cache has is decoded as well, for its pixels; where that fails, the EncodedClip has none.
     """
 
-    def asked() -> Iterator[_Asked]:
+    def asked() -> Iterator[_CachedRequest]:
         for request in requests:
             if isinstance(request.path, Given):  # nothing says later whether it is the same, so it has no key
                 given, request = request.path, replace(request, path=request.path.source)
                 copied = isinstance(given.source, str)  # frames at hand are not kept until their turn comes
                 named = replace(request, path=given.name)
-                yield _Asked(
+                yield _CachedRequest(
                     named, request if copied else Ready(_loaded(request)), copy=given if copied else None
                 )
                 continue
             key = cache.key(request) if cache is not None else None
             stored = cache.get(key, request) if cache is not None and key is not None else None
             ready = (None if pixels else stored) or render(request)
-            yield _Asked(request, request if ready is None else Ready(ready), key, stored)
+            yield _CachedRequest(request, request if ready is None else Ready(ready), key, stored)
 
     for item, result in pool.imap(asked(), lambda item: item.read):
         if item.copy is not None:
@@ -63,7 +63,7 @@ def load_cached(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _CachedRequest:
     """A request, what the pool gets of it, and what is known of it before."""
 
     request: ClipRequest  # as its answer calls it

@@ -137,11 +137,11 @@ def run_training(
     """
     device = distributed.own_device(str(resolve_device(environment.device)))
     with distributed.processes(device):
-        return _run(environment, device, resume, _Calls(report, stop, announce, started, waiting))
+        return _run(environment, device, resume, _RunCallbacks(report, stop, announce, started, waiting))
 
 
 @dataclass(frozen=True)
-class _Calls:
+class _RunCallbacks:
     """What :func:`run_training` calls as the run goes on."""
 
     report: Callable[[dict[str, float], int], None]
@@ -151,7 +151,7 @@ class _Calls:
     waiting: Waiting
 
 
-def _run(environment: Environment, device: str, resume: bool, calls: _Calls) -> Summary:
+def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbacks) -> Summary:
     environment = environment.from_anywhere()
     output, first = environment.output, distributed.rank() == 0
     before = inputs.precision_before(output) if resume else None
