@@ -67,7 +67,7 @@ COMMANDS = {
 
 
 class ReaderLeftError(Exception):
-    """Whoever read standard output, such as ``head``, has seen enough."""
+    """The reader of standard output, such as ``head``, closed it."""
 
 
 class LazyCommands(TyperGroup):

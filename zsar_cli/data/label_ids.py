@@ -1,4 +1,4 @@
-"""What the numbers in a list mean: which class each of them stands for.
+"""Which class each number in a list stands for.
 
 Lists count all classes or those of a split, from 0 or from 1, and some do not follow the class list that is
 published beside them. So names go before places: a number means the class that the paths of its rows name.

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """What the labels are turned into text with, for the record."""
+    """Templates, phrase bank and descriptions of an evaluation, for its record."""
 
     templates: dict[str, str]  # name and hash
     bank: dict[str, Any] = field(default_factory=dict)  # number of phrases and their hash

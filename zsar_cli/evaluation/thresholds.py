@@ -1,4 +1,4 @@
-"""Where to draw the line: the least confidence whose answers are right often enough, or that nothing strange passes.
+"""Confidence thresholds: the lowest that reaches a precision, or that no video of unknown classes passes.
 
 The confidence of an answer is ``1 - unknown``; ``zsar predict --min-confidence`` bounds it from below.
 """

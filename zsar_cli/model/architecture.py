@@ -64,13 +64,13 @@ class TokenizerOptions(Checked):
 
 
 class NormOptions(Checked):
-    """What a layer norm is made with."""
+    """Arguments of a layer norm."""
 
     eps: Annotated[Number, Field(gt=0, le=1)] | None = None
 
 
 class ActivationOptions(Checked):
-    """What a GELU is made with."""
+    """Arguments of a GELU."""
 
     approximate: Literal["none", "tanh"] | None = None
 

@@ -53,7 +53,7 @@ def build(model_cfg: dict[str, Any], spec: str) -> Any:
 
 
 class _BoundedMemory(TorchFunctionMode):
-    """Makes new tensors for as many values as there is room for; ``drawn`` as configured, or left as allocated."""
+    """Limits how many values new tensors may have. ``drawn``: they are initialised, else left as allocated."""
 
     def __init__(self, most: float, refusal: str, *, drawn: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a name of no model may have meant."""
+"""Suggestions for a name that no model has."""
 
 from __future__ import annotations
 

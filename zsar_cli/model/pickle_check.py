@@ -1,4 +1,4 @@
-"""What a PyTorch file asks for, looked at before ``torch.load`` opens it: no code, and no more than the file holds.
+"""Checks of a PyTorch file's pickles before ``torch.load``: no code, and no more values than the file holds.
 
 ``weights_only=True`` runs no code, but it makes whatever sizes and shared tuples the file names. So the pickle's
 operations are read first (:mod:`pickletools`, which makes nothing), against a short list and with limits.

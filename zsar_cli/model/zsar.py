@@ -45,7 +45,7 @@ from zsar_cli.video.transforms import Preprocess
 
 @dataclass
 class VideoEncoding:
-    """A batch of clips as the model sees them."""
+    """A batch of encoded clips."""
 
     embedding: Tensor  # (B, E) of unit length
     separation: Separation | None = None  # what MSM made of the clips

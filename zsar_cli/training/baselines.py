@@ -1,4 +1,4 @@
-"""What training is measured against on the held-out clips: the start as it is, and a linear probe."""
+"""Baselines on the held-out clips: the model before training, and a linear probe."""
 
 from __future__ import annotations
 

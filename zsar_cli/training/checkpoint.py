@@ -1,4 +1,4 @@
-"""Where a training run stands, on disk: written whole or not at all, read back to the last bit."""
+"""Checkpoints of a training run: written whole or not at all, read back bit for bit."""
 
 from __future__ import annotations
 

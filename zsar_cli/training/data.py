@@ -1,4 +1,4 @@
-"""Where training clips come from: which clips make up each step, and how their pixels are had.
+"""The clips of each training step: their order, sampling and augmentation.
 
 A stream of batches is a function of the data, the seed and the step it starts from, so that a resumed run sees
 what an uninterrupted one would have seen.

@@ -1,4 +1,4 @@
-"""How a run is optimised: its steps, its learning rates, AdamW, and the precision of a step."""
+"""The optimisation of a run: its steps, its learning rates, AdamW, and the precision of a step."""
 
 from __future__ import annotations
 

@@ -60,14 +60,16 @@ class Recipe:
     final_lr: float = _about(0.01, "Where the cosine ends, as part of the peak.")
     clip_norm: float = _about(1.0, "Largest norm of the gradient.")
     smoothing: float = _about(0.0, "Label smoothing.")
-    w_neg: float = _about(0.5, "Weight of L_neg, which says yes and no to each label.")
-    w_dis: float = _about(0.1, "Weight of L_dis, which keeps motion and static context apart.")
-    w_opp: float = _about(0.05, "Weight of L_opp, which keeps a label and its negative apart.")
-    w_keep: float = _about(0.0, "Weight of L_keep, which stays near the pretrained CLIP (video and text).")
-    beta: float = _about(0.0, "Share of the yes in the final model's logits.")
-    pretrained_weight: float = _about(0.0, "Part of the pretrained backbone in the final weights, 0 to 1.")
+    w_neg: float = _about(0.5, "Weight of L_neg, binary cross-entropy of each label (yes or no).")
+    w_dis: float = _about(0.1, "Weight of L_dis, squared cosine of motion and static tokens.")
+    w_opp: float = _about(0.05, "Weight of L_opp, distance of a label and its negative.")
+    w_keep: float = _about(0.0, "Weight of L_keep, 1 - cosine with the pretrained CLIP (video and text).")
+    beta: float = _about(0.0, "Weight of log yes in the final model's logits.")
+    pretrained_weight: float = _about(
+        0.0, "WiSE-FT: part of the pretrained backbone in the final weights, 0 to 1."
+    )
     swa: int = _about(
-        0, "Final backbone: mean of the start and of this many moments of the run; 0: the last."
+        0, "SWA: average the backbone at the start and at this many steps of the run; 0: the last step's."
     )
     shots: int | None = _about(None, "Clips a class, drawn at random; all if not given.")
     holdout: float = _about(0.02, "Share of the training clips held out to choose the best checkpoint by.")
