@@ -46,7 +46,9 @@ class Sums(nn.Module):
     uses_negatives = False
     trained_on = None
     preprocess = Preprocess(size=(16, 16))
-    fingerprint = RecognizerModel.fingerprint
+    published = None
+    fingerprint, choose = RecognizerModel.fingerprint, RecognizerModel.choose
+    join_views, text_vectors = RecognizerModel.join_views, RecognizerModel.text_vectors
 
     def __init__(self) -> None:
         super().__init__()

@@ -70,7 +70,7 @@ class ColourModel:
     def __init__(self) -> None:
         self.seen = 0
         self.windows: list[int] = []
-        self.backbone = self
+        self.backbone, self.family = self, None
 
     def encode_frames(self, pixels):
         self.seen += len(pixels)

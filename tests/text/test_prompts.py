@@ -50,7 +50,10 @@ def write(tmp_path: Path, name: str, content: str | bytes) -> str:
 
 
 def test_shipped_templates() -> None:
-    assert builtin_templates() == ["kinetics", "plain", "ssv2", "video"]
+    own, published = ["kinetics", "plain", "ssv2", "video"], {"clip28": 28, "clip48": 48, "actionclip16": 16}
+    assert builtin_templates() == sorted([*own, *published, "about", "person", "photo"])
+    for name, count in published.items():
+        assert len(load_templates(name).positive) == count
     for name in builtin_templates():
         templates = load_templates(name)
         assert templates.name == name
@@ -59,7 +62,7 @@ def test_shipped_templates() -> None:
         assert len(templates.negative) >= 3, "non-class is said in several ways"
     assert load_templates("plain").positive == ("{}",)
     assert load_templates("default") == load_templates("video")
-    assert len({load_templates(name).hash for name in builtin_templates()}) == 4
+    assert len({load_templates(name).hash for name in builtin_templates()}) == 10
 
 
 def test_own_templates(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def load_rendered_clip(path: str, sampling: Sampling, preprocess: Preprocess, cr
 
     count = int(motion_shapes.SECONDS * motion_shapes.FRAMES_PER_SECOND)
     frames = _render(path, sampling)
-    indices = view_indices(count, sampling)
+    indices = view_indices(count, sampling, rate=motion_shapes.FRAMES_PER_SECOND)
     views = frames.reshape(sampling.views, sampling.frames, *frames.shape[1:])
     pixels = resize_and_crop(views, preprocess, crops=crops)  # several crops come first
     if crops > 1:
@@ -45,8 +45,8 @@ def _render(path: str, sampling: Sampling) -> np.ndarray:
 
     split, rest = path[len(RENDERED) :].split("/", 1)
     label, index = rest.rsplit("/", 1)
-    if sampling.views == 1:
+    if sampling.views == 1 and sampling.way == "segments":
         return motion_shapes.render(label, int(index), split=split, frames=sampling.frames)
     count = int(motion_shapes.SECONDS * motion_shapes.FRAMES_PER_SECOND)
-    times = (view_indices(count, sampling).reshape(-1) + 0.5) / count
+    times = (view_indices(count, sampling, rate=motion_shapes.FRAMES_PER_SECOND).reshape(-1) + 0.5) / count
     return motion_shapes.render(label, int(index), split=split, times=times)

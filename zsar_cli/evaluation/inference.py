@@ -24,12 +24,11 @@ from zsar_cli.evaluation.predictions import Records
 from zsar_cli.evaluation.summary import PROBES
 from zsar_cli.features.cache import FeatureCache
 from zsar_cli.features.encoding import Loaded, load_cached, map_features
-from zsar_cli.model.alignment import average_views, score_with_bank, usable_bank
+from zsar_cli.model.alignment import score_with_bank, usable_bank
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.prediction.clips import ClipOptions
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.pool import ClipRequest, DecodePool
-from zsar_cli.video.sampling import Sampling
 
 if TYPE_CHECKING:
     from zsar_cli.evaluation.protocols import EvaluationPart
@@ -74,7 +73,9 @@ def score_records(
         a dict each: ``label`` and ``rank`` (0 is best; None for unknown videos), ``top`` (five pairs of label
         and score), ``unknown`` (see :data:`UNKNOWN_SCORES`).
     """
-    bank = None if text.bank is None else usable_bank(text.bank.float(), text.positive.float())
+    bank = None
+    if text.bank is not None:
+        bank = usable_bank(model.text_vectors(text.bank), model.text_vectors(text.positive))
     if bank is not None and not len(bank):
         bank = None  # every phrase of the bank is too close to a label: scores do without
     scores = model.score(embedding, text.positive, text.negative, None if bank is None else text.bank)
@@ -85,7 +86,9 @@ def score_records(
         "softmax": rest,
         "energy": -scores.logits.double().logsumexp(-1).cpu().numpy(),
     }
-    if bank is not None:
+    if model.published is not None and bank is not None:
+        unknown["bank"] = scores.unknown.double().cpu().numpy()
+    elif bank is not None:
         scale = model.log_scale.exp()
         against = score_with_bank(embedding.float(), text.positive.float(), bank, scale=scale)
         unknown["bank"] = against.unknown.double().cpu().numpy()
@@ -204,7 +207,7 @@ def iter_clips(
     cache: FeatureCache | None = None,
 ) -> Iterator[Loaded]:
     """Yield each video as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
-    sampling = Sampling(options.frames or model.frames, options.views)
+    sampling = model.choose(options.frames, options.views)
     decoded = sum(not is_rendered(path) for path in paths)
     pool = stack.enter_context(DecodePool(min(options.workers, decoded), timeout=options.timeout))
     requests = (ClipRequest(p, sampling, model.preprocess, options.crops, options.decoder) for p in paths)
@@ -278,7 +281,7 @@ def _embed_videos(
         return torch.stack([model.encode_video(x).embedding.float() for x in seen], dim=1)
 
     found = map_features(model, [(key, clip) for _, key, clip in videos], embed, cache)
-    return average_views(found.transpose(1, 2))
+    return model.join_views(found.transpose(1, 2))
 
 
 def _score_probed(

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,7 @@ class FeatureCache:
             token_count(backbone.clip.visual, model.preprocess.size),
             backbone.token_dim,
         )
+        self._kept: Callable[[int], int] | None = backbone.kept  # the width of a clip that is one row
         self._folders = [self.directory / f"features-{key}" for key in backbone.frame_keys]
         self._folder = self._folders[0]
         self._aside = self._folder / "aside"
@@ -119,6 +121,8 @@ class FeatureCache:
             del shown["indices"]
         if not os.path.isdir(request.path):
             del shown["image_rate"]  # only the times of a folder of frames rest on it
+        if shown["sampling"]["way"] == "segments":  # as it was before there were others
+            del shown["sampling"]["way"]
         content = json.dumps([FORMAT, identity, shown], sort_keys=True)
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
@@ -145,8 +149,11 @@ class FeatureCache:
         width, count, token_width = self._widths
         clips = request.sampling.views * request.crops if request else MOST_CLIPS
         frames = request.sampling.frames if request else MOST_FRAMES
-        room = 65536 + 64 * clips * frames  # for the header: indices and times
-        content = read_file(path, room + 2 * clips * frames * (width + count * token_width))
+        room = 65536 + 64 * clips * frames  # for what a header says of indices and times
+        most = clips * frames * (width + count * token_width)
+        if self._kept is not None:
+            most = clips * self._kept(frames)
+        content = read_file(path, room + 2 * most)
         start = 8 + int.from_bytes(content[:8], "little")
         if start > room:
             raise ValueError("the header is too long")
@@ -157,6 +164,9 @@ class FeatureCache:
         about = json.loads(stored["clip"])
         if request is None:
             clips, frames = header["embedding"]["shape"][:2]
+        views = (request.sampling.views, frames) if request else None
+        if self._kept is not None:  # a row a clip
+            frames, width = 1, self._kept(frames)
         shapes = {"embedding": (clips, frames, width), "tokens": (clips, frames, count, token_width)}
         if not self.needs_tokens:
             del shapes["tokens"]
@@ -170,7 +180,6 @@ class FeatureCache:
                 raise ValueError("they are not what was written")
         embedding = tensors["embedding"]
         tokens = tensors["tokens"] if self.needs_tokens else embedding.new_zeros(clips, frames, 0, 0)
-        views = (request.sampling.views, frames) if request else None
         return _described(FrameFeatures(embedding, tokens), about, views)
 
     def put(self, key: str, clip: EncodedClip) -> None:

@@ -50,6 +50,9 @@ def why_no_label_heat(model: RecognizerModel) -> str | None:
     """Why there is no heat for a label of this model; None where there is."""
     if model.msm is not None:
         return None
+    family = model.backbone.family
+    if family is not None and (family.across_frames or not family.embeds):
+        return f"{model.name} scores a clip as a whole, and not its patches"
     if model.backbone.precision == "int8":
         return "int8 has no gradient; use --precision fp32"
     if _last_block(model.backbone.clip.visual) is None:

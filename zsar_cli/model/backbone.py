@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,6 +120,13 @@ class Backbone(nn.Module):
                 described = described | {"family": self.family.name}
             self._fingerprint = (versions, _hash_tensors(described, tensors))
         return self._fingerprint[1]
+
+    @property
+    def kept(self) -> Callable[[int], int] | None:
+        """Of a family whose clips are one row each, that row's width for a number of frames; else None."""
+        if self.family is None or not self.family.one_row:
+            return None
+        return partial(self.family.kept, self.clip)
 
     @property
     def text_width(self) -> int | None:

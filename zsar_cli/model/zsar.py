@@ -39,7 +39,10 @@ from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separatio
 from zsar_cli.model.parts import PLAIN, Parts
 from zsar_cli.model.precision import check_precision, resolve_precision
 from zsar_cli.model.published.family import score_published
+from zsar_cli.model.published.load import load_named
+from zsar_cli.model.published.records import families, named_family
 from zsar_cli.model.weights import brief, check_finite, check_header, read_safetensors
+from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Preprocess
 
 
@@ -204,6 +207,28 @@ class RecognizerModel(nn.Module):
         """Encode normalised clips (B, T, 3, H, W)."""
         return self.encode_video(self.encode_frames(pixels))
 
+    def choose(self, frames: int | None, views: int) -> Sampling:
+        """Which frames of a video the model sees, in each of ``views`` clips; None: as many as it was trained with."""
+        family = self.published
+        way = "segments" if family is None else families()[family.name].sampling
+        return Sampling(frames or self.frames, views, way)
+
+    def text_vectors(self, text: Tensor) -> Tensor:
+        """Give texts as vectors of unit length (C, E), also of a family that keeps something else of them."""
+        family = self.published
+        if family is None:
+            return text.float()
+        vectors: Tensor = family.text_embedding(self.backbone.clip, text)
+        return vectors
+
+    def require_embedding(self) -> None:
+        """UsageError where a video has no embedding that texts, or other videos, are compared with."""
+        if self.published is not None and not self.published.embeds:
+            raise UsageError(
+                f"{self.name} compares videos with labels in a way of its own and has no embedding of a video; use "
+                "another model."
+            )
+
     def join_views(self, views: Tensor) -> Tensor:
         """Join the views of videos (B, V, E) to (B, E); of a published family they stay apart until they are scored."""
         return average_views(views) if self.published is None else views
@@ -325,6 +350,12 @@ def load_model(
         directory = model_directory(spec)
         model = _load_directory(directory, device=device, precision=precision, base=backbone)
         model.record.name = spec if spec in BUNDLED else str(directory)
+    elif (named := named_family(spec)) is not None:
+        loaded = load_named(*named, base=backbone)
+        loaded.set_precision(resolve_precision(precision, device, loaded))
+        record = families()[named[0]]
+        model = RecognizerModel(loaded, record=TrainingRecord(frames=loaded.family.frames or record.frames))
+        model.record.templates = record.templates
     elif backbone is not None:
         raise UsageError(
             f"--backbone names the weights that a run was trained on, and {spec} is no folder that zsar train "

@@ -21,7 +21,6 @@ from zsar_cli.run_log import StageTimes
 from zsar_cli.video.given import Video
 from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
-from zsar_cli.video.sampling import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,14 +175,15 @@ def embed_clips(
 ) -> Tensor:
     """Embed videos (B, E), of unit length: the mean over the views of each.
 
+    Of a published family, what it keeps of each view (B, V, W).
+
     Args:
         embed: in place of the model's own way from frame features to embeddings.
     """
     from zsar_cli.features.encoding import map_features
-    from zsar_cli.model.alignment import average_views
 
     way = embed or (lambda part, _: model.encode_video(part).embedding)
-    return average_views(map_features(model, videos, way, cache))
+    return model.join_views(map_features(model, videos, way, cache))
 
 
 def embed_one(
@@ -197,13 +197,17 @@ def embed_one(
     import torch
 
     from zsar_cli.features.encoding import load_cached
+    from zsar_cli.model.alignment import average_views
 
+    model.require_embedding()
     with DecodePool(0) as pool:
         ((_, key, clip),) = load_cached(pool, clip_requests(model, [video], options), cache)
     if isinstance(clip, VideoError):
         raise clip
     with torch.inference_mode(), memory_explained("use fewer frames or views"):
         found = embed_clips(model, [(key, clip)], cache)[0].float().cpu()
+        if found.ndim == 2:  # the views of a published model
+            found = average_views(found)
     if not torch.isfinite(found).all():
         raise VideoError("not_finite", OVERFLOWED)
     return found
@@ -213,7 +217,7 @@ def clip_requests(
     model: RecognizerModel, videos: Iterable[Video], options: ClipOptions, *, look: bool = False
 ) -> Iterator[ClipRequest]:
     """Ask the decoders for these videos as they are shown to this model, and with ``look`` to people."""
-    sampling = Sampling(options.frames or model.frames, options.views)
+    sampling = model.choose(options.frames, options.views)
     for video in videos:
         yield ClipRequest(
             *(video, sampling, model.preprocess, options.crops, options.decoder),

@@ -88,6 +88,9 @@ class HeatMaps:
 
             features = encode_pixels(self.model, torch.from_numpy(np.ascontiguousarray(frames[None])))
             self.maps[video] = token_change(features.tokens[0])
+            if not features.tokens.shape[-1]:  # a family that keeps no patch tokens
+                rows, columns = self.model.backbone.patch_grid
+                self.maps[video] = torch.zeros(len(frames), rows * columns)
         heat = self.maps[video].float().cpu().numpy()
         return heat.reshape(len(heat), *self.model.backbone.patch_grid)
 
@@ -97,9 +100,14 @@ class HeatMaps:
         """Find where these labels are seen; nothing where this model cannot tell."""
         import torch
 
-        from zsar_cli.model.attribution import appearance_heat, label_directions, motion_heat
+        from zsar_cli.model.attribution import (
+            appearance_heat,
+            label_directions,
+            motion_heat,
+            why_no_label_heat,
+        )
 
-        if not columns:
+        if not columns or why_no_label_heat(self.model) is not None:
             return []
         wanted = label_directions(text.positive, list(columns), _others(self.model, text))
         if video in self.features:

@@ -230,6 +230,12 @@ class _Slider:
         self._embed([last] if last else [])
 
     @property
+    def _whole_clips(self) -> bool:
+        """Whether the tower looks across the frames of a clip."""
+        family = self.model.backbone.family
+        return family is not None and bool(family.across_frames)
+
+    @property
     def _stride(self) -> float:
         """In ticks; windows start on ticks. A video shorter than a window is one window; its stride shrinks along."""
         return min(max(self.options.stride / self.step, 1.0), float(self.options.frames))
@@ -257,6 +263,8 @@ class _Slider:
                 torch.stack([w.embedding for w in windows]), torch.stack([w.tokens for w in windows])
             )
             with torch.inference_mode():
+                if self._whole_clips:
+                    stacked = self.model.encode_frames(stacked.embedding)
                 self.embeddings += list(self.model.encode_video(stacked).embedding)
         self.spans += some
 
@@ -276,10 +284,14 @@ class _Slider:
         """Run the visual tower once over each frame."""
         import torch
 
+        from zsar_cli.model.backbone import FrameFeatures
         from zsar_cli.video.transforms import normalise
 
         backbone = self.model.backbone
         pixels = torch.from_numpy(chunk.pixels).to(backbone.device)
+        if self._whole_clips:  # the tower sees the frames of a window together, and not before
+            frames = normalise(pixels, self.model.preprocess, backbone.dtype)
+            return [FrameFeatures(frame, frame[:0, :0]) for frame in frames]
         with torch.inference_mode():
             found = backbone.encode_frames(normalise(pixels, self.model.preprocess, backbone.dtype))
         self.total = self.total + found.embedding.float().sum(dim=0)

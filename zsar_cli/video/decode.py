@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, TypeAlias
 
 import av
@@ -41,6 +42,7 @@ def read_frames(
     decoder: str = "auto",
     resize: Resize | None = None,
     image_rate: float = IMAGE_RATE,
+    rated: bool = False,
 ) -> DecodedVideo:
     """Read the frames that ``choose`` names, in its order, repeats allowed.
 
@@ -51,6 +53,7 @@ def read_frames(
         decoder: "pyav" reads in sequence. "decord" has decord read what it reads rightly.
         resize: gets each frame (H, W, 3) uint8 as soon as it is decoded, so that large frames never pile up.
         image_rate: frames a second of a folder of images.
+        rated: whether ``choose`` gets the frames a second too, as ``rate``.
 
     Raises:
         VideoError: the file cannot be read.
@@ -58,9 +61,13 @@ def read_frames(
     _check_decoder(decoder)
     name, images = _images(path, image_rate)
     if images is not None:
+        if rated:
+            choose = partial(choose, rate=len(images) / max(images.duration, 1e-3))
         return _read_images(images, choose, resize)
     with file_errors(name):
         index = read_index(name)
+        if rated:
+            choose = partial(choose, rate=index.rate)
         found = None
         if decoder == "decord" and _plain_for_decord(name, index):
             found = _read_decord(name, index, choose, resize)
@@ -260,7 +267,7 @@ def _iter_images(
     numbers = [number for number, time in enumerate(images.times) if ticks.takes(float(time))]
     for start in range(0, len(numbers), chunk):
         part = numbers[start : start + chunk]
-        yield _read_images(images, lambda _, part=part: part, resize)  # type: ignore[misc]
+        yield _read_images(images, lambda _, part=part: part, resize)
 
 
 def _image_info(images: ImageSequence, size: tuple[int, int] = (0, 0)) -> VideoInfo:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from zsar_cli.video.times import VideoInfo
 
-Choose = Callable[[int], Sequence[int]]
+Choose = Callable[..., Sequence[int]]  # of the number of frames, and of their rate where that is wanted
 Resize = Callable[[np.ndarray], np.ndarray]
 
 

@@ -83,18 +83,22 @@ def load_clip(request: ClipRequest) -> Clip:
     """
     preprocess, sampling = request.preprocess, request.sampling
 
-    def choose(frame_count: int) -> list[int]:
+    def choose(frame_count: int, rate: float = 30.0) -> list[int]:
         if request.indices is not None:
             return list(request.indices)
         rng = None if request.seed is None else np.random.default_rng([request.seed, 0])
-        return [int(index) for index in view_indices(frame_count, sampling, rng=rng).reshape(-1)]
+        return [int(index) for index in view_indices(frame_count, sampling, rng=rng, rate=rate).reshape(-1)]
 
     cropper = Cropper(preprocess, request.crops, request.look)
     resize: Callable[[np.ndarray], np.ndarray] = cropper
     if request.augmentation is not None and request.seed is not None:
         resize = _augmenter(request.augmentation, preprocess, request.seed)
     video = read_frames(
-        request.path, choose, decoder=request.decoder, resize=resize, image_rate=request.image_rate
+        *(request.path, choose),
+        decoder=request.decoder,
+        resize=resize,
+        image_rate=request.image_rate,
+        rated=sampling.way == "spans",
     )
     views, frames = sampling.views, sampling.frames
     found, look = (video.frames, None) if resize is not cropper else cropper.split(video.frames)

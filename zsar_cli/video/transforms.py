@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-INTERPOLATIONS = ("bicubic", "bilinear")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("bicubic", "bilinear", "linear")
+RESIZE_MODES = ("shortest", "squash", "longest", "larger")
+LARGER = 8 / 7  # of the model's size: 256 for 224
 LARGEST = 4096  # pixels of a side that a model may want
 # A strip longer than this many model widths is cut down before it is resized: a 1 x 5000 frame would
 # otherwise become a million pixels wide.
@@ -30,7 +34,9 @@ class Preprocess:
     """What a model wants to see. ``size`` is (height, width); ``mean`` and ``std`` are for values in [0, 1].
 
     ``resize_mode``: ``shortest`` scales the shorter side to fit and crops the rest, ``squash`` ignores the
-    aspect ratio, ``longest`` fits the whole frame and pads with ``fill_color``.
+    aspect ratio, ``longest`` fits the whole frame and pads with ``fill_color``, ``larger`` scales the shorter side to
+    8/7 of the size and crops its centre. ``interpolation``: ``bicubic`` and ``bilinear`` smooth what they make smaller,
+    ``linear`` does not, as OpenCV's and torch's own.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -42,8 +48,8 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         """Refuse what no model can mean."""
-        if self.resize_mode not in ("shortest", "squash", "longest"):
-            raise ValueError(f"resize_mode must be shortest, squash or longest, not {self.resize_mode!r}")
+        if self.resize_mode not in RESIZE_MODES:
+            raise ValueError(f"resize_mode must be {', '.join(RESIZE_MODES)}, not {self.resize_mode!r}")
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation must be {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}")
         sizes = isinstance(self.size, tuple) and len(self.size) == 2
@@ -117,7 +123,7 @@ def crop_box_and_resize(
     height, width = preprocess.size
     left, top, right, bottom = box
     image = Image.fromarray(np.ascontiguousarray(frame[top:bottom, left:right]))
-    image = image.resize((width, height), _filter(preprocess))
+    image = _resized(image, (width, height), preprocess)
     return np.asarray(ImageOps.mirror(image) if flip else image)
 
 
@@ -161,26 +167,27 @@ def _one_frame(frame: np.ndarray, preprocess: Preprocess, crops: int) -> np.ndar
     height, width = preprocess.size
     image = Image.fromarray(np.ascontiguousarray(frame))
     if crops == 1 and preprocess.resize_mode == "squash":
-        return np.asarray(image.resize((width, height), _filter(preprocess)))[None]
+        return np.asarray(_resized(image, (width, height), preprocess))[None]
     if crops == 1 and preprocess.resize_mode == "longest":
         ratio = max(image.height / height, image.width / width)
         scaled = max(1, round(image.width / ratio)), max(1, round(image.height / ratio))
-        image = image.resize(scaled, _filter(preprocess))
+        image = _resized(image, scaled, preprocess)
         image = _pad(image, preprocess)
         return np.asarray(_crop(image, preprocess.size, 0.5))[None]
-    image = _scale_shortest(_cut_strip(image, preprocess.size), preprocess)
+    larger = LARGER if crops == 1 and preprocess.resize_mode == "larger" else 1.0
+    image = _scale_shortest(_cut_strip(image, preprocess.size), preprocess, larger)
     places = (0.5,) if crops == 1 else (0.0, 0.5, 1.0)
     return np.stack([np.asarray(_crop(image, preprocess.size, place)) for place in places])
 
 
-def _scale_shortest(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    height, width = preprocess.size
+def _scale_shortest(image: Image.Image, preprocess: Preprocess, larger: float) -> Image.Image:
+    height, width = (round(side * larger) for side in preprocess.size)
     if height == width:  # torchvision's rule: the longer side rounds down
         if image.width <= image.height:
             scaled = (width, int(width * image.height / image.width))
         else:
             scaled = (int(height * image.width / image.height), height)
-        return image.resize(scaled, _filter(preprocess))
+        return _resized(image, scaled, preprocess)
     # timm's rule, which open_clip uses for targets that are not square: round to nearest, always bicubic
     ratio = min(image.height / height, image.width / width)
     return image.resize((round(image.width / ratio), round(image.height / ratio)), Image.Resampling.BICUBIC)
@@ -214,3 +221,12 @@ def _pad(image: Image.Image, preprocess: Preprocess) -> Image.Image:
 def _filter(preprocess: Preprocess) -> Image.Resampling:
     # open_clip knows two filters; anything but bilinear (its "random" too) means bicubic at inference
     return Image.Resampling.BILINEAR if preprocess.interpolation == "bilinear" else Image.Resampling.BICUBIC
+
+
+def _resized(image: Image.Image, size: tuple[int, int], preprocess: Preprocess) -> Image.Image:
+    """Scale to (width, height)."""
+    if preprocess.interpolation == "linear":  # between the four nearest pixels, however much smaller it gets
+        scale = image.width / size[0], image.height / size[1]
+        way = (scale[0], 0, 0, 0, scale[1], 0)
+        return image.transform(size, Image.Transform.AFFINE, way, Image.Resampling.BILINEAR)
+    return image.resize(size, _filter(preprocess))

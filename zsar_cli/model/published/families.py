@@ -13,6 +13,7 @@ from zsar_cli.model.published import ezclip, tcclip, viclip, xclip
 from zsar_cli.model.published.ezclip import EZCLIP
 from zsar_cli.model.published.family import Family
 from zsar_cli.model.published.openvclip import OpenVCLIP
+from zsar_cli.model.published.records import families
 from zsar_cli.model.published.tcclip import TCCLIP
 from zsar_cli.model.published.temporal_head import TemporalHead, merge_experts
 from zsar_cli.model.published.viclip import ViCLIP
@@ -20,21 +21,7 @@ from zsar_cli.model.published.xclip import XCLIP
 
 Tensors: TypeAlias = "dict[str, Tensor]"
 
-TITLES = {
-    "mote": "MoTE",
-    "text4vis": "Text4Vis",
-    "bike": "BIKE",
-    "actionclip": "ActionCLIP",
-    "openvclip": "Open-VCLIP",
-    "froster": "FROSTER",
-    "vifi": "ViFi-CLIP",
-    "ost": "OST",
-    "maxi": "MAXI",
-    "tcclip": "TC-CLIP",
-    "xclip": "X-CLIP",
-    "viclip": "ViCLIP",
-    "ezclip": "EZ-CLIP",
-}
+TITLES = {name: record.title for name, record in families().items()}
 # Files of these cannot be told apart by their names: what the user says counts.
 ALIKE = (
     frozenset(("vifi", "ost", "maxi")),

@@ -28,15 +28,18 @@ class Family(nn.Module):
         True  # a text is an embedding of unit length, so that templates can be averaged
     )
     averages_probabilities: bool = False  # of views; else their logits are averaged
+    embeds: ClassVar[bool] = True  # what is kept of a video is an embedding
     name: str = ""
     frames: int | None = None  # T, where the weights fix it
-    kept: int | None = (
-        None  # W, where a clip is one row of features; None where each frame is, with its patch tokens
-    )
+    one_row: ClassVar[bool] = False  # a clip's features are one row, and not one of each frame
 
     def encode_clip(self, clip: Any, pixels: Tensor) -> FrameFeatures:
         """Encode clips (B, T, 3, H, W): embedding (B, T, E) and tokens (B, T, P, D), or (B, 1, W) and no tokens."""
         raise NotImplementedError
+
+    def kept(self, clip: Any, frames: int) -> int:
+        """Give W, the width of the row that a clip of so many frames is, where it is one."""
+        return int(clip.visual.proj.shape[1])
 
     def encode_video(self, clip: Any, features: FrameFeatures) -> Tensor:
         """Make the rows that are kept (B, W) of what :meth:`encode_clip` gives: by default ``u(mean_t f_t)``."""

@@ -18,6 +18,7 @@ from zsar_cli.model.hub import find_source
 from zsar_cli.model.pickle_check import HoldsObjectsError
 from zsar_cli.model.published.families import ALIKE, TITLES, configuration, detect, geometry, make, split
 from zsar_cli.model.published.inert import read_inert
+from zsar_cli.model.published.records import families, where_to_find
 from zsar_cli.model.published.xclip import from_transformers
 from zsar_cli.model.weights import (
     check_finite,
@@ -27,13 +28,8 @@ from zsar_cli.model.weights import (
     read_weights,
     require_weights,
 )
-from zsar_cli.video.transforms import CLIP_MEAN, CLIP_STD, Preprocess
 
 STATE_DICTS = ("model_state_dict", "model_state", "model", "state_dict")
-MEAN_STD = {
-    "clip": (CLIP_MEAN, CLIP_STD),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
 
 
 def load_published(
@@ -68,8 +64,10 @@ def load_published(
         raise UsageError(f"{path} holds no whole {TITLES[family]}: {missing}.") from error
     fill(built, clip, path, family)
     fill(module, own, path, family)
-    backbone = Backbone(built, model_cfg, preprocess(family, model_cfg), f"{family}:{path}").eval()
-    module.name = family
+    record = families()[family]
+    preprocess = record.preprocess(int(built.visual.image_size[0]))
+    backbone = Backbone(built, model_cfg, preprocess, f"{family}:{path}").eval()
+    module.name, module.averages_probabilities = family, record.average == "probabilities"
     backbone.family = module.eval()
     backbone.fingerprint()
     return backbone
@@ -210,9 +208,15 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, family: s
     module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
 
 
-def preprocess(family: str, model_cfg: dict[str, Any]) -> Preprocess:
-    """How a family wants its frames."""
-    side = model_cfg["vision_cfg"]["image_size"]
-    imagenet = family in ("vifi", "ost", "maxi", "tcclip", "xclip", "viclip")
-    mean, std = MEAN_STD["imagenet" if imagenet else "clip"]
-    return Preprocess(size=(side, side), mean=mean, std=std)
+def load_named(family: str, which: str, *, base: str | None = None, mix: float = 0.0) -> Backbone:
+    """Load ``FAMILY:WHICH``, where WHICH is a path, or a file that zsar knows the address of.
+
+    Raises:
+        UsageError: there is none, with where the authors put it; or as :func:`load_published`.
+    """
+    path = existing(which)
+    if path is None:
+        raise where_to_find(family, which)
+    if path.is_dir():
+        path = path / "model.safetensors"  # as transformers and zsar write
+    return load_published(family, path.absolute(), base=base, mix=mix)

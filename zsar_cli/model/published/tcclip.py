@@ -37,7 +37,9 @@ class TCCLIP(Family):
 
     across_frames = True
     own_text = True
+    one_row = True
     unit_text = False
+    embeds = False
     one_text = True
 
     def __init__(self, own: Mapping[str, Tensor], layers: int, heads: int) -> None:
@@ -64,6 +66,11 @@ class TCCLIP(Family):
         video = leave(visual, x[:, 0]).unflatten(0, shape).mean(dim=1)
         kept = torch.cat([video, leave(visual, context).flatten(1)], dim=-1)
         return FrameFeatures(kept[:, None], kept.new_zeros(len(kept), 1, 0, 0))
+
+    def kept(self, clip: Any, frames: int) -> int:
+        """Give E + 96·E; with few frames the context has fewer tokens."""
+        seeds = int(SEEDS * (len(clip.visual.positional_embedding) - 1))
+        return super().kept(clip, frames) * (1 + min(CONTEXT, seeds * frames))
 
     def encode_video(self, clip: Any, features: FrameFeatures) -> Tensor:
         """Keep what was encoded."""

@@ -26,6 +26,8 @@ class TemporalHead(Family):
     Kept of a video: ``mean_t f_t`` and ``mean_t x_t``, (B, 2E); MoTE weighs them by the label set.
     """
 
+    embeds = False
+
     def __init__(self, own: Mapping[str, Tensor], text_width: int, scale: float | None) -> None:
         """``scale``: of the logits; None where it is CLIP's own."""
         super().__init__()

@@ -16,6 +16,7 @@ class ViCLIP(Family):
     """A CLIP that attends over space and time together. Kept of a video: its embedding."""
 
     across_frames = True
+    one_row = True
 
     def __init__(self, own: Mapping[str, Tensor]) -> None:
         super().__init__()

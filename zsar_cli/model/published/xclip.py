@@ -28,7 +28,9 @@ class XCLIP(Family):
 
     across_frames = True
     own_text = True
+    one_row = True
     unit_text = False
+    embeds = False
 
     def __init__(self, own: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -63,6 +65,10 @@ class XCLIP(Family):
         )
         kept = torch.cat([video, context.flatten(1)], dim=-1)
         return FrameFeatures(kept[:, None], kept.new_zeros(len(kept), 1, 0, 0))
+
+    def kept(self, clip: Any, frames: int) -> int:
+        """Give E + P·E."""
+        return super().kept(clip, frames) * len(clip.visual.positional_embedding)
 
     def encode_video(self, clip: Any, features: FrameFeatures) -> Tensor:
         """Keep what was encoded."""
