@@ -135,8 +135,8 @@ TemplatesOption = Annotated[
     typer.Option(
         "--templates",
         "-t",
-        help="Prompt templates: plain, video, kinetics, ssv2, clip28, others that ship, or a YAML file. Default: those the model was "
-        "trained with, else video.",
+        help="Prompt templates: plain, video, kinetics, ssv2, clip28, others that ship, or a YAML file. Default: those "
+        "the model was trained with, else video.",
         envvar="ZSAR_TEMPLATES",
         autocompletion=complete_templates,
         metavar="NAME|FILE",

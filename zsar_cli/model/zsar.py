@@ -208,7 +208,7 @@ class RecognizerModel(nn.Module):
         return self.encode_video(self.encode_frames(pixels))
 
     def choose(self, frames: int | None, views: int) -> Sampling:
-        """Which frames of a video the model sees, in each of ``views`` clips; None: as many as it was trained with."""
+        """Choose the frames of ``views`` clips of a video; None: as many a clip as the model was trained with."""
         family = self.published
         way = "segments" if family is None else families()[family.name].sampling
         return Sampling(frames or self.frames, views, way)

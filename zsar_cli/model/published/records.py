@@ -50,18 +50,18 @@ class FamilyRecord(Checked):
     note: Annotated[str, Field(max_length=200)] | None = None
 
     def preprocess(self, side: int) -> Preprocess:
-        """How its frames are prepared, ``side`` pixels high and wide."""
+        """Say how its frames are prepared, ``side`` pixels high and wide."""
         mean, std = (CLIP_MEAN, CLIP_STD) if self.pixels == "clip" else (IMAGENET_MEAN, IMAGENET_STD)
         return Preprocess(
             size=(side, side), mean=mean, std=std, interpolation=self.interpolation, resize_mode=self.resize
         )
 
     def choose(self, frames: int, views: int) -> Sampling:
-        """Which frames of a video it sees."""
+        """Choose the frames of a video that it sees."""
         return Sampling(frames, views, self.sampling)
 
     def file(self, name: str) -> PublishedFile | None:
-        """The file of that name, whatever the case of its letters."""
+        """Find the file of that name, whatever the case of its letters."""
         return next((file for file in self.files if file.name.casefold() == name.casefold()), None)
 
 
