@@ -1,4 +1,4 @@
-"""The ``zsar`` command: four subcommands, imported when they are asked for, and one way to fail."""
+"""The ``zsar`` command: four subcommands, imported on demand, and one handler for their errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 @dataclass(frozen=True)
 class Lazy:
-    """A command that is imported when it is needed, and what help says before that."""
+    """A command that is imported when it runs, with the summary and example that ``--help`` shows before."""
 
     module: str
     function: str
@@ -37,7 +37,7 @@ COMMANDS = {
     "predict": Lazy(
         "predict",
         "predict",
-        "Name the action in videos.",
+        "Recognise actions in videos.",
         'zsar predict video.mp4 --label "arm wrestling" --label "playing chess"\n'
         "  find . -name '*.mp4' | zsar predict - --labels ucf101 --output answers.jsonl\n"
         "  zsar predict video.mp4 --labels ucf101 --window 4 --stride 2\n"
@@ -53,13 +53,13 @@ COMMANDS = {
     "eval": Lazy(
         "eval",
         "evaluate",
-        "Measure a model by the field's protocols.",
+        "Evaluate a model on a data set, by standard protocols.",
         "zsar eval --model motion-tiny --report reports/first",
     ),
     "embed-prompts": Lazy(
         "embed_prompts",
         "embed_prompts",
-        "Embed labels once, for many runs of predict.",
+        "Precompute label embeddings for predict.",
         "zsar embed-prompts --labels ucf101 --output ucf101.safetensors\n"
         "  zsar predict video.mp4 --prompts ucf101.safetensors",
     ),
@@ -67,18 +67,18 @@ COMMANDS = {
 
 
 class ReaderLeftError(Exception):
-    """The reader of standard output, such as ``head``, closed it."""
+    """The reader of standard output, such as ``head``, has closed the pipe."""
 
 
 class LazyCommands(TyperGroup):
-    """Knows its commands by name and imports one when it runs: help stays quick."""
+    """A group that imports a command only when it runs, so that ``--help`` is fast."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """List the commands' names."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import the command itself; None where there is none of that name."""
+        """Import a command by name; None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
         lazy = COMMANDS[cmd_name]
@@ -88,14 +88,14 @@ class LazyCommands(TyperGroup):
         return typer.main.get_command(part)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a reader that left is told by an error of our own, as Click exits with 1 on the system's."""
+        """Run the command; turn BrokenPipeError, on which Click would exit with 1, into ReaderLeftError."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise ReaderLeftError from error
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the list at the end of ``zsar --help``."""
+        """Write the list of commands at the end of ``zsar --help``."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.summary) for name, lazy in COMMANDS.items()])
 
@@ -124,8 +124,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback(
     help=_with_example(
         COMMANDS["predict"].example.splitlines()[0],
-        "Name what happens in a video, with labels nobody trained a model on.\n\n"
-        "The options below go before the command or after it.",
+        "Zero-shot video action recognition: any labels, any CLIP, no training.\n\n"
+        "The options below may be given before or after the command.",
     )
 )
 def options(
@@ -134,22 +134,20 @@ def options(
     ] = False,
     quiet: Annotated[
         bool,
-        typer.Option(
-            "--quiet", "-q", help="Say nothing on stderr but errors: all of them, each video's too."
-        ),
+        typer.Option("--quiet", "-q", help="Print only errors to stderr, including those of single videos."),
     ] = False,
     verbose: Annotated[
         bool,
         typer.Option(
             "--verbose",
             "-v",
-            help="Say on stderr what runs (device, precision, threads, decoding), what the caches had, and the "
-            "time of each stage.",
+            help="Print to stderr the device, precision, threads, decoder, cache hits and the time of each "
+            "stage.",
         ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Take the options that every command understands."""
+    """Apply the options that every command accepts."""
     # Of several processes, one speaks; errors are everybody's
     console.configure(quiet=quiet or distributed.rank() > 0, verbose=verbose)
 
@@ -181,7 +179,7 @@ def _open_closed_streams() -> None:
 
 
 def _flags_first(arguments: list[str]) -> list[str]:
-    """Move ``--quiet`` and its kind before the command: they work after it, too."""
+    """Move ``--quiet`` and other global flags before the command, so that they also work after it."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     before = arguments[:end]
     flags = [argument for argument in before if argument in GLOBAL_FLAGS]
@@ -189,7 +187,7 @@ def _flags_first(arguments: list[str]) -> list[str]:
 
 
 def _explain(error: Exception, arguments: list[str]) -> int:
-    """Say what went wrong in a line; the exit code."""
+    """Print an error in one line and return the exit code."""
     if isinstance(error, ReaderLeftError):
         console.silence_stdout()
         return 0
@@ -209,8 +207,8 @@ def _explain(error: Exception, arguments: list[str]) -> int:
         return SOME_FAILED
     message = (str(error).strip().splitlines() or [""])[0]
     console.error(
-        f"Something unforeseen went wrong ({type(error).__name__}: {message[:300]}). "
-        "Run it again with --debug to see where, and please report it."
+        f"Unexpected error ({type(error).__name__}: {message[:300]}). "
+        "Run the command again with --debug for the traceback, and please report it."
     )
     return SOME_FAILED
 

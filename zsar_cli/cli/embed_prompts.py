@@ -1,4 +1,4 @@
-"""``zsar embed-prompts``: turn labels and templates into embeddings once, for many runs."""
+"""``zsar embed-prompts``: compute prompt embeddings once, for many runs of ``zsar predict``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from zsar_cli.outputs import Lock, refuse_inputs, refuse_taken
 
 def embed_prompts(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write, .safetensors.", metavar="FILE")
+        Path, typer.Option("--output", "-o", help="Output file (.safetensors).", metavar="FILE")
     ] = Path("prompts.safetensors"),
     labels: LabelsOption = None,
     label: LabelOption = None,
@@ -35,7 +35,7 @@ def embed_prompts(
     precision: PrecisionOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Embed labels with prompt templates, positive and negative, and save the embeddings."""
+    """Embed labels with positive and negative prompt templates, and save the embeddings."""
     from zsar_cli.cli import console
     from zsar_cli.text.templates import load_templates
 

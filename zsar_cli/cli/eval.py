@@ -1,4 +1,4 @@
-"""``zsar eval``: the field's protocols on data sets as they lie on disk."""
+"""``zsar eval``: standard protocols on data sets in the layouts they are distributed in."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a data set.
 
-    With no option at all: the bundled model on motion-shapes, which renders itself.
+    Without options: the bundled model on motion-shapes, a synthetic benchmark that is rendered on the fly.
     """
     asked = AskedEvaluation(**locals())
     if sampling is not None:

@@ -1,4 +1,4 @@
-"""Options that ``zsar eval`` alone has, and all that it was asked for."""
+"""Options of ``zsar eval`` only, and the record of a parsed command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DataOption = Annotated[
     Optional[str],  # noqa: UP045 - Typer evaluates this on Python 3.10 too
     typer.Option(
         help="Data set: kinetics400, kinetics600, ucf101, hmdb51, ssv2, motion-shapes, a YAML file, "
-        "a list, or a folder with one folder a class. Default: what --model was trained on.",
+        "a list, or a folder with one subfolder per class. Default: the training data of --model.",
         envvar="ZSAR_DATA",
         autocompletion=complete_data,
         metavar="NAME|FILE|DIR",
@@ -25,7 +25,7 @@ DataOption = Annotated[
 DataRootOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
-        help="Folder of the data set's videos and lists, or of several data sets in a folder each.",
+        help="Folder with the data set's videos and lists, or with one subfolder per data set.",
         envvar="ZSAR_DATA_ROOT",
         metavar="DIR",
     ),
@@ -39,8 +39,8 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="motion-tiny (bundled), ARCH/TAG of open_clip, ARCH/path/to/weights, or a folder that zsar train "
-        f"wrote. Default: motion-tiny on motion-shapes, else {DEFAULT_MODEL}.",
+        help="motion-tiny (bundled), an open_clip ARCH/TAG, ARCH/path/to/weights, or a folder written by zsar "
+        f"train. Default: motion-tiny on motion-shapes, else {DEFAULT_MODEL}.",
         envvar="ZSAR_MODEL",
         autocompletion=complete_model,
         metavar="MODEL",
@@ -48,103 +48,108 @@ ModelOption = Annotated[
 ]
 ProtocolOption = Annotated[
     Optional[Protocol],  # noqa: UP045
-    typer.Option(help="What is asked of the model; see docs/evaluation.md."),
+    typer.Option(help="Evaluation protocol; see docs/evaluation.md."),
 ]
 SplitOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help="seen, unseen, all, or a named split (base, split1, temporal, test2, ...).", metavar="NAME"
+        help="Classes or list to test on: seen, unseen, all, or a named split (base, split1, temporal, test2, "
+        "...).",
+        metavar="NAME",
     ),
 ]
 UnknownOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help="open-set: data set of the unknown classes. Default for ucf101: hmdb51.", metavar="NAME|DIR"
+        help="open-set: data set with the unknown classes. Default for ucf101: hmdb51.", metavar="NAME|DIR"
     ),
 ]
 UnknownRootOption = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option(help="open-set: folder of the unknown videos. Default: --data-root.", metavar="DIR"),
+    typer.Option(help="open-set: folder with the unknown videos. Default: --data-root.", metavar="DIR"),
 ]
 ShotsOption = Annotated[
     Optional[list[int]],  # noqa: UP045
     typer.Option(
         min=1,
-        help="Videos a class in the training lists that few-shot (2, 4, 8, 16 unless told) and "
-        "base-to-novel write to --output; repeats.",
+        help="Videos per class in the training lists that few-shot and base-to-novel write to --output; "
+        "repeatable. Default for few-shot: 2, 4, 8 and 16.",
     ),
 ]
 CalibrateOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
-        help="Instead: a list (path,label; none where no label fits) of a few dozen of your videos, to find the "
-        "--min-confidence of predict on. Kept with --model, for --labels; predict uses it.",
+        help="Calibrate instead of evaluating: find thresholds for predict on a list of a few dozen of your videos "
+        "(path,label, with label none if no label fits). They are saved for this --model and --labels.",
         metavar="FILE",
     ),
 ]
 LabelsOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help="Class names, where the data set's list numbers them, or that --calibrate is about: a file or "
-        "built-in list.",
+        help="Class names for a list with numeric labels, or the labels to --calibrate: a file or built-in list.",
         metavar="FILE|LIST",
     ),
 ]
 LabelColumnOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help="Column of the list that holds the label, where it has several: its header or number (from 1).",
+        help="Label column of a list with several candidates: its header, or its number from 1.",
         metavar="NAME|N",
     ),
 ]
 DescriptionsOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
-        help="YAML or JSON map of class names to phrases that stand for them in the prompts.",
+        help="YAML or JSON map from class names to the phrases that replace them in prompts.",
         metavar="FILE",
     ),
 ]
 SamplingOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help="Short for the three: FRAMESxVIEWS or FRAMESxCROPSxVIEWS, as 8x1, 32x1, 16x3x4.",
+        help="Shorthand for --frames, --crops and --views: FRAMESxVIEWS or FRAMESxCROPSxVIEWS, e.g. 8x1, 16x3x4.",
         metavar="TEXT",
     ),
 ]
 ProbeOption = Annotated[
     Optional[Literal["motion"]],  # noqa: UP045
-    typer.Option(help="motion: again with frames shuffled, reversed, and one frame repeated."),
+    typer.Option(help="motion: evaluate again with frames shuffled, reversed, and one frame repeated."),
 ]
 OutputOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
         "--output",
         "-o",
-        help="Folder for results.json, predictions.jsonl and tables; goes on from what it finds there.",
+        help="Folder for results.json, predictions.jsonl and tables. An interrupted evaluation is continued.",
         metavar="DIR",
     ),
 ]
 ReportOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
-        help="Write report.html into this folder, to be looked at in a browser: numbers, confusions, curves, "
-        "the worst mistakes as pictures. It is --output, too, unless that is given.",
+        help="Write report.html into this folder: metrics, confusions, curves, and the most confident mistakes "
+        "as images. Also serves as --output unless that is given.",
         metavar="DIR",
     ),
 ]
-FormatOption = Annotated[Literal["table", "json"], typer.Option(help="How results are shown.")]
-CompareOption = Annotated[bool, typer.Option("--compare", help="Show published numbers beside these.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would run; read no video.")]
+FormatOption = Annotated[
+    Literal["table", "json"], typer.Option(help="Format of the results on standard output.")
+]
+CompareOption = Annotated[bool, typer.Option("--compare", help="Show published results beside these.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would run, without reading a video.")
+]
 MaxMissingOption = Annotated[
     float,
-    typer.Option(min=0, max=1, help="Share of listed videos that may be missing or unreadable."),
+    typer.Option(min=0, max=1, help="Fraction of listed videos that may be missing or unreadable."),
 ]
-SeedOption = Annotated[int, typer.Option(help="Of shuffled frames, bootstrap and few-shot draws.")]
+SeedOption = Annotated[int, typer.Option(help="Seed for frame shuffling, bootstrap and few-shot sampling.")]
 
 
 @dataclass(frozen=True)
 class AskedEvaluation:
-    """What a command line asks of ``zsar eval``; a field for each of its options."""
+    """The parsed command line of ``zsar eval``, one field per option."""
 
     data: str | None
     data_root: Path | None

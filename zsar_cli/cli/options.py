@@ -1,4 +1,4 @@
-"""Options that several commands share: their help, ranges, environment variables and completions."""
+"""Options that several commands share: help, ranges, environment variables and shell completion."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ def _starting(incomplete: str, values: list[str]) -> list[str]:
 
 
 def complete_labels(incomplete: str) -> list[str]:
-    """List built-in lists, for the shell."""
+    """Complete the name of a built-in list of labels."""
     from zsar_cli.text.class_lists import list_names
 
     return _starting(incomplete, list(list_names()))
 
 
 def complete_templates(incomplete: str) -> list[str]:
-    """List shipped templates, for the shell."""
+    """Complete the name of a bundled template set."""
     from zsar_cli.text.templates import builtin_templates
 
     return _starting(incomplete, builtin_templates())
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """List models that people start with, for the shell; every other of open_clip's works too."""
+    """Complete the name of a suggested model; any other model of open_clip is accepted too."""
     from zsar_cli.cli.listing import suggested_models
 
     return _starting(incomplete, [model.name for model in suggested_models()])
 
 
 def complete_data(incomplete: str) -> list[str]:
-    """List data sets that zsar knows, for the shell."""
+    """Complete the name of a built-in data set."""
     from zsar_cli.data.definition import dataset_names
 
     return _starting(incomplete, dataset_names())
 
 
 def complete_config(incomplete: str) -> list[str]:
-    """List bundled recipes, for the shell."""
+    """Complete the name of a bundled recipe."""
     from zsar_cli.training.recipe import bundled_recipes
 
     return _starting(incomplete, bundled_recipes())
 
 
 def complete_device(incomplete: str) -> list[str]:
-    """List kinds of devices, for the shell."""
+    """Complete the kind of a device."""
     return _starting(incomplete, ["auto", "cpu", "cuda", "mps"])
 
 
@@ -80,7 +80,7 @@ def _list_labels(wanted: bool) -> None:
 ListModelsOption = Annotated[
     bool,
     typer.Option(
-        "--list-models", callback=_list_models, is_eager=True, help="List models to start with, and end."
+        "--list-models", callback=_list_models, is_eager=True, help="List suggested models and exit."
     ),
 ]
 ListLabelsOption = Annotated[
@@ -89,7 +89,7 @@ ListLabelsOption = Annotated[
         "--list-labels",
         callback=_list_labels,
         is_eager=True,
-        help="List the built-in lists of labels, and end.",
+        help="List the built-in lists of labels and exit.",
     ),
 ]
 LabelsOption = Annotated[
@@ -97,7 +97,7 @@ LabelsOption = Annotated[
     typer.Option(
         "--labels",
         "-l",
-        help="Labels: a file (.txt with one a line, .csv, .yaml or .json), or a built-in list: kinetics400, "
+        help="Labels: a file (.txt with one per line, .csv, .yaml or .json) or a built-in list: kinetics400, "
         "kinetics600, ucf101, hmdb51, ssv2.",
         envvar="ZSAR_LABELS",
         autocompletion=complete_labels,
@@ -106,17 +106,15 @@ LabelsOption = Annotated[
 ]
 LabelOption = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--label", help="One label; may be given many times, and added to --labels.", metavar="TEXT"
-    ),
+    typer.Option("--label", help="A label; repeatable, and adds to --labels.", metavar="TEXT"),
 ]
 ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
         "-m",
-        help="motion-tiny (bundled), ARCH/TAG of open_clip, ARCH/path/to/weights, or a folder that zsar train "
-        "wrote.",
+        help="motion-tiny (bundled), an open_clip ARCH/TAG, ARCH/path/to/weights, or a folder written by zsar "
+        "train.",
         envvar="ZSAR_MODEL",
         autocompletion=complete_model,
         metavar="MODEL",
@@ -126,7 +124,7 @@ BackboneOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         "--backbone",
-        help="Where the weights are now that a run with --tune modules was trained on, if they have moved.",
+        help="New path of the backbone weights that a --tune modules run was trained on, if they have moved.",
         metavar="PATH",
     ),
 ]
@@ -135,8 +133,8 @@ TemplatesOption = Annotated[
     typer.Option(
         "--templates",
         "-t",
-        help="Prompt templates: plain, video, kinetics, ssv2, clip28, others that ship, or a YAML file. Default: those "
-        "the model was trained with, else video.",
+        help="Prompt templates: plain, video, kinetics, ssv2, clip28, another bundled set, or a YAML file. Default: "
+        "the model's training templates, else video.",
         envvar="ZSAR_TEMPLATES",
         autocompletion=complete_templates,
         metavar="NAME|FILE",
@@ -155,7 +153,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        help="auto: bf16 on CUDA from Ampere on, else fp32. int8 is for CPUs with VNNI.",
+        help="auto: bf16 on CUDA GPUs from Ampere on, else fp32. int8 needs a CPU with VNNI.",
         envvar="ZSAR_PRECISION",
     ),
 ]
@@ -164,22 +162,22 @@ FramesOption = Annotated[
     typer.Option(
         min=checks.FRAMES[0],
         max=checks.FRAMES[1],
-        help="Frames of a view. Default: as many as the model was trained with, else 8.",
+        help="Frames per view. Default: as many as the model was trained with, else 8.",
     ),
 ]
 ViewsOption = Annotated[
     int,
     typer.Option(
-        min=checks.VIEWS[0], max=checks.VIEWS[1], help="Views over time; their embeddings are averaged."
+        min=checks.VIEWS[0], max=checks.VIEWS[1], help="Temporal views; their embeddings are averaged."
     ),
 ]
-CropsOption = Annotated[int, typer.Option(help="Crops of a view: 1 (centre) or 3.", metavar="1|3")]
+CropsOption = Annotated[int, typer.Option(help="Spatial crops per view: 1 (centre) or 3.", metavar="1|3")]
 BatchSizeOption = Annotated[
     int,
     typer.Option(
         min=checks.BATCH_SIZE[0],
         max=checks.BATCH_SIZE[1],
-        help="Videos scored together at most.",
+        help="Maximum number of videos per forward pass.",
         envvar="ZSAR_BATCH_SIZE",
     ),
 ]
@@ -188,7 +186,8 @@ WorkersOption = Annotated[
     typer.Option(
         min=checks.WORKERS[0],
         max=checks.WORKERS[1],
-        help="Decoding processes. 0 decodes in this one, unprotected. Default: half the cores, 2 to 8; 1 on one.",
+        help="Decoding processes. 0 decodes in the main process, without crash protection. Default: half the "
+        "cores, from 2 to 8; 1 on a single core.",
         envvar="ZSAR_WORKERS",
     ),
 ]
@@ -197,13 +196,14 @@ FpsOption = Annotated[
     typer.Option(
         min=checks.FPS[0],
         max=checks.FPS[1],
-        help="Frames a second of folders of images, which do not tell: durations and times rest on it.",
+        help="Frame rate of folders of images, which store none; sets their durations and times.",
     ),
 ]
 DecoderOption = Annotated[
     Literal["auto", "decord", "pyav"],
     typer.Option(
-        help="How to decode. decord reads plain files only, PyAV the others.", envvar="ZSAR_DECODER"
+        help="Decoder. decord is used only for files it reads correctly, PyAV for the others.",
+        envvar="ZSAR_DECODER",
     ),
 ]
 TimeoutOption = Annotated[
@@ -211,20 +211,20 @@ TimeoutOption = Annotated[
     typer.Option(
         min=checks.TIMEOUT[0],
         max=checks.TIMEOUT[1],
-        help="Seconds that decoding one video may take.",
+        help="Seconds allowed for decoding one video.",
         envvar="ZSAR_TIMEOUT",
     ),
 ]
 OverwriteOption = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace what is in the way of the output; else it is left alone."),
+    typer.Option("--overwrite", help="Replace existing outputs. Without it, they are left unchanged."),
 ]
 CacheOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
         "--cache",
-        help="Folder that keeps the visual features of each video: asking again decodes nothing and runs no "
-        "tower. At ViT-B/16 and 8 frames 10 kB a video, and 2.4 MB where the model looks at motion.",
+        help="Folder for cached visual features: later runs on the same videos skip decoding and the visual "
+        "tower. At ViT-B/16 and 8 frames: 10 kB per video, 2.4 MB with motion modules.",
         envvar="ZSAR_FEATURES",
         metavar="DIR",
     ),
@@ -232,7 +232,7 @@ CacheOption = Annotated[
 
 
 def labels_or_classes(labels: str | None, label: list[str] | None, model: str) -> Labels:
-    """Take the labels given; without any, the classes that a run of ``zsar train`` has learned, which is said."""
+    """Return the given labels; without any, the classes that the run was trained on, with a note on stderr."""
     from zsar_cli.cli import console
     from zsar_cli.text.labels import class_labels, load_labels
     from zsar_cli.text.words import as_words, words_line
@@ -246,20 +246,20 @@ def labels_or_classes(labels: str | None, label: list[str] | None, model: str) -
         return given
     shown = ", ".join(own.names[:5]) + (", ..." if len(own) > 5 else "")
     console.note(
-        f"Labels: the {len(own)} classes that {model} was trained on ({shown}); --label gives others."
+        f"Labels: the {len(own)} classes that {model} was trained on ({shown}); use --label for others."
     )
     return own
 
 
 def refuse_directory(output: Path | None) -> None:
-    """Raise UsageError where a file to write is a folder, or its folder is missing or locked."""
+    """Raise UsageError if an output file is a folder, or if its folder is missing or not writable."""
     if output is None:
         return
     if output.is_dir():
-        raise UsageError(f"{output} is a directory; name a file to write.")
+        raise UsageError(f"{output} is a directory; name an output file.")
     if is_stream(output):
         return
     if not output.parent.is_dir():
-        raise UsageError(f"{output} cannot be written: there is no directory {output.parent}.")
+        raise UsageError(f"{output} cannot be written: the directory {output.parent} does not exist.")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
-        raise UsageError(f"{output} cannot be written: access is denied. Choose another place.")
+        raise UsageError(f"{output} cannot be written: permission denied. Choose another path.")

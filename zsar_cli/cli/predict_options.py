@@ -1,4 +1,4 @@
-"""Options that ``zsar predict`` alone has, and all that it was asked for."""
+"""Options of ``zsar predict`` only, and the record of a parsed command line."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from zsar_cli.cli.output.sink import format_of
 VideosArgument = Annotated[
     list[str],
     typer.Argument(
-        help="Files, folders (searched for videos), patterns, or - for a list on standard input. Not URLs. Or "
-        "answers.jsonl, to write what it holds in another --format, or as a --report, without a model.",
+        help="Files, folders (searched for videos), patterns, or - for a list on standard input; URLs are not "
+        "supported. An existing answers.jsonl is converted to another --format or a --report, without a model.",
         metavar="VIDEO",
     ),
 ]
 PromptsOption = Annotated[
     Optional[Path],  # noqa: UP045 - Typer evaluates this on Python 3.10 too
     typer.Option(
-        help="Embeddings from zsar embed-prompts, in place of labels and templates.", metavar="FILE"
+        help="Prompt embeddings from zsar embed-prompts, instead of labels and templates.", metavar="FILE"
     ),
 ]
 TopKOption = Annotated[
     int,
-    typer.Option(
-        "--top-k", "-k", min=checks.TOP_K[0], max=checks.TOP_K[1], help="Labels to show for a video."
-    ),
+    typer.Option("--top-k", "-k", min=checks.TOP_K[0], max=checks.TOP_K[1], help="Labels to show per video."),
 ]
 MinConfidenceOption = Annotated[
     Optional[float],  # noqa: UP045
@@ -38,8 +36,8 @@ MinConfidenceOption = Annotated[
         "--min-confidence",
         min=checks.SHARE[0],
         max=checks.SHARE[1],
-        help='Add an "answer" to each record: the best label where 1 - unknown is at least this, else "none of '
-        'these". Higher is stricter. Default: no answer; 0.5 with --window and --multi.',
+        help='Add an "answer" to each record: the best label if 1 - unknown is at least P, else "none of '
+        'these". Higher is stricter. Default: no answer; 0.5 with --window or --multi.',
         metavar="P",
     ),
 ]
@@ -51,26 +49,26 @@ MultiOption = Annotated[
     bool,
     typer.Option(
         "--multi",
-        help='Several things at once: "answers" has every label whose yes is at least --min-confidence.',
+        help='Multi-label: "answers" lists every label whose yes is at least --min-confidence.',
     ),
 ]
 CalibrationOption = Annotated[
     Literal["95", "90", "80", "alarms", "off"],
     typer.Option(
-        help="After zsar eval --calibrate, and without --min-confidence: answer by its bound for 95, 90 or 80% "
-        "right answers, for 5% false alarms, or not by it.",
+        help="Which threshold of zsar eval --calibrate to use, if --min-confidence is not given: the one for 95, "
+        "90 or 80% correct answers, the one for 5% false alarms (alarms), or none (off).",
     ),
 ]
 WideOption = Annotated[
     bool,
-    typer.Option("--wide", help="CSV with a row a video (or segment) and a column a label: its yes."),
+    typer.Option("--wide", help="CSV with one row per video (or segment) and one column per label: its yes."),
 ]
 FormatOption = Annotated[
     Optional[Format],  # noqa: UP045
     typer.Option(
         "--format",
         "-f",
-        help="Default: table on a terminal, else jsonl. srt and vtt are subtitles, with --window.",
+        help="Output format. Default: table on a terminal, else jsonl. srt and vtt (subtitles) need --window.",
     ),
 ]
 OutputOption = Annotated[
@@ -78,7 +76,7 @@ OutputOption = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Write the records to this file, not to standard output. With srt or vtt and several videos: a "
+        help="Write the records to this file instead of standard output. With srt or vtt and several videos: a "
         "folder.",
         metavar="FILE",
     ),
@@ -88,7 +86,7 @@ WindowOption = Annotated[
     typer.Option(
         min=checks.WINDOW[0],
         max=checks.WINDOW[1],
-        help="When does it happen? Slide a window of so many seconds over each video; gives segments.",
+        help="Localise actions in time: slide a window of this length over each video and return segments.",
         metavar="SECONDS",
     ),
 ]
@@ -97,15 +95,15 @@ StrideOption = Annotated[
     typer.Option(
         min=checks.WINDOW[0],
         max=checks.WINDOW[1],
-        help="Seconds from one window's start to the next. Default: half a window.",
+        help="Seconds between the starts of two windows. Default: half a window.",
         metavar="SECONDS",
     ),
 ]
 ExplainOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
-        help="Write a picture about each video into this folder: the answer, frames, where each of the best labels "
-        "is seen and where there is motion, probabilities. With --window: the timeline, and its segments.",
+        help="Write one image per video into this folder: the answer, frames, heat maps of the best labels and of "
+        "motion, and probabilities. With --window: the timeline and its segments.",
         metavar="FOLDER",
     ),
 ]
@@ -113,15 +111,15 @@ ExplainLabelOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         "--explain-label",
-        help="A label whose places --explain shows, in place of the best two; repeatable.",
+        help="Label to draw a heat map for in --explain, instead of the best two; repeatable.",
         metavar="LABEL",
     ),
 ]
 ReportOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
-        help="Write one HTML page of all answers with their frames: to look at, search, choose a threshold, and "
-        "correct answers for zsar train and eval. Needs no network.",
+        help="Write one HTML page with all answers and their frames, to search, choose a threshold, and correct "
+        "answers for zsar train and eval. Works offline.",
         metavar="FILE",
     ),
 ]
@@ -129,7 +127,7 @@ ResumeOption = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Go on with --output: skip the videos that it answers already, and try its failures again.",
+        help="Continue --output: skip the videos it already answers and retry those that failed.",
     ),
 ]
 NullOption = Annotated[
@@ -139,7 +137,7 @@ NullOption = Annotated[
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command line asks of ``zsar predict``; a field for each of its options."""
+    """The parsed command line of ``zsar predict``, one field per option."""
 
     context: typer.Context
     videos: list[str]
@@ -181,10 +179,10 @@ class Asked:
 
     @property
     def written_format(self) -> Format:
-        """The format of the records, where none is named by what the output suggests."""
+        """The format of the records; without ``--format``, the one that the output's name suggests."""
         return format_of(self.output, self.format)
 
     @property
     def listed(self) -> bool:
-        """Tell whether the names of videos come on standard input."""
+        """Whether the list of videos comes on standard input."""
         return "-" in self.videos

@@ -1,4 +1,4 @@
-"""A command-line flag for every field of a recipe, made from the recipe itself so that none can be forgotten."""
+"""A command-line flag for every field of a recipe, generated from the recipe's fields."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = "parts_"  # begins the flags for the fields of ``parts``
 
 
 def with_recipe_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give the command a keyword argument and a flag for each field; those not given are None."""
+    """Add a keyword argument and a flag for each field to the command; flags not given are None."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     made = [_flag(f.name, kind, f.metadata["help"]) for f, kind in _fields(Recipe) if f.name != "parts"]
@@ -44,7 +44,7 @@ def _flag(name: str, kind: type, text: str) -> inspect.Parameter:
 
 
 def recipe_overrides(given: dict[str, Any]) -> dict[str, Any]:
-    """Sort the flags' values into the form that :func:`zsar_cli.training.recipe.override` takes."""
+    """Convert the flags' values to the form that :func:`zsar_cli.training.recipe.override` takes."""
     parts = {key.removeprefix(PARTS): value for key, value in given.items() if key.startswith(PARTS)}
     rest = {key: value for key, value in given.items() if not key.startswith(PARTS)}
     if rest.get("architecture") is not None:
@@ -53,12 +53,12 @@ def recipe_overrides(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_architecture(path: Path) -> dict[str, Any]:
-    """Read open_clip's ``model_cfg``, by itself or inside an ``open_clip_config.json``."""
+    """Read open_clip's ``model_cfg``, on its own or inside an ``open_clip_config.json``."""
     content = yaml_files.load(path)  # JSON is YAML
     if isinstance(content, dict):
         content = content.get("model_cfg", content)
     if not isinstance(content, dict) or "vision_cfg" not in content:
         raise UsageError(
-            f"{path} holds no model_cfg of open_clip: a map with embed_dim, vision_cfg and text_cfg."
+            f"{path} holds no open_clip model_cfg: a map with embed_dim, vision_cfg and text_cfg."
         )
     return content

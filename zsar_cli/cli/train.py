@@ -29,27 +29,26 @@ def train(
             "--config",
             "-c",
             autocompletion=complete_config,
-            help="Recipe: a YAML file, or a bundled one by name: own (if none is given and the data is "
-            "yours, with up to 100 clips a class), kinetics (if none is given else), modules, motion-tiny, quick. "
-            "The flags below that are named for a field replace its value.",
+            help="Recipe: a YAML file, or the name of a bundled one: own (default for your own data with up to 100 "
+            "clips per class), kinetics (default otherwise), modules, motion-tiny, quick. Flags named after a "
+            "field override the recipe.",
         ),
     ] = None,
     data_root: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of the data set's videos and lists.", envvar="ZSAR_DATA_ROOT"),
+        typer.Option(help="Folder with the data set's videos and lists.", envvar="ZSAR_DATA_ROOT"),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")] = Path("runs/train"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the run.")] = Path("runs/train"),
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Decoding processes.", envvar="ZSAR_WORKERS")] = 2,
     max_missing: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of listed videos that may be missing or unreadable.")
+        float, typer.Option(min=0, max=1, help="Fraction of listed videos that may be missing or unreadable.")
     ] = 0.1,
     cache: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            help="Folder that keeps the visual features of each clip, with --tune modules: later epochs neither "
-            "decode nor run it. Clips are then shown as in evaluation, without augmentation. 2.4 MB a clip at "
-            "ViT-B/16 and 8 frames.",
+            help="Folder for cached visual features, with --tune modules: later epochs skip decoding and the "
+            "visual tower. Clips are then not augmented. At ViT-B/16 and 8 frames: 2.4 MB per clip.",
             metavar="DIR",
         ),
     ] = None,
@@ -62,17 +61,19 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard event files.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run; read no video.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run, without reading a video.")
+    ] = False,
     **fields: Any,
 ) -> None:
     """Fine-tune a CLIP with motion modules and negative prompts.
 
-    With Kinetics-400 on disk:  zsar train --data kinetics400 --data-root /data/kinetics400
+    Kinetics-400:  zsar train --data kinetics400 --data-root /data/kinetics400
 
-    A folder of your own, with a folder of videos a class:  zsar train --data my_videos --output runs/mine
+    Your own videos, one subfolder per class:  zsar train --data my_videos --output runs/mine
 
-    The model is written to --output, the best one on held-out training clips to best/ in it. A run that was
-    stopped goes on with --resume; under torchrun, several processes share each batch.
+    The final model is written to --output, the one with the best held-out accuracy to its subfolder best/.
+    --resume continues an interrupted run. Under torchrun, each batch is split over the processes.
     """
     planned = plan_training(
         recipe_overrides(fields),
@@ -96,7 +97,7 @@ def train(
         from zsar_cli.training.run import describe_run
 
         if planned.chosen:
-            console.note(f"Recipe {planned.chosen}: --config names another.")
+            console.note(f"Recipe {planned.chosen}; use --config for another.")
         for line in describe_run(planned.environment):
             console.out(printable(line))
         return
@@ -148,13 +149,13 @@ def _say_start(start: Start) -> None:
 
 @contextlib.contextmanager
 def _waiting(what: str, clips: int) -> Iterator[Callable[[float], None]]:
-    """Show what comes before the first step: a look at every clip, or the clips of that step."""
+    """Show progress before the first step: encoding every clip, or waiting for the clips of that step."""
     from zsar_cli.cli import console
 
     if distributed.rank() > 0:
         yield lambda done: None
     elif what:
-        console.note(f"Before the first step, {clips} clips are decoded and looked at, once.")
+        console.note(f"Encoding {clips} clips once before the first step.")
         with console.progress(clips, what) as advance:
             yield advance
     else:
@@ -164,7 +165,7 @@ def _waiting(what: str, clips: int) -> Iterator[Callable[[float], None]]:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """End the run at Ctrl-C and SIGTERM after the step in hand, resumably; a second time, at once."""
+    """End the run resumably after the current step at Ctrl-C or SIGTERM, and at once at the second."""
     stop = threading.Event()
 
     def handle(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""A training recipe: every setting that decides what a run ends in, read from YAML, checked by name, kind and value."""
+"""Training recipes: the settings that determine the outcome of a run, read from YAML and validated."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ BUNDLED = ASSETS / "recipes"
 
 
 def _about(default: Any, text: str) -> Any:
-    """Make a field of the recipe, with its line of ``--help``."""
+    """Make a field of the recipe, with its ``--help`` text."""
     return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the outcome of a training run, besides the data and the backbone's weights."""
+    """The settings that determine the outcome of a training run, besides the data and the backbone's weights."""
 
     model: str = _about(
         "ViT-B-16/openai", "Backbone to start from: ARCH/TAG, ARCH/path/to/weights or a folder."
@@ -36,70 +36,70 @@ class Recipe:
         "kinetics400",
         "Data set: kinetics400, ucf101, motion-shapes, ..., a YAML definition, a list of videos, or a folder.",
     )
-    labels: str | None = _about(
-        None, "Class names, where the data set's list numbers them: a file or built-in list."
-    )
+    labels: str | None = _about(None, "Class names for a list with numeric labels: a file or built-in list.")
     label_column: str | None = _about(
-        None, "Column of the list that holds the label, where it has several: its header or number (from 1)."
+        None, "Label column of a list with several candidates: its header, or its number from 1."
     )
     templates: str = _about("video", "Prompt templates: a name or a YAML file.")
-    tune: str = _about("full", "full: everything is trained; modules: the backbone stays as it is.")
-    frames: int = _about(8, "Frames a clip.")
-    steps: int | None = _about(None, "Optimiser steps, instead of epochs.")
+    tune: str = _about("full", "full: train everything; modules: keep the backbone frozen.")
+    frames: int = _about(8, "Frames per clip.")
+    steps: int | None = _about(None, "Number of optimizer steps, instead of --epochs.")
     epochs: int = _about(10, "Passes over the data.")
-    least_steps: int = _about(1, "Fewest steps, where the epochs of few clips have fewer.")
-    batch_size: int = _about(64, "Clips a batch, shared out among the processes of torchrun.")
-    accumulate: int = _about(1, "Batches a step.")
+    least_steps: int = _about(1, "Minimum number of steps, for data sets whose epochs have fewer.")
+    batch_size: int = _about(64, "Clips per batch, over all processes of torchrun together.")
+    accumulate: int = _about(1, "Batches per optimizer step (gradient accumulation).")
     lr: float = _about(8e-6, "Peak learning rate of the backbone.")
     module_lr: float = _about(1e-4, "Peak learning rate of everything else.")
     negative_lr: float | None = _about(
-        None, "Peak learning rate of the negatives' adapter, scale and offset; module_lr if not given."
+        None, "Peak learning rate of the negative-prompt adapter, scale and offset. Default: module_lr."
     )
-    weight_decay: float = _about(1e-3, "AdamW's weight decay; gains, biases and scalars have none.")
-    warmup: float = _about(0.1, "Part of the run over which the rate rises; half a cosine follows.")
-    final_lr: float = _about(0.01, "Where the cosine ends, as part of the peak.")
-    clip_norm: float = _about(1.0, "Largest norm of the gradient.")
+    weight_decay: float = _about(1e-3, "AdamW weight decay; not applied to gains, biases and scalars.")
+    warmup: float = _about(0.1, "Fraction of the run with linear warmup; cosine decay follows.")
+    final_lr: float = _about(0.01, "Final learning rate, as a fraction of the peak.")
+    clip_norm: float = _about(1.0, "Maximum gradient norm.")
     smoothing: float = _about(0.0, "Label smoothing.")
-    w_neg: float = _about(0.5, "Weight of L_neg, binary cross-entropy of each label (yes or no).")
-    w_dis: float = _about(0.1, "Weight of L_dis, squared cosine of motion and static tokens.")
-    w_opp: float = _about(0.05, "Weight of L_opp, distance of a label and its negative.")
-    w_keep: float = _about(0.0, "Weight of L_keep, 1 - cosine with the pretrained CLIP (video and text).")
-    beta: float = _about(0.0, "Weight of log yes in the final model's logits.")
+    w_neg: float = _about(0.5, "Weight of L_neg: binary cross-entropy of yes against no for each label.")
+    w_dis: float = _about(0.1, "Weight of L_dis: decorrelates motion and static context.")
+    w_opp: float = _about(0.05, "Weight of L_opp: separates a label from its negative.")
+    w_keep: float = _about(0.0, "Weight of L_keep: distils the pretrained CLIP (video and text).")
+    beta: float = _about(0.0, "Weight of log yes in the logits of the final model.")
     pretrained_weight: float = _about(
-        0.0, "WiSE-FT: part of the pretrained backbone in the final weights, 0 to 1."
+        0.0, "Weight of the pretrained backbone in the final weights (WiSE-FT), 0 to 1."
     )
     swa: int = _about(
-        0, "SWA: average the backbone at the start and at this many steps of the run; 0: the last step's."
+        0,
+        "SWA: average the initial backbone with this many snapshots of the run; 0 keeps the last weights.",
     )
-    shots: int | None = _about(None, "Clips a class, drawn at random; all if not given.")
-    holdout: float = _about(0.02, "Share of the training clips held out to choose the best checkpoint by.")
+    shots: int | None = _about(None, "Clips per class, sampled at random. Default: all.")
+    holdout: float = _about(
+        0.02, "Fraction of the training clips that is held out to choose the best checkpoint."
+    )
     validate_every: int | None = _about(
-        500, "Steps between validations on the held-out clips; null in a recipe: a twelfth of the run."
+        500, "Steps between validations on the held-out clips. null in a recipe: a twelfth of the run."
     )
     patience: int | None = _about(
-        None,
-        "Validations without a better one that end the run, which then keeps its best model; all steps if not given.",
+        None, "Early stopping: validations without improvement before the run ends. Default: never."
     )
-    flip: bool = _about(True, "Mirror half of the clips; never where labels tell left from right.")
+    flip: bool = _about(True, "Flip half of the clips, except if labels distinguish left from right.")
     augment: bool = _about(
-        True, "Draw frames, crops, flips and colours anew; without, as with a cache, a clip never changes."
+        True, "Sample frames, crops, flips and colours at random; off with cached features."
     )
-    crop_scale: float = _about(0.5, "Smallest area of a random crop, 1 for none.")
-    colour_jitter: float = _about(0.4, "Reach of the change in brightness, contrast and saturation.")
-    grey: float = _about(0.0, "Share of the clips that lose their colour.")
+    crop_scale: float = _about(0.5, "Minimum area of a random crop; 1 turns cropping off.")
+    colour_jitter: float = _about(0.4, "Strength of brightness, contrast and saturation jitter.")
+    grey: float = _about(0.0, "Fraction of clips converted to greyscale.")
     precision: str = _about(
-        "auto", "auto: autocast in bf16 on CUDA since Ampere, fp32 elsewhere. Or fp32, or bf16."
+        "auto", "fp32, bf16 (autocast), or auto: bf16 on CUDA GPUs from Ampere on, fp32 elsewhere."
     )
-    gradient_checkpointing: bool = _about(False, "Less memory for more time, inside the towers.")
-    half: bool = _about(False, "Write the final weights in fp16.")
-    seed: int = _about(0, "Decides everything random.")
+    gradient_checkpointing: bool = _about(False, "Save memory in the towers at the cost of time.")
+    half: bool = _about(False, "Save the final weights in fp16.")
+    seed: int = _about(0, "Random seed.")
     architecture: dict[str, Any] | None = _about(  # noqa: RUF009 - an immutable default, whatever its annotation
-        None, "JSON or YAML file with open_clip's model_cfg: trains that from scratch."
+        None, "JSON or YAML file with an open_clip model_cfg to train from scratch."
     )
     parts: Parts = field(default_factory=Parts)
 
     def __post_init__(self) -> None:
-        where = "The recipe is wrong"
+        where = "Invalid recipe"
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         _checked(values | {"parts": asdict(self.parts)}, where)
         if self.parts.width % self.parts.heads:
@@ -110,18 +110,18 @@ class Recipe:
             for name in ("w_keep", "pretrained_weight", "swa"):
                 if getattr(self, name):
                     raise UsageError(
-                        f"{where}: {name} needs pretrained weights, and an architecture is trained "
+                        f"{where}: {name} needs pretrained weights, but an architecture is trained "
                         "from scratch; leave out one of them."
                     )
             if self.tune != "full":
                 raise UsageError(f"{where}: training from scratch needs tune: full.")
         if self.tune != "full" and (self.swa or self.pretrained_weight):
             raise UsageError(
-                f"{where}: swa and pretrained_weight change the backbone, and with tune: modules it stays as it is."
+                f"{where}: swa and pretrained_weight change the backbone, which tune: modules keeps frozen."
             )
 
 
-# The least and the most that a field may be, or the values that there are; all others are texts, true or false.
+# The range of each number and the values of each choice; all other fields are strings or booleans.
 COUNT, MANY = {"ge": 1, "le": 100_000}, {"ge": 1, "le": 1_000_000_000}
 AMOUNT, SHARE, PART = {"ge": 0, "le": 1e30}, {"ge": 0, "le": 1}, {"ge": 0, "lt": 1}
 WIDTH, FEW = {"ge": 1, "le": 65536}, {"ge": 1, "le": 1000}
@@ -149,7 +149,7 @@ CHOICES = {
 
 @cache
 def _schema(record: type) -> Any:
-    """Make a pydantic model with the fields of a dataclass, each with its kind and its limits."""
+    """Make a pydantic model with the fields of a dataclass, each with its type and range."""
     from pydantic import Field, create_model
 
     from zsar_cli.schemas import Checked, FileName, Number, Whole
@@ -175,13 +175,13 @@ def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
     """Load a bundled recipe by name, or a YAML file; ``overrides`` that are not None replace its fields.
 
     Raises:
-        UsageError: no such recipe, an unknown field, or a value of the wrong kind.
+        UsageError: no such recipe, an unknown field, or a value of the wrong type or range.
     """
     known = bundled_recipes()
     path = BUNDLED / f"{name_or_path}.yaml" if name_or_path in known else Path(name_or_path)
     if not path.is_file():
         raise UsageError(
-            f"There is no recipe {name_or_path!r}; give a YAML file, or one of: {', '.join(known)}."
+            f"There is no recipe {name_or_path!r}; give a YAML file or one of: {', '.join(known)}."
         )
     root = yaml_files.read(path)
     content = yaml_files.content(root, path, ("architecture",))
@@ -194,17 +194,15 @@ def override(recipe: Recipe, **overrides: Any) -> Recipe:
     given = {key: value for key, value in overrides.items() if value is not None}
     parts = {key: value for key, value in (given.pop("parts", None) or {}).items() if value is not None}
     if "epochs" in given:
-        given.setdefault("steps", None)  # the last word on how long counts
+        given.setdefault("steps", None)  # --epochs overrides the recipe's steps
     if "model" in given:
-        given.setdefault(
-            "architecture", None
-        )  # and on what is trained: nothing that is named begins from scratch
+        given.setdefault("architecture", None)  # --model overrides the recipe's architecture
     values = _checked(given | ({"parts": parts} if parts else {}), "the command line")
     return replace(recipe, **values | {"parts": replace(recipe.parts, **values.get("parts", {}))})
 
 
 def make_recipe(content: dict[str, Any], source: str) -> Recipe:
-    """Make a recipe from a plain map, every field checked by name, kind and range; others have their defaults."""
+    """Make a recipe from a plain map; its fields are validated, and missing ones have their defaults."""
     return _made(_checked(content, source))
 
 
@@ -215,7 +213,7 @@ def _made(values: dict[str, Any]) -> Recipe:
 def _checked(
     values: dict[str, Any], source: str, line_of: Callable[[Any], int] | None = None
 ) -> dict[str, Any]:
-    """Check the values that are there and convert them to their kinds; a number may be a text, as 1e-4 is in YAML."""
+    """Validate the given values and convert them to their types; numbers may be strings, as 1e-4 is in YAML."""
     from zsar_cli.schemas import check
 
     if values.get("architecture") is not None:
@@ -233,7 +231,7 @@ def recipe_content(recipe: Recipe) -> dict[str, Any]:
 
 
 def field_kinds(record: type) -> dict[str, tuple[type, bool]]:
-    """List the fields of a dataclass: the kind of value each takes, and whether None is one."""
+    """Map the fields of a dataclass to their types and whether they may be None."""
     hints = typing.get_type_hints(record)
     kinds = {}
     for f in fields(record):
