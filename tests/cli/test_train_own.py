@@ -57,7 +57,7 @@ def test_a_folder_of_a_few_clips_says_what_it_takes_ends_and_says_what_training_
     for part in ("Recipe own: ", "15 clips of 3 classes", "3 held out", "6 steps", "s a step"):
         assert part in expected
     assert f"on cpu in fp32, 2 frames, 3 classes; 15 clips and 3 held out, to {run}." in said
-    assert "Before the first step, 18 clips are decoded and looked at, once." in said
+    assert "Encoding 18 clips once before the first step." in said
     for row in ("before training (zero-shot)", "linear probe on averaged frames", "trained "):
         assert row in said
     assert f"zsar predict VIDEO --model {run}" in said

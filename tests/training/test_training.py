@@ -120,7 +120,7 @@ def test_bundled_recipes_are_sound_and_survive_writing():
         ({"parts": {"width": 30, "heads": 4}}, "must be a multiple of parts.heads"),
         ({"parts": [1]}, "parts must be a map"),
         ({"architecture": VIT, "w_keep": 1}, "w_keep needs pretrained weights"),
-        ({"tune": "modules", "swa": 2}, "stays as it is"),
+        ({"tune": "modules", "swa": 2}, "keeps frozen"),
     ],
 )
 def test_wrong_recipes_say_what_is_wrong(content, said):

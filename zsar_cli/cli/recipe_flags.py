@@ -25,7 +25,7 @@ def with_recipe_flags(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     made = [_flag(f.name, kind, f.metadata["help"]) for f, kind in _fields(Recipe) if f.name != "parts"]
-    made += [_flag(PARTS + f.name, kind, f"The recipe's parts.{f.name}.") for f, kind in _fields(Parts)]
+    made += [_flag(PARTS + f.name, kind, f.metadata["help"]) for f, kind in _fields(Parts)]
     command.__signature__ = signature.replace(parameters=own + made)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in own + made}
     return command

@@ -15,85 +15,80 @@ from zsar_cli import yaml_files
 from zsar_cli.checks import FRAMES
 from zsar_cli.errors import UsageError
 from zsar_cli.files import ASSETS
-from zsar_cli.model.parts import Parts
+from zsar_cli.model.parts import Parts, about
 
 BUNDLED = ASSETS / "recipes"
-
-
-def _about(default: Any, text: str) -> Any:
-    """Make a field of the recipe, with its ``--help`` text."""
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The settings that determine the outcome of a training run, besides the data and the backbone's weights."""
 
-    model: str = _about(
+    model: str = about(
         "ViT-B-16/openai", "Backbone to start from: ARCH/TAG, ARCH/path/to/weights or a folder."
     )
-    data: str = _about(
+    data: str = about(
         "kinetics400",
         "Data set: kinetics400, ucf101, motion-shapes, ..., a YAML definition, a list of videos, or a folder.",
     )
-    labels: str | None = _about(None, "Class names for a list with numeric labels: a file or built-in list.")
-    label_column: str | None = _about(
+    labels: str | None = about(None, "Class names for a list with numeric labels: a file or built-in list.")
+    label_column: str | None = about(
         None, "Label column of a list with several candidates: its header, or its number from 1."
     )
-    templates: str = _about("video", "Prompt templates: a name or a YAML file.")
-    tune: str = _about("full", "full: train everything; modules: keep the backbone frozen.")
-    frames: int = _about(8, "Frames per clip.")
-    steps: int | None = _about(None, "Number of optimizer steps, instead of --epochs.")
-    epochs: int = _about(10, "Passes over the data.")
-    least_steps: int = _about(1, "Minimum number of steps, for data sets whose epochs have fewer.")
-    batch_size: int = _about(64, "Clips per batch, over all processes of torchrun together.")
-    accumulate: int = _about(1, "Batches per optimizer step (gradient accumulation).")
-    lr: float = _about(8e-6, "Peak learning rate of the backbone.")
-    module_lr: float = _about(1e-4, "Peak learning rate of everything else.")
-    negative_lr: float | None = _about(
+    templates: str = about("video", "Prompt templates: a name or a YAML file.")
+    tune: str = about("full", "full: train everything; modules: keep the backbone frozen.")
+    frames: int = about(8, "Frames per clip.")
+    steps: int | None = about(None, "Number of optimizer steps, instead of --epochs.")
+    epochs: int = about(10, "Passes over the data.")
+    least_steps: int = about(1, "Minimum number of steps, for data sets whose epochs have fewer.")
+    batch_size: int = about(64, "Clips per batch, over all processes of torchrun together.")
+    accumulate: int = about(1, "Batches per optimizer step (gradient accumulation).")
+    lr: float = about(8e-6, "Peak learning rate of the backbone.")
+    module_lr: float = about(1e-4, "Peak learning rate of everything else.")
+    negative_lr: float | None = about(
         None, "Peak learning rate of the negative-prompt adapter, scale and offset. Default: module_lr."
     )
-    weight_decay: float = _about(1e-3, "AdamW weight decay; not applied to gains, biases and scalars.")
-    warmup: float = _about(0.1, "Fraction of the run with linear warmup; cosine decay follows.")
-    final_lr: float = _about(0.01, "Final learning rate, as a fraction of the peak.")
-    clip_norm: float = _about(1.0, "Maximum gradient norm.")
-    smoothing: float = _about(0.0, "Label smoothing.")
-    w_neg: float = _about(0.5, "Weight of L_neg: binary cross-entropy of yes against no for each label.")
-    w_dis: float = _about(0.1, "Weight of L_dis: decorrelates motion and static context.")
-    w_opp: float = _about(0.05, "Weight of L_opp: separates a label from its negative.")
-    w_keep: float = _about(0.0, "Weight of L_keep: distils the pretrained CLIP (video and text).")
-    beta: float = _about(0.0, "Weight of log yes in the logits of the final model.")
-    pretrained_weight: float = _about(
+    weight_decay: float = about(1e-3, "AdamW weight decay; not applied to gains, biases and scalars.")
+    warmup: float = about(0.1, "Fraction of the run with linear warmup; cosine decay follows.")
+    final_lr: float = about(0.01, "Final learning rate, as a fraction of the peak.")
+    clip_norm: float = about(1.0, "Maximum gradient norm.")
+    smoothing: float = about(0.0, "Label smoothing.")
+    w_neg: float = about(0.5, "Weight of L_neg: binary cross-entropy of yes against no for each label.")
+    w_dis: float = about(0.1, "Weight of L_dis: decorrelates motion and static context.")
+    w_opp: float = about(0.05, "Weight of L_opp: separates a label from its negative.")
+    w_keep: float = about(0.0, "Weight of L_keep: distils the pretrained CLIP (video and text).")
+    beta: float = about(0.0, "Weight of log yes in the logits of the final model.")
+    pretrained_weight: float = about(
         0.0, "Weight of the pretrained backbone in the final weights (WiSE-FT), 0 to 1."
     )
-    swa: int = _about(
+    swa: int = about(
         0,
         "SWA: average the initial backbone with this many snapshots of the run; 0 keeps the last weights.",
     )
-    shots: int | None = _about(None, "Clips per class, sampled at random. Default: all.")
-    holdout: float = _about(
+    shots: int | None = about(None, "Clips per class, sampled at random. Default: all.")
+    holdout: float = about(
         0.02, "Fraction of the training clips that is held out to choose the best checkpoint."
     )
-    validate_every: int | None = _about(
+    validate_every: int | None = about(
         500, "Steps between validations on the held-out clips. null in a recipe: a twelfth of the run."
     )
-    patience: int | None = _about(
+    patience: int | None = about(
         None, "Early stopping: validations without improvement before the run ends. Default: never."
     )
-    flip: bool = _about(True, "Flip half of the clips, except if labels distinguish left from right.")
-    augment: bool = _about(
+    flip: bool = about(True, "Flip half of the clips, except if labels distinguish left from right.")
+    augment: bool = about(
         True, "Sample frames, crops, flips and colours at random; off with cached features."
     )
-    crop_scale: float = _about(0.5, "Minimum area of a random crop; 1 turns cropping off.")
-    colour_jitter: float = _about(0.4, "Strength of brightness, contrast and saturation jitter.")
-    grey: float = _about(0.0, "Fraction of clips converted to greyscale.")
-    precision: str = _about(
+    crop_scale: float = about(0.5, "Minimum area of a random crop; 1 turns cropping off.")
+    colour_jitter: float = about(0.4, "Strength of brightness, contrast and saturation jitter.")
+    grey: float = about(0.0, "Fraction of clips converted to greyscale.")
+    precision: str = about(
         "auto", "fp32, bf16 (autocast), or auto: bf16 on CUDA GPUs from Ampere on, fp32 elsewhere."
     )
-    gradient_checkpointing: bool = _about(False, "Save memory in the towers at the cost of time.")
-    half: bool = _about(False, "Save the final weights in fp16.")
-    seed: int = _about(0, "Random seed.")
-    architecture: dict[str, Any] | None = _about(  # noqa: RUF009 - an immutable default, whatever its annotation
+    gradient_checkpointing: bool = about(False, "Save memory in the towers at the cost of time.")
+    half: bool = about(False, "Save the final weights in fp16.")
+    seed: int = about(0, "Random seed.")
+    architecture: dict[str, Any] | None = about(  # noqa: RUF009 - an immutable default, whatever its annotation
         None, "JSON or YAML file with an open_clip model_cfg to train from scratch."
     )
     parts: Parts = field(default_factory=Parts)
