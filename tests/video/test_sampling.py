@@ -62,3 +62,49 @@ def test_what_cannot_be_sampled_is_refused():
         Sampling(frames=0)
     with pytest.raises(ValueError, match="at least 1"):
         Sampling(views=0)
+
+
+# --- the ways of published models
+
+
+def test_ticks_are_the_frames_of_mote_and_its_kin() -> None:
+    for count in (3, 8, 100, 301):
+        tick = count / 8
+        starts = [int(x) for x in np.linspace(0, max(tick - 1, 0), 3)]
+        wanted = [[min(int(start + tick * i), count - 1) for i in range(8)] for start in starts]
+        assert view_indices(count, Sampling(8, 3, "ticks")).tolist() == wanted
+
+
+def test_spans_last_sixteen_thirtieths_of_a_second_a_frame_and_are_spread_over_the_video() -> None:
+    found = view_indices(300, Sampling(8, 3, "spans"), rate=30.0)
+    assert found[:, 0].tolist() == [0, 86, 172]
+    assert found[:, -1].tolist() == [127, 213, 299]
+    assert set(np.diff(found[0]).tolist()) <= {18, 19}
+    assert view_indices(300, Sampling(8, 1, "spans"), rate=30.0)[0, [0, -1]].tolist() == [86, 213]
+    slow = view_indices(300, Sampling(8, 3, "spans"), rate=15.0)
+    assert (slow[:, -1] - slow[:, 0]).tolist() == [63, 63, 63]
+    short = view_indices(20, Sampling(8, 3, "spans"), rate=30.0)
+    assert (short == short[0]).all()
+    assert (short.min(), short.max()) == (0, 19)
+
+
+def test_steps_begin_at_the_first_frame() -> None:
+    assert view_indices(100, Sampling(8, 1, "steps")).tolist() == [[0, 12, 24, 36, 48, 60, 72, 84]]
+    assert view_indices(5, Sampling(8, 1, "steps")).tolist() == [[0, 1, 2, 3, 4, 4, 4, 4]]
+
+
+def test_one_clip_of_x_clips_sampler_is_the_middle_of_each_segment() -> None:
+    for count in (5, 32, 100, 257):
+        step = count / 32
+        wanted = [int(i * step + step / 2) for i in range(32)]
+        assert segment_indices(count, 32).tolist() == wanted
+
+
+@pytest.mark.parametrize("way", ["ticks", "spans", "steps"])
+@pytest.mark.parametrize("count", [1, 2, 7, 1000])
+def test_published_ways_stay_in_the_video_and_rise(way: str, count: int) -> None:
+    found = view_indices(count, Sampling(8, 4, way))
+    assert found.shape == (4, 8)
+    assert (np.diff(found, axis=1) >= 0).all()
+    assert (found >= 0).all()
+    assert (found < count).all()

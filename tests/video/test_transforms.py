@@ -142,3 +142,19 @@ def test_normalise_keeps_leading_dimensions_and_dtype():
     assert normal[0, 0, :, 0, 0].tolist() == pytest.approx(
         [-mean / std for mean, std in zip(CLIP_MEAN, CLIP_STD, strict=True)], rel=1e-2
     )
+
+
+@pytest.mark.parametrize("size", [(300, 500), (500, 300), (120, 90), (256, 256), (1080, 1920)])
+def test_larger_is_the_short_side_to_eight_sevenths_between_four_pixels_and_the_centre(
+    size: tuple[int, int],
+) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    preprocess = Preprocess(size=(56, 56), interpolation="linear", resize_mode="larger")
+    scaled = [int(64 * side / min(size) + 0.5) for side in size]
+    image = torch.from_numpy(frame).movedim(-1, 0)[None].float()
+    whole = torch.nn.functional.interpolate(image, scaled, mode="bilinear", align_corners=False)[0].movedim(
+        0, -1
+    )
+    top, left = ((side - 56) // 2 for side in scaled)
+    wanted = whole[top : top + 56, left : left + 56].numpy()
+    assert np.abs(resize_and_crop(frame, preprocess).astype(float) - wanted).max() <= 0.51

@@ -176,17 +176,21 @@ def _one_frame(frame: np.ndarray, preprocess: Preprocess, crops: int) -> np.ndar
         return np.asarray(_crop(image, preprocess.size, 0.5))[None]
     larger = LARGER if crops == 1 and preprocess.resize_mode == "larger" else 1.0
     image = _scale_shortest(_cut_strip(image, preprocess.size), preprocess, larger)
+    if larger > 1:  # mmcv's crop rounds down
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return np.asarray(image.crop((left, top, left + width, top + height)))[None]
     places = (0.5,) if crops == 1 else (0.0, 0.5, 1.0)
     return np.stack([np.asarray(_crop(image, preprocess.size, place)) for place in places])
 
 
 def _scale_shortest(image: Image.Image, preprocess: Preprocess, larger: float) -> Image.Image:
     height, width = (round(side * larger) for side in preprocess.size)
-    if height == width:  # torchvision's rule: the longer side rounds down
+    if height == width:  # torchvision's rule: the longer side rounds down; mmcv's: to the nearest
+        half = 0.5 if preprocess.resize_mode == "larger" else 0
         if image.width <= image.height:
-            scaled = (width, int(width * image.height / image.width))
+            scaled = (width, int(width * image.height / image.width + half))
         else:
-            scaled = (int(height * image.width / image.height), height)
+            scaled = (int(height * image.width / image.height + half), height)
         return _resized(image, scaled, preprocess)
     # timm's rule, which open_clip uses for targets that are not square: round to nearest, always bicubic
     ratio = min(image.height / height, image.width / width)
@@ -225,8 +229,20 @@ def _filter(preprocess: Preprocess) -> Image.Resampling:
 
 def _resized(image: Image.Image, size: tuple[int, int], preprocess: Preprocess) -> Image.Image:
     """Scale to (width, height)."""
-    if preprocess.interpolation == "linear":  # between the four nearest pixels, however much smaller it gets
-        scale = image.width / size[0], image.height / size[1]
-        way = (scale[0], 0, 0, 0, scale[1], 0)
-        return image.transform(size, Image.Transform.AFFINE, way, Image.Resampling.BILINEAR)
+    if preprocess.interpolation == "linear":
+        return Image.fromarray(_between_four(np.asarray(image), size))
     return image.resize(size, _filter(preprocess))
+
+
+def _between_four(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale a frame (H, W, 3) to (width, height), each pixel from the four nearest however much smaller it gets."""
+    scaled: np.ndarray = frame
+    for axis, wanted in enumerate(reversed(size)):
+        length = scaled.shape[axis]
+        places = np.clip((np.arange(wanted) + 0.5) * (length / wanted) - 0.5, 0, length - 1)
+        first = places.astype(np.int64)
+        shape = [-1 if place == axis else 1 for place in range(3)]
+        share = (places - first).astype(np.float32).reshape(shape)
+        one, other = (scaled.take(np.minimum(first + more, length - 1), axis=axis) for more in (0, 1))
+        scaled = one + (other.astype(np.float32) - one) * share
+    return np.floor(scaled + 0.5).astype(np.uint8)

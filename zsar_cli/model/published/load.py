@@ -217,6 +217,7 @@ def load_named(family: str, which: str, *, base: str | None = None, mix: float =
     path = existing(which)
     if path is None:
         raise where_to_find(family, which)
-    if path.is_dir():
-        path = path / "model.safetensors"  # as transformers and zsar write
+    if path.is_dir():  # as transformers writes
+        files = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
+        path = next((file for file in files if file.is_file()), files[0])
     return load_published(family, path.absolute(), base=base, mix=mix)
