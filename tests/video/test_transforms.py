@@ -157,4 +157,4 @@ def test_larger_is_the_short_side_to_eight_sevenths_between_four_pixels_and_the_
     )
     top, left = ((side - 56) // 2 for side in scaled)
     wanted = whole[top : top + 56, left : left + 56].numpy()
-    assert np.abs(resize_and_crop(frame, preprocess).astype(float) - wanted).max() <= 0.51
+    assert np.abs(resize_and_crop(frame, preprocess).astype(float) - wanted).max() <= 0.6
