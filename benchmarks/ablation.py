@@ -39,7 +39,7 @@ def run(variant: str, seed: int, output: Path, steps: int | None) -> None:
     """Train one variant with one seed and write its numbers to ``output``."""
     import torch
 
-    from zsar_cli.model.zsar import load_model
+    from zsar_cli.model.load import load_model
     from zsar_cli.training.recipe import load_recipe
     from zsar_cli.training.run import Environment, run_training
 

@@ -139,8 +139,9 @@ def measure_precision(setup: Setup, results: Results) -> None:
     from zsar_cli.data import motion_shapes
     from zsar_cli.model.backbone import load_backbone
     from zsar_cli.model.int8 import cpu_has_int8
+    from zsar_cli.model.load import load_model
     from zsar_cli.model.precision import resolve_precision
-    from zsar_cli.model.zsar import RecognizerModel, load_model
+    from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.text.labels import load_labels
 

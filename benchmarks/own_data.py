@@ -36,7 +36,7 @@ def measure(name: str, seed: int, folder: Path) -> Result:
     """Render a set, train on it, and test what came out."""
     from zsar_cli.data.dataset import load_dataset
     from zsar_cli.features.cache import FeatureCache
-    from zsar_cli.model.zsar import load_model
+    from zsar_cli.model.load import load_model
     from zsar_cli.text.embeddings import embed_labels
     from zsar_cli.training import baselines, holdout
     from zsar_cli.video.pool import DecodePool

@@ -32,7 +32,7 @@ def table() -> str:
     from zsar_cli.data import motion_shapes
     from zsar_cli.evaluation.inference import score_records
     from zsar_cli.evaluation.summary import detect_unknown, summarise
-    from zsar_cli.model.zsar import load_model
+    from zsar_cli.model.load import load_model
     from zsar_cli.text.embeddings import embed_labels
     from zsar_cli.text.templates import Templates, load_templates
 

@@ -104,8 +104,8 @@ class Recognizer:
         with times.measured("load"):
             import torch
 
+            from zsar_cli.model.load import load_model
             from zsar_cli.model.precision import resolve_device
-            from zsar_cli.model.zsar import load_model
 
             kind = str(device) if isinstance(device, torch.device) else checks.text("device", device)
             device = resolve_device(kind)

@@ -43,6 +43,6 @@ def test_labels_that_motion_tiny_knows_nothing_about_are_said_once(zsar) -> None
 
 
 def test_other_models_know_no_bounds(tiny_clip_dir) -> None:
-    from zsar_cli.model.zsar import load_model
+    from zsar_cli.model.load import load_model
 
     assert usual_frames(load_model(str(tiny_clip_dir))) is None

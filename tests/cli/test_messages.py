@@ -12,7 +12,7 @@ from zsar_cli.cli import console
 from zsar_cli.cli.listing import suggested_models
 from zsar_cli.cli.run_lines import answers_in, stray_labels_line, tally_line
 from zsar_cli.errors import UsageError
-from zsar_cli.model.zsar import load_model
+from zsar_cli.model.load import load_model
 
 FRAMEWORKS = (
     "Value error",

@@ -17,7 +17,8 @@ from tests.video_files import write_video
 from zsar_cli import Recognizer
 from zsar_cli.model.alignment import average_views
 from zsar_cli.model.backbone import Backbone
-from zsar_cli.model.zsar import Parts, RecognizerModel, TrainingRecord, load_model
+from zsar_cli.model.load import load_model
+from zsar_cli.model.zsar import Parts, RecognizerModel, TrainingRecord
 from zsar_cli.prediction.explain import HeatMaps
 
 NAMES = ["arm wrestling", "shooting a basketball", "tai chi"]

@@ -103,7 +103,7 @@ def test_a_bare_file_is_read_as_the_architecture_that_it_was(zsar, videos, tmp_p
 
 
 def test_runs_that_an_older_version_made_still_load(moved):
-    from zsar_cli.model.zsar import load_model
+    from zsar_cli.model.load import load_model
 
     run, _, new = moved
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -148,7 +148,7 @@ def test_a_run_made_with_relative_paths_is_used_from_anywhere(zsar, videos, tmp_
 def test_a_run_holds_the_templates_that_it_was_trained_with(
     zsar, videos, tmp_path, tiny_clip_dir, monkeypatch, name
 ):
-    from zsar_cli.model.zsar import load_model
+    from zsar_cli.model.load import load_model
     from zsar_cli.text.templates import default_templates, load_templates
 
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.video_files import write_video
 from zsar_cli import Recognizer
 from zsar_cli.errors import UsageError
-from zsar_cli.model.zsar import load_model
+from zsar_cli.model.load import load_model
 from zsar_cli.text.embeddings import PromptEmbeddings, embed_labels
 from zsar_cli.training import baselines, own
 

@@ -330,7 +330,7 @@ def _tiny_model() -> Any:
 
 
 def _use_model(folder: Path) -> Any:
-    from zsar_cli.model.zsar import load_model
+    from zsar_cli.model.load import load_model
 
     model = load_model(str(folder))
     if model.preprocess.size[0] <= 512:  # weights of 1e38 overflow, which predict tells in each record

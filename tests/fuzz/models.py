@@ -278,7 +278,7 @@ def write_weights(path: Path, rng: random.Random) -> str:
 
 
 def _use_folder(folder: Path) -> Any:
-    from zsar_cli.model.zsar import load_model
+    from zsar_cli.model.load import load_model
 
     model = load_model(str(folder))
     assert max(model.preprocess.size) <= 4096

@@ -7,8 +7,9 @@ import torch
 
 from zsar_cli.model.attribution import appearance_heat, label_directions, motion_heat, why_no_label_heat
 from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.model.load import load_model
 from zsar_cli.model.parts import Parts
-from zsar_cli.model.zsar import RecognizerModel, load_model
+from zsar_cli.model.zsar import RecognizerModel
 
 
 @pytest.fixture(scope="module")

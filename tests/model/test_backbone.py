@@ -21,7 +21,7 @@ from tests.video_files import write_video
 from zsar_cli.cli import app
 from zsar_cli.errors import UsageError
 from zsar_cli.model import hub as sources
-from zsar_cli.model import zsar as recognizer
+from zsar_cli.model import load as recognizer
 from zsar_cli.model.backbone import Backbone, load_backbone
 from zsar_cli.model.factory import build, preprocess_of, token_count
 from zsar_cli.model.precision import resolve_device, resolve_precision

@@ -24,8 +24,8 @@ from zsar_cli.files import ASSETS
 from zsar_cli.model import factory
 from zsar_cli.model.architecture import check_architecture
 from zsar_cli.model.hub import load_tokenizer, offline
+from zsar_cli.model.load import load_model
 from zsar_cli.model.parts import Parts
-from zsar_cli.model.zsar import load_model
 from zsar_cli.training.recipe import Recipe, load_recipe
 from zsar_cli.training.start import start_model
 

@@ -22,7 +22,8 @@ from zsar_cli.features.cache import FeatureCache
 from zsar_cli.model import int8
 from zsar_cli.model.backbone import Backbone, load_backbone
 from zsar_cli.model.int8 import Int8Linear, cpu_has_int8, has_vnni, int8_blocks, to_int8
-from zsar_cli.model.zsar import Parts, RecognizerModel, load_model
+from zsar_cli.model.load import load_model
+from zsar_cli.model.zsar import Parts, RecognizerModel
 from zsar_cli.recognizer import Recognizer
 from zsar_cli.text.labels import load_labels
 

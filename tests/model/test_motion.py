@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from tests import tiny_models
 from zsar_cli.model.backbone import Backbone
+from zsar_cli.model.load import load_model
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, map_cues, motion_cues
-from zsar_cli.model.zsar import Parts, RecognizerModel, load_model
+from zsar_cli.model.zsar import Parts, RecognizerModel
 from zsar_cli.training.losses import losses, separation_loss
 from zsar_cli.training.optimizer import make_optimizer, trainable
 from zsar_cli.training.prompts import ClassPrompts

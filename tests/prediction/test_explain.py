@@ -27,7 +27,8 @@ def recognizer(tiny_clip_dir, tmp_path_factory):
     """A model with MSM, MAB and negatives, and its texts."""
     import torch
 
-    from zsar_cli.model.zsar import Parts, RecognizerModel, TrainingRecord, load_model
+    from zsar_cli.model.load import load_model
+    from zsar_cli.model.zsar import Parts, RecognizerModel, TrainingRecord
     from zsar_cli.recognizer import Recognizer
 
     torch.manual_seed(0)

@@ -50,7 +50,7 @@ def test_names_stay_and_phrases_are_words(tmp_path) -> None:
 def test_training_reads_them_alike(tiny_clip_dir) -> None:
     import torch
 
-    from zsar_cli.model.zsar import load_model
+    from zsar_cli.model.load import load_model
     from zsar_cli.text.embeddings import embed_labels
 
     model, templates = load_model(str(tiny_clip_dir)), load_templates("plain")

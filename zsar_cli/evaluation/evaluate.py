@@ -261,8 +261,8 @@ def _run(
     from zsar_cli.evaluation.report import is_report_of, mark_of
     from zsar_cli.evaluation.results import run_plan
     from zsar_cli.features.cache import FeatureCache
+    from zsar_cli.model.load import load_model
     from zsar_cli.model.precision import resolve_device
-    from zsar_cli.model.zsar import load_model
 
     times, output = StageTimes(), how.output or how.report
     device = str(resolve_device(how.device))

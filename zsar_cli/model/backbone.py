@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ from zsar_cli.errors import UsageError
 from zsar_cli.model.factory import build, for_weights, load_weights, preprocess_of, token_width
 from zsar_cli.model.hub import find_source, load_tokenizer, offline
 from zsar_cli.model.int8 import cpu_has_int8, each_on_a_core, int8_blocks, to_int8
-from zsar_cli.model.precision import DTYPES, check_precision, resolve_precision
+from zsar_cli.model.precision import DTYPES, cast, check_precision, resolve_precision
+from zsar_cli.model.text_tower import encode_tokens
 from zsar_cli.video.transforms import Preprocess
 
 logger = logging.getLogger(__name__)
@@ -253,7 +254,7 @@ class Backbone(nn.Module):
         split = (part.to(self.device) for part in tokens.split(TEXTS_AT_ONCE))
         if self.family is not None and self.family.own_text:
             return torch.cat([self.family.encode_text(self.clip, part) for part in split])
-        parts = [self._encode_tokens(part) for part in split]
+        parts = [encode_tokens(self.clip, self.model_cfg["text_cfg"], part) for part in split]
         return torch.cat([F.normalize(part.float(), dim=-1) for part in parts])
 
     def warn_truncated(self, texts: Sequence[str]) -> None:
@@ -277,39 +278,6 @@ class Backbone(nn.Module):
         if hasattr(self.tokenizer, "encode"):
             return len(self.tokenizer.encode(text)) + 2  # start and end
         return 0
-
-    def _encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Embed token ids (P, L), skipping the padding at the end where that changes nothing.
-
-        A causal tower pooled at the end-of-text token never looks at what follows it, and labels fill a
-        fraction of the context: at a quarter of the length a text costs about a quarter.
-        """
-        text_cfg = self.model_cfg["text_cfg"]
-        names = dict(self._context_tensors())
-        trimmable = (
-            len(names) == 2
-            and not any(text_cfg.get(key) for key in ("no_causal_mask", "embed_cls", "hf_model_name"))
-            and text_cfg.get("pool_type", "argmax") == "argmax"
-        )
-        if not trimmable:
-            whole: Tensor = self.clip.encode_text(tokens)
-            return whole
-        length = int(tokens.argmax(dim=-1).max()) + 1  # the end-of-text token has the highest id
-        cut = {
-            name: tensor[:length, :length] if "mask" in name else tensor[:length]
-            for name, tensor in names.items()
-        }
-        trimmed: Tensor = torch.func.functional_call(_TextTower(self.clip), cut, (tokens[:, :length],))
-        return trimmed
-
-    def _context_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the text tower's tensors that are as long as its context, by their names in :class:`_TextTower`."""
-        prefix = "clip.text." if hasattr(self.clip, "text") else "clip."
-        tower = getattr(self.clip, "text", self.clip)
-        for name in ("positional_embedding", "attn_mask"):
-            tensor = getattr(tower, name, None)
-            if isinstance(tensor, Tensor):
-                yield prefix + name, tensor
 
     # --- how it runs
 
@@ -335,31 +303,10 @@ class Backbone(nn.Module):
         if precision == "int8":
             self._round_to_int8(fine)
         elif self.family is None or not self.family.across_frames:  # those run under autocast
-            self._cast(precision)
+            cast(self.clip, precision)
         self.precision = precision
         self._fingerprint = (tuple(p._version for p in self.parameters()), fingerprint)
         return self
-
-    def _cast(self, precision: str) -> None:
-        from open_clip.model import convert_weights_to_lp
-        from open_clip.transformer import LayerNorm, LayerNormFp32
-
-        scales = {
-            name: p.data.float() for name, p in self.clip.named_parameters() if name.startswith("logit_")
-        }
-        if precision == "fp32":
-            self.clip.float()
-        elif hasattr(self.clip.visual, "trunk"):
-            self.clip.to(DTYPES[precision])
-        else:
-            convert_weights_to_lp(self.clip, DTYPES[precision])
-        for module in self.clip.modules():
-            if isinstance(module, (LayerNorm, LayerNormFp32)):
-                module.float()
-                # open_clip picks between the two, which differ only in how forward casts, when it builds a model
-                module.__class__ = LayerNorm if precision == "fp32" else LayerNormFp32
-        for name, value in scales.items():
-            getattr(self.clip, name).data = value
 
     @property
     def takes_int8(self) -> bool:
@@ -386,18 +333,6 @@ def _join(parts: Sequence[FrameFeatures]) -> FrameFeatures:
     return FrameFeatures(
         torch.cat([part.embedding for part in parts]), torch.cat([part.tokens for part in parts])
     )
-
-
-class _TextTower(nn.Module):
-    """A model whose forward is ``encode_text``, as ``functional_call`` wants it."""
-
-    def __init__(self, clip: nn.Module) -> None:
-        super().__init__()
-        self.clip: Any = clip
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        embedding: Tensor = self.clip.encode_text(tokens)
-        return embedding
 
 
 def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") -> Backbone:

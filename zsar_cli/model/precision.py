@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -60,3 +60,24 @@ def resolve_precision(name: str, device: str, backbone: Backbone) -> str:
     if backbone.token_dim < LEAST_WIDTH or not device.startswith("cuda"):
         return "fp32"
     return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+
+
+def cast(clip: Any, precision: str) -> None:
+    """Cast an open_clip model's weights to ``fp32``, ``bf16`` or ``fp16``; layer norms compute in fp32."""
+    from open_clip.model import convert_weights_to_lp
+    from open_clip.transformer import LayerNorm, LayerNormFp32
+
+    scales = {name: p.data.float() for name, p in clip.named_parameters() if name.startswith("logit_")}
+    if precision == "fp32":
+        clip.float()
+    elif hasattr(clip.visual, "trunk"):
+        clip.to(DTYPES[precision])
+    else:
+        convert_weights_to_lp(clip, DTYPES[precision])
+    for module in clip.modules():
+        if isinstance(module, (LayerNorm, LayerNormFp32)):
+            module.float()
+            # open_clip picks between the two, which differ only in how forward casts, when it builds a model
+            module.__class__ = LayerNorm if precision == "fp32" else LayerNormFp32
+    for name, value in scales.items():
+        getattr(clip, name).data = value

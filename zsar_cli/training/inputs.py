@@ -20,7 +20,7 @@ from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write, existing
 from zsar_cli.model import hub as sources
 from zsar_cli.model.config import BUNDLED, read_description
-from zsar_cli.model.zsar import is_recognizer
+from zsar_cli.model.load import is_recognizer
 from zsar_cli.text.class_lists import list_names
 from zsar_cli.text.templates import builtin_templates
 from zsar_cli.training import checkpoint

@@ -12,8 +12,9 @@ from pathlib import Path
 from zsar_cli import distributed
 from zsar_cli.data.dataset import load_motion_shapes
 from zsar_cli.data.motion_shapes import clip_ids
+from zsar_cli.model.load import is_recognizer
 from zsar_cli.model.precision import resolve_device
-from zsar_cli.model.zsar import RecognizerModel, is_recognizer
+from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.run_log import log_setup
 from zsar_cli.text.embeddings import embed_labels
 from zsar_cli.text.templates import Templates, load_templates

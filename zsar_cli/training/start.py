@@ -16,7 +16,8 @@ from zsar_cli.errors import UsageError
 from zsar_cli.features.cache import FeatureCache
 from zsar_cli.model.backbone import Backbone, load_backbone
 from zsar_cli.model.factory import token_count, within_memory
-from zsar_cli.model.zsar import RecognizerModel, is_recognizer, load_model
+from zsar_cli.model.load import is_recognizer, load_model
+from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.training.folder import FEATURES
 from zsar_cli.training.recipe import Recipe
 
