@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ class Sampling:
 
     frames: int = 8
     views: int = 1
-    way: Literal["segments", "ticks", "spans", "steps"] = "segments"
+    way: Literal["segments", "ticks", "spans", "steps", "ends"] = "segments"
 
     def __post_init__(self) -> None:
         """Refuse a number below 1."""
@@ -41,7 +42,48 @@ def segment_indices(frame_count: int, frames: int, *, rng: np.random.Generator |
     return rng.integers(first, end)
 
 
-SPAN = 16 / 30  # s from one frame to the next, of clips that span a time and not a video
+def tick_indices(frame_count: int, frames: int, views: int) -> np.ndarray:
+    """Take every N/T-th frame: ``floor(s_v + i N/T)``, with the view starts ``s_v = floor(linspace(0, N/T - 1, V))``.
+
+    As MoTE, BIKE and Text4Vis test (``_get_test_indices`` in MoTE's ``datasets/video.py``).
+
+    Returns:
+        (views, frames), not yet cut to the video.
+    """
+    tick = frame_count / frames
+    starts = np.floor(np.linspace(0, max(tick - 1, 0), views))
+    return np.floor(starts[:, None] + tick * np.arange(frames))
+
+
+def span_indices(frame_count: int, frames: int, views: int, rate: float) -> np.ndarray:
+    """Take T frames over ``L = T * 16/30 * rate`` frames: ``floor(linspace(s_v, s_v + L - 1, T))``.
+
+    The starts are ``s_v = v * floor(max(N - L, 0) / (V - 1))``, or the middle one of a single view. A clip that is
+    longer than the video repeats the last frame. As Open-VCLIP and FROSTER test, with SlowFast's loader
+    (``get_start_end_idx`` and ``temporal_sampling``, offset sampling): 16 frames apart at 30 a second.
+
+    Args:
+        rate: frames a second.
+
+    Returns:
+        (views, frames), not yet cut to the video.
+    """
+    length = max(frames * 16 / 30 * rate, 1.0)
+    room = max(frame_count - length, 0.0)
+    starts = (
+        np.arange(views) * math.floor(room / (views - 1)) if views > 1 else np.array([math.floor(room / 2)])
+    )
+    return np.floor(np.linspace(starts, starts + length - 1, frames, axis=-1))
+
+
+def step_indices(frame_count: int, frames: int) -> np.ndarray:
+    """Take every ``N // T``-th frame from the first, as ViCLIP does. Returns (frames,), not yet cut to the video."""
+    return np.arange(frames) * max(frame_count // frames, 1)
+
+
+def end_indices(frame_count: int, frames: int) -> np.ndarray:
+    """Take T frames from the first to the last, ``floor(i (N - 1) / (T - 1))``, as PE-Core does. Returns (frames,)."""
+    return np.arange(frames) * (frame_count - 1) // max(frames - 1, 1)
 
 
 def view_indices(
@@ -50,41 +92,33 @@ def view_indices(
     """Choose the frames of every view.
 
     In segments, without ``rng`` the views interleave: view v takes the v-th of V places inside each segment, so that
-    no two repeat each other needlessly. With it, each view is drawn on its own.
+    no two repeat each other needlessly. With it, each view is drawn on its own. One view in segments is what
+    X-CLIP, ViFi-CLIP, OST, MAXI and TC-CLIP test with, ``floor(i N/T + N/2T)``; several they draw by chance.
 
-    The other ways are those of published models (``assets/families.yaml``). ``ticks``: frame ``floor(start + i N/T)``,
-    with V starts from 0 to ``N/T - 1``. ``spans``: T frames evenly in ``16 T / 30`` s, with V starts spread over the
-    video. ``steps``: every ``N // T``-th frame from the first.
+    The other ways are those of published models: :func:`tick_indices`, :func:`span_indices`, and with the same frames
+    in every view :func:`step_indices` and :func:`end_indices`.
 
     Args:
         rate: frames a second, for spans.
 
     Returns:
         (views, frames) int64, each row sorted.
+
+    Raises:
+        ValueError: the video has no frame.
     """
+    if frame_count < 1:
+        raise ValueError("a video without frames cannot be sampled")
     frames, views = sampling.frames, sampling.views
     if rng is not None:
         return np.stack([segment_indices(frame_count, frames, rng=rng) for _ in range(views)])
-    if sampling.way != "segments":
-        return _published_indices(frame_count, sampling, rate)
-    return np.ascontiguousarray(segment_indices(frame_count, frames * views).reshape(frames, views).T)
-
-
-def _published_indices(count: int, sampling: Sampling, rate: float) -> np.ndarray:
-    frames, views = sampling.frames, sampling.views
-    step = np.arange(frames)
-    if count < 1:
-        raise ValueError("a video without frames cannot be sampled")
+    if sampling.way == "segments":
+        return np.ascontiguousarray(segment_indices(frame_count, frames * views).reshape(frames, views).T)
     if sampling.way == "ticks":
-        tick = count / frames
-        starts = (
-            np.linspace(0, max(tick - 1, 0), views).astype(np.int64) if views > 1 else np.array([tick / 2])
-        )
-        found = np.floor(starts[:, None] + tick * step)
+        found = tick_indices(frame_count, frames, views)
     elif sampling.way == "spans":
-        span = min(max(frames * SPAN * rate, 1.0), float(count))
-        starts = (count - span) * (np.arange(views) / (views - 1) if views > 1 else np.array([0.5]))
-        found = np.floor(starts[:, None] + np.linspace(0, span - 1, frames))
+        found = span_indices(frame_count, frames, views, rate)
     else:
-        found = np.broadcast_to(step * max(count // frames, 1), (views, frames))
-    return np.clip(found, 0, count - 1).astype(np.int64)
+        one = (step_indices if sampling.way == "steps" else end_indices)(frame_count, frames)
+        found = np.broadcast_to(one, (views, frames))
+    return np.clip(found, 0, frame_count - 1).astype(np.int64)

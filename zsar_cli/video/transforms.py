@@ -7,6 +7,7 @@ are the same bit for bit.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -176,17 +177,16 @@ def _one_frame(frame: np.ndarray, preprocess: Preprocess, crops: int) -> np.ndar
         return np.asarray(_crop(image, preprocess.size, 0.5))[None]
     larger = LARGER if crops == 1 and preprocess.resize_mode == "larger" else 1.0
     image = _scale_shortest(_cut_strip(image, preprocess.size), preprocess, larger)
-    if larger > 1:  # mmcv's crop rounds down
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        return np.asarray(image.crop((left, top, left + width, top + height)))[None]
     places = (0.5,) if crops == 1 else (0.0, 0.5, 1.0)
-    return np.stack([np.asarray(_crop(image, preprocess.size, place)) for place in places])
+    return np.stack(
+        [np.asarray(_crop(image, preprocess.size, place, _start(preprocess))) for place in places]
+    )
 
 
 def _scale_shortest(image: Image.Image, preprocess: Preprocess, larger: float) -> Image.Image:
     height, width = (round(side * larger) for side in preprocess.size)
-    if height == width:  # torchvision's rule: the longer side rounds down; mmcv's: to the nearest
-        half = 0.5 if preprocess.resize_mode == "larger" else 0
+    if height == width:  # the longer side rounds down, as torchvision's does; to nearest, as mmcv's
+        half = 0.5 if preprocess.resize_mode == "larger" else 0.0
         if image.width <= image.height:
             scaled = (width, int(width * image.height / image.width + half))
         else:
@@ -205,11 +205,20 @@ def _cut_strip(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return _crop(image, (min(longest_height, image.height), min(longest_width, image.width)), 0.5)
 
 
-def _crop(image: Image.Image, size: tuple[int, int], place: float) -> Image.Image:
+def _crop(
+    image: Image.Image, size: tuple[int, int], place: float, start: Callable[[float], int] = round
+) -> Image.Image:
     """Cut a window of ``size`` out. ``place``: 0 is left or top, 0.5 the centre, 1 right or bottom."""
     height, width = size
-    left, top = round((image.width - width) * place), round((image.height - height) * place)
+    left, top = start((image.width - width) * place), start((image.height - height) * place)
     return image.crop((left, top, left + width, top + height))
+
+
+def _start(preprocess: Preprocess) -> Callable[[float], int]:
+    """Choose where a crop begins that falls between two pixels: mmaction takes the first, SlowFast the second."""
+    if preprocess.resize_mode == "larger":
+        return math.floor
+    return math.ceil if preprocess.interpolation == "linear" else round
 
 
 def _pad(image: Image.Image, preprocess: Preprocess) -> Image.Image:
@@ -230,19 +239,26 @@ def _filter(preprocess: Preprocess) -> Image.Resampling:
 def _resized(image: Image.Image, size: tuple[int, int], preprocess: Preprocess) -> Image.Image:
     """Scale to (width, height)."""
     if preprocess.interpolation == "linear":
-        return Image.fromarray(_between_four(np.asarray(image), size))
+        return Image.fromarray(resize_linear(np.asarray(image), size[1], size[0]))
     return image.resize(size, _filter(preprocess))
 
 
-def _between_four(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Scale a frame (H, W, 3) to (width, height), each pixel from the four nearest however much smaller it gets."""
-    scaled: np.ndarray = frame
-    for axis, wanted in enumerate(reversed(size)):
-        length = scaled.shape[axis]
-        places = np.clip((np.arange(wanted) + 0.5) * (length / wanted) - 0.5, 0, length - 1)
-        first = places.astype(np.int64)
-        shape = [-1 if place == axis else 1 for place in range(3)]
-        share = (places - first).astype(np.float32).reshape(shape)
-        one, other = (scaled.take(np.minimum(first + more, length - 1), axis=axis) for more in (0, 1))
-        scaled = one + (other.astype(np.float32) - one) * share
-    return np.floor(scaled + 0.5).astype(np.uint8)
+def resize_linear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (H, W, 3) uint8 between the four nearest pixels, however much smaller it gets.
+
+    Pixel i of n lies at ``(i + 0.5) N/n - 0.5``: OpenCV's ``INTER_LINEAR``, and torch's ``interpolate(mode="bilinear")``
+    with neither ``antialias`` nor ``align_corners``. Rounds to nearest.
+    """
+    above, below, down = _neighbours(frame.shape[0], height)
+    left, right, across = _neighbours(frame.shape[1], width)
+    upper, lower = frame[above].astype(np.float32), frame[below].astype(np.float32)
+    rows = upper + (lower - upper) * down[:, None, None]
+    between = rows[:, left] + (rows[:, right] - rows[:, left]) * across[:, None]
+    return (between + 0.5).astype(np.uint8)
+
+
+def _neighbours(count: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the pixels of a side on either side of each wanted one, and how far it is from the first of them."""
+    place = np.clip((np.arange(wanted) + 0.5) * (count / wanted) - 0.5, 0, count - 1)
+    first = place.astype(np.int64)
+    return first, np.minimum(first + 1, count - 1), (place - first).astype(np.float32)
