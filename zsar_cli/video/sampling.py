@@ -52,7 +52,8 @@ def tick_indices(frame_count: int, frames: int, views: int) -> np.ndarray:
     """
     tick = frame_count / frames
     starts = np.floor(np.linspace(0, max(tick - 1, 0), views))
-    return np.floor(starts[:, None] + tick * np.arange(frames))
+    found: np.ndarray = np.floor(starts[:, None] + tick * np.arange(frames))
+    return found
 
 
 def span_indices(frame_count: int, frames: int, views: int, rate: float) -> np.ndarray:
@@ -121,4 +122,5 @@ def view_indices(
     else:
         one = (step_indices if sampling.way == "steps" else end_indices)(frame_count, frames)
         found = np.broadcast_to(one, (views, frames))
-    return np.clip(found, 0, frame_count - 1).astype(np.int64)
+    inside: np.ndarray = np.clip(found, 0, frame_count - 1).astype(np.int64)
+    return inside

@@ -246,15 +246,16 @@ def _resized(image: Image.Image, size: tuple[int, int], preprocess: Preprocess) 
 def resize_linear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize (H, W, 3) uint8 between the four nearest pixels, however much smaller it gets.
 
-    Pixel i of n lies at ``(i + 0.5) N/n - 0.5``: OpenCV's ``INTER_LINEAR``, and torch's ``interpolate(mode="bilinear")``
-    with neither ``antialias`` nor ``align_corners``. Rounds to nearest.
+    Pixel i of n lies at ``(i + 0.5) N/n - 0.5``: OpenCV's ``INTER_LINEAR``, and torch's ``interpolate`` with
+    ``mode="bilinear"`` and neither ``antialias`` nor ``align_corners``. Rounds to nearest.
     """
     above, below, down = _neighbours(frame.shape[0], height)
     left, right, across = _neighbours(frame.shape[1], width)
     upper, lower = frame[above].astype(np.float32), frame[below].astype(np.float32)
     rows = upper + (lower - upper) * down[:, None, None]
     between = rows[:, left] + (rows[:, right] - rows[:, left]) * across[:, None]
-    return (between + 0.5).astype(np.uint8)
+    rounded: np.ndarray = (between + 0.5).astype(np.uint8)
+    return rounded
 
 
 def _neighbours(count: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
