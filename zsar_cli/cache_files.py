@@ -30,6 +30,20 @@ LEFT_BEHIND = (
 )
 
 
+def cache_directory() -> Path | None:
+    """Locate the cache: ``$ZSAR_CACHE_DIR``, else ``zsar`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    None where that user has no home, as in containers that run under a number without a name.
+    """
+    if own := os.environ.get("ZSAR_CACHE_DIR"):
+        own = os.path.expanduser(own)
+        return None if own.startswith("~") else Path(own)
+    base = os.environ.get("XDG_CACHE_HOME") or ""
+    if not os.path.isabs(base):  # ignored, says the XDG specification
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "zsar" if os.path.isabs(base) else None
+
+
 def open_file(path: str | Path, flags: int, *, inside: int | None = None) -> int:
     """Open a regular file (``inside`` the open folder). OSError where it is a link, a pipe or a device."""
     try:

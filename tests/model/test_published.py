@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +16,11 @@ from torch import Tensor
 
 from tests import published_files as files
 from zsar_cli.errors import UsageError
+from zsar_cli.model.published import files as fetched
+from zsar_cli.model.published import load as load_module
 from zsar_cli.model.published import openvclip, tcclip
 from zsar_cli.model.published.load import load_published
-from zsar_cli.model.zsar import RecognizerModel
+from zsar_cli.model.zsar import RecognizerModel, load_model
 from zsar_cli.text.embeddings import Templates, embed_labels
 
 FAMILIES = list(files.EXPECTED)
@@ -39,6 +44,15 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Recognizer
         return RecognizerModel(load_published(family, path, base=str(base)))
 
     return loaded
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Nothing is kept in the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("ZSAR_CACHE_DIR", str(folder))
+        yield folder
 
 
 def clips(family: str) -> Tensor:
@@ -259,3 +273,100 @@ def test_the_fingerprint_tells_families_and_their_own_tensors_apart(
     assert len(prints) == len(FAMILIES) - 1
     content = edited("xclip", lambda state: state.update({"mit.positional_embedding": torch.zeros(1, 8, 64)}))
     assert load_published("xclip", files.write(tmp_path, "xclip", content)).fingerprint() not in prints
+
+
+# --- files that are fetched, and files that are kept
+
+
+def test_a_pickle_is_read_once(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = files.write(tmp_path, "ezclip", files.content("ezclip"))
+    read = []
+    real = load_module.read_pickle
+    monkeypatch.setattr(load_module, "read_pickle", lambda path: read.append(path) or real(path))
+    first = load_published(None, path).fingerprint()
+    assert load_published("ezclip", path).fingerprint() == first
+    assert len(read) == 1
+    (kept,) = [p for p in own_cache.glob("published/*/config.yaml") if str(path) in p.read_text()]
+    assert "wrapper: model_state_dict" in kept.read_text()
+    weights = kept.with_name("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")  # a damaged copy is no reason to answer wrongly
+    assert load_published("ezclip", path).fingerprint() == first
+    files.write(
+        tmp_path, "ezclip", edited("ezclip", lambda state: state.update({"logit_scale": torch.tensor(1.0)}))
+    )
+    assert load_published("ezclip", path).fingerprint() != first  # nor is the copy of an older file
+    assert len(read) == 3
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, list[str]]]:
+    """A server of files on this machine, where MoTE's B-16 lies; and what was asked of it."""
+    served, asked = tmp_path / "served", list[str]()
+    served.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(served))
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/MoTE_B16.pt"
+        file = fetched.families()["mote"].file("b-16")
+        assert file is not None
+        record = fetched.families()["mote"].model_copy(
+            update={"files": [file.model_copy(update={"url": url})]}
+        )
+        monkeypatch.setitem(fetched.families(), "mote", record)
+        monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path / "cache"))
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield served, asked
+        server.shutdown()
+
+
+def test_a_file_with_an_address_is_fetched_once_and_checked_ever_after(
+    tmp_path: Path, address: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    served, asked = address
+    vectors = torch.nn.functional.normalize(files.draw("labels", (5, 64)), dim=-1)
+    files.write(served, "MoTE_B16", files.content("mote", vectors)).rename(served / "MoTE_B16.pt")
+    torch.save(files.clip(), tmp_path / "base.pt")
+    caplog.set_level("DEBUG", "zsar_cli")
+    first, second = (load_model("mote:B-16", backbone=str(tmp_path / "base.pt")) for _ in range(2))
+    assert first.fingerprint() == second.fingerprint()
+    assert asked == ["/MoTE_B16.pt"]
+    assert "MoTE; licence of the weights: Apache-2.0; https://github.com/ZMHH-H/MoTE" in caplog.text
+    (path,) = (tmp_path / "cache" / "published").glob("*.pt")
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(UsageError, match="no longer what was downloaded"):
+        load_model("mote:B-16", backbone=str(tmp_path / "base.pt"))
+
+
+def test_what_cannot_be_fetched_leaves_nothing_and_says_where_it_lies(
+    tmp_path: Path, address: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        UsageError, match=r"could not be downloaded .* fetch it from https://github.com/ZMHH-H/MoTE"
+    ):
+        load_model("mote:B-16")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UsageError, match="HF_HUB_OFFLINE forbids"):
+        load_model("mote:B-16")
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+
+def test_a_name_says_how_much_of_the_base_is_mixed_in(tmp_path: Path) -> None:
+    path = files.write(tmp_path, "openvclip", files.content("openvclip"))
+    torch.save({name: tensor + 1 for name, tensor in files.clip().items()}, tmp_path / "base.pt")
+    base = str(tmp_path / "base.pt")
+    projections = {
+        name: load_model(f"openvclip:{path}{name}", backbone=base).backbone.clip.visual.proj
+        for name in ("", "@0", "@0.25", "@published")
+    }
+    for name, part in {"@0": 0.0, "@0.25": 0.25, "@published": 0.5}.items():
+        torch.testing.assert_close(projections[name], projections[""] + part)
+    with pytest.raises(UsageError, match="neither @published nor a number"):
+        load_model(f"openvclip:{path}@much", backbone=base)

@@ -56,7 +56,7 @@ def key_of(model: RecognizerModel, labels: Labels, templates_hash: str, frames: 
 
 def place_of(model: RecognizerModel, key: Key) -> Path | None:
     """Locate the file for a model's calibrations; None where it would be in the folder of a user who has none."""
-    from zsar_cli.text.cache import cache_directory
+    from zsar_cli.cache_files import cache_directory
 
     folder = Path(model.name)
     if (folder / "config.yaml").is_file() and (folder / "model.safetensors").is_file():

@@ -20,7 +20,7 @@ from typing import IO
 
 import numpy as np
 
-from zsar_cli.cache_files import lock, open_file
+from zsar_cli.cache_files import cache_directory, lock, open_file
 
 logger = logging.getLogger(__name__)
 
@@ -32,20 +32,6 @@ AT_ONCE = 1 << 24  # bytes that are looked through together
 WAIT = 5.0  # s for another process to finish writing
 
 _said: set[str] = set()
-
-
-def cache_directory() -> Path | None:
-    """Locate the cache: ``$ZSAR_CACHE_DIR``, else ``zsar`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
-
-    None where that user has no home, as in containers that run under a number without a name.
-    """
-    if own := os.environ.get("ZSAR_CACHE_DIR"):
-        own = os.path.expanduser(own)
-        return None if own.startswith("~") else Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or ""
-    if not os.path.isabs(base):  # ignored, says the XDG specification
-        base = os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "zsar" if os.path.isabs(base) else None
 
 
 class TextCache:

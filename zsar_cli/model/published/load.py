@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +18,9 @@ from zsar_cli.model.factory import build, for_weights
 from zsar_cli.model.hub import find_source
 from zsar_cli.model.pickle_check import HoldsObjectsError
 from zsar_cli.model.published.families import ALIKE, TITLES, configuration, detect, geometry, make, split
+from zsar_cli.model.published.files import fetch, read_once
 from zsar_cli.model.published.inert import read_inert
-from zsar_cli.model.published.records import families, where_to_find
+from zsar_cli.model.published.records import FamilyRecord, families, where_to_find
 from zsar_cli.model.published.xclip import from_transformers
 from zsar_cli.model.weights import (
     check_finite,
@@ -28,12 +30,14 @@ from zsar_cli.model.weights import (
     read_weights,
     require_weights,
 )
+from zsar_cli.run_log import NOTE
 
+logger = logging.getLogger(__name__)
 STATE_DICTS = ("model_state_dict", "model_state", "model", "state_dict")
 
 
 def load_published(
-    family: str | None, path: str | Path, *, base: str | None = None, mix: float = 0.0
+    family: str | None, path: str | Path, *, base: str | None = None, mix: float | str = 0.0
 ) -> Backbone:
     """Load a published file.
 
@@ -41,7 +45,7 @@ def load_published(
         family: its name in :data:`TITLES`; None: as the file's names say.
         base: the CLIP that the file was trained from, where it lacks parts or is mixed with it: a weights file, or
             a name as :func:`~zsar_cli.model.backbone.load_backbone` takes it; by default OpenAI's of its sizes.
-        mix: the base CLIP's part of the weights that both have.
+        mix: the base CLIP's part of the weights that both have, or ``published``.
 
     Raises:
         UsageError: the file is not there, damaged, of another family, or lacks tensors or has others besides; or the
@@ -51,7 +55,13 @@ def load_published(
     tensors, wrapper = read_published(path)
     family = told(family, detect(tensors, wrapper), tensors, path)
     clip, own = split(family, tensors)
-    clip = complete(clip, family, path, base, mix)
+    try:
+        share = part_of_base(str(mix), families()[family], geometry(clip).patch) if mix else 0.0
+    except (KeyError, ValueError, IndexError) as error:
+        raise UsageError(
+            f"{path} holds no whole {TITLES[family]}: its visual tower is incomplete."
+        ) from error
+    clip = complete(clip, family, path, base, share)
     try:
         model_cfg = configuration(clip)
         with for_weights(clip, path):
@@ -76,6 +86,8 @@ def load_published(
 def read_published(path: Path) -> tuple[dict[str, Tensor], str]:
     """Read a file's tensors by the authors' names without wrappers, and the key that they lay under.
 
+    A pickle is read once, and then what was kept of it.
+
     Raises:
         UsageError: it is not there, damaged, or no file of weights.
     """
@@ -83,12 +95,23 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], str]:
     with open(path, "rb") as handle:
         start = handle.read(64)
     if path.suffix == ".safetensors" or start[8:9] == b"{":
-        found: Any = read_safetensors(path)
-    else:
-        try:
-            found = read_pytorch(path, start)
-        except HoldsObjectsError:
-            found = read_inert(path)
+        return sorted_out(read_safetensors(path), path)
+    return read_once(path, read_pickle)
+
+
+def read_pickle(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Read a file of PyTorch's as :func:`read_published` does, whatever objects lie beside the tensors."""
+    with open(path, "rb") as handle:
+        start = handle.read(64)
+    try:
+        found = read_pytorch(path, start)
+    except HoldsObjectsError:
+        found = read_inert(path)
+    return sorted_out(found, path)
+
+
+def sorted_out(found: Any, path: Path) -> tuple[dict[str, Tensor], str]:
+    """Find the state dicts in what a file holds, and check their tensors."""
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds no model weights.")
     wrapper = next((key for key in STATE_DICTS if isinstance(found.get(key), dict)), "")
@@ -208,16 +231,41 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, family: s
     module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
 
 
-def load_named(family: str, which: str, *, base: str | None = None, mix: float = 0.0) -> Backbone:
-    """Load ``FAMILY:WHICH``, where WHICH is a path, or a file that zsar knows the address of.
+def load_named(family: str, which: str, *, base: str | None = None) -> Backbone:
+    """Load ``FAMILY:WHICH``, where WHICH is a path or a file that zsar knows the address of; a line says its licence.
+
+    ``WHICH@R`` mixes R of the base CLIP into the weights, ``WHICH@published`` as much as the authors did.
 
     Raises:
         UsageError: there is none, with where the authors put it; or as :func:`load_published`.
     """
-    path = existing(which)
+    record = families()[family]
+    name, mixed = which, None
+    if existing(which) is None and "@" in which:
+        name, _, mixed = which.rpartition("@")
+    path, file = existing(name), record.file(name)
+    if path is None and file is not None and (file.url or file.hub):
+        path = fetch(family, file)
     if path is None:
-        raise where_to_find(family, which)
+        raise where_to_find(family, name)
     if path.is_dir():  # as transformers writes
         files = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
         path = next((file for file in files if file.is_file()), files[0])
-    return load_published(family, path.absolute(), base=base, mix=mix)
+    logger.log(NOTE, "%s; licence of the weights: %s; %s", record.title, record.licence, record.where)
+    loaded = load_published(family, path.absolute(), base=base, mix=0.0 if mixed is None else mixed)
+    if mixed is not None:
+        loaded.spec = f"{loaded.spec}@{mixed}"
+    return loaded
+
+
+def part_of_base(mix: str, record: FamilyRecord, patch: int) -> float:
+    """Read the part of the base CLIP in the weights: a number from 0 to 1, or ``published``."""
+    if mix == "published":
+        return record.mix.get(patch, 0.0)
+    try:
+        part = float(mix)
+    except ValueError:
+        part = -1.0
+    if not 0 <= part <= 1:
+        raise UsageError(f"@{mix[:50]} is neither @published nor a number from @0 to @1.")
+    return part
