@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from zsar_cli.prediction.records import Prediction as Prediction
     from zsar_cli.prediction.report import write_report as write_report
     from zsar_cli.prediction.rows import to_pandas as to_pandas
-    from zsar_cli.prediction.windows import Segment as Segment
-    from zsar_cli.prediction.windows import Timeline as Timeline
+    from zsar_cli.prediction.timeline import Segment as Segment
+    from zsar_cli.prediction.timeline import Timeline as Timeline
     from zsar_cli.recognizer import Recognizer as Recognizer
     from zsar_cli.text.embeddings import PromptEmbeddings as PromptEmbeddings
     from zsar_cli.text.labels import Labels as Labels
@@ -36,7 +36,7 @@ _WHERE = {
     "prediction.records": ("Failure", "LabelScore", "Prediction"),
     "prediction.report": ("write_report",),
     "prediction.rows": ("to_pandas",),
-    "prediction.windows": ("Segment", "Timeline"),
+    "prediction.timeline": ("Segment", "Timeline"),
     "recognizer": ("Recognizer",),
     "text.embeddings": ("PromptEmbeddings",),
     "text.labels": ("Labels",),

@@ -37,7 +37,8 @@ from zsar_cli.prediction.options import (
     window_options,
 )
 from zsar_cli.prediction.records import Failure, Prediction
-from zsar_cli.prediction.windows import Timeline, run_windows
+from zsar_cli.prediction.timeline import Timeline
+from zsar_cli.prediction.windows import run_windows
 from zsar_cli.resources import default_workers
 from zsar_cli.run_log import StageTimes
 from zsar_cli.text.cache import TextCache

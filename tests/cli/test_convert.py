@@ -12,7 +12,7 @@ import pytest
 from tests.prediction.test_page import read
 from zsar_cli.prediction.record_file import RecordFile
 from zsar_cli.prediction.records import Failure, LabelScore, Prediction
-from zsar_cli.prediction.windows import Segment, Timeline
+from zsar_cli.prediction.timeline import Segment, Timeline
 
 MADE = {"zsar": "1", "model": "tiny", "frames": 8}
 FOUND = [LabelScore("waving", 0.75, 0.5), LabelScore("running", 0.25, 0.125)]

@@ -14,7 +14,7 @@ from zsar_cli.cli.output.formats import Columns
 from zsar_cli.errors import UsageError
 from zsar_cli.prediction.record_file import RecordFile
 from zsar_cli.prediction.records import Failure, LabelScore, Prediction
-from zsar_cli.prediction.windows import Segment, Timeline
+from zsar_cli.prediction.timeline import Segment, Timeline
 
 MADE = {"zsar": "1", "model": "a; =b", "weights": "w", "labels": {"count": 2, "hash": "h"}, "frames": 8}
 LABELS = [LabelScore("=waving", 0.75, 0.5), LabelScore("running, fast", 0.25, 0.125)]

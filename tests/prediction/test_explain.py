@@ -15,8 +15,9 @@ from zsar_cli.errors import UsageError
 from zsar_cli.plots import save, training_curves
 from zsar_cli.prediction.clips import examine
 from zsar_cli.prediction.explain import Evidence, LabelEvidence, LabelHeat
+from zsar_cli.prediction.heat_colours import paint_label
 from zsar_cli.prediction.records import Shown
-from zsar_cli.prediction.sheets import explain_sheet, headline, paint_label
+from zsar_cli.prediction.sheets import explain_sheet, headline
 from zsar_cli.text.labels import labels_among
 from zsar_cli.video.pool import Clip
 from zsar_cli.video.times import VideoInfo

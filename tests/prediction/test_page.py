@@ -18,7 +18,8 @@ from zsar_cli import write_report
 from zsar_cli.errors import UsageError
 from zsar_cli.prediction.records import Failure, LabelScore, Prediction, Shown
 from zsar_cli.prediction.report import AnswersPage, FilmSize, filmstrip
-from zsar_cli.prediction.windows import FrameKeeper, Segment, Timeline
+from zsar_cli.prediction.timeline import Segment, Timeline
+from zsar_cli.prediction.windows import FrameKeeper
 from zsar_cli.video.grid import GridChunk
 from zsar_cli.video.times import VideoInfo
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from zsar_cli.prediction.confidence import AnswerRule
     from zsar_cli.prediction.records import Failure, Prediction
     from zsar_cli.prediction.report import AnswersPage, FilmSize
-    from zsar_cli.prediction.windows import Timeline, WindowOptions
+    from zsar_cli.prediction.timeline import Timeline
+    from zsar_cli.prediction.windows import WindowOptions
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.text.embeddings import PromptEmbeddings
     from zsar_cli.text.labels import Labels

@@ -25,7 +25,7 @@ from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.records import Failure, Prediction, Shown
 
 if TYPE_CHECKING:
-    from zsar_cli.prediction.windows import Timeline
+    from zsar_cli.prediction.timeline import Timeline
     from zsar_cli.video.pool import DecodePool
     from zsar_cli.video.transforms import Preprocess
 

@@ -12,16 +12,16 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
-from zsar_cli.prediction.confidence import DEFAULT, AnswerRule
+from zsar_cli.prediction.confidence import DEFAULT
 from zsar_cli.prediction.familiar import LEAST, MEANS_NOTHING, usual_frames
 from zsar_cli.prediction.frame_keeper import FrameKeeper
-from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Shown
-from zsar_cli.prediction.result import Result
+from zsar_cli.prediction.records import Failure
+from zsar_cli.prediction.timeline import StretchScores, Timeline, merge
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.given import Video, named
 from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, spans
@@ -72,60 +72,6 @@ class WindowOptions:
                 f"A stride of {self.stride:g} s over windows of {self.window:g} s leaves gaps or never moves on; "
                 "choose a stride above 0 and at most as long as a window."
             )
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of a video with one answer."""
-
-    start: float  # s, on the clock of the video's file (docs/videos.md)
-    end: float  # s
-    answer: str  # a label, or "none of these"
-    predictions: list[LabelScore]  # best first; means over the stretch
-    unknown: float
-    answers: list[str] | None = None  # where several were asked for, the surest first
-    seen: tuple[int, ...] = field(default=(), repr=False, compare=False)  # the frames of its surest window
-
-    def to_record(self) -> dict[str, Any]:
-        """Make the JSON record."""
-        several = {} if self.answers is None else {"answers": self.answers}
-        return {
-            "start": round(self.start, 3),
-            "end": round(self.end, 3),
-            "answer": self.answer,
-            **several,
-            "predictions": [found.to_record() for found in self.predictions],
-            "unknown": round(self.unknown, 6),
-        }
-
-
-@dataclass(frozen=True)
-class Timeline(Result):
-    """What happens in a video, and when: segments from its start to its end, without gaps."""
-
-    video: str
-    segments: list[Segment]
-    duration: float  # s
-    frames: int  # frames the model saw
-    warning: str | None = None
-    assumed_fps: float | None = (
-        None  # of a folder of frames: all times rest on it, and on nothing in the files
-    )
-    written: str | None = None  # the picture about it, where one was asked for
-    shown: Shown | None = field(default=None, repr=False, compare=False)  # some frames, where asked for
-    min_confidence: float = DEFAULT  # of the answers
-
-    def to_record(self) -> dict[str, Any]:
-        """Make the record of the command line."""
-        record: dict[str, Any] = {
-            "video": self.video,
-            "segments": [segment.to_record() for segment in self.segments],
-            "duration": round(self.duration, 3),
-            "frames": self.frames,
-            "min_confidence": self.min_confidence,
-        }
-        extra = {"assumed_fps": self.assumed_fps, "warning": self.warning, "written": self.written}
-        return record | {key: value for key, value in extra.items() if value is not None}
 
 
 def run_windows(
@@ -310,21 +256,21 @@ def _timeline(
         score.append(found.score.cpu())
         yes.append(found.yes.cpu())
         unknown.append(found.unknown.cpu())
-    windows = _Scores(torch.cat(score), torch.cat(yes), torch.cat(unknown))
+    windows = StretchScores(torch.cat(score), torch.cat(yes), torch.cat(unknown))
     if not torch.isfinite(windows.unknown).all():
         return Failure(
             path, "not_finite", "the model's numbers overflowed on this video; use --precision fp32"
         )
     parts, doubt = cells(slider.spans), windows.unknown.tolist()
     surest = [min(covering, key=lambda window: doubt[window]) for _, _, covering in parts]
-    table = _Scores(windows.score[surest], windows.yes[surest], windows.unknown[surest])
+    table = StretchScores(windows.score[surest], windows.yes[surest], windows.unknown[surest])
     times = [min(first * slider.step, slider.duration) for first, _, _ in parts] + [slider.duration]
     info = slider.info
 
     def seen(stretch: int) -> tuple[int, ...]:
         return slider.indices_of(slider.spans[surest[stretch]])
 
-    segments = _merge(table, [info.start + time for time in times], text.labels, options, seen)
+    segments = merge(table, [info.start + time for time in times], text.labels, options, seen)
     return Timeline(
         video=path,
         segments=segments,
@@ -345,72 +291,3 @@ def _means_nothing(slider: _Slider) -> str | None:
     if usual is None or isinstance(slider.total, float):
         return None
     return MEANS_NOTHING if float(F.normalize(slider.total, dim=-1) @ usual) < LEAST else None
-
-
-@dataclass
-class _Scores:
-    """Of S stretches of time."""
-
-    score: Tensor  # (S, C)
-    yes: Tensor  # (S, C)
-    unknown: Tensor  # (S,)
-
-
-def _merge(
-    table: _Scores,
-    times: list[float],
-    labels: list[str],
-    options: WindowOptions,
-    seen: Callable[[int], tuple[int, ...]],
-) -> list[Segment]:
-    """Stretch s lasts from ``times[s]`` to ``times[s + 1]``; neighbours with one answer become a segment.
-
-    ``seen`` gives the frames that a stretch was judged by.
-    """
-    rule = AnswerRule(options.min_confidence, options.multi)
-    answers: list[Any]  # of each stretch: a label, or the places of several
-    if options.multi:
-        answers = [sorted(rule.several(yes)) for yes in table.yes.tolist()]
-    else:
-        best = table.score.argmax(dim=-1).tolist()
-        answers = [
-            rule.single(labels[c], unknown) for c, unknown in zip(best, table.unknown.tolist(), strict=True)
-        ]
-    segments = []
-    first = 0
-    for place in range(1, len(answers) + 1):
-        if place < len(answers) and answers[place] == answers[first]:
-            continue
-        found = _segment(table, times, labels, options.top_k, first, place, answers[first])
-        surest = first + int(table.unknown[first:place].argmin())
-        segments.append(replace(found, seen=seen(surest)))
-        first = place
-    return segments
-
-
-def _segment(
-    table: _Scores,
-    times: list[float],
-    labels: list[str],
-    top_k: int,
-    first: int,
-    end: int,
-    answer: str | list[int],
-) -> Segment:
-    """``answer``: a label, or the places of several."""
-    import torch
-
-    weight = torch.tensor([max(times[i + 1] - times[i], 1e-6) for i in range(first, end)])
-    weight = (weight / weight.sum())[:, None]
-    score = (weight * table.score[first:end]).sum(dim=0)
-    yes = (weight * table.yes[first:end]).sum(dim=0)
-    best = score.topk(min(top_k, len(labels))).indices.tolist()
-    several = None
-    if not isinstance(answer, str):
-        sure = sorted(answer, key=lambda c: -float(yes[c]))
-        best = list(dict.fromkeys([*best, *sure]))
-        several = [labels[c] for c in sure]
-        answer = next(iter(several), NONE_OF_THESE)
-    found = [LabelScore(labels[c], float(score[c]), float(yes[c])) for c in best]
-    unknown = float((weight[:, 0] * table.unknown[first:end]).sum())
-    return Segment(times[first], times[end], answer, found, unknown, several)

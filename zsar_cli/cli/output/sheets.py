@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from zsar_cli.cli.predict_run import Run
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.prediction.explain import Evidence
-    from zsar_cli.prediction.windows import Segment, Timeline
+    from zsar_cli.prediction.timeline import Segment, Timeline
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.text.embeddings import PromptEmbeddings
     from zsar_cli.video.pool import DecodePool
