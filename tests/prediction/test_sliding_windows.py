@@ -347,9 +347,23 @@ def test_workers_give_the_same_and_stop_ends_it(tmp_path):
         )
 
 
+def join(paths, target) -> None:
+    """Write the frames of several clips, one after the other, at the rate of the first."""
+    with av.open(str(paths[0])) as first:
+        rate = first.streams.video[0].average_rate
+    frames = [
+        frame.to_ndarray(format="rgb24") for path in paths for frame in av.open(str(path)).decode(video=0)
+    ]
+    with av.open(str(target), "w") as output:
+        stream = output.add_stream("libx264", rate=rate, options={"crf": "10"})
+        stream.height, stream.width = frames[0].shape[:2]
+        for pixels in frames:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode(None))
+
+
 @pytest.mark.slow
 def test_five_clips_end_to_end_with_the_bundled_model(tmp_path):
-    from benchmarks.pictures import join
     from benchmarks.samples import file_name
     from zsar_cli import Recognizer
     from zsar_cli.data.motion_shapes import class_labels
