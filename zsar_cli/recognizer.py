@@ -45,7 +45,6 @@ from zsar_cli.text.cache import TextCache
 from zsar_cli.text.embeddings import PromptEmbeddings, embed_labels
 from zsar_cli.text.labels import Labels, labels_of
 from zsar_cli.text.templates import Templates, default_templates, load_templates
-from zsar_cli.text.words import as_words
 from zsar_cli.video.given import Inputs, Video, check_videos
 from zsar_cli.video.pool import DecodePool
 
@@ -331,7 +330,7 @@ class Recognizer:
             raise UsageError(
                 f"No labels are given, and {self.model.name} has no classes of its own; give labels."
             )
-        return Labels(self.classes, tuple((as_words(name),) for name in self.classes))
+        return Labels(self.classes, tuple((phrase,) for phrase in self.model.record.prompted.values()))
 
     # --- what the engines and the command line use
 

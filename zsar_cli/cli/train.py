@@ -132,7 +132,7 @@ def _say_start(start: Start) -> None:
     from zsar_cli.text.words import words_line
 
     if distributed.rank() == 0:
-        if line := words_line(start.classes):
+        if start.model.record.phrases != list(start.classes) and (line := words_line(start.classes)):
             console.note(line)
         held = f" and {start.held_out} held out" if start.held_out else ""
         console.note(

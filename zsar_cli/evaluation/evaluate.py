@@ -270,7 +270,9 @@ def _run(
         network = load_model(model, device=device, precision=how.precision, backbone=how.backbone)
     log_setup(network, workers=options.workers, decoder=options.decoder)
     named = dict.fromkeys(label for part in plan.parts for label in part.labels)
-    if distributed.rank() == 0 and (line := words_line([name for name in named if name not in phrases])):
+    as_they_are = [name for name, said in network.record.prompted.items() if said == name]
+    read = [name for name in named if name not in {*phrases, *as_they_are}]
+    if distributed.rank() == 0 and (line := words_line(read)):
         logger.log(NOTE, "%s", line)
     calls.loaded(network)
     templates = load_templates(how.templates) if how.templates else default_templates(network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +28,17 @@ from zsar_cli.schemas import (
 )
 from zsar_cli.video.transforms import Preprocess
 
-REMEMBERED = {"templates", "template_texts", "frames", "data", "data_root", "classes", "metrics", "recipe"}
+REMEMBERED = {
+    "templates",
+    "template_texts",
+    "frames",
+    "data",
+    "data_root",
+    "classes",
+    "phrases",
+    "metrics",
+    "recipe",
+}
 BUNDLED = ("motion-tiny",)
 Label = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
 Positive = Annotated[Number, Field(gt=0)]
@@ -77,8 +88,15 @@ class _Config(Checked, extra="ignore"):
     data: FileName | None = None
     data_root: FileName | None = None
     classes: Annotated[list[Label], Field(max_length=MOST_CLASSES, default_factory=list)]
+    phrases: Annotated[list[Label], Field(max_length=MOST_CLASSES, default_factory=list)]
     metrics: Annotated[dict[Name, Number | None], Field(max_length=1000, default_factory=dict)]
     recipe: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _phrase_a_class(self) -> _Config:
+        if self.phrases and len(self.phrases) != len(self.classes):
+            raise ValueError("must have as many phrases as classes")
+        return self
 
 
 @dataclass(frozen=True)
@@ -100,12 +118,18 @@ def model_directory(spec: str) -> Path:
     return ASSETS / spec if spec in BUNDLED else existing(spec) or Path(spec)
 
 
-def classes_of(spec: str) -> tuple[str, ...]:
-    """Read the classes that a folder of ``zsar train`` was trained on; none for any other model."""
+def classes_of(spec: str) -> dict[str, str]:
+    """Read the classes of a folder of ``zsar train``, and what prompts called each; none for any other model."""
     path = model_directory(spec) / "config.yaml"
     if spec in BUNDLED or not path.is_file():
-        return ()
-    return tuple(read_description(path).remembered.get("classes", ()))
+        return {}
+    known = read_description(path).remembered
+    return prompted(known.get("classes", ()), known.get("phrases", ()))
+
+
+def prompted(classes: Sequence[str], phrases: Sequence[str]) -> dict[str, str]:
+    """Say what prompts called each class of a training; version 0.1.0 put the names in as they are, and kept none."""
+    return dict(zip(classes, phrases or classes, strict=True))
 
 
 def read_description(path: Path) -> Description:

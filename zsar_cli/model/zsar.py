@@ -32,6 +32,7 @@ from zsar_cli.model.alignment import (
     usable_bank,
 )
 from zsar_cli.model.backbone import Backbone, FrameFeatures
+from zsar_cli.model.config import prompted
 from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separation
 from zsar_cli.model.parts import PLAIN, Parts
 from zsar_cli.model.published.family import score_published
@@ -69,8 +70,14 @@ class TrainingRecord:
     data: str | None = None
     data_root: str | None = None
     classes: list[str] = field(default_factory=list)
+    phrases: list[str] = field(default_factory=list)  # of the classes, as prompts had them
     metrics: dict[str, float] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompted(self) -> dict[str, str]:
+        """What prompts called each class in training."""
+        return prompted(self.classes, self.phrases)
 
 
 class RecognizerModel(nn.Module):
@@ -237,7 +244,7 @@ class RecognizerModel(nn.Module):
         nothing = torch.zeros(self.backbone.embed_dim, device=self.log_scale.device)
         self.residual = nn.Parameter(torch.stack([known.get(name, nothing) for name in classes]))
         self.parts = replace(self.parts, residual=True)
-        self.record.classes = list(classes)
+        self.record.classes, self.record.phrases = list(classes), []
 
     def align_positives(self, labels: Sequence[str], positive: Tensor) -> Tensor:
         """Add residuals to the positives (C, E) of learned classes: ``p_c <- normalize(p_c + r_c)``.

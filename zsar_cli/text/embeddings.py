@@ -193,6 +193,7 @@ def embed_labels(
 
     if not isinstance(labels, Labels):
         labels = Labels(tuple(labels), tuple((as_words(label),) for label in labels))
+    labels = as_trained(labels, model.record.prompted)
     templates = templates or default_templates(model)
     encode = model.backbone.encode_text
 
@@ -208,6 +209,19 @@ def embed_labels(
         with torch.no_grad():
             found.positive = model.align_positives(found.labels, found.positive)
     return found
+
+
+def as_trained(labels: Labels, prompted: Mapping[str, str]) -> Labels:
+    """Give the classes of a model's training the phrases of its training, save where they are described otherwise.
+
+    Args:
+        prompted: what prompts called each of those classes.
+    """
+    phrases = (
+        (prompted[name],) if name in prompted and own == (as_words(name),) else own
+        for name, own in zip(labels.names, labels.phrases, strict=True)
+    )
+    return Labels(labels.names, tuple(phrases))
 
 
 def embed_prompts(

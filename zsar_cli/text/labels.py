@@ -93,8 +93,8 @@ def class_labels(model: str) -> Labels | None:
     """Read the classes that a folder of ``zsar train`` was trained on, as labels; None for any other model."""
     from zsar_cli.model.config import classes_of
 
-    names = classes_of(model)
-    return Labels(names, tuple((as_words(name),) for name in names)) if names else None
+    found = classes_of(model)
+    return Labels(tuple(found), tuple((phrase,) for phrase in found.values())) if found else None
 
 
 def _load(spec: str) -> list[Entry]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from zsar_cli.model.config import BUNDLED, read_description
 from zsar_cli.model.load import is_recognizer
 from zsar_cli.text.class_lists import list_names
 from zsar_cli.text.templates import builtin_templates
+from zsar_cli.text.words import as_words
 from zsar_cli.training import checkpoint
 from zsar_cli.training.folder import INPUTS, LARGEST, RECIPE
 from zsar_cli.training.recipe import Recipe, make_recipe, recipe_content
@@ -50,6 +51,7 @@ class RunInputs:
     held_out_hash: str
     templates: str
     weights: str  # that the run began with
+    phrases: list[str] = field(default_factory=list)  # of the classes, in prompts; older runs took the names
 
 
 def from_anywhere(recipe: Recipe) -> Recipe:
@@ -75,7 +77,9 @@ def absolute(name: str) -> str:
     return name if found is None else str(found.absolute())
 
 
-def describe_inputs(dataset: Dataset, held_out: Sequence[Item], templates: str, weights: str) -> RunInputs:
+def describe_inputs(
+    dataset: Dataset, held_out: Sequence[Item], templates: str, weights: str, phrases: list[str]
+) -> RunInputs:
     """Describe the inputs of a run over ``dataset``, whose items are the training clips."""
 
     def digest(items: Sequence[Item]) -> str:
@@ -89,6 +93,7 @@ def describe_inputs(dataset: Dataset, held_out: Sequence[Item], templates: str, 
         digest(held_out),
         templates,
         weights,
+        phrases,
     )
 
 
@@ -168,6 +173,14 @@ def keep(output: Path, recipe: Recipe, inputs: RunInputs) -> None:
     for name, content in ((RECIPE, recipe_content(recipe)), (INPUTS, asdict(inputs))):
         with atomic_write(output / name) as aside:
             aside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def phrases_of(output: Path, classes: Sequence[str], *, resume: bool) -> list[str]:
+    """Choose what prompts call each class: what they called it when the run began, else its words."""
+    before = _read_inputs(output) if resume else {}
+    if list(before.get("classes", ())) == list(classes):
+        return before.get("phrases") or list(classes)
+    return [as_words(name) for name in classes]
 
 
 def _read_inputs(output: Path) -> dict[str, Any]:

@@ -97,7 +97,8 @@ class PromptEncoder:
 
     def _tokenize(self, template: str) -> Tensor:
         if template not in self._tokens:
-            texts = [template.replace("{}", as_words(label)) for label in self.labels]
+            phrases = self.model.record.prompted
+            texts = [template.replace("{}", phrases.get(label, as_words(label))) for label in self.labels]
             self._tokens[template] = self.model.backbone.tokenize(texts)
         return self._tokens[template]
 

@@ -250,10 +250,13 @@ def _begin(
         check_folder(output, recipe.model, resume=resume, overwrite=environment.overwrite)
     if first and resume:
         inputs.refuse_other_recipe(output, recipe)
-    model = start_model(recipe, device, environment.backbone, data.dataset.classes)
+    classes = data.dataset.classes
+    model = start_model(recipe, device, environment.backbone, classes)
+    phrases = inputs.phrases_of(output, classes, resume=resume)
+    model.record.classes, model.record.phrases = list(classes), phrases
     if first:
         weights = "" if recipe.architecture is not None else model.fingerprint()
-        now = inputs.describe_inputs(data.dataset, data.held_out, templates.hash, weights)
+        now = inputs.describe_inputs(data.dataset, data.held_out, templates.hash, weights, phrases)
         if resume:
             inputs.refuse_other_inputs(output, now)
         if environment.overwrite:

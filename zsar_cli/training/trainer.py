@@ -30,6 +30,7 @@ from zsar_cli.model.weights import read_safetensors
 from zsar_cli.model.zsar import RecognizerModel, TrainingRecord
 from zsar_cli.run_log import StageTimes
 from zsar_cli.text.templates import Templates
+from zsar_cli.text.words import as_words
 from zsar_cli.training import checkpoint
 from zsar_cli.training.averaging import WeightAverage
 from zsar_cli.training.checkpoint import Progress
@@ -298,6 +299,7 @@ class Trainer:
             data=self.recipe.data,
             data_root=self.data_root,
             classes=list(self.labels),
+            phrases=[self.model.record.prompted.get(label, as_words(label)) for label in self.labels],
             metrics=score,
             recipe=asdict(self.recipe),
         )
