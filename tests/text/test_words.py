@@ -68,7 +68,7 @@ def test_training_reads_them_alike(tiny_clip_dir) -> None:
 def test_a_model_reads_its_own_classes_as_its_training_did(tiny_clip_dir, tmp_path) -> None:
     import torch
 
-    from zsar_cli.model.zsar import load_model
+    from zsar_cli.model.load import load_model
     from zsar_cli.text.embeddings import embed_labels
     from zsar_cli.text.labels import class_labels
 
