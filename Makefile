@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check audit format bench ablation own-data fuzz soak motion-tiny samples pictures readme wheel clean
+.PHONY: help demo test test-fast check audit format bench ablation own-data fuzz soak motion-tiny samples pictures readme wheel clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 # Installed once, and again whenever the dependencies change. hatchling's editable build needs no isolation,
 # which also works where a build environment cannot be downloaded.
@@ -13,69 +16,62 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed  ## name the motions in sample clips with the bundled model
 	@$(BIN)/zsar predict zsar_cli/assets/samples --model motion-tiny --labels zsar_cli/assets/samples/labels.txt --top-k 3 --format table
 	@echo "Your own video, with a real CLIP:  $(BIN)/zsar predict VIDEO.mp4 --label 'first label' --label 'second label'"
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed  ## all tests, 4 minutes on two cores
 	$(BIN)/python -m pytest
 
-test-fast: $(VENV)/.installed
+test-fast: $(VENV)/.installed  ## without those marked slow
 	$(BIN)/python -m pytest -m "not slow"
 
-check: $(VENV)/.installed
+check: $(VENV)/.installed  ## format, lint, types, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	@.ci/audit $(BIN)/python 15
 
-audit: $(VENV)/.installed
+audit: $(VENV)/.installed  ## known vulnerabilities alone
 	@.ci/audit $(BIN)/python
 
-# Thousands of damaged files, by seed; `make fuzz SEED=7` for others. The suite has a short run.
 SEED ?= 0
-fuzz: $(VENV)/.installed
+fuzz: $(VENV)/.installed  ## thousands of damaged files, by seed: make fuzz SEED=7
 	$(BIN)/python -m tests.fuzz --seed $(SEED)
 
-# Memory over 5,000 opens of short videos, printed as it goes.
-soak: $(VENV)/.installed
+soak: $(VENV)/.installed  ## memory over 5,000 opens of short videos
 	$(BIN)/python -m benchmarks.soak
 
-format: $(VENV)/.installed
+format: $(VENV)/.installed  ## mend what ruff can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-# Some 30 minutes on two cores, and no other work beside it. BENCH=--quick only tries everything.
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed  ## speed and memory beside other tools, 30 minutes on an idle machine; BENCH=--quick only tries
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
 
-# What each part of the method adds: 18 short trainings, some 100 minutes on two cores.
-ablation: $(VENV)/.installed
+ablation: $(VENV)/.installed  ## what each part of the method adds: 18 trainings, 100 minutes
 	$(BIN)/python benchmarks/ablation.py
 
-# Classes of one's own: zero-shot, a linear probe and training on three small data sets; some ten minutes on two cores.
-own-data: $(VENV)/.installed
+own-data: $(VENV)/.installed  ## zero-shot, probe and training on three small data sets, 30 minutes
 	$(BIN)/python -m benchmarks.own_data
 
-# The bundled model from scratch (about 50 minutes on one core), and the videos of `make demo`.
-motion-tiny: $(VENV)/.installed
+motion-tiny: $(VENV)/.installed  ## train the bundled model, 50 minutes
 	$(BIN)/zsar train --config motion-tiny --output runs/motion-tiny
 	mkdir -p zsar_cli/assets/motion-tiny
 	cp runs/motion-tiny/model.safetensors runs/motion-tiny/config.yaml zsar_cli/assets/motion-tiny/
 
-# The pictures of README and docs, of what the bundled model answers.
-pictures: $(VENV)/.installed
+pictures: $(VENV)/.installed  ## the pictures of README and docs
 	$(BIN)/python -m benchmarks.pictures
 
-readme: $(VENV)/.installed
+readme: $(VENV)/.installed  ## the figures of the docs, from zsar eval and the ablation
 	$(BIN)/python -m benchmarks.readme
 
-samples: $(VENV)/.installed
+samples: $(VENV)/.installed  ## the clips of make demo
 	$(BIN)/python benchmarks/samples.py
 
-wheel: $(VENV)/.installed
+wheel: $(VENV)/.installed  ## build a wheel
 	$(BIN)/python -m hatchling build -t wheel
 
-clean:
+clean:  ## remove .venv and what was built
 	rm -rf $(VENV) dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
