@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from tests import published_files as files
 from tests.cli.conftest import Result
 from tests.video_files import write_video
+from zsar_cli.cli.output.evaluation_tables import comparison_lines
+from zsar_cli.evaluation.protocols import published_numbers
 
 FAMILIES = ["mote", "openvclip", "vifi", "xclip", "viclip", "ezclip"]
 LABELS = [f"--label={label}" for label in files.LABELS]
@@ -108,3 +111,83 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     refused = zsar("predict", video, *LABELS, *given, "--workers", 0)
     assert refused.code == 2
     assert re.search(message, " ".join(refused.err.split()))
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    """A data set of two classes with a video each."""
+    for number, name in enumerate(("Archery", "BrushHair")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        write_video(tmp_path / "data" / name / "a.mp4", 16 + number, size=(96, 64))
+    return tmp_path / "data"
+
+
+def test_eval_by_the_published_protocol_says_so(
+    zsar: Callable[..., Result], weights: Path, classes: Path, tmp_path: Path
+) -> None:
+    asked = [
+        "eval",
+        "--data",
+        classes,
+        *model(weights, "vifi")[:-2],
+        "--format",
+        "json",
+        "--output",
+        tmp_path / "out",
+    ]
+    found = zsar(*asked, "--protocol-preset", "published")
+    assert found.code == 0, found.err
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["options"]["frames"] == 32
+    assert results["templates"]["name"] == "photo"
+    assert results["preprocess"]["resize_mode"] == "larger"
+    assert results["published"]["protocol"] == "as published"
+    assert results["published"]["sampling"] == "segments"
+    assert "read as words" not in found.err  # BrushHair, as the authors' list has it
+    other = zsar("eval", "--data", classes, *model(weights, "openvclip"), "--frames", 2, "--format", "json")
+    assert other.code == 0, other.err
+    said = json.loads(other.out)["published"]
+    assert said["protocol"] == "other frames, views, templates, mixing than published"
+
+
+def test_the_published_protocol_goes_without_what_it_sets(
+    zsar: Callable[..., Result], weights: Path, classes: Path
+) -> None:
+    for arguments, message in (
+        (["--model", "motion-tiny"], "is for the families of published checkpoints"),
+        ([*model(weights, "vifi"), "--views", 2], "sets --views; leave it out"),
+    ):
+        refused = zsar("eval", "--data", classes, *arguments, "--protocol-preset", "published")
+        assert refused.code == 2
+        assert message in " ".join(refused.err.split())
+
+
+def test_the_published_row_of_a_file_stands_beside_what_was_measured() -> None:
+    said = {
+        "method": "MoTE",
+        "backbone": "ViT-L/14",
+        "values": [88.7, 61.4, 78.4],
+        "protocol": "as published",
+    }
+    results = {
+        "protocol": "zero-shot",
+        "lists": [{"data": "hmdb51", "labels": 51}],
+        "summary": {"mean": 0.613},
+        "model": "mote:L-14@published",
+        "templates": {"name": "clip28"},
+        "published": said,
+    }
+    (table,) = comparison_lines(results, published_numbers())
+    assert table.rows[-2][:3] == ("MoTE (this file)", "ViT-L/14", "61.4")
+    assert table.rows[-1][:3] == ("this run", "mote:L-14@published", "61.3")
+    assert sum(row[0].startswith("MoTE") and row[1] == "ViT-L/14" for row in table.rows) == 1
+
+
+def test_the_list_of_models_has_every_published_file(zsar: Callable[..., Result]) -> None:
+    listed = zsar("predict", "--list-models").out
+    assert re.search(
+        r"mote:L-14 +1.4 GB +Apache-2.0 +88.7 / 61.4 / 78.4 +the text tower of OpenAI's CLIP\n", listed
+    )
+    assert re.search(
+        r"froster:PATH \(B-16\) +- +CC BY-NC-SA 4.0 +84.8 / 54.8 / 74.8 +a file fetched by hand", listed
+    )

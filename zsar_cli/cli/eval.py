@@ -38,6 +38,7 @@ def evaluate(
     model: own.ModelOption = None,
     backbone: options.BackboneOption = None,
     protocol: own.ProtocolOption = None,
+    protocol_preset: own.ProtocolPresetOption = None,
     split: own.SplitOption = None,
     unknown: own.UnknownOption = None,
     unknown_root: own.UnknownRootOption = None,
@@ -77,6 +78,10 @@ def evaluate(
         frames, views, crops = parse_sampling(sampling)
         asked = replace(asked, frames=frames, views=views, crops=crops)
     shown_as = _options(asked)
+    if protocol_preset is not None:
+        from zsar_cli.evaluation.presets import as_published
+
+        model, shown_as = as_published(model, shown_as, templates)
     if calibrate is not None:
         _calibrate(asked, calibrate, shown_as)
         return
@@ -141,6 +146,7 @@ def _run(asked: AskedEvaluation, plan: Plan, model: str, shown_as: Options) -> d
         asked.backbone,
         asked.templates,
         None if asked.descriptions is None else str(asked.descriptions),
+        asked.protocol_preset is not None,
         asked.output,
         asked.report,
         asked.max_missing,

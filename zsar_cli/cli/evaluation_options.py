@@ -50,6 +50,13 @@ ProtocolOption = Annotated[
     Optional[Protocol],  # noqa: UP045
     typer.Option(help="Evaluation protocol; see docs/evaluation.md."),
 ]
+ProtocolPresetOption = Annotated[
+    Optional[Literal["published"]],  # noqa: UP045
+    typer.Option(
+        "--protocol-preset",
+        help="published: frames, views, templates and mixing as the authors of a published model tested it.",
+    ),
+]
 SplitOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
@@ -157,6 +164,7 @@ class AskedEvaluation:
     model: str | None
     backbone: str | None
     protocol: Protocol | None
+    protocol_preset: Literal["published"] | None
     split: str | None
     unknown: str | None
     unknown_root: Path | None

@@ -32,6 +32,21 @@ def model_lines() -> list[str]:
     return _aligned([(m.name, f"{m.parameters:g} M", m.licence, m.use) for m in suggested_models()])
 
 
+def published_lines() -> list[str]:
+    """Format a line a published file: name, licence, size, zero-shot top-1 on UCF101, HMDB51 and K600, its needs."""
+    from zsar_cli.model.published.records import families
+
+    rows: list[tuple[str, ...]] = [("published", "size", "licence", "UCF / HMDB / K600", "needs")]
+    for name, family in families().items():
+        for file in family.files:
+            public = file.url or file.hub
+            values = " / ".join(f"{value:.1f}" for value in file.values) if file.values else "-"
+            needs = ", ".join(filter(None, [family.needs, "" if public else "a file fetched by hand"]))
+            spec = f"{name}:{file.name}" if public else f"{name}:PATH ({file.name})"
+            rows.append((spec, file.size or "-", family.licence, values, needs))
+    return _aligned(rows)
+
+
 def label_lines() -> list[str]:
     """Format a line a built-in list: its name and how many labels it has."""
     from zsar_cli.text.class_lists import class_names, list_names

@@ -64,7 +64,7 @@ def _list_models(wanted: bool) -> None:
     if wanted:
         from zsar_cli.cli import console, listing
 
-        console.out("\n".join(listing.model_lines()))
+        console.out("\n".join([*listing.model_lines(), "", *listing.published_lines()]))
         console.note(listing.OTHERS)
         raise typer.Exit
 

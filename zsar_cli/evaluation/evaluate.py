@@ -15,6 +15,7 @@ from zsar_cli import checks, distributed
 from zsar_cli.data.definition import known_name
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.evaluation.choice import Choice, choose, note_training_clips
+from zsar_cli.evaluation.presets import PRESETS, as_published
 from zsar_cli.evaluation.protocols import DataSource, Plan, labels_hash, make_plan, published_numbers
 from zsar_cli.outputs import refuse_taken_inside
 from zsar_cli.run_log import NOTE, StageTimes, log_setup
@@ -43,6 +44,7 @@ def evaluate(
     data_root: StrPath | None = None,
     list_file: StrPath | None = None,
     protocol: str | None = None,
+    protocol_preset: str | None = None,
     split: str | None = None,
     unknown: StrPath | None = None,
     unknown_root: StrPath | None = None,
@@ -81,6 +83,7 @@ def evaluate(
         data_root: the folder of the data set's videos and lists.
         list_file: an annotation file in place of the data set's own.
         protocol: one of :data:`PROTOCOLS`; by default what fits the data.
+        protocol_preset: ``published``: as the authors of a published model tested it.
         split: ``seen``, ``unseen``, ``all`` or a named split.
         unknown: open-set: the data set of the unknown classes, which lie in ``unknown_root``.
         shots: videos a class in the training lists that few-shot and base-to-novel write to ``output``.
@@ -107,6 +110,9 @@ def evaluate(
     from zsar_cli.evaluation.inference import Options
 
     options = Options(frames, views, crops, batch_size, workers, decoder, timeout, probe_motion, seed)
+    if protocol_preset is not None:
+        checks.choice("protocol_preset", protocol_preset, PRESETS)
+        model, options = as_published(_text("model", model), options, _text("templates", templates))
     plan, chosen = plan_evaluation(
         data,
         model,
@@ -127,6 +133,7 @@ def evaluate(
         backbone=_text("backbone", backbone),
         templates=_text("templates", templates),
         descriptions=_text("descriptions", descriptions),
+        as_published=protocol_preset is not None,
         output=_path("output", output),
         report=_path("report", report),
         max_missing=checks.number("max_missing", max_missing, checks.SHARE),
@@ -194,6 +201,7 @@ class How:
     backbone: str | None = None
     templates: str | None = None
     descriptions: str | None = None
+    as_published: bool = False  # class names as the authors of a published model put them into prompts
     output: Path | None = None
     report: Path | None = None
     max_missing: float = 0.1
@@ -269,10 +277,12 @@ def _run(
     with calls.loading(f"Loading {model} ..."), times.measured("load"):
         network = load_model(model, device=device, precision=how.precision, backbone=how.backbone)
     log_setup(network, workers=options.workers, decoder=options.decoder)
+    written = how.as_published and network.published is not None and network.published.names_as_written
+    words: Callable[[str], str] = str if written else as_words
     named = dict.fromkeys(label for part in plan.parts for label in part.labels)
     as_they_are = [name for name, said in network.record.prompted.items() if said == name]
     read = [name for name in named if name not in {*phrases, *as_they_are}]
-    if distributed.rank() == 0 and (line := words_line(read)):
+    if distributed.rank() == 0 and not written and (line := words_line(read)):
         logger.log(NOTE, "%s", line)
     calls.loaded(network)
     templates = load_templates(how.templates) if how.templates else default_templates(network)
@@ -280,7 +290,7 @@ def _run(
     texts = TextCache()
 
     def encode(names: Sequence[str]) -> PromptEmbeddings:
-        wanted = Labels(tuple(names), tuple(phrases.get(name, (as_words(name),)) for name in names))
+        wanted = Labels(tuple(names), tuple(phrases.get(name, (words(name),)) for name in names))
         with times.measured("labels"):
             return embed_labels(network, wanted, templates, bank=True, cache=texts)
 

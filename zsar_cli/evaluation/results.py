@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zsar_cli import __version__, distributed
 from zsar_cli.evaluation.inference import Options, evaluate_parts
 from zsar_cli.evaluation.predictions import PredictionsFile, usable
+from zsar_cli.evaluation.presets import published_settings
 from zsar_cli.evaluation.protocols import EvaluationPart, Plan, combine, count_seen, describe_data, setting
 from zsar_cli.evaluation.summary import PROBES, class_table, detect_unknown, summarise
 from zsar_cli.evaluation.thresholds import judged_records, summary
@@ -58,6 +59,7 @@ def settings_of(
         "preprocess": {k: list(v) if isinstance(v, tuple) else v for k, v in preprocess.items()},
         "options": {k: v for k, v in asdict(options).items() if k not in moves_nothing},
         "protocol": plan.protocol,
+        **published_settings(model, options, prompts.templates["name"]),
         "data": [
             {
                 key: entry[key]

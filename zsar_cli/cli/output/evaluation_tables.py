@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli.cli.output.fitting import FittingTable
@@ -202,6 +202,21 @@ def bounds_table(bounds: dict[str, dict[str, Any] | None]) -> FittingTable:
     return FittingTable(("target", "--min-confidence", "answered", "reached", "95% of it"), rows)
 
 
+def _own_published(
+    said: dict[str, Any] | None,
+    rows: list[tuple[str, ...]],
+    published: dict[str, Any],
+    columns: Sequence[str],
+) -> list[tuple[str, ...]]:
+    """Take the row of the file that was evaluated out of ``rows``, to stand beside what was measured."""
+    if said is None or said["values"] is None:
+        return []
+    for row in [row for row in rows if row[:2] == (said["method"], said["backbone"])]:
+        rows.remove(row)
+    values = [f"{said['values'][published['columns'].index(column)]:.1f}" for column in columns]
+    return [(f"{said['method']} (this file)", said["backbone"], *values, "published")]
+
+
 def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iterator[Any]:
     """Set published zero-shot numbers beside one's own, the last row, and say what makes them differ."""
     from zsar_cli.evaluation.protocols import comparable, published_rows
@@ -213,9 +228,13 @@ def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iter
             f"{', '.join(published['columns'])}."
         )
         return
-    rows = [tuple(row) for row in published_rows(published, columns)]
+    rows: list[tuple[str, ...]] = [tuple(row) for row in published_rows(published, columns)]
     own = [percent(results["summary"].get("mean"))] * len(columns)
-    rows.append(("this run", results["model"], *own, f"templates {results['templates']['name']}"))
+    rows += _own_published(results.get("published"), rows, published, columns)
+    how = f"templates {results['templates']['name']}"
+    if said := results.get("published"):
+        how = f"{said['protocol']}, {how}"
+    rows.append(("this run", results["model"], *own, how))
     title = "Published zero-shot top-1 (%), trained on Kinetics-400 (CLIP: not at all)"
     yield FittingTable(
         ("method", "backbone", *columns, "source"), rows, title, ("backbone", "source"), last_bold=True

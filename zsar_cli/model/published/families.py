@@ -55,6 +55,12 @@ class Geometry:
     embed: int
 
     @property
+    def backbone(self) -> str:
+        """How papers call the tower, such as ViT-B/16."""
+        letter = {512: "S", 768: "B", 1024: "L", 1280: "H"}.get(self.width, "?")
+        return f"ViT-{letter}/{self.patch}"
+
+    @property
     def base(self) -> str | None:
         """The name of OpenAI's CLIP of these sizes, by which open_clip knows it."""
         known = {

@@ -77,7 +77,9 @@ def load_published(
     record = families()[family]
     preprocess = record.preprocess(int(built.visual.image_size[0]))
     backbone = Backbone(built, model_cfg, preprocess, f"{family}:{path}").eval()
-    module.name, module.averages_probabilities = family, record.average == "probabilities"
+    module.name, module.mix, module.file = family, share, record.of_sizes(geometry(clip).backbone)
+    module.averages_probabilities = record.average == "probabilities"
+    module.names_as_written = record.class_names == "as written"
     backbone.family = module.eval()
     backbone.fingerprint()
     return backbone

@@ -45,6 +45,7 @@ class FamilyRecord(Checked):
     resize: Literal["shortest", "larger", "squash"] = "shortest"
     interpolation: Literal["bicubic", "bilinear", "linear"] = "bicubic"
     pixels: Literal["clip", "imagenet"] = "clip"
+    class_names: Literal["words", "as written"] = "words"
     mix: dict[Whole, Number] = Field(default_factory=dict)
     needs: Name | None = None
     note: Annotated[str, Field(max_length=200)] | None = None
@@ -59,6 +60,10 @@ class FamilyRecord(Checked):
     def choose(self, frames: int, views: int) -> Sampling:
         """Choose the frames of a video that it sees."""
         return Sampling(frames, views, self.sampling)
+
+    def of_sizes(self, backbone: str) -> PublishedFile | None:
+        """Find the file with such a tower."""
+        return next((file for file in self.files if file.backbone == backbone), None)
 
     def file(self, name: str) -> PublishedFile | None:
         """Find the file of that name, whatever the case of its letters."""
