@@ -143,7 +143,9 @@ def test_labels_that_are_no_file_are_sent_to_label(runs, zsar, labels, said) -> 
 def test_models_and_lists_are_listed_on_stdout_without_a_video(zsar) -> None:
     models = zsar("predict", "--list-models")
     assert models.code == 0
-    assert [line.split()[0] for line in models.out.splitlines()] == [m.name for m in suggested_models()]
+    suggested, published = models.out.split("\n\n")
+    assert [line.split()[0] for line in suggested.splitlines()] == [m.name for m in suggested_models()]
+    assert published.startswith("published")
     assert "PE-Core-B-16/meta          448 M  Apache-2.0" in models.out
     assert "open_clip" in models.err
     lists = zsar("predict", "--list-labels", "--quiet")
