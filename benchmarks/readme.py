@@ -39,7 +39,7 @@ def main() -> None:
 
 def evaluation_table(results: dict[str, Any]) -> str:
     """What ``zsar eval`` printed, as Markdown."""
-    lines = ["| clips of | among | clips | top-1 | 95% of it |", "|---|---|---:|---:|---:|"]
+    lines = ["| clips of | among | clips | top-1 | 95% CI |", "|---|---|---:|---:|---:|"]
     for name, part in results["parts"].items():
         low, high = part["top1_interval95"]
         lines.append(

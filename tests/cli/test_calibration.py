@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from zsar_cli import Recognizer, UsageError
+from zsar_cli.cli.calibrate import _learned_line
 from zsar_cli.files import ASSETS
 from zsar_cli.prediction import calibration
 
@@ -177,3 +178,21 @@ def test_labels_must_be_named_unless_a_run_has_its_own(calibrate, tiny_clip_dir)
     refused = calibrate(model=tiny_clip_dir, labels=None)
     assert refused.code == 2
     assert "--labels" in refused.err
+
+
+def test_a_calibration_that_is_asked_for_and_is_not_there_is_missed(predict):
+    assert "finds no calibration" in predict("--calibration", "95").err
+    assert "finds no calibration" not in predict("--calibration", "off").err
+    assert "finds no calibration" not in predict().err
+
+
+def test_clips_that_a_run_learned_from_are_said_to_promise_too_much(tmp_path):
+    (tmp_path / "run").mkdir()
+    videos = [tmp_path / "mine" / part / "a" / "0.mp4" for part in ("train", "val", "test")]
+    listing = tmp_path / "right.csv"
+    listing.touch()
+    for data, told in ((tmp_path / "mine", 2), (listing, 3), (tmp_path / "gone", 0)):
+        (tmp_path / "run" / "config.yaml").write_text(f"data: {data}\n")
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        line = _learned_line(str(tmp_path / "run"), listing, [str(video) for video in videos])
+        assert (line or "0").startswith(f"{told} of the 3 videos are of" if told else "0")

@@ -45,6 +45,14 @@ FRAMEWORKS = (
         (["predict", "v", "--xyzzy"], "There is no option --xyzzy. See"),
         (["predict", "--label", "a"], "VIDEO is missing."),
         (["predct", "v"], "There is no command 'predct'. Did you mean predict?"),
+        (["v.mp4", "--label", "a"], "There is no command 'v.mp4'. See zsar --help."),
+        (["tests"], "There is no command 'tests'. Did you mean zsar predict tests?"),
+        (["predict", "v", "--label", "a", "-o", "page.html"], "a page is written by --report FILE."),
+        (["predict", "v", "--label", "a", "-o", "Answers.XLSX"], "a spreadsheet opens .csv."),
+        (
+            ["predict", "v", "--label", "a", "--multi", "--calibration", "95"],
+            "bound those by --min-confidence.",
+        ),
         (
             ["train", "videos"],
             "'videos' was not expected: zsar train takes options alone; a data set goes to --data.",
@@ -226,6 +234,14 @@ def with_terminal(configure, monkeypatch):
         configure(**settings)
 
     return configured
+
+
+def test_a_comma_in_the_only_label_is_pointed_at_label(zsar, tiny_clip_dir) -> None:
+    for label, said in (("hugging, tai chi", True), ("hugging", False)):
+        done = zsar("predict", "gone.mp4", "--label", label, "--model", tiny_clip_dir, "--workers", 0)
+        assert ("A comma divides no labels" in done.err) == said
+        assert "score is always 1" in done.err
+        assert done.err.endswith("1 failed, with its record.\n")
 
 
 def test_answers_are_counted_by_label() -> None:

@@ -22,7 +22,7 @@ def rendered(table: FittingTable, width: int) -> str:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_numbers_of_a_table_never_break(width) -> None:
-    columns = ("part", "videos", "lost", "labels", "top-1", "95% of it", "top-5", "class mean", "ECE")
+    columns = ("part", "videos", "lost", "labels", "top-1", "95% CI", "top-5", "class mean", "ECE")
     numbers = ("13320", "117", "101", "81.8", "81.1-82.4", "97.3", "80.9", "0.123")
     text = rendered(FittingTable(columns, [(LONG, *numbers), ("whole", *numbers)], "A title"), width)
     assert max(map(len, text.splitlines())) <= width

@@ -72,9 +72,11 @@ function element(tag, properties = {}, ...children) {
 }
 const percent = (x) => (x >= 0.0995 ? Math.round(100 * x) : (100 * x).toFixed(1)) + "%";
 function clock(seconds) {
-  const s = Math.floor(seconds), two = (x) => String(x).padStart(2, "0");
+  // Rounded as on the terminal; 59.96 is 1:00
+  const tenths = Math.round(seconds * 10), s = tenths < 600 ? Math.floor(tenths / 10) : Math.round(seconds);
+  const two = (x) => String(x).padStart(2, "0");
   const start = s >= 3600 ? Math.floor(s / 3600) + ":" + two(Math.floor(s / 60) % 60) : String(Math.floor(s / 60));
-  return start + ":" + two(s % 60) + (seconds < 60 ? "." + Math.floor((seconds % 1) * 10) : "");
+  return start + ":" + two(s % 60) + (tenths < 600 ? "." + (tenths % 10) : "");
 }
 const colourOf = (answer) => (answer === NONE ? "#c9c9c9" : COLOURS[labels.indexOf(answer) % COLOURS.length]);
 

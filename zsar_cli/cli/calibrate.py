@@ -47,6 +47,8 @@ def calibrate(
     data = _videos(listing, labels, label_column, data_root)
     data.check_missing(max_missing)
     _check_count(len(data.items), listing)
+    if line := _learned_line(model, listing, [item.path for item in data.items]):
+        console.note(line)
     targets = [item.label if item.label < len(labels.names) else -1 for item in data.items]
     part = EvaluationPart("calibration", data, labels.names, targets)
     with console.status(f"Loading {model} ..."):
@@ -95,6 +97,28 @@ def _videos(listing: Path, labels: Labels, label_column: str | None, data_root: 
         raise UsageError(f"There is no list {listing}; it has a video and its right label a line.")
     return DataSource(str(listing), root, classes=(*labels.names, *extra), label_column=label_column).load(
         "test"
+    )
+
+
+def _learned_line(model: str, listing: Path, videos: list[str]) -> str | None:
+    """Say how many of the videos a run has learned from or was chosen by; its data's ``test/`` did neither."""
+    from zsar_cli.evaluation.choice import trained_with
+    from zsar_cli.files import existing
+
+    data = existing(trained_with(model).data or "")
+    if data is None:
+        return None
+    own, tests = data.resolve(), data.resolve() / "test"
+    if data.is_dir():
+        parents = [Path(video).resolve().parents for video in videos]
+        count = sum(own in above and tests not in above for above in parents)
+    else:
+        count = len(videos) if own.samefile(listing) else 0
+    if not count:
+        return None
+    return (
+        f"{count} of the {len(videos)} videos are of {data}, which {model} learned from or was chosen by: it is surer "
+        "of these than of others, so the bounds promise too much. Take videos that it has not seen."
     )
 
 

@@ -188,7 +188,9 @@ def _settle(
     frames = asked.frames or recognizer.model.frames
     unbound = asked.min_confidence is None and asked.threshold is None and not asked.multi
     if unbound and wanted is not None:
-        run.calibrate(recognizer.model, wanted, text.templates_hash, frames, asked.calibration)
+        run.calibrate(
+            recognizer.model, wanted, text.templates_hash, frames, asked.calibration, asked.typed_calibration
+        )
     if asked.wide:
         run.top_k = len(text.labels)
     if run.windows is not None:
@@ -203,7 +205,10 @@ def _say_start(asked: Asked, recognizer: Recognizer, text: PromptEmbeddings, fou
 
     model = recognizer.model
     if len(text.labels) == 1:
-        console.note("With one label, score is always 1: read yes (does the video show it?) and unknown.")
+        commas = " A comma divides no labels: give --label before each." if "," in text.labels[0] else ""
+        console.note(
+            f"With one label, score is always 1: read yes (does the video show it?) and unknown.{commas}"
+        )
     if sys.stderr.isatty() and distributed.rank() == 0:
         console.note(
             start_line(

@@ -110,6 +110,10 @@ def chosen_rule(asked: Asked) -> AnswerRule:
     from zsar_cli.prediction.confidence import DEFAULT, answer_rule
 
     min_confidence, threshold = asked.min_confidence, asked.threshold
+    if asked.multi and asked.typed_calibration:
+        raise UsageError(
+            "--calibration bounds one answer a video, and --multi gives several; bound those by --min-confidence."
+        )
     if min_confidence is not None:
         checks.number("--min-confidence", min_confidence, checks.SHARE)
     if threshold is not None:

@@ -183,6 +183,12 @@ class Asked:
         return format_of(self.output, self.format)
 
     @property
+    def typed_calibration(self) -> bool:
+        """Tell whether a bound of a calibration is asked for, not just taken where there is one."""
+        source = self.context.get_parameter_source("calibration")
+        return getattr(source, "name", "") == "COMMANDLINE" and self.calibration != "off"
+
+    @property
     def listed(self) -> bool:
         """Whether the list of videos comes on standard input."""
         return "-" in self.videos

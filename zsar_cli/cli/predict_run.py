@@ -59,14 +59,22 @@ class Run:
     tally: Counter[str] = field(default_factory=Counter)  # videos by answer
 
     def calibrate(
-        self, model: RecognizerModel, labels: Labels, templates: str, frames: int, target: str
+        self, model: RecognizerModel, labels: Labels, templates: str, frames: int, target: str, typed: bool
     ) -> None:
-        """Answer by the bound that ``zsar eval --calibrate`` found for just this, where it did; a line says so."""
+        """Answer by the bound that ``zsar eval --calibrate`` found for just this, where it did; a line says so.
+
+        ``typed``: it was asked for, so a line says too where there is none.
+        """
         from zsar_cli.cli import console
         from zsar_cli.prediction import calibration
 
         found = calibration.bound(model, labels, templates, frames, target)
         if found is None:
+            if typed and distributed.rank() == 0:
+                console.note(
+                    "--calibration finds no calibration of this model with these labels, templates and frames; "
+                    "zsar eval --calibrate makes one."
+                )
             return
         least, gave = found
         if least is not None:
@@ -190,7 +198,11 @@ class Run:
 
         videos = "1 video" if self.done == 1 else f"{self.done} videos"
         skipped = f", {self.skipped} answered before" if self.skipped else ""
-        failed = f"; {self.failed} failed, each with its record" if self.failed else ""
+        failed = (
+            f"; {self.failed} failed, {'each ' if self.failed > 1 else ''}with its record"
+            if self.failed
+            else ""
+        )
         if self.short:
             console.note(
                 f"{self.short} of {videos} shorter than {SHORT:g} s: judged by appearance more than by movement."

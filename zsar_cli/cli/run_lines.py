@@ -63,6 +63,8 @@ def unlike_training_line(labels: Sequence[str], model: RecognizerModel) -> str |
     if not strange:
         return None
     about = f"{len(strange)} of {counted(len(labels), 'label')}, such as {strange[0]!r}, share no word with the classes"
+    if len(labels) == 1:
+        about = f"The label {strange[0]!r} shares no word with the classes"
     if model.name in BUNDLED:
         return f"{about} of {model.name}, which knows rendered shapes alone: answers about them mean nothing."
     return f"{about} that {model.name} was trained on: it judges by the words alone, and unknown is not reliable."

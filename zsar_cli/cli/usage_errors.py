@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Collection
 from typing import Any
@@ -25,6 +26,8 @@ def sentences(error: Any, command: str, commands: Collection[str]) -> str:
     """
     if command not in commands:
         close = difflib.get_close_matches(command, commands, n=1)
+        if os.path.exists(command):
+            close = [f"zsar predict {command}" if command.isprintable() else "zsar predict"]
         hint = f"Did you mean {close[0]}?" if close else "See zsar --help."
     else:
         hint = f"See zsar {command} --help."

@@ -12,10 +12,21 @@ from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_busy, refuse_taken
 from zsar_cli.prediction.record_file import check_output
 
+NO_RECORDS = {  # endings of other things, and how these are had
+    **dict.fromkeys((".html", ".htm"), "a page is written by --report FILE"),
+    **dict.fromkeys((".png", ".jpg", ".pdf"), "pictures are drawn by --explain FOLDER"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet opens .csv"),
+}
+
 
 def check_destination(output: Path | None, resume: bool, overwrite: bool, format: Format | None) -> None:
     """Refuse an output that cannot be had, or cannot go on, by UsageError."""
     chosen = format_of(output, format)
+    if format is None and output is not None and output.suffix.lower() in NO_RECORDS:
+        raise UsageError(
+            f"--output writes records, such as answers.jsonl or answers.csv, and {output} is named for something "
+            f"else: {NO_RECORDS[output.suffix.lower()]}."
+        )
     if resume and output is None:
         raise UsageError("--resume adds to a file; name it with --output.")
     if resume and chosen not in GROWING:

@@ -87,7 +87,7 @@ def result_lines(results: dict[str, Any], header: str) -> Iterator[Any]:
                 f"{numbers['ece']:.3f}" if numbers["videos"] else "-",
             )
         )
-    columns = ("part", "videos", "lost", "labels", "top-1", "95% of it", "top-5", "class mean", "ECE")
+    columns = ("part", "videos", "lost", "labels", "top-1", "95% CI", "top-5", "class mean", "ECE")
     yield FittingTable(columns, rows)
     yield from _summary(results)
     yield from _probes(results)
@@ -199,7 +199,7 @@ def bounds_table(bounds: dict[str, dict[str, Any] | None]) -> FittingTable:
         low, high = bound["interval95"]
         shown = (f"{bound['min_confidence']:g}", str(bound["answered"]), percent(bound["reached"]))
         rows.append((TITLES[name], *shown, f"{percent(low)}-{percent(high)}"))
-    return FittingTable(("target", "--min-confidence", "answered", "reached", "95% of it"), rows)
+    return FittingTable(("target", "--min-confidence", "answered", "reached", "95% CI"), rows)
 
 
 def _own_published(
