@@ -16,11 +16,12 @@ from torch import Tensor
 
 from tests import published_files as files
 from zsar_cli.errors import UsageError
+from zsar_cli.model.load import load_model
 from zsar_cli.model.published import files as fetched
 from zsar_cli.model.published import load as load_module
 from zsar_cli.model.published import openvclip, tcclip
 from zsar_cli.model.published.load import load_published
-from zsar_cli.model.zsar import RecognizerModel, load_model
+from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.text.embeddings import Templates, embed_labels
 
 FAMILIES = list(files.EXPECTED)

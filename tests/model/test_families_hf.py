@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import published_files as files
-from zsar_cli.model.zsar import load_model
+from zsar_cli.model.load import load_model
 from zsar_cli.text.embeddings import Templates, embed_labels
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
