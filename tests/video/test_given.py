@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests.video_files import frame_number, numbered_frame
-from zsar_cli.errors import UsageError
+from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.video.given import Given, Inputs, check_videos, frames_at_hand
 from zsar_cli.video.images import ImageSequence
 
@@ -73,6 +73,8 @@ REFUSED = {
     "NaN": (np.full(FRAMES.shape, np.nan), "between 0 and 1"),
     "a tensor without values": (torch.zeros(2, 4, 5, 3, device="meta"), "cannot be read"),
     "a sparse tensor": (torch.zeros(2, 4, 5, 3).to_sparse(), "cannot be read"),
+    "a list of tensors without values": ([torch.zeros(4, 5, 3, device="meta")] * 2, "cannot be read"),
+    "a tensor for oneDNN": (torch.zeros(2, 4, 5, 3).to_mkldnn(), "cannot be read"),
     "frames too large": (np.broadcast_to(np.uint8(0), (1, 20_000, 20_000, 3)), "too large"),
     "frames of two sizes": ([FRAMES[0], FRAMES[0][:-1]], "one shape"),
 }
@@ -113,12 +115,14 @@ class Broken(io.BytesIO):
         raise OSError(5, "Input/output error")
 
 
-def test_files_that_cannot_be_read_are_refused_in_a_sentence() -> None:
+def test_files_that_cannot_be_read_are_refused_in_a_sentence(tmp_path) -> None:
     read, closed = io.BytesIO(b"video"), io.BytesIO(b"video")
     read.read()
     closed.close()
+    written, damaged = (tmp_path / "a.mp4").open("wb"), io.TextIOWrapper(io.BytesIO(b"\xff"), "utf-8")
     said = {"seek": read, "closed": closed, "'rb'": io.StringIO("text"), "input/output": Broken()}
-    with Inputs(25.0) as inputs:
+    said |= {"writing": written, "for reading text": damaged}
+    with Inputs(25.0) as inputs, written:
         for word, file in said.items():
             with pytest.raises(UsageError, match=word):
                 inputs.take(file)
@@ -154,3 +158,28 @@ def test_frames_are_converted_only_where_they_are_read() -> None:
     found = frames_at_hand([Image.fromarray(frame) for frame in FRAMES], 1.0)
     assert found is not None
     assert [frame_number(frame) for frame in found[1].read([2, 0])] == [2, 0]
+
+
+def test_pictures_without_pixels_are_no_frames() -> None:
+    with Inputs(25.0) as inputs:
+        video = inputs.take([Image.new("RGB", (0, 5))])
+    assert isinstance(video, Given)
+    assert isinstance(video.source, ImageSequence)
+    with pytest.raises(VideoError, match="without pixels"):
+        list(video.source.read([0]))
+
+
+def test_arrays_of_the_other_byte_order_and_paths_of_numpy_are_as_good() -> None:
+    assert frames_at_hand(np.zeros((2, 4, 5, 3), ">f4"), 25.0) is not None
+    with Inputs(25.0) as inputs:
+        assert type(inputs.take(np.str_("a.mp4"))) is str
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_refused_in_a_sentence(layout: torch.layout) -> None:
+    nested = torch.nested.nested_tensor([torch.zeros(2, 4, 3), torch.zeros(3, 4, 3)], layout=layout)
+    with pytest.raises(UsageError, match="nested"):
+        frames_at_hand(nested, 25.0)
+    with pytest.raises(UsageError, match="nested"):
+        check_videos(nested)

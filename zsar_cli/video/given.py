@@ -6,6 +6,7 @@ and resized by the same code.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from zsar_cli.video.images import ImageSequence, read_picture
 from zsar_cli.video.upright import MOST_PIXELS
 
 _PATHS = (str, bytes, bytearray, os.PathLike)
+_OF_TEXT = "The file is open for reading text; open a video with open(path, 'rb')."
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 
@@ -91,7 +93,7 @@ class Inputs:
             return Given(_name(kind, number), frames)
         if callable(getattr(video, "read", None)):
             return self._copy(video, number)
-        return checks.video_path(video)
+        return str(checks.video_path(video))  # and no text of a kind of numpy's
 
     def _copy(self, file: Any, number: int | None) -> Given:
         """Copy an open file, from where it stands to its end.
@@ -109,6 +111,10 @@ class Inputs:
             with open(path, "xb") as copy:
                 copy.write(first)
                 shutil.copyfileobj(file, copy, 1 << 20)
+        except UnicodeDecodeError as error:
+            raise UsageError(_OF_TEXT) from error
+        except io.UnsupportedOperation as error:
+            raise UsageError("The file is open for writing; open a video with open(path, 'rb').") from error
         except ValueError as error:
             raise UsageError("The file is closed; give it while it is open.") from error
         except OSError as error:
@@ -121,11 +127,11 @@ def _first_byte(file: Any) -> bytes:
     seekable = callable(getattr(file, "seekable", None)) and file.seekable()
     start = file.tell() if seekable else 0
     first = file.read(1)
-    if not isinstance(first, bytes):
-        raise UsageError("The file is open for reading text; open a video with open(path, 'rb').")
+    if not isinstance(first, (bytes, bytearray)):
+        raise UsageError(_OF_TEXT)
     if not first and start:
         raise UsageError("The file has been read to its end; go back to its start with file.seek(0).")
-    return first
+    return bytes(first)
 
 
 def check_videos(videos: Any) -> Iterable[Any]:
@@ -178,7 +184,7 @@ def frames_at_hand(video: Any, fps: float) -> tuple[str, ImageSequence] | None:
     if all(map(_is_array, video)):
         if len({tuple(frame.shape) for frame in video}) > 1:
             raise UsageError("The frames of a video must all have one shape; these differ.")
-        stacked = np.stack([_numpy(frame) for frame in video])
+        stacked = np.stack([_readable(frame, "list of frames") for frame in video])
         return "frames", _sequence(_frames_of_array(stacked, "list of frames"), len(stacked), fps)
     return None
 
@@ -205,10 +211,7 @@ def _frames_of_array(video: Any, kind: str) -> Callable[[int], np.ndarray]:
     height, width = shape[2:] if first else shape[1:3]
     if height * width > MOST_PIXELS:
         raise UsageError(f"Frames of {width} x {height} pixels are too large.")
-    try:
-        _numpy(video[0])
-    except (RuntimeError, TypeError) as error:
-        raise UsageError(f"The values of this {kind} cannot be read: it is sparse, or holds none.") from error
+    _readable(video[0], kind)
     scaled = _is_scaled(video, kind)
 
     def frame(number: int) -> np.ndarray:
@@ -221,9 +224,19 @@ def _frames_of_array(video: Any, kind: str) -> Callable[[int], np.ndarray]:
     return frame
 
 
+def _readable(frame: Any, kind: str) -> np.ndarray:
+    """Make an array of a frame that somebody else made. UsageError where it has no values that can be read."""
+    try:
+        return _numpy(frame)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"The values of this {kind} cannot be read: it is quantized, or holds none."
+        ) from error
+
+
 def _is_scaled(video: Any, kind: str) -> bool:
     """Tell whether the values are floats from 0 to 1, and not uint8. UsageError where they are neither."""
-    name = str(video.dtype).removeprefix("torch.")
+    name = getattr(video.dtype, "name", str(video.dtype)).removeprefix("torch.")
     if name == "uint8":
         return False
     if name not in ("float16", "bfloat16", "float32", "float64"):
@@ -239,6 +252,11 @@ def _is_scaled(video: Any, kind: str) -> bool:
 
 def _is_array(value: Any) -> bool:
     """Tell whether it is an array or a tensor of numbers; an array of texts may be a list of paths."""
+    layout = str(getattr(value, "layout", "torch.strided"))
+    if layout.startswith("torch.") and (layout != "torch.strided" or getattr(value, "is_nested", False)):
+        raise UsageError(
+            "The values of this tensor cannot be read: it is sparse or nested. Give a plain one."
+        )
     return hasattr(value, "shape") and getattr(getattr(value, "dtype", None), "kind", "f") not in "USO"
 
 

@@ -124,6 +124,8 @@ def _upright(image: Image.Image) -> np.ndarray:
         raise VideoError(
             "unreadable", f"an image of {image.width} x {image.height} pixels is too large to decode"
         )
+    if not image.width * image.height:
+        raise VideoError("unreadable", "an image without pixels")
     image.load()  # Pillow turns a TIFF meanwhile, and takes the tag off
     return _exif_turn(image).apply(_as_rgb(image))
 
