@@ -19,6 +19,7 @@ from zsar_cli.prediction.timeline import Segment, Timeline
 MADE = {"zsar": "1", "model": "a; =b", "weights": "w", "labels": {"count": 2, "hash": "h"}, "frames": 8}
 LABELS = [LabelScore("=waving", 0.75, 0.5), LabelScore("running, fast", 0.25, 0.125)]
 LAYOUTS = {"rows": Columns(), "windows": Columns(True), "wide": Columns(False, ("=waving", "running, fast"))}
+LAYOUTS["windows and several answers"] = Columns(True, several=True)
 
 
 def answer(video: str, columns: Columns = LAYOUTS["rows"]) -> dict:
@@ -27,6 +28,9 @@ def answer(video: str, columns: Columns = LAYOUTS["rows"]) -> dict:
             Segment(0.5, 2.0, "=waving", LABELS, 0.5),
             Segment(2.0, 3.5, "none of these", LABELS, 0.75),
         ]
+        if columns.several:
+            both = ["=waving", "running, fast"]
+            segments = [Segment(0.5, 3.5, both[0], LABELS, 0.5, answers=both)]
         return Timeline(video, segments, 3.0, 8).to_record()
     return Prediction(video, LABELS, 0.5, 1.0, 8, answer="=waving").to_record()
 

@@ -240,7 +240,7 @@ def _open_sink(
     labels = tuple(text.labels)
     target = Target(
         *(asked.output, asked.written_format, asked.videos, found, asked.resume, asked.overwrite),
-        Columns(run.windows is not None, labels if asked.wide else None, labels),
+        Columns(run.windows is not None, labels if asked.wide else None, labels, run.rule.multi),
     )
     if asked.report is not None:
         page = new_page(asked.report, recognizer.model, run, text.labels, command_line(asked.context))

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ class Stored:
     failed: bool
     made_with: dict[str, Any] | None = None
     whole: bool = True  # False: a cut may have taken a part of it that leaves no trace
+    ended: bool = True  # False: its end shows by the record that follows alone
     clear: bool = True  # False: the key may stand for two different names
 
 
@@ -148,7 +150,9 @@ class RecordFile:
 
     def _read(self) -> None:
         found, torn = 0, b""
-        for part in self.form.parts(self._file.lines()):
+        parts = chain(self.form.parts(self._file.lines()), [None])
+        for part, following in pairwise(parts):
+            assert part is not None
             if torn:
                 raise UsageError(_no_record(self.path, f"record {found + 1}"))
             if not part.endswith(b"\n"):
@@ -163,7 +167,7 @@ class RecordFile:
                     f"{self.path}: {stored.key:.200} has characters that CSV does not give back, so it cannot go on; "
                     "JSON Lines can (--format jsonl)."
                 )
-            if stored.whole:
+            if stored.whole and (stored.ended or following is not None):
                 found += 1
                 self._says |= stored.made_with is not None
                 self._take(stored, part)

@@ -15,7 +15,7 @@ from zsar_cli.errors import UsageError
 from zsar_cli.files import is_stream
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.record_file import Stored
-from zsar_cli.prediction.records import MADE_WITH, to_json
+from zsar_cli.prediction.records import MADE_WITH, NONE_OF_THESE, to_json
 from zsar_cli.text.plain_text import BOM, csv_text
 
 # Cells that two different texts may have become
@@ -87,7 +87,10 @@ class CsvRows:
             return None
         if found is not None and not isinstance(found, dict):
             return None
-        return Stored(same_input(first["video"]), failed, found, whole, not _AMBIGUOUS.search(first["video"]))
+        several = self._columns.several and self._columns.windows and self._columns.labels is None
+        ended = failed or not several or last["label"] == NONE_OF_THESE
+        clear = not _AMBIGUOUS.search(first["video"])
+        return Stored(same_input(first["video"]), failed, found, whole, ended, clear)
 
     def part(self, record: dict[str, Any]) -> bytes:
         """Make the rows of a record, the first of them with what the file was made with, if the record says that."""

@@ -26,6 +26,7 @@ class Columns:
     windows: bool = False  # segments, not videos
     labels: tuple[str, ...] | None = None  # a column each, and a row a video or segment (--wide)
     known: tuple[str, ...] = ()  # all labels of the run: each has one colour in every video
+    several: bool = False  # a segment may have several answers, and a row for each
 
 
 def render(record: dict[str, Any], format: Format, stream: IO[str], columns: Columns | None = None) -> str:
