@@ -62,7 +62,7 @@ def test_predict_answers_by_the_bound_that_was_found_and_says_so(calibrate, pred
     assert "decoding processes, decoder" in done.err
     assert "waiting for decoders " in done.err.split("Time: ")[1]
     assert "14 videos" in done.out
-    assert "2 of them of none of the labels" in done.out
+    assert "2 of them with label none" in done.out
     assert "few videos" in done.out
     (file,) = own_folder.glob("calibration-*.yaml")
     found = predict("--calibration", 80)  # one of the samples is answered wrong
@@ -165,7 +165,7 @@ def test_too_few_videos_and_what_does_not_go_together_are_refused(calibrate, lis
     few.write_text("\n".join(listing.read_text().splitlines()[:10]) + "\n")
     refused = calibrate(videos=few)
     assert refused.code == 2
-    assert "9 videos" in refused.err
+    assert "9 usable videos" in refused.err
     assert "too few" in refused.err
     for more in (["--data", "x"], ["--output", tmp_path / "o"], ["--protocol", "open-set"], ["--dry-run"]):
         refused = calibrate(*more)

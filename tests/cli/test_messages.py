@@ -55,10 +55,10 @@ FRAMEWORKS = (
         ),
         (
             ["train", "videos"],
-            "'videos' was not expected: zsar train takes options alone; a data set goes to --data.",
+            "'videos' was not expected: zsar train takes only options; give a data set with --data.",
         ),
-        (["eval", "videos"], "a data set goes to --data, a model to --model."),
-        (["embed-prompts", "a"], "labels go to --labels FILE or --label TEXT."),
+        (["eval", "videos"], "give a data set with --data, a model with --model."),
+        (["embed-prompts", "a"], "give labels with --labels FILE or --label TEXT."),
         (["train", "--steps", "some"], "--steps must be a whole number, not 'some'."),
         (["eval", "--workers", "-1"], "--workers must be at least 0, not '-1'."),
     ],
@@ -208,7 +208,7 @@ def test_an_evaluation_says_on_a_terminal_what_runs_what_was_written_and_what_is
     assert done.code == 0, done.err
     assert f"on cpu in fp32, 2 frames, 2 labels; 2 videos, to {tmp_path / 'out'}." in done.err
     assert f"Written to {tmp_path / 'out'}: results.json, predictions.jsonl and tables." in done.err
-    assert "Next:  the same with --report FOLDER" in done.err
+    assert "Next:  add --report FOLDER" in done.err
     assert zsar(*arguments, "--output", tmp_path / "out", "--quiet").err == ""
 
 
@@ -263,7 +263,7 @@ def test_answers_are_counted_by_label() -> None:
 def test_a_label_that_is_taken_for_a_video_is_pointed_at_label(runs, zsar) -> None:
     done = zsar("predict", "v.mp4", "--label", "arm wrestling", "playing chess", "--model", "motion-tin")
     assert (
-        "'playing chess' is taken for a video. Labels have --label before each: --label 'playing chess'"
+        "'playing chess' is read as a video. If it is a label, put --label before it: --label 'playing chess'"
         in done.err
     )
     for videos in (

@@ -170,8 +170,8 @@ def test_the_old_name_of_the_bound_gives_the_same_and_says_so_once(videos, tiny_
         _, old, said = run(*arguments, *more, "--threshold", 0.3)
         _, new, nothing = run(*arguments, *more, "--min-confidence", 0.7)
         assert_same_lines(old, new)
-        assert said.count("--threshold 0.3 is the old name of --min-confidence 0.7") == 1
-        assert "old name" not in nothing
+        assert said.count("--threshold 0.3 is deprecated; use --min-confidence 0.7") == 1
+        assert "deprecated" not in nothing
     assert "--threshold" not in run("predict", "--help")[1]
 
 

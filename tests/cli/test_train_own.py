@@ -53,8 +53,8 @@ def run(zsar, videos, options, tmp_path) -> Path:
 
 def test_a_folder_of_a_few_clips_says_what_it_takes_ends_and_says_what_training_brought(run):
     said = (run.parent / "said.txt").read_text()
-    expected = next(line for line in said.splitlines() if "to learn from" in line)
-    for part in ("Recipe own: ", "15 clips of 3 classes", "3 held out", "6 steps", "s a step"):
+    expected = next(line for line in said.splitlines() if "training clips" in line)
+    for part in ("Recipe own: ", "15 training clips of 3 classes", "3 held out", "6 steps", "s per step"):
         assert part in expected
     assert f"on cpu in fp32, 2 frames, 3 classes; 15 clips and 3 held out, to {run}." in said
     assert "Encoding 18 clips once before the first step." in said
@@ -105,7 +105,7 @@ def test_clips_of_a_folder_val_are_what_the_end_table_is_about(zsar, options, tm
     write_classes(tmp_path / "data" / "val", 3)
     done = zsar("train", "--data", tmp_path / "data", "--output", tmp_path / "run", *options)
     assert done.code == 0, done.err
-    assert "6 clips of 3 classes to learn from, 9 held out" in done.err
+    assert "6 training clips of 3 classes, 9 held out" in done.err
     assert "on 9 held-out clips" in done.err
 
 
@@ -206,7 +206,7 @@ def test_a_worse_model_is_called_worse(capsys):
     from zsar_cli.cli.console import _verdict
 
     table = baselines.Baselines(20, 0.5, 0.9)
-    assert "linear probe is right on 30.0% more" in _verdict(0.6, table)
-    assert "has not helped" in _verdict(0.5, table)
+    assert "linear probe is 30.0% better" in _verdict(0.6, table)
+    assert "did not improve" in _verdict(0.5, table)
     assert "+40.0% over zero-shot" in _verdict(0.9, table)
     assert "probe" not in _verdict(0.9, table)

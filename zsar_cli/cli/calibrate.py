@@ -1,4 +1,4 @@
-"""``zsar eval --calibrate``: find the bounds of one's own labels on some videos whose right label is known."""
+"""``zsar eval --calibrate``: find confidence thresholds on a list of labelled videos."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def calibrate(
     max_missing: float,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Find the bounds and keep them; what was found, for people."""
+    """Find the thresholds and save them; return them with a summary of the videos."""
     from zsar_cli.cli import console
     from zsar_cli.evaluation.inference import evaluate_parts
     from zsar_cli.evaluation.protocols import EvaluationPart
@@ -94,7 +94,7 @@ def _videos(listing: Path, labels: Labels, label_column: str | None, data_root: 
     extra = tuple(name for name in NONE if name not in {known.casefold() for known in labels.names})
     root = None if data_root is None else str(data_root)
     if not listing.exists():
-        raise UsageError(f"There is no list {listing}; it has a video and its right label a line.")
+        raise UsageError(f"The list {listing} does not exist; it needs one video and its label per line.")
     return DataSource(str(listing), root, classes=(*labels.names, *extra), label_column=label_column).load(
         "test"
     )
@@ -125,25 +125,25 @@ def _learned_line(model: str, listing: Path, videos: list[str]) -> str | None:
 def _check_count(count: int, listing: Path) -> None:
     if count < LEAST:
         raise UsageError(
-            f"{listing} has {count} videos that can be used: too few to say how often answers are right. "
-            f"Label {LEAST} at least, better {FEW}."
+            f"{listing} has {count} usable videos, too few to estimate how often answers are correct. "
+            f"Label at least {LEAST}, better {FEW}."
         )
 
 
 def lines(found: dict[str, Any]) -> list[Any]:
-    """Show people what a calibration found."""
+    """Format the result of a calibration."""
     from zsar_cli.cli.output.evaluation_tables import bounds_table
 
-    strange = f", {found['unknown_videos']} of them of none of the labels" if found["unknown_videos"] else ""
+    strange = f", {found['unknown_videos']} of them with label none" if found["unknown_videos"] else ""
     shown: list[Any] = [f"{found['model']} on {found['videos']} videos of {found['list']}{strange}"]
     shown.append(bounds_table(found["bounds"]))
     if found["videos"] < FEW:
-        shown.append("These are few videos, and the intervals wide: label more before relying on the bounds.")
+        shown.append("There are few videos, so the intervals are wide; label more for reliable thresholds.")
     if not found["unknown_videos"]:
-        shown.append("No video has the label none: how many false alarms a bound lets through is not known.")
-    way = "answers by the bound for 90%; --calibration chooses another or none"
+        shown.append("No video has the label none, so the rate of false alarms is unknown.")
+    way = "uses the threshold for 90%; --calibration selects another or none"
     if found["bounds"]["precision90"] is None:
-        way = "would answer by a bound for 90%, which there is not; choose another with --calibration"
+        way = "uses no threshold, as none reaches 90%; select another with --calibration"
     shown.append(
         f"Written to {found['written']}. With this model, these labels, templates and frames, zsar predict {way}."
     )

@@ -1,4 +1,4 @@
-"""The only place that prints: data to stdout, everything else to stderr."""
+"""The only module that prints: data to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _live: list[Progress] = []  # the bar that stands in the last line of stderr, if
 
 
 def configure(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Set how much is said on stderr; the package's log and Python's warnings go there too, a line a message."""
+    """Set the verbosity of stderr, and send the package's log and Python's warnings there, one line per message."""
     import logging
 
     from zsar_cli.cli.output.formats import printable
@@ -51,7 +51,7 @@ def configure(*, quiet: bool = False, verbose: bool = False) -> None:
 
 
 def degrade_streams() -> None:
-    """Show what standard output and error cannot encode as escapes: a terminal that is not UTF-8, bytes of names."""
+    """Escape characters that stdout and stderr cannot encode, such as on terminals that are not UTF-8."""
     codecs.register_error("zsar", _degraded)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -67,7 +67,7 @@ def _degraded(error: UnicodeError) -> tuple[str, int]:
 
 
 def reset() -> None:
-    """Return to the state before any command, for a program that runs several."""
+    """Restore the state before any command, for programs that run several."""
     _settings.update(quiet=False, verbose=False)
     while _errors:
         stream, errors = _errors.pop()
@@ -81,13 +81,13 @@ def reset() -> None:
 
 
 def detail(message: str) -> None:
-    """Write a line that only ``--verbose`` shows, on stderr."""
+    """Write a line to stderr with ``--verbose`` only."""
     if _settings["verbose"]:
         note(message)
 
 
 def note(message: str) -> None:
-    """Write a line for people, on stderr; silent with ``--quiet``."""
+    """Write a line to stderr, unless ``--quiet`` is set."""
     if not _settings["quiet"]:
         from zsar_cli.cli.output.formats import printable
 
@@ -95,7 +95,7 @@ def note(message: str) -> None:
 
 
 def error(message: str) -> None:
-    """Write an error on stderr, whatever the settings; and in which process, where there are several."""
+    """Write an error to stderr, whatever the settings, with the rank if there are several processes."""
     from zsar_cli.cli.output.formats import printable
     from zsar_cli.distributed import rank
 
@@ -103,7 +103,7 @@ def error(message: str) -> None:
 
 
 def plain(text: str) -> None:
-    """Print our own lines on stderr as they are, as a help page."""
+    """Write text of the program itself, such as a help page, to stderr without escaping it."""
     _say(text)
 
 
@@ -117,7 +117,7 @@ def _say(line: str) -> None:
 
 
 def out(what: Any) -> None:
-    """Write data on stdout: text as it is, anything of Rich's rendered; flushed at once. UsageError on a full disk."""
+    """Write data to stdout and flush it: text unchanged, Rich objects rendered. UsageError if the disk is full."""
     with _bar_aside():
         try:
             if isinstance(what, str):
@@ -137,7 +137,7 @@ def out(what: Any) -> None:
 
 @contextmanager
 def _bar_aside() -> Iterator[None]:
-    """Take the bar off its line while something is written, then put it back below."""
+    """Erase the progress bar while something is written, then draw it again below."""
     if _live:
         sys.stderr.write(ERASE_LINE)
         sys.stderr.flush()
@@ -147,16 +147,16 @@ def _bar_aside() -> Iterator[None]:
 
 
 def choose_format(wanted: str | None, stream: IO[str]) -> Any:
-    """Choose the format: the one asked for, else a table on a terminal and JSON Lines in a pipe or a file."""
+    """Choose the format: ``wanted``, or else a table on a terminal and JSON Lines in a pipe or a file."""
     return wanted or ("table" if stream.isatty() else "jsonl")
 
 
 @contextmanager
 def progress(total: int | None, what: str = "videos") -> Iterator[Callable[..., None]]:
-    """Show a bar on stderr (count, rate, time left) where that is a terminal and nobody asked for quiet.
+    """Show a progress bar (count, rate, time left) on stderr if it is a terminal and ``--quiet`` is not set.
 
-    Yields a function to call with the number of things that were just done, and with how many there will be where
-    that was not known before.
+    Yields:
+        a function to call with the number of new items, and with their total if it was not known before.
     """
     if _settings["quiet"] or not sys.stderr.isatty() or total == 1:
         yield lambda done, total=None: None
@@ -207,7 +207,7 @@ def progress(total: int | None, what: str = "videos") -> Iterator[Callable[..., 
 
 @contextmanager
 def status(message: str, *, log: bool = False) -> Iterator[None]:
-    """Show a line on a terminal's stderr that is gone when the block ends; with ``log``, a line elsewhere too."""
+    """Show a line on stderr during the block if it is a terminal; otherwise, with ``log``, write it once."""
     if _settings["quiet"] or not sys.stderr.isatty():
         if log:
             note(message)
@@ -226,7 +226,7 @@ def status(message: str, *, log: bool = False) -> Iterator[None]:
 
 @contextmanager
 def training_progress(show: bool = True) -> Iterator[Callable[[dict[str, float], int], None]]:
-    """Show a training run on stderr: a live line on a terminal, a line every so often elsewhere."""
+    """Show the progress of training on stderr: a live bar on a terminal, otherwise some 20 lines per run."""
     if _settings["quiet"] or not show:
         yield lambda row, steps: None
         return
@@ -292,7 +292,7 @@ def _training_line(row: dict[str, float], steps: int) -> None:
 
 
 def train_summary(summary: Any, directory: Path) -> None:
-    """Say of a finished run where it is, how good, and what to do next."""
+    """Show where a finished run was written, its accuracy, and a command to run next."""
     from rich.console import Console
     from rich.table import Table
 
@@ -316,7 +316,7 @@ def train_summary(summary: Any, directory: Path) -> None:
                 Console(stderr=True, highlight=False, markup=False).print(each)
     if compared is not None:
         note(_verdict(summary.best, summary.baselines))
-    best = f"; the best checkpoint in {directory / 'best'}" if summary.best is not None else ""
+    best = f", the best checkpoint to {directory / 'best'}" if summary.best is not None else ""
     note(f"Written to {directory}{best}.")
     if compared is not None:
         note(f"Next:  zsar predict VIDEO --model {shlex.quote(str(directory))}")
@@ -351,19 +351,21 @@ def _compared(summary: Any) -> Any:
 
 
 def _verdict(trained: float, baselines: Any) -> str:
-    """Tell whether training was worth it, as far as so few clips can tell."""
+    """Summarise in a sentence or two whether training helped."""
     gain, behind = trained - baselines.zero_shot, baselines.probe - trained
-    said = f"Training brought {gain:+.1%} over zero-shot." if gain > 0 else "Training has not helped here."
+    said = (
+        f"Training gained {gain:+.1%} over zero-shot."
+        if gain > 0
+        else "Training did not improve on zero-shot."
+    )
     if round(behind * baselines.clips) > 0:
-        said += (
-            f" A linear probe is right on {behind:.1%} more: the frames tell more than was learned of them."
-        )
+        said += f" The linear probe is {behind:.1%} better than the trained model."
     if gain <= 0 or behind > 0.05:
-        said += " More clips, or clearer class names, may help."
-    few = "; they are few, so the interval counts" if baselines.clips < 50 else ""
+        said += " More clips or more descriptive class names may help."
+    few = "; they are few, so mind the intervals" if baselines.clips < 50 else ""
     return f"{said} The best step was chosen on these clips{few}."
 
 
 def silence_stdout() -> None:
-    """Keep Python from complaining at exit where standard output's reader went away or its disk was full."""
+    """Prevent an error of Python at exit after the reader of stdout has closed it or its disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""``zsar predict answers.jsonl``: answers that are there already, in another form, without a model."""
+"""``zsar predict answers.jsonl``: convert stored answers to another format, without a model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ STDIN = "standard input"
 
 @dataclass
 class Answers:
-    """Records in files, each video's last word: an answer before an error."""
+    """Records stored in files: for each video its last answer, or else its last error."""
 
     names: list[str]
     files: list[IO[bytes]]
@@ -58,7 +58,7 @@ class Answers:
 
     @property
     def videos(self) -> list[str]:
-        """Their names, as the records spell them."""
+        """The paths of the videos, as the records have them."""
         return [record["video"] for record in self]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -69,7 +69,7 @@ class Answers:
             yield record
 
     def take(self, record: dict[str, Any], place: tuple[int, int, int]) -> None:
-        """Note where a record stands, and what it says."""
+        """Register a record and its position in a file."""
         key, failed = same_input(record["video"]), "error" in record
         self.made_with = self.made_with or record.get(MADE_WITH, {})
         if failed and key in self.places and key not in self.failed:
@@ -87,12 +87,15 @@ class Answers:
 
 
 def find_answers(stack: contextlib.ExitStack, inputs: Sequence[str], *, listed: bool) -> Answers | None:
-    """Read the answers that the arguments of ``zsar predict`` name; None where they are videos.
+    """Read stored answers named by the arguments of ``zsar predict``; None if the arguments are videos.
 
-    ``listed``: what comes on standard input can be no list of videos, for want of labels.
+    Args:
+        stack: keeps the files open.
+        inputs: the arguments.
+        listed: whether standard input may hold answers; with labels, it is a list of videos.
 
     Raises:
-        UsageError: a file of JSON Lines holds something else, or there are videos beside answers.
+        UsageError: a file of JSON Lines has other content, or videos and answers are mixed.
     """
     if list(inputs) == ["-"]:
         return _from_stdin(stack) if listed and not sys.stdin.isatty() else None
@@ -102,7 +105,7 @@ def find_answers(stack: contextlib.ExitStack, inputs: Sequence[str], *, listed: 
     if len(stored) < len(inputs):
         other = next(path for path in inputs if path not in stored)
         raise UsageError(
-            f"{stored[0]} is no video, and {other!r} holds no answers; convert answers by themselves."
+            f"{stored[0]} holds stored answers, but {other!r} does not; convert stored answers separately."
         )
     return _read(stored, [stack.enter_context(open(path, "rb")) for path in stored])
 
@@ -137,12 +140,12 @@ def _read(names: list[str], files: list[IO[bytes]]) -> Answers:
                 found.take(record, (number, start, len(line)))
             elif line.strip() and (line.endswith(b"\n") or not found.places):
                 raise UsageError(
-                    f"{name} holds no answers of zsar predict: line {count} is none. Name videos, or a file that "
-                    "--output wrote."
+                    f"{name} is not an output of zsar predict: line {count} is no record of it. Give videos, or a file "
+                    "written by --output."
                 )
             start += len(line)
     if not found.places:
-        raise UsageError(f"{names[0]} holds no answers: it is empty.")
+        raise UsageError(f"{names[0]} is empty: there are no answers to convert.")
     return found
 
 
@@ -156,7 +159,7 @@ def convert(
     wide: bool,
     overwrite: bool,
 ) -> None:
-    """Write the answers in the form that was asked for, and say so in a line."""
+    """Write the answers in the requested format, with a note on stderr."""
     from zsar_cli.cli import console
 
     if distributed.rank() > 0:
@@ -191,21 +194,21 @@ def _check(context: typer.Context, answers: Answers, chosen: Format, wide: bool)
         source = context.get_parameter_source(str(parameter.name))
         if source is not None and source.name == "COMMANDLINE" and parameter.name not in TAKEN:
             raise UsageError(
-                f"{name} holds answers, which are written as they are: no model is run. Leave {parameter.opts[0]} out."
+                f"{name} holds stored answers, which are converted without running a model; remove {parameter.opts[0]}."
             )
     if chosen in SUBTITLES and not (answers.timelines and not answers.whole):
-        raise UsageError(f"{name} has answers about whole videos; subtitles need answers of --window.")
+        raise UsageError(f"{name} has answers for whole videos; subtitles need answers of --window.")
     if chosen == "csv" and answers.timelines and answers.whole:
         raise UsageError(
-            f"{name} has answers about whole videos and answers of --window, which have other columns; "
-            "convert them apart."
+            f"{name} has answers for whole videos and answers of --window, which have different columns; "
+            "convert them separately."
         )
     if wide and chosen != "csv":
-        raise UsageError("--wide is a form of CSV; add --format csv.")
+        raise UsageError("--wide needs --format csv.")
 
 
 def _write_page(path: Path, answers: Answers, overwrite: bool) -> None:
-    """Write the page, with frames of the videos that can be read still."""
+    """Write the report page, with frames of the videos that are still readable."""
     from zsar_cli.cli import console
     from zsar_cli.cli.output.answers_page import check_report, open_page
     from zsar_cli.prediction.report import FilmSize, decoded_again

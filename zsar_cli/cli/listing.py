@@ -1,4 +1,4 @@
-"""What can be named: models to start with (``--list-models``) and built-in label lists (``--list-labels``)."""
+"""Lists of suggested models (``--list-models``) and of built-in label lists (``--list-labels``)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import yaml
 
 from zsar_cli.files import ASSETS, read_text
 
-OTHERS = "Others: every ARCH/TAG of open_clip, ARCH/path/to/weights, or a folder that zsar train wrote."
+OTHERS = "Others: any ARCH/TAG of open_clip, ARCH/path/to/weights, or a folder written by zsar train."
 
 
 @dataclass(frozen=True)
 class SuggestedModel:
-    """A model to start with; ``parameters`` in millions, of both towers."""
+    """A suggested model; ``parameters`` in millions, of both towers."""
 
     name: str
     parameters: float
@@ -23,12 +23,12 @@ class SuggestedModel:
 
 
 def suggested_models() -> list[SuggestedModel]:
-    """List the bundled model, the default one, and some others to start with."""
+    """List the bundled model, the default model, and some others."""
     return [SuggestedModel(**entry) for entry in yaml.safe_load(read_text(ASSETS / "models.yaml"))]
 
 
 def model_lines() -> list[str]:
-    """Format a line a model: name, parameters, licence, and what it is for."""
+    """Format one line per model: name, parameters, licence, and use."""
     return _aligned([(m.name, f"{m.parameters:g} M", m.licence, m.use) for m in suggested_models()])
 
 
@@ -48,14 +48,14 @@ def published_lines() -> list[str]:
 
 
 def label_lines() -> list[str]:
-    """Format a line a built-in list: its name and how many labels it has."""
+    """Format one line per built-in list: its name and number of labels."""
     from zsar_cli.text.class_lists import class_names, list_names
 
     return _aligned([(name, f"{len(class_names(name))} labels") for name in list_names()])
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align columns two blanks apart; the second, which begins with a number, ends on one line."""
+    """Align columns with two spaces between them; the second column is right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""How the C library hands out memory, for commands that run a tower on the CPU over and over."""
+"""Settings of the C library's allocator, for commands that run a tower on the CPU repeatedly."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed, for the next batch; elsewhere this does nothing.
+    """Make glibc keep freed memory for the next batch; without effect on other C libraries.
 
-    As it comes, it gives the activations of every batch back to the system and takes them anew, page by page. What the
-    process holds at most stays the same.
+    By default, glibc returns the activations of every batch to the system and requests them again, page by page. The
+    peak memory is unchanged.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

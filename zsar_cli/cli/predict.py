@@ -1,4 +1,4 @@
-"""``zsar predict``: name the action in videos."""
+"""``zsar predict``: recognise actions in videos."""
 
 from __future__ import annotations
 
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
     from zsar_cli.text.embeddings import PromptEmbeddings
     from zsar_cli.text.labels import Labels
 
-MANY = 100  # videos from which on a faster precision is worth a word
-INT8_HINT = (
-    "This processor has VNNI: --precision int8 is faster (docs/performance.md has how much, and its price)."
-)
+MANY = 100  # videos from which on INT8_HINT is shown
+INT8_HINT = "This CPU has VNNI: --precision int8 is faster (docs/performance.md has its speed and accuracy)."
 
 
 def predict(
@@ -83,13 +81,13 @@ def predict(
     list_models: options.ListModelsOption = False,
     list_labels: options.ListLabelsOption = False,
 ) -> None:
-    """Name the action in videos.
+    """Recognise actions in videos.
 
-    score is the probability among the labels given. yes (0 to 1) says whether the video shows a label at all,
-    and unknown (0 to 1) whether none of them fits: with a single label, its score is always 1, so read these.
+    score is the probability of a label among the given labels; with a single label, it is always 1. yes (0 to 1)
+    says whether the video shows a label at all, and unknown (0 to 1) whether it shows none of them.
 
-    Exit codes: 0 all well, 1 some videos failed (each has its record; 0 under torchrun, which would start such a
-    job again), 2 wrong usage, 130 interrupted.
+    Exit codes: 0 success; 1 some videos failed (each has a record with its error; under torchrun 0, as torchrun
+    would restart the job); 2 usage error; 130 interrupted.
     """
     asked = Asked(**locals())
     check_numbers(asked)
@@ -116,7 +114,7 @@ def predict(
 
 
 def _convert(asked: Asked) -> bool:
-    """Write stored answers anew, where the arguments are such; tell whether they were."""
+    """Convert stored answers if the arguments are such; return whether they were."""
     from zsar_cli.text.labels import class_labels
 
     with contextlib.ExitStack() as stack:
@@ -137,7 +135,7 @@ def _answer(
     wanted: Labels | None,
     templates: str | None,
 ) -> Recognizer:
-    """Load the model, open what is written to, and answer all videos."""
+    """Load the model, open the outputs, and process all videos."""
     from zsar_cli.cli import console
     from zsar_cli.cli.memory import keep_freed_memory
     from zsar_cli.prediction.inputs import find_videos
@@ -174,7 +172,7 @@ def _answer(
     paths = iter(found or ()) if listed is None else listed
     run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
     if run.page is not None and run.film is not None and asked.resume and asked.output is not None:
-        with console.status("Frames of the answers that were there ..."):
+        with console.status("Decoding frames of earlier answers ..."):
             add_earlier(run.page, asked.output, pool, run.film, recognizer.model.preprocess, run.stop)
     return recognizer
 
@@ -182,7 +180,7 @@ def _answer(
 def _settle(
     asked: Asked, run: Run, recognizer: Recognizer, text: PromptEmbeddings, wanted: Labels | None
 ) -> None:
-    """Fill in what the model and the labels decide: the bound, how many labels are shown, the frames of windows."""
+    """Set what depends on the model and the labels: the threshold, the number of labels, the frames of windows."""
     if asked.explain is not None:
         _prepare_sheets(run, recognizer, text, asked.explain_label or [])
     frames = asked.frames or recognizer.model.frames
@@ -205,17 +203,15 @@ def _say_start(asked: Asked, recognizer: Recognizer, text: PromptEmbeddings, fou
 
     model = recognizer.model
     if len(text.labels) == 1:
-        commas = " A comma divides no labels: give --label before each." if "," in text.labels[0] else ""
-        console.note(
-            f"With one label, score is always 1: read yes (does the video show it?) and unknown.{commas}"
-        )
+        commas = " A comma does not separate labels; repeat --label." if "," in text.labels[0] else ""
+        console.note(f"With a single label, score is always 1; read yes and unknown instead.{commas}")
     if sys.stderr.isatty() and distributed.rank() == 0:
         console.note(
             start_line(
                 model,
                 frames=asked.frames or model.frames,
                 labels=counted(len(text.labels), "label"),
-                videos="videos as they come" if found is None else counted(len(found), "video"),
+                videos="videos from a list" if found is None else counted(len(found), "video"),
                 places=(asked.output, asked.report, asked.explain),
             )
         )
@@ -234,7 +230,7 @@ def _open_sink(
     found: list[str] | None,
     wanted: Labels | None,
 ) -> Sink:
-    """Open what records and the page are written to; of several processes, the first one writes."""
+    """Open the outputs for records and for the report page; only rank 0 writes."""
     if distributed.rank() > 0:
         return Sink(lambda record: None)
     labels = tuple(text.labels)
@@ -257,7 +253,7 @@ def _say_end(asked: Asked, run: Run, recognizer: Recognizer) -> None:
     from zsar_cli.cli import console
 
     if asked.report is not None and sys.stderr.isatty():
-        console.note(f"{asked.report}: open it in a browser.")
+        console.note(f"Report: {asked.report} (open it in a browser).")
     run.report(asked.output, asked.written_format)
     console.detail(f"Time: {recognizer.times}, {run.seconds:.1f} s for all videos.")
     if recognizer.cache is not None:
@@ -265,7 +261,7 @@ def _say_end(asked: Asked, run: Run, recognizer: Recognizer) -> None:
 
 
 def _prepare_sheets(run: Run, recognizer: Recognizer, text: PromptEmbeddings, labels: Sequence[str]) -> None:
-    """Check the labels that sheets are to show, and say what this model does not have for them."""
+    """Check the labels of ``--explain-label``, with a note if this model has no heat maps of labels."""
     from zsar_cli.cli import console
     from zsar_cli.cli.output.sheets import heat_note
     from zsar_cli.text.labels import labels_among
@@ -279,7 +275,7 @@ def _prepare_sheets(run: Run, recognizer: Recognizer, text: PromptEmbeddings, la
 def _open_explain(
     stack: contextlib.ExitStack, asked: Asked, folder: Path, videos: Sequence[str] | None
 ) -> VideoFolder:
-    """Open the folder of pictures; of several processes, each draws some, and the first one holds the folder."""
+    """Open the folder for explain sheets. Every rank draws the sheets of its videos; rank 0 locks the folder."""
     from zsar_cli.cli.output.folders import VideoFolder, lock
     from zsar_cli.cli.output.sheets import is_sheet_of
 

@@ -1,4 +1,4 @@
-"""What of a command line of ``zsar predict`` goes together: said before any work."""
+"""Checks of option combinations of ``zsar predict``, before any work is done."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ if TYPE_CHECKING:
 
 
 def check_numbers(asked: Asked) -> None:
-    """Refuse numbers that an option's range does not tell from others by UsageError."""
+    """Raise UsageError for numbers that the ranges of the options cannot exclude, such as NaN."""
     checks.number("--timeout", asked.timeout, checks.TIMEOUT)
     checks.choice("--crops", asked.crops, (1, 3))
     checks.number("--fps", asked.fps, checks.FPS)
 
 
 def check_outputs(asked: Asked) -> None:
-    """Refuse outputs that cannot be had, or do not go with each other, by UsageError."""
+    """Raise UsageError for outputs that cannot be written, or that cannot be combined."""
     check_destination(asked.output, asked.resume, asked.overwrite, asked.format)
     if asked.wide and asked.written_format != "csv":
-        raise UsageError("--wide is a form of CSV; add --format csv.")
+        raise UsageError("--wide needs --format csv.")
     report = asked.report
     if report is None:
         return
     if asked.resume and asked.written_format == "csv":
         raise UsageError(
-            "--report with --resume shows the earlier answers too, and they need --format jsonl."
+            "--report with --resume includes the earlier answers, which it can read only from --format jsonl."
         )
     if distributed.rank() == 0:
         check_report(report, overwrite=asked.overwrite, resume=asked.resume)
     if asked.output is not None and os.path.realpath(report) == os.path.realpath(asked.output):
-        raise UsageError("--output and --report name the same file; give each its own.")
+        raise UsageError("--output and --report are the same file; give different paths.")
 
 
 def find_inputs(asked: Asked) -> list[str] | None:
-    """Find the videos; None where they come on standard input, or another process finds them.
+    """Find the videos; None if they are read from standard input, or by another process.
 
     Raises:
-        UsageError: there are none, or an output is one of the inputs.
+        UsageError: there are no videos, or an output is one of the inputs.
     """
     from zsar_cli.cli import console
     from zsar_cli.prediction.inputs import find_videos
@@ -61,7 +61,7 @@ def find_inputs(asked: Asked) -> list[str] | None:
     if stray := stray_labels_line(asked.videos):
         console.note(stray)
     if asked.listed and sys.stdin.isatty():
-        console.note("Reading names of videos from the terminal, one a line; end the list with Ctrl-D.")
+        console.note("Reading paths of videos from the terminal, one per line; end the list with Ctrl-D.")
     found = None if asked.listed or distributed.rank() else list(find_videos(asked.videos))
     for written in (asked.output, asked.report):
         if written is not None:
@@ -73,20 +73,18 @@ def find_inputs(asked: Asked) -> list[str] | None:
 
 
 def chosen_windows(asked: Asked, rule: AnswerRule) -> WindowOptions | None:
-    """Make the windows asked for, checked; None where none were."""
+    """Check and return the options of sliding windows; None without ``--window``."""
     if asked.window is None:
         if asked.stride is not None:
-            raise UsageError("--stride is the step of sliding windows; give their length with --window.")
+            raise UsageError("--stride needs --window, the length of the sliding windows.")
         if asked.written_format in SUBTITLES:
-            raise UsageError(
-                "Subtitles say when something happens; add --window SECONDS, such as --window 4."
-            )
+            raise UsageError("Subtitles need sliding windows; add --window SECONDS, such as --window 4.")
         return None
     if asked.views > 1 or asked.crops > 1:
-        raise UsageError("--window goes without --views and --crops: overlapping windows are views already.")
+        raise UsageError("--window cannot be combined with --views or --crops.")
     if asked.cache is not None and asked.cache != _from_environment("ZSAR_FEATURES"):
         raise UsageError(
-            "--cache keeps clips of whole videos and nothing of windows; leave one of the two out."
+            "--cache cannot be combined with --window, as it stores clips of whole videos; remove one of them."
         )
     from zsar_cli.prediction.windows import WindowOptions
 
@@ -105,7 +103,7 @@ def chosen_windows(asked: Asked, rule: AnswerRule) -> WindowOptions | None:
 
 
 def chosen_rule(asked: Asked) -> AnswerRule:
-    """Choose the rule that was asked for; with a line about the old name of its bound."""
+    """Return the rule for answers; a note tells the new name of ``--threshold``."""
     from zsar_cli.cli import console
     from zsar_cli.prediction.confidence import DEFAULT, answer_rule
 
@@ -119,12 +117,14 @@ def chosen_rule(asked: Asked) -> AnswerRule:
     if threshold is not None:
         checks.number("--threshold", threshold, checks.SHARE)
         if min_confidence is not None:
-            raise UsageError("Give --min-confidence alone: --threshold is its old name, for 1 minus it.")
+            raise UsageError(
+                "Give --min-confidence only: --threshold T is the old name of --min-confidence 1-T."
+            )
 
     def tell(threshold: float, least: float) -> None:
         if distributed.rank() == 0:
             console.note(
-                f"--threshold {threshold:g} is the old name of --min-confidence {least:g}, 1 minus it."
+                f"--threshold {threshold:g} is deprecated; use --min-confidence {least:g} (1 minus the threshold)."
             )
 
     return answer_rule(
@@ -137,13 +137,13 @@ def chosen_rule(asked: Asked) -> AnswerRule:
 
 
 def check_explain(folder: Path | None, labels: Sequence[str] | None) -> None:
-    """Say what is missing for pictures before any work is done."""
+    """Raise UsageError if ``--explain`` is missing or cannot draw, before any work is done."""
     from zsar_cli.plots import require_matplotlib
 
     if folder is not None:
         require_matplotlib()
     elif labels:
-        raise UsageError("--explain-label says what --explain shows; name a folder with --explain.")
+        raise UsageError("--explain-label needs --explain FOLDER.")
 
 
 def _from_environment(name: str) -> Path | None:
@@ -152,7 +152,7 @@ def _from_environment(name: str) -> Path | None:
 
 
 def labels_and_templates(asked: Asked) -> tuple[Labels | None, str | None]:
-    """Load labels and templates, checked; None where prompt embeddings take their place."""
+    """Load and check labels and templates; None if prompt embeddings replace them."""
     from zsar_cli.text.templates import load_templates
 
     labels, prompts, templates = asked.labels, asked.prompts, asked.templates
@@ -162,9 +162,9 @@ def labels_and_templates(asked: Asked) -> tuple[Labels | None, str | None]:
         return labels_or_classes(labels, asked.label, asked.model), templates
     # What the environment says always may be overruled; what was typed beside --prompts is a mistake
     if asked.label or labels not in (None, os.environ.get("ZSAR_LABELS")):
-        raise UsageError("Give labels or --prompts, not both: the embeddings bring their labels along.")
+        raise UsageError("Give labels or --prompts, not both: the embeddings include their labels.")
     if templates not in (None, os.environ.get("ZSAR_TEMPLATES")):
-        raise UsageError("Give --templates or --prompts, not both: the embeddings were made with templates.")
+        raise UsageError("Give --templates or --prompts, not both: the embeddings include their templates.")
     if not prompts.is_file():
-        raise UsageError(f"There is no file {prompts}; make it with `zsar embed-prompts`.")
+        raise UsageError(f"{prompts} does not exist; create it with `zsar embed-prompts`.")
     return None, None

@@ -1,4 +1,4 @@
-"""One pass of ``zsar predict`` over its videos: records out, and what is said about them."""
+"""One pass of ``zsar predict`` over its videos: it writes the records and reports on them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SHORT = 1.0  # s
 
 @dataclass
 class Run:
-    """One pass over the videos, and what is said about it at the end."""
+    """One pass over the videos, with the counts for its final report."""
 
     options: ClipOptions
     top_k: int
@@ -61,9 +61,9 @@ class Run:
     def calibrate(
         self, model: RecognizerModel, labels: Labels, templates: str, frames: int, target: str, typed: bool
     ) -> None:
-        """Answer by the bound that ``zsar eval --calibrate`` found for just this, where it did; a line says so.
+        """Use the threshold that ``zsar eval --calibrate`` found for these settings, with a note on stderr.
 
-        ``typed``: it was asked for, so a line says too where there is none.
+        ``typed``: whether ``--calibration`` was given; then a note also says if there is none.
         """
         from zsar_cli.cli import console
         from zsar_cli.prediction import calibration
@@ -80,7 +80,7 @@ class Run:
         if least is not None:
             self.rule = replace(self.rule, min_confidence=least)
         if distributed.rank() == 0:
-            console.note(f"{gave}; --calibration off leaves it.")
+            console.note(f"{gave}. Turn this off with --calibration off.")
 
     def all(
         self,
@@ -91,7 +91,7 @@ class Run:
         paths: Iterator[str],
         total: int | None,
     ) -> None:
-        """Every video to the sink, with a bar; of several processes, the first one writes what all of them found."""
+        """Process every video and write its record, with a progress bar; rank 0 writes those of all processes."""
         from zsar_cli.cli import console
 
         skip: set[str] = set()
@@ -170,7 +170,7 @@ class Run:
         )
 
     def _filmstrip(self, result: Prediction | Timeline | Failure) -> dict[str, Any] | None:
-        """Make the frames for the page where they are; of several processes, send them to the first."""
+        """Make the frames of a result for the report page; None if there is no page or no frames."""
         from zsar_cli.prediction.records import Failure
         from zsar_cli.prediction.report import filmstrip
 
@@ -179,7 +179,7 @@ class Run:
         return filmstrip(result.shown, self.film, whole=self.windows is not None)
 
     def _remark(self, record: dict[str, Any], sink: Sink) -> None:
-        """Write what stderr says beside a record."""
+        """Count a record, and print its error to stderr."""
         from zsar_cli.cli import console
 
         self.done += 1
@@ -193,31 +193,25 @@ class Run:
             self.strange += MEANS_NOTHING in record.get("warning", "")
 
     def report(self, output: Path | None, format: Format) -> None:
-        """Write a line at the end, where there is something to say."""
+        """Print the final report."""
         from zsar_cli.cli import console
 
         videos = "1 video" if self.done == 1 else f"{self.done} videos"
         skipped = f", {self.skipped} answered before" if self.skipped else ""
-        failed = (
-            f"; {self.failed} failed, {'each ' if self.failed > 1 else ''}with its record"
-            if self.failed
-            else ""
-        )
+        failed = f"; {self.failed} failed (see their records)" if self.failed else ""
         if self.short:
             console.note(
-                f"{self.short} of {videos} shorter than {SHORT:g} s: judged by appearance more than by movement."
+                f"{self.short} of {videos} shorter than {SHORT:g} s: answers rely on appearance more than motion."
             )
         if self.strange:
             console.note(
-                f"{self.strange} of {videos} with nothing that motion-tiny knows (rendered shapes): those answers mean "
-                "nothing. Name a general model with --model; zsar predict --list-models shows some."
+                f"{self.strange} of {videos} without the rendered shapes that motion-tiny was trained on: their "
+                "answers are meaningless. Use another --model; zsar predict --list-models shows some."
             )
         if format in SUBTITLES and (silent := self.tally[NONE_OF_THESE]):
-            console.note(
-                f"{silent} of {videos} without a cue: nothing in it is as sure as --min-confidence asks; lower that."
-            )
+            console.note(f"{silent} of {videos} without a cue: no answer reaches --min-confidence; lower it.")
         if self.stop.is_set():
-            held = " Go on with --resume." if format in GROWING else f" Their records are in {output}."
+            held = " Continue with --resume." if format in GROWING else f" Their records are in {output}."
             console.note(f"Interrupted after {videos}{skipped}{failed}.{held if output is not None else ''}")
         elif self.failed or self.skipped or (self.done != 1 and sys.stderr.isatty()):
             where = f", written to {output}" if output is not None else ""
@@ -225,12 +219,12 @@ class Run:
             if self.tally and sys.stderr.isatty():
                 console.note(tally_line(self.tally))
             if output is not None and format == "jsonl" and self.page is None and sys.stderr.isatty():
-                console.note("Next:  the same with --resume and --report answers.html, a page to look at.")
+                console.note("Next:  add --resume --report answers.html to review the answers.")
 
 
 @contextlib.contextmanager
 def interruptible(run: Run) -> Iterator[None]:
-    """End the run at Ctrl-C and SIGTERM after the records in hand; before it has begun, or a second time, at once."""
+    """End the run at Ctrl-C or SIGTERM: after the current records, or at once before it has begun or a second time."""
 
     def handle(number: int, frame: object) -> None:
         again = run.stop.is_set() and distributed.world() == 1  # torchrun passes on what was sent already

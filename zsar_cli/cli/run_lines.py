@@ -1,4 +1,4 @@
-"""What a run says on a terminal at its start and end: what runs on what, what was answered or written, what is next."""
+"""Lines that a run prints at its start and end: model and device, labels, counts of answers."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def start_line(
     places: Iterable[Path | None],
     precision: str | None = None,
 ) -> str:
-    """Name model, device, precision, frames, labels and videos as they are counted, and where the run writes."""
+    """Describe a run: model, device, precision, number of frames, labels and videos, and its outputs."""
     written = " and ".join(dict.fromkeys(str(place) for place in places if place is not None))
     on = f"{model.name} on {model.backbone.device} in {precision or model.backbone.precision}"
     return f"{on}, {counted(frames, 'frame')}, {labels}; {videos}, to {written or 'standard output'}."
 
 
 def stray_labels_line(videos: Sequence[str]) -> str | None:
-    """About an argument that is taken for a video and reads like a label: no such file, no folder, no ending."""
+    """Warn of an argument that looks like a label, as it is no existing path and has no extension; None otherwise."""
     stray = [v for v in videos if v != "-" and not os.path.lexists(v) and not re.search(r"[./\\:*?\[]", v)]
     if not stray or len(videos) == 1 or all(text.isdecimal() for text in stray):
         return None
     options = " ".join(f"--label {shlex.quote(text)}" for text in stray[:3])
-    return f"{stray[0]!r} is taken for a video. Labels have --label before each: {options}"
+    return f"{stray[0]!r} is read as a video. If it is a label, put --label before it: {options}"
 
 
 def unlike_training(labels: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Find the labels that share no word with any class of a training, where there was one."""
+    """Find the labels that share no word with any training class; none if the model was not trained by zsar."""
 
     def words(text: str) -> set[str]:
         return set("".join(c if c.isalnum() else " " for c in text.lower()).split()) - FILLER
@@ -56,7 +56,7 @@ def unlike_training(labels: Sequence[str], classes: Sequence[str]) -> list[str]:
 
 
 def unlike_training_line(labels: Sequence[str], model: RecognizerModel) -> str | None:
-    """Describe labels unlike those that a model was trained on; None where there are none of them."""
+    """Warn of labels unlike the training classes of a model; None if there are none."""
     from zsar_cli.model.config import BUNDLED
 
     strange = unlike_training(labels, (model.trained_on or {}).get("classes") or ())
@@ -66,12 +66,12 @@ def unlike_training_line(labels: Sequence[str], model: RecognizerModel) -> str |
     if len(labels) == 1:
         about = f"The label {strange[0]!r} shares no word with the classes"
     if model.name in BUNDLED:
-        return f"{about} of {model.name}, which knows rendered shapes alone: answers about them mean nothing."
-    return f"{about} that {model.name} was trained on: it judges by the words alone, and unknown is not reliable."
+        return f"{about} of {model.name}, which was trained on rendered shapes only: their answers are meaningless."
+    return f"{about} that {model.name} was trained on: they are zero-shot, and unknown is unreliable."
 
 
 def answers_in(record: dict[str, Any]) -> set[str]:
-    """Collect the labels that a record answers; of a timeline all that occur, and none only where nothing else does."""
+    """Collect the answers of a record; of a timeline, all that occur, and "none of these" only if no other does."""
     if "error" in record:
         return set()
     if "segments" in record:
@@ -83,7 +83,7 @@ def answers_in(record: dict[str, Any]) -> set[str]:
 
 
 def tally_line(tally: Counter[str]) -> str:
-    """Count the videos of each label, the most frequent first, and those of none."""
+    """Format the number of videos per answer, the most frequent first, "none of these" last."""
     none = tally[NONE_OF_THESE]
     found = [(label, count) for label, count in tally.most_common() if label != NONE_OF_THESE]
     parts = [f"{label} {count}" for label, count in found[:MOST_LABELS]]
@@ -97,5 +97,5 @@ def tally_line(tally: Counter[str]) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Format a number and what it counts, in the plural where it is not one."""
+    """Format a number and its noun, in the plural unless the number is 1."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,4 +1,4 @@
-"""What a person or a service manager sends to end a run."""
+"""Signals that end a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def listening(handle: Callable[[int, Any], None]) -> Iterator[None]:
-    """Let ``handle`` have SIGINT, SIGTERM and SIGHUP for the length of the block, less those that are ignored."""
+    """Handle SIGINT, SIGTERM and SIGHUP with ``handle`` during the block, except those that are ignored."""
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before: dict[int, Any] = {}
     for number in (getattr(signal, name) for name in names):

@@ -1,4 +1,4 @@
-"""How many threads torch takes, and how they wait for each other: settings that OpenMP reads as torch is imported."""
+"""Number and waiting policy of OpenMP threads, which must be set before torch is imported."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ WAITING = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}  # of the user'
 
 
 def set_up_threads() -> None:
-    """Stay within the cores that this process is given, and sleep where a thread waits long.
+    """Limit threads to the cores of this process, and make them sleep at long barriers.
 
-    OpenMP knows the affinity, but neither a container's quota nor the other processes of torchrun. And by its default
-    a thread that has done its part spins for milliseconds until the others have: where somebody else's work holds up
-    one of them, the rest burn the time that it would need.
+    OpenMP respects the affinity, but neither a container's quota nor the other processes of torchrun. By default,
+    its threads spin for milliseconds at a barrier: if other work preempts one thread, the spinning ones use up the
+    time that it needs.
     """
     if not WAITING & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPINS  # GNU's OpenMP, which comes with torch on Linux

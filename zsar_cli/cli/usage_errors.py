@@ -1,4 +1,4 @@
-"""What Typer finds wrong with a command line, in this program's own words."""
+"""Messages for errors that Typer finds in a command line."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 from zsar_cli.errors import shown
 
 NO_ARGUMENTS = {
-    "train": "options alone; a data set goes to --data",
-    "eval": "options alone; a data set goes to --data, a model to --model",
-    "embed-prompts": "options alone; labels go to --labels FILE or --label TEXT",
+    "train": "only options; give a data set with --data",
+    "eval": "only options; give a data set with --data, a model with --model",
+    "embed-prompts": "only options; give labels with --labels FILE or --label TEXT",
 }
 
 
 def sentences(error: Any, command: str, commands: Collection[str]) -> str:
-    """Say what is wrong, and where to look.
+    """Describe an error, with a hint.
 
     Args:
-        error: of Typer's own kinds; which of them is told by its name, as its releases keep them in several places.
-        command: the first argument that is no option.
+        error: an exception of Typer or Click; its class is identified by name, as its module depends on the version.
+        command: the first argument that is not an option.
+        commands: the names of all commands.
     """
     if command not in commands:
         close = difflib.get_close_matches(command, commands, n=1)
@@ -58,7 +59,7 @@ def _wrong(error: Any, command: str) -> str:
 
 
 def _typed(name: str) -> str:
-    """Write an option as it was typed, where that can be printed."""
+    """Show an option as it was typed, escaped if it is not printable."""
     return name[:60] if name.isprintable() else shown(name)
 
 
@@ -73,7 +74,7 @@ def _wrong_value(error: Any) -> str:
 
 
 def _name(error: Any) -> str:
-    """Name the option or argument, or the environment variable that gave its value."""
+    """Name the option or argument, or the environment variable that set it."""
     param, context = error.param, error.ctx
     source = context.get_parameter_source(param.name) if context is not None and param.name else None
     if getattr(source, "name", "") == "ENVIRONMENT" and param.envvar:

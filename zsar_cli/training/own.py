@@ -1,4 +1,4 @@
-"""Classes of one's own, with a few clips each: the recipe that fits them, and what it will take."""
+"""The recipe ``own`` for user classes with few clips: when it applies, and an estimate of its time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MOST_A_CLASS = 100  # clips, on average
 
 
 def fits(fields: dict[str, Any], root: Path | None) -> bool:
-    """Tell whether the recipe ``own`` is for this data: somebody's own, of up to a hundred clips a class.
+    """Tell whether the recipe ``own`` applies: no built-in data set, and up to a hundred clips per class on average.
 
     Raises:
-        UsageError: the data cannot be had.
+        UsageError: the data set cannot be loaded.
     """
     from zsar_cli.data.dataset import load_dataset
     from zsar_cli.data.definition import known_name
@@ -51,7 +51,7 @@ def expectation(
     pool: DecodePool,
     cache: FeatureCache,
 ) -> str:
-    """Estimate what a run will take, from two clips that are encoded and one step on them that changes nothing."""
+    """Estimate the time of a run by encoding two clips and running one step on them without an update."""
     from zsar_cli.training.optimizer import validation_interval
 
     look, step = _measured(model, recipe, items, pool, cache)
@@ -59,10 +59,10 @@ def expectation(
     validating = validations * len(held_out) / (3 * recipe.batch_size)  # in steps; without the backward pass
     seconds = look * (len(items) + len(held_out)) + step * (steps + validating)
     classes = len({item.label for item in items})
-    chosen = f", {len(held_out)} held out that choose the best model" if held_out else ""
+    chosen = f", {len(held_out)} held out to choose the best model" if held_out else ""
     return (
-        f"{len(items)} clips of {classes} classes to learn from{chosen}; {steps} steps at most. About "
-        f"{_duration(seconds)}: {look:.2g} s a clip to look at it, once, and {step:.2g} s a step."
+        f"{len(items)} training clips of {classes} classes{chosen}; at most {steps} steps. About "
+        f"{_duration(seconds)}: {look:.2g} s to encode each clip once and {step:.2g} s per step."
     )
 
 

@@ -72,7 +72,7 @@ def open_cache(environment: Environment, model: RecognizerModel, clips: int) -> 
             return None
     if recipe.tune != "modules" or recipe.augment:
         raise UsageError(
-            "A cache serves only a backbone that stays as it is and clips that do: --tune modules, augment false."
+            "--cache needs a frozen backbone and clips without augmentation: use --tune modules --no-augment."
         )
     if recipe.precision == "bf16":  # then predict and eval in bf16 read what is stored
         model.backbone.set_precision("bf16")

@@ -1,4 +1,4 @@
-"""``zsar predict --report``: the page of answers, as the command makes it."""
+"""``zsar predict --report``: writing the report page from the command line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LEFT_OUT = (
 
 
 def check_report(path: Path, *, overwrite: bool, resume: bool) -> None:
-    """Raise UsageError where the page cannot go there. A run that goes on replaces its own page."""
+    """Raise UsageError if the page cannot be written there; ``--resume`` may replace its own page."""
     from zsar_cli.prediction.report import is_page
 
     refuse_directory(path)
@@ -46,7 +46,7 @@ def check_report(path: Path, *, overwrite: bool, resume: bool) -> None:
 def new_page(
     path: Path, model: RecognizerModel, run: Run, labels: Sequence[str], command: str
 ) -> AnswersPage:
-    """Start an empty page about a run."""
+    """Make an empty page for a run."""
     from zsar_cli.prediction.report import AnswersPage
 
     window = run.windows
@@ -66,7 +66,7 @@ def new_page(
 
 @contextlib.contextmanager
 def open_page(path: Path, page: AnswersPage, *, overwrite: bool, resume: bool) -> Iterator[AnswersPage]:
-    """Make a page that is written when the block ends, of what there is then."""
+    """Write the page when the block ends, also by an interruption, with the answers so far."""
     from zsar_cli.prediction.report import is_page
 
     with Lock(path):
@@ -85,9 +85,9 @@ def add_earlier(
     preprocess: Preprocess,
     stop: threading.Event,
 ) -> None:
-    """Add what ``output`` holds besides: the answers that --resume did not ask for again.
+    """Add the earlier answers in ``output``, which ``--resume`` skipped.
 
-    Their videos are decoded for their frames; not any more once ``stop`` is set.
+    Their videos are decoded for their frames until ``stop`` is set.
     """
     from zsar_cli.prediction.report import decoded_again
 
@@ -100,7 +100,7 @@ def add_earlier(
 
 
 def command_line(context: typer.Context) -> str:
-    """Write the running command as it was typed, less what says where answers go and which are sure enough."""
+    """Reconstruct the command line without its outputs and thresholds, for the page to complete."""
     inputs, options = [], []
     for parameter in context.command.params:
         name, source = str(parameter.name), context.get_parameter_source(str(parameter.name))

@@ -1,4 +1,4 @@
-"""CSV as a file that grows by records and goes on: one column more says what it was made with."""
+"""CSV that is written record by record and can be resumed; its column ``made_with`` has the settings of the run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _ROUNDED = 0.002  # s
 
 
 class CsvRows:
-    """A form of :class:`zsar_cli.prediction.record_file.RecordFile`: the rows of a video, one after the other.
+    """CSV as a format of :class:`zsar_cli.prediction.record_file.RecordFile`: consecutive rows per video.
 
     Args:
         path: of the file, for messages.
-        columns: what rows are about.
-        rows: how many a video has at least, where they are neither segments nor one a video.
+        columns: of the file.
+        rows: least number of rows per video, unless rows are segments or there is one row per video.
     """
 
     def __init__(self, path: Path, columns: Columns, rows: int = 1) -> None:
@@ -39,7 +39,7 @@ class CsvRows:
         self.head = (("" if is_stream(path) else BOM) + head).encode()
 
     def parts(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the rows of each video together; an unfinished last row with those that it belongs to."""
+        """Yield the rows of each video together; an incomplete last row belongs to the last video."""
         name, part = "", b""
         for number, line in enumerate(lines):
             if number == 0 and line.endswith(b"\n"):
@@ -60,7 +60,7 @@ class CsvRows:
         if names == self._names[:-1]:
             what = f"does not say what it was made with: it has no column {MADE_WITH}"
         else:
-            what = "has other columns than this run writes (other labels, with or without --window or --wide)"
+            what = "has other columns than this run (other labels, --window or --wide)"
         raise UsageError(f"{self._path} {what}. Choose another --output, or start anew with --overwrite.")
 
     def _is_whole(self, part: bytes) -> bool:
@@ -68,7 +68,7 @@ class CsvRows:
         return stored is not None and stored.whole
 
     def read(self, part: bytes) -> Stored | None:
-        """Read the rows of a video."""
+        """Parse the rows of a video."""
         rows = [_cells(line) for line in part.splitlines(keepends=True)]
         if not rows or any(len(row) != len(self._names) or row[0] != rows[0][0] for row in rows):
             return None
@@ -93,31 +93,31 @@ class CsvRows:
         return Stored(same_input(first["video"]), failed, found, whole, ended, clear)
 
     def part(self, record: dict[str, Any]) -> bytes:
-        """Make the rows of a record, the first of them with what the file was made with, if the record says that."""
+        """Format the rows of a record, the first with its ``made_with`` if it has one."""
         made = to_json(record[MADE_WITH], ascii_only=True) if MADE_WITH in record else ""
         rows = csv_rows(record, self._columns)
         more = [made] + [""] * (len(rows) - 1)
         return csv_text([*row, cell] for row, cell in zip(rows, more, strict=True)).encode()
 
     def key(self, video: str) -> str:
-        """Spell the path as its cell does."""
+        """Return the path as it is written in a cell."""
         return same_input(next(iter(_cells(csv_text([[video]]).encode())), ""))
 
     def starts(self, line: bytes) -> bool:
-        """Tell whether it is the head of such a file, or its torn start."""
+        """Tell whether this is the header of such a file, or an incomplete one."""
         names = _cells(line)
         if not line.endswith(b"\n"):
             return len(line) > len(BOM.encode() + b"video,") and self.head.startswith(line)
         return names[:1] == ["video"] and "error" in names[-2:]
 
     def torn(self, part: bytes, *, alone: bool) -> bool:
-        """Tell whether it may be the start of rows, or of the head."""
+        """Tell whether this may be an incomplete row or header."""
         last = part.splitlines()[-1] if part.strip(b"\0") else b""
         return (self.head.startswith(part) and alone) or len(_cells(last)) <= len(self._names)
 
 
 def _cells(line: bytes) -> list[str]:
-    """Split a line into cells; none where it is no CSV. Our own cells hold no line ends."""
+    """Split a line into cells; none if it is not CSV. Cells written by zsar have no line breaks."""
     try:
         text = line.decode("utf-8").removeprefix(BOM)
         return next(csv.reader(io.StringIO(text)), [])

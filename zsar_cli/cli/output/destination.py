@@ -1,4 +1,4 @@
-"""Tell whether records can go where they shall: said before any work."""
+"""Checks of the destination of records, before any work is done."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_RECORDS = {  # endings of other things, and how these are had
 
 
 def check_destination(output: Path | None, resume: bool, overwrite: bool, format: Format | None) -> None:
-    """Refuse an output that cannot be had, or cannot go on, by UsageError."""
+    """Raise UsageError if an output cannot be written or resumed."""
     chosen = format_of(output, format)
     if format is None and output is not None and output.suffix.lower() in NO_RECORDS:
         raise UsageError(
@@ -28,9 +28,9 @@ def check_destination(output: Path | None, resume: bool, overwrite: bool, format
             f"else: {NO_RECORDS[output.suffix.lower()]}."
         )
     if resume and output is None:
-        raise UsageError("--resume adds to a file; name it with --output.")
+        raise UsageError("--resume needs --output, the file to continue.")
     if resume and chosen not in GROWING:
-        raise UsageError("--resume needs jsonl or csv, the formats that tell what is done.")
+        raise UsageError("--resume needs --format jsonl or csv; other formats cannot be continued.")
     if output is None or chosen in SUBTITLES:
         return
     refuse_directory(output)
@@ -43,12 +43,12 @@ def check_destination(output: Path | None, resume: bool, overwrite: bool, format
 
 
 def check_subtitles(output: Path | None, format: Format | None, *, several: bool, overwrite: bool) -> None:
-    """Refuse one subtitle file for several videos by UsageError."""
+    """Raise UsageError for a single subtitle file with several videos."""
     chosen = format_of(output, format)
     if chosen not in SUBTITLES:
         return
     if several and (output is None or not output.is_dir()):
-        raise UsageError(f"Each video has its own {chosen} file; name a folder that exists with --output.")
+        raise UsageError(f"Each video gets its own {chosen} file; give an existing folder with --output.")
     if not several and output is not None and not output.is_dir():
         refuse_directory(output)
         refuse_taken([output], overwrite=overwrite)

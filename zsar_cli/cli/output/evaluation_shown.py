@@ -1,4 +1,4 @@
-"""What people see of an evaluation: what runs, its plan, its results, and what is next."""
+"""Output of ``zsar eval`` on the terminal: start, plan, results, and next steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def say_start(
     network: RecognizerModel, plan: Plan, options: Options, places: tuple[Path | None, ...]
 ) -> None:
-    """Say what runs on what, and where it writes."""
+    """Print the model, device and data at the start, and where the run writes."""
     from zsar_cli.cli import console
     from zsar_cli.cli.memory import keep_freed_memory
     from zsar_cli.cli.run_lines import counted, start_line
@@ -44,7 +44,7 @@ def say_start(
 
 
 def say_costs(times: StageTimes, cache: FeatureCache | None) -> None:
-    """Say what the stages took, and what the cache had."""
+    """Print the time of each stage, and the use of the cache."""
     from zsar_cli.cli import console
 
     console.detail(f"Time: {times}.")
@@ -53,20 +53,18 @@ def say_costs(times: StageTimes, cache: FeatureCache | None) -> None:
 
 
 def say_end(model: str, output: Path | None, report: Path | None) -> None:
-    """Say what was written, and what one does with an evaluation."""
+    """Print what was written, and a command to run next."""
     from zsar_cli.cli import console
 
     if output is None:
-        console.note(
-            "Next:  the same with --report FOLDER, for a page with the mistakes; nothing was written."
-        )
+        console.note("Nothing was written. Next:  add --report FOLDER for a page with the mistakes.")
         return
     console.note(f"Written to {output}: results.json, predictions.jsonl and tables.")
     if report is None:
-        console.note("Next:  the same with --report FOLDER, for a page with the mistakes.")
+        console.note("Next:  add --report FOLDER for a page with the mistakes.")
     else:
         console.note(
-            f"Next:  zsar predict VIDEO --model {shlex.quote(model)} --min-confidence P, with a P of the table."
+            f"Next:  zsar predict VIDEO --model {shlex.quote(model)} --min-confidence P, with P from the table."
         )
 
 
@@ -90,7 +88,7 @@ def show_plan(plan: Plan, chosen: Choice, header: str, format: str, max_missing:
 
 
 def show_results(results: dict[str, Any], header: str, format: str, compare: bool) -> None:
-    """Show numbers, and published ones beside them on demand."""
+    """Show the results, with published ones on request."""
     from zsar_cli.cli.output.evaluation_tables import comparison_lines, result_lines
     from zsar_cli.evaluation.protocols import published_numbers
 
@@ -104,7 +102,7 @@ def show_results(results: dict[str, Any], header: str, format: str, compare: boo
 
 
 def show(lines: Iterable[Any]) -> None:
-    """Show texts and Rich's tables, one below the other."""
+    """Print lines of text and Rich tables."""
     from zsar_cli.cli import console
     from zsar_cli.cli.output.formats import printable
 
@@ -113,7 +111,7 @@ def show(lines: Iterable[Any]) -> None:
 
 
 def show_json(content: dict[str, Any]) -> None:
-    """Show plain data as JSON that standard output can encode."""
+    """Print plain data as JSON, in ASCII if standard output needs it."""
     from zsar_cli.cli import console
     from zsar_cli.evaluation.results import to_json
     from zsar_cli.text.plain_text import takes_unicode

@@ -1,4 +1,4 @@
-"""What people see of an evaluation: what would run, its results, published numbers beside them."""
+"""Tables of an evaluation: its plan, its results, and published results."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def percent(value: float | None) -> str:
-    """Format a share as percent with one decimal; "-" where there is none."""
+    """Format a fraction as percent with one decimal; "-" for None and NaN."""
     return "-" if value is None or value != value else f"{100 * value:.1f}"
 
 
 def plan_lines(plan: Plan, header: str, max_missing: float) -> Iterator[Any]:
-    """Describe what ``--dry-run`` would evaluate: a table of the parts, then what is odd about their lists."""
+    """Describe what ``--dry-run`` would evaluate: a table of the parts, then problems with their lists."""
     yield f"Would evaluate {header}"
     rows = []
     for part in plan.parts:
@@ -54,7 +54,7 @@ def plan_lines(plan: Plan, header: str, max_missing: float) -> Iterator[Any]:
 
 
 def list_line(name: str, rows: int, digest: str) -> str:
-    """Name what identifies a list."""
+    """Identify a list by its name, number of rows and hash."""
     return f"{name}, {rows} rows, hash {digest}"
 
 
@@ -63,7 +63,7 @@ def _some(names: list[str], count: int = 5) -> str:
 
 
 def result_lines(results: dict[str, Any], header: str) -> Iterator[Any]:
-    """Show a finished evaluation: its conditions, parts and summary, motion probe, open set."""
+    """Format a finished evaluation: conditions, parts, summary, motion probe, open set."""
     yield header
     yield conditions(results)
     rows = []
@@ -103,9 +103,9 @@ def result_lines(results: dict[str, Any], header: str) -> Iterator[Any]:
             odd = [f"{name} ({count})" for name, count in entry["unmatched_labels"].items()]
             yield f"  labels that match no class: {_some(odd)}"
         if numbers.get("unreadable") or entry["missing"]:
-            yield f"  top-1 with the lost videos counted as wrong: {percent(numbers.get('top1_lower'))}"
+            yield f"  top-1 with unreadable and missing videos counted as wrong: {percent(numbers.get('top1_lower'))}"
         if numbers.get("cut_short"):
-            yield f"  {numbers['cut_short']} videos were readable in part only"
+            yield f"  {numbers['cut_short']} videos were only partly readable"
         if numbers.get("labels_in_training"):
             of = f"{numbers['labels_in_training']} of {numbers['classes']} labels"
             yield f"  {of} are among the classes that the model was trained on"
@@ -114,7 +114,7 @@ def result_lines(results: dict[str, Any], header: str) -> Iterator[Any]:
 
 
 def conditions(results: dict[str, Any]) -> str:
-    """Name what moves the numbers besides model and videos, in a line or two."""
+    """Describe the settings that affect the results, in a line or two."""
     options, templates = results["options"], results["templates"]
     mean = ", ".join(f"{value:.3f}" for value in results["preprocess"]["mean"])
     described = f"; descriptions {results['descriptions']}" if results.get("descriptions") else ""
@@ -146,7 +146,7 @@ def _probes(results: dict[str, Any]) -> Iterator[FittingTable]:
                 cells = (f"{percent(p['top1'])} ({-100 * p['cost']:+.1f})" for p in found["probes"].values())
                 rows.append((name, percent(found["top1"]), *cells))
     if rows:
-        title = "Does it use motion? Top-1, and the difference that the frames' order makes"
+        title = "Motion probe: top-1, and its change with the order of the frames"
         yield FittingTable(("part", "as filmed", "shuffled", "reversed", "one frame"), rows, title)
 
 
@@ -169,7 +169,7 @@ def _open_set(results: dict[str, Any]) -> Iterator[FittingTable]:
 
 
 def threshold_table(found: dict[str, dict[str, Any]]) -> FittingTable:
-    """Show for each part the ``--min-confidence`` that gives each target, and how many videos it answers."""
+    """Format, for each part and target, the ``--min-confidence`` and the number of videos it answers."""
     from zsar_cli.prediction.calibration import TITLES
 
     def cell(bound: dict[str, Any] | None) -> str:
@@ -188,7 +188,7 @@ def threshold_table(found: dict[str, dict[str, Any]]) -> FittingTable:
 
 
 def bounds_table(bounds: dict[str, dict[str, Any] | None]) -> FittingTable:
-    """Format the bounds of one set of videos, with the 95% CI of each."""
+    """Format the thresholds of one set of videos, each with its 95% CI."""
     from zsar_cli.prediction.calibration import TITLES
 
     rows = []
@@ -218,13 +218,13 @@ def _own_published(
 
 
 def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iterator[Any]:
-    """Set published zero-shot numbers beside one's own, the last row, and say what makes them differ."""
+    """Format published zero-shot results with this run as the last row, and notes on their differences."""
     from zsar_cli.evaluation.protocols import comparable, published_rows
 
     columns = comparable(results, published)
     if not columns:
         yield (
-            f"No published numbers compare with these: zsar knows those of the zero-shot protocol on "
+            f"There are no comparable published results: zsar has those of the zero-shot protocol on "
             f"{', '.join(published['columns'])}."
         )
         return

@@ -1,4 +1,4 @@
-"""A table that never breaks a number, however narrow the terminal is."""
+"""Tables that never wrap numbers, however narrow the terminal is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GAP = 2  # blanks between columns
 
 @dataclass(frozen=True)
 class FittingTable:
-    """Rows for Rich to print: headings and texts fold first; where the numbers have no room, each row is a list."""
+    """A table for Rich: headings and text wrap first; if numbers still do not fit, each row becomes a list."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -27,7 +27,7 @@ class FittingTable:
     last_bold: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        """Choose the form that fits the width."""
+        """Render a table, or lists if it is too wide."""
         from rich.measure import Measurement
 
         table = self._table(fixed=False)
@@ -42,7 +42,7 @@ class FittingTable:
         return number == 0 or self.columns[number] in self.texts
 
     def _least(self, number: int) -> int:
-        """Count the columns that a column needs: a number whole, the longest word of its heading."""
+        """Compute the least width of a column: its longest number or word of the heading."""
         from rich.cells import cell_len
 
         if self._is_text(number):
@@ -67,7 +67,7 @@ class FittingTable:
         return table
 
     def _lists(self) -> Iterator[Any]:
-        """Show each row as its first cell, and a line a column below it."""
+        """Render each row as its first cell followed by one line per column."""
         from rich.text import Text
 
         if self.title:

@@ -1,4 +1,4 @@
-"""Folders with a file for each video: subtitles, and the pictures of ``--explain``."""
+"""Folders with one file per video: subtitles, and the sheets of ``--explain``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from zsar_cli.outputs import Lock, may_replace, refuse_taken_inside
 
 
 class VideoFolder:
-    """A folder in which each video has a file of its own; nothing that is there already is replaced.
+    """A folder with one file per video; existing files are not replaced.
 
     Args:
-        videos: all of them where they are known, so that their names tell them apart and what is there already is
-            noticed before any work.
-        own: tells whether a file that is there is what an earlier run said about this video, and may be replaced.
+        videos: all videos if they are known, for unique names and to notice existing files before any work.
+        own: tells whether an existing file was written for this video by an earlier run and may be replaced.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class VideoFolder:
         self._names = OwnNames(inputs, videos, folder)
         for path in (folder, *folder.parents):
             if path.exists() and not path.is_dir():
-                raise UsageError(f"{path} is a file; name a folder with {option}.")
+                raise UsageError(f"{path} is a file; give a folder with {option}.")
         self._refuse_taken(v for v in videos or () if not own(self.path(v), v))
 
     def _refuse_taken(self, videos: Iterable[str]) -> None:
@@ -47,11 +46,11 @@ class VideoFolder:
         refuse_taken_inside(self.folder, names, overwrite=self.overwrite, option=self.option)
 
     def path(self, video: str) -> Path:
-        """Locate the file about a video."""
+        """Return the path of a video's file."""
         return self.folder / f"{self._names.of(video)}.{self.ending}"
 
     def write(self, video: str, content: bytes) -> Path:
-        """Write one video's file, whole or not at all, and tell where. UsageError where it cannot be."""
+        """Write one video's file atomically and return its path. UsageError if it cannot be written."""
         path = self.path(video)
         own = self._own(path, video)
         if not own:
@@ -69,17 +68,19 @@ class VideoFolder:
 
 
 def lock(folder: Path, option: str) -> Lock:
-    """Make a folder and hold it for this run."""
+    """Create a folder and lock it for this run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"{folder} cannot be made: {reason}. Choose another folder for {option}.") from error
+        raise UsageError(
+            f"{folder} cannot be created: {reason}. Choose another folder for {option}."
+        ) from error
     return Lock(folder)
 
 
 def write_subtitles(folder: VideoFolder, record: dict[str, Any]) -> None:
-    """Write one video's subtitles, named like the video so that players find them; a failed video has none."""
+    """Write one video's subtitles, named after the video so that players find them; a failed video has none."""
     if "error" not in record:
         text = subtitles(record, folder.ending)
         folder.write(record["video"], text.encode("utf-8", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""How a record looks: a block for people, rows of CSV, a line of JSON; always safe to show."""
+"""Formats of a record: text for a terminal, rows of CSV, a line of JSON; untrusted text is escaped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDEST = 100  # columns of a block: beyond, eyes lose the line
 
 @dataclass(frozen=True)
 class Columns:
-    """What the rows of CSV are about."""
+    """The columns of a CSV file."""
 
     windows: bool = False  # segments, not videos
     labels: tuple[str, ...] | None = None  # a column each, and a row a video or segment (--wide)
@@ -30,7 +30,7 @@ class Columns:
 
 
 def render(record: dict[str, Any], format: Format, stream: IO[str], columns: Columns | None = None) -> str:
-    """Format a record as text that ends with a line end; ``stream`` decides the block's width and colours."""
+    """Format a record as text ending in a newline; ``stream`` determines the width and colours of a table."""
     columns = columns or Columns()
     if format == "jsonl":
         return to_json(record, ascii_only=not takes_unicode(stream)) + "\n"
@@ -44,7 +44,7 @@ def render(record: dict[str, Any], format: Format, stream: IO[str], columns: Col
 
 
 def csv_columns(columns: Columns) -> list[str]:
-    """Name the columns of CSV."""
+    """Return the names of the CSV columns."""
     if columns.labels is not None:
         own = [printable(f"yes: {label}") for label in columns.labels]  # a label may be named as a column is
         return [*_wide_columns(columns.windows), *own, *CSV_TAIL]
@@ -54,12 +54,12 @@ def csv_columns(columns: Columns) -> list[str]:
 
 
 def csv_header(columns: Columns) -> str:
-    """Write the first line of CSV."""
+    """Format the header of CSV."""
     return csv_text([csv_columns(columns)])
 
 
 def csv_rows(record: dict[str, Any], columns: Columns) -> list[list[Any]]:
-    """Make the rows of CSV about a video: one for each label shown or segment, or one with the error."""
+    """Format the CSV rows of a video: one per label or segment, or one with the error."""
     if "error" in record:
         error = f"{record['error']['kind']}: {record['error']['message']}"
         return [[record["video"], *[""] * (len(csv_columns(columns)) - 2), error]]
@@ -81,7 +81,7 @@ def _wide_columns(windows: bool) -> tuple[str, ...]:
 
 
 def _wide_rows(record: dict[str, Any], windows: bool, labels: tuple[str, ...]) -> list[list[Any]]:
-    """Make a row for each segment, or one for the video, with the ``yes`` of every label."""
+    """Format one row per segment, or one for the video, with the ``yes`` of every label."""
     first = record["video"]
     rows = []
     for part in record["segments"] if windows else [record]:
@@ -93,7 +93,7 @@ def _wide_rows(record: dict[str, Any], windows: bool, labels: tuple[str, ...]) -
 
 
 def block(record: dict[str, Any], stream: IO[str], labels: Sequence[str] = ()) -> str:
-    """Show the video's name, and below it a line a label: probability, bar, label, and how sure of it by itself.
+    """Format the video's name, followed by one line per label: probability, bar, label and ``yes``.
 
     ``labels``: all labels of the run.
     """
@@ -147,7 +147,7 @@ def _answer_lines(record: dict[str, Any], width: int) -> list[Text]:
 
 
 def _label_line(found: dict[str, Any], width: int, mark: str) -> Text:
-    """``mark``: stands before the labels that are answers, where there may be several."""
+    """Format the line of one label; ``mark`` is put before the answers with ``--multi``."""
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""What the records of a file were made with: all that decides an answer, so that none are mixed."""
+"""The settings that records were made with, which ``--resume`` compares so that a file is not mixed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOVES_NOTHING = ("batch_size",)
 def made_with(
     model: RecognizerModel, run: Run, prompts: PromptEmbeddings, labels: Labels | None
 ) -> dict[str, Any]:
-    """Describe the settings of a run of predict; ``labels`` is None where ``prompts`` came from a file."""
+    """Describe the settings of a run of predict; ``labels`` is None if prompt embeddings came from a file."""
     options = asdict(run.windows or run.options)
     named = (
         [(name, list(phrases)) for name, phrases in zip(labels.names, labels.phrases, strict=True)]

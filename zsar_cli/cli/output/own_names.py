@@ -1,4 +1,4 @@
-"""A file for each video in one folder, named so that one sees which video it is about."""
+"""Unique names for one file per video in a folder."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ SPARE = 16  # of them for an ending
 
 
 class OwnNames:
-    """Names for the files about videos, relative to a folder and without an ending; no two videos share one.
+    """Unique names for the files of videos, relative to a folder and without extension.
 
-    A video that was named itself gives its own name, a video in a folder that was named the path in that folder,
-    the folder's name before it: ``cam1`` gives ``cam1/clip``. A video that lies in ``folder`` gives its path there, so
-    that its file lies beside it. Videos that would then share a name get the path from
-    the folder that all inputs have in common (``cam1/clip``, ``cam2/clip``), and keep their ending where that does
-    not tell them apart either. The order of the videos does not matter.
+    A video that is an input itself gives its file name. A video in an input folder gives its path with the folder's
+    name first: ``cam1`` gives ``cam1/clip``. A video inside ``folder`` gives its path there, so that its file lies
+    beside it. Videos that would share a name get the path from the common parent of all inputs (``cam1/clip``,
+    ``cam2/clip``), and keep their extension if that is still ambiguous. The order of the videos does not matter.
 
-    Where the videos are not known before (a list that is still being written), each has the last of these forms.
+    If the videos are not known in advance (a list on standard input), all names have the last of these forms.
     """
 
     def __init__(
@@ -57,14 +56,14 @@ class OwnNames:
         self._known |= {video: f"{self._with_ending(video)}-{_digest(video)}" for video in left}
 
     def of(self, video: str) -> str:
-        """Name the file about a video, with ``/`` between folders; safe on any file system."""
+        """Return the name for a video, with ``/`` between folders; valid on any file system."""
         name = self._known.get(video) or self._with_ending(video)
         if self._given.setdefault(_same(name), video) != video:  # that is only told while names come in
             name += f"-{_digest(video)}"
         return "/".join(_safe(part, video) for part in name.split("/"))
 
     def _root(self, path: str) -> str:
-        """Find the folder that was named and holds the path; the path itself where none does."""
+        """Find the input folder that contains the path; the path itself if none does."""
         holding = [folder for folder in self._folders if _inside(path, folder)]
         return max(holding, key=len, default=path)
 
@@ -86,7 +85,7 @@ def _absolute(path: str) -> str:
 
 
 def _relative(path: str, folder: str) -> str:
-    """Write the path from a folder that holds it, else from the root; never one with ``..``."""
+    """Return the path relative to a parent folder, else from the root; never with ``..``."""
     inside = folder and _inside(path, folder)
     relative = os.path.relpath(path, folder) if inside else os.path.splitdrive(path)[1].lstrip(os.sep)
     return relative.replace(os.sep, "/")
@@ -103,7 +102,7 @@ def _without_ending(name: str, video: str) -> str:
 
 
 def _same(name: str) -> str:
-    """Fold names that some file system takes for one: in case, or in how letters are composed."""
+    """Fold case and Unicode composition, which some file systems ignore in names."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -115,7 +114,7 @@ _WINDOWS = re.compile(r'[<>:"\\|?*]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?=\.|
 
 
 def _safe(part: str, video: str) -> str:
-    """Make a part of a path that every file system takes; one that is too long is cut and gets a hash."""
+    """Make a path component that every file system accepts; one that is too long is cut and gets a hash."""
     if os.name == "nt":
         part = _WINDOWS.sub("_", part)
     if len(os.fsencode(part)) > LONGEST - SPARE:

@@ -1,4 +1,4 @@
-"""``zsar predict --explain``: a picture beside each record."""
+"""``zsar predict --explain``: an explain sheet for each record."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def with_sheets(
     recognizer: Recognizer, paths: Iterator[str], text: PromptEmbeddings, pool: DecodePool, run: Run
 ) -> Iterator[Prediction | Failure]:
-    """Pass on the results of predict; a video's sheet is on the disk before its record, which names it."""
+    """Yield the results of predict; each sheet is written before its record, which has its path."""
     from zsar_cli.plots import to_png
     from zsar_cli.prediction.sheets import explain_sheet
 
@@ -66,7 +66,7 @@ def with_timeline_sheets(
     pool: DecodePool,
     run: Run,
 ) -> Iterator[Timeline | Failure]:
-    """Pass on the results of ``--window``, each with a sheet as in :func:`with_sheets`."""
+    """Yield the results of ``--window``, each with a sheet as in :func:`with_sheets`."""
     from zsar_cli.plots import to_png
     from zsar_cli.prediction.sheets import timeline_sheet
     from zsar_cli.video.pool import DecodePool
@@ -86,7 +86,7 @@ def with_timeline_sheets(
 def _segments_seen(
     timeline: Timeline, model: RecognizerModel, text: PromptEmbeddings, pool: DecodePool, run: Run
 ) -> Iterator[tuple[Segment, Evidence]]:
-    """Choose the longest segments that have an answer, in the order of time, each with its surest window."""
+    """Choose the longest segments with an answer, in order of time, each with its most confident window."""
     from zsar_cli.prediction.clips import examine
     from zsar_cli.prediction.records import NONE_OF_THESE
     from zsar_cli.prediction.sheets import MOST_SEGMENTS
@@ -115,21 +115,21 @@ def _segments_seen(
 
 
 def heat_note(model: RecognizerModel, *, cached: bool) -> str | None:
-    """Say what a person should know of the heat of this model's sheets before they are drawn."""
+    """Note limitations of this model's heat maps before sheets are drawn; None if there are none."""
     from zsar_cli.model.attribution import why_no_label_heat
 
     if (why := why_no_label_heat(model)) is not None:
-        return f"The sheets show motion, and no heat for a label: {why}."
+        return f"The sheets show motion, but no heat maps of labels: {why}."
     if cached and model.msm is None:
         return (
-            "The frames on show go through the visual tower once more: a cache keeps no patch tokens for a model "
-            "that does not look at motion."
+            "Displayed frames pass the visual tower again: the cache of a model without motion modules has no patch "
+            "tokens."
         )
     return None
 
 
 def is_sheet_of(path: Path, video: str) -> bool:
-    """Tell whether a file is a sheet about this video: a run that was killed may have left one without its record."""
+    """Tell whether a file is a sheet of this video, such as one that a killed run left without its record."""
     from zsar_cli.plots import ABOUT
 
     try:

@@ -1,4 +1,4 @@
-"""Where the records of ``zsar predict`` go: standard output, a file, or a folder of subtitles."""
+"""Destinations of the records of ``zsar predict``: standard output, a file, or a folder of subtitles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROWING = ("jsonl", "csv")  # formats whose files grow by records, and tell what
 
 @dataclass
 class Sink:
-    """Where records go."""
+    """An open destination of records."""
 
     write: Callable[[dict[str, Any]], object]
     shows: bool = False  # people see the records themselves: errors need no second line
@@ -29,7 +29,7 @@ class Sink:
 
 @dataclass(frozen=True)
 class Target:
-    """Where records shall go, and what the videos are."""
+    """The destination that the command line asks for."""
 
     output: Path | None
     format: Format
@@ -43,7 +43,7 @@ class Target:
 
 
 def format_of(output: Path | None, format: Format | None) -> Format:
-    """Choose the format: the one asked for, else that of the output's ending, else what suits standard output."""
+    """Choose the format: the given one, else by the output's extension, else by the kind of standard output."""
     from zsar_cli.cli import console
 
     if output is None:
@@ -54,7 +54,7 @@ def format_of(output: Path | None, format: Format | None) -> Format:
 
 
 def form_of(output: Path, format: Format, columns: Columns, rows: int = 1) -> Form:
-    """Choose how records lie in a file that grows."""
+    """Choose the format of records in a resumable file."""
     if format == "csv":
         from zsar_cli.cli.output.csv_file import CsvRows
 
@@ -66,7 +66,7 @@ def form_of(output: Path, format: Format, columns: Columns, rows: int = 1) -> Fo
 
 @contextlib.contextmanager
 def open_sink(target: Target) -> Iterator[Sink]:
-    """Open standard output, a file that grows by records, a table written at the end, or a folder of subtitles."""
+    """Open standard output, a resumable file, a table that is written at the end, or a folder of subtitles."""
     from zsar_cli.cli import console
     from zsar_cli.cli.output.formats import csv_header, render
 
@@ -107,7 +107,7 @@ def _subtitles(output: Path, target: Target) -> Iterator[Sink]:
 
 
 def _whole_file(output: Path, target: Target) -> Iterator[Sink]:
-    """Tables say nowhere what is done: the file is there when the run has ended, and then whole."""
+    """Open a file for a table, which is written in one piece when the run ends, as it cannot be resumed."""
     from zsar_cli.cli.output.formats import render
     from zsar_cli.files import atomic_write
     from zsar_cli.outputs import Lock, may_replace, refuse_taken

@@ -1,4 +1,4 @@
-"""How a timeline looks: coloured rows on a terminal, rows of CSV, subtitles."""
+"""Formats of a timeline: coloured rows for a terminal, rows of CSV, subtitles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Stretch: TypeAlias = "tuple[float, float]"  # s
 
 
 def csv_rows(record: dict[str, Any]) -> list[list[Any]]:
-    """Make a row for each segment and answer of it, or one with the error; times in s."""
+    """Format one row per segment and answer, or one with the error; times in s."""
     written = [
         row | {name: f"{row[name]:.3f}" for name in ("start", "end") if name in row} for row in rows(record)
     ]
@@ -30,7 +30,7 @@ def csv_rows(record: dict[str, Any]) -> list[list[Any]]:
 
 
 def _prediction(segment: dict[str, Any], label: str) -> dict[str, Any] | None:
-    """Describe a label; None for one that is not shown, which "none of these" never is."""
+    """Find the prediction of a label; None if it is not listed, as is always so for "none of these"."""
     return next((found for found in segment["predictions"] if found["label"] == label), None)
 
 
@@ -38,7 +38,7 @@ def _prediction(segment: dict[str, Any], label: str) -> dict[str, Any] | None:
 
 
 def subtitles(record: dict[str, Any], format: str) -> str:
-    """Write SubRip (srt) or WebVTT (vtt); "none of these" shows nothing, several answers a line each."""
+    """Format SubRip (srt) or WebVTT (vtt) with one line per answer; "none of these" has no cue."""
     shown = [s for s in record["segments"] if s["answer"] != NONE_OF_THESE]
     cues = []
     for number, segment in enumerate(shown, start=1):
@@ -62,10 +62,10 @@ def _stamp(seconds: float, format: str) -> str:
 
 
 def timeline_lines(record: dict[str, Any], width: int, labels: Sequence[str] = ()) -> list[Text]:
-    """Show the video's name, a row for each label with blocks where it happens, a ruler, and the segments.
+    """Format the video's name, one row per label with blocks where it occurs, a ruler, and the segments.
 
     Args:
-        labels: all labels of the run, by which each has its colour in every video.
+        labels: all labels of the run; a label's colour depends on its position.
     """
     from rich.cells import cell_len
     from rich.text import Text
@@ -143,9 +143,9 @@ def _fit(label: str, room: int) -> str:
 
 
 def _blocks(stretches: Sequence[Stretch], start: float, duration: float, columns: int, marks: str) -> str:
-    """Draw a character a stretch of time, in halves: where the answer is this one, and blank where it is not.
+    """Draw one character per time step, with a resolution of half a character.
 
-    ``marks``: for both halves, for the left one, for the right one.
+    ``marks``: the characters for both halves, the left half, and the right half.
     """
     halves = [False] * (2 * columns)
     for begin, end in stretches:
@@ -158,7 +158,7 @@ def _blocks(stretches: Sequence[Stretch], start: float, duration: float, columns
 
 
 def _ruler(start: float, duration: float, columns: int) -> str:
-    """Round times where they lie, at most one every ten characters."""
+    """Draw round times at their positions, at most one per ten characters."""
     ruler = ""
     for time, name in ticks(start, duration, columns / 10):
         place = round((time - start) / duration * columns)
