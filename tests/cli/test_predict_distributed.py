@@ -48,7 +48,7 @@ def test_two_processes_answer_as_one_does(videos, tiny_clip_dir, tmp_path, zsar_
     assert cards[0] == cards[1]  # frames of the other process, too
     assert [frames for _, frames in cards[0]].count(None) == 1
     said = two.read("stderr")
-    assert "1 failed, with its record" in said
+    assert "1 failed (see the records)" in said
     assert said.count("zsar: ") == one.read("stderr").count("zsar: ")  # one of the processes speaks
 
 

@@ -198,7 +198,7 @@ class Run:
 
         videos = "1 video" if self.done == 1 else f"{self.done} videos"
         skipped = f", {self.skipped} answered before" if self.skipped else ""
-        failed = f"; {self.failed} failed (see their records)" if self.failed else ""
+        failed = f"; {self.failed} failed (see the records)" if self.failed else ""
         if self.short:
             console.note(
                 f"{self.short} of {videos} shorter than {SHORT:g} s: answers rely on appearance more than motion."
