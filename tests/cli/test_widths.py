@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 
 import pytest
 from rich.console import Console
 
+from zsar_cli.cli import console
 from zsar_cli.cli.output.fitting import FittingTable
 from zsar_cli.cli.output.formats import block
 
@@ -67,3 +70,23 @@ def test_numbers_of_an_answer_never_break(width, video, monkeypatch) -> None:
     assert "100.0%" in first
     (second,) = (line for line in text.splitlines() if "1:06:40.0" in line)
     assert "12.3%" in second
+
+
+def test_messages_break_between_words_on_a_terminal_alone(capsys, monkeypatch) -> None:
+    message = f"{LONG} was not read: no such file, so there is nothing to say of what it may have shown"
+    console.note(message)
+    assert capsys.readouterr().err == message + "\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "fileno", lambda: 2)
+    monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: os.terminal_size((40, 24)))
+    for say, start in ((console.note, ""), (console.error, "zsar: ")):
+        say(message)
+        lines = capsys.readouterr().err.splitlines()
+        assert " ".join(lines) == start + message
+        assert len(lines) > 3
+        assert [line for line in lines if len(line) > 40] == [
+            "mountains/VID_20240713_183522_with_everyone_we_know.mp4"
+        ]
+    command = f"Next:  zsar predict VIDEO --model '{LONG}'"
+    console.note(command)
+    assert capsys.readouterr().err == command + "\n"

@@ -6,6 +6,7 @@ import codecs
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,7 +40,7 @@ def configure(*, quiet: bool = False, verbose: bool = False) -> None:
                 name = "" if own else f"{record.name}: "
                 text = " ".join(f"{name}{record.getMessage()}".split())
                 level = "" if record.levelno == NOTE else f"{record.levelname.lower()}: "
-                _say(printable(f"zsar: {level}{text}"))
+                _say(_folded(printable(f"zsar: {level}{text}")))
 
     _settings.update(quiet=quiet, verbose=verbose)
     root = logging.getLogger()
@@ -91,7 +92,7 @@ def note(message: str) -> None:
     if not _settings["quiet"]:
         from zsar_cli.cli.output.formats import printable
 
-        _say(printable(message))
+        _say(_folded(printable(message)))
 
 
 def error(message: str) -> None:
@@ -99,12 +100,23 @@ def error(message: str) -> None:
     from zsar_cli.cli.output.formats import printable
     from zsar_cli.distributed import rank
 
-    _say(printable(f"zsar{f' (rank {number})' if (number := rank()) else ''}: {message}"))
+    _say(_folded(printable(f"zsar{f' (rank {number})' if (number := rank()) else ''}: {message}")))
 
 
 def plain(text: str) -> None:
     """Write text of the program itself, such as a help page, to stderr without escaping it."""
     _say(text)
+
+
+def _folded(line: str) -> str:
+    """Break a line between words where a terminal would break it within one; a command to copy stays whole."""
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
+    except (OSError, ValueError):  # no file behind it
+        width = 0
+    if not width or len(line) <= width or line.startswith("Next:"):
+        return line
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _say(line: str) -> None:
@@ -313,7 +325,7 @@ def train_summary(summary: Any, directory: Path) -> None:
     with _bar_aside():
         for each in (table, compared):
             if each is not None:
-                Console(stderr=True, highlight=False, markup=False).print(each)
+                Console(stderr=True, highlight=False, markup=False).print(each, "")
     if compared is not None:
         note(_verdict(summary.best, summary.baselines))
     best = f", the best checkpoint to {directory / 'best'}" if summary.best is not None else ""
