@@ -42,7 +42,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Recognizer
             base = folder / "tcclip_base.pt"
             torch.save(files.tcclip_state()[0], base)
         path = files.write(folder, family, files.content(family, vectors))
-        return RecognizerModel(load_published(family, path, base=str(base)))
+        return RecognizerModel(load_published(family, path, base=str(base)), as_published=True)
 
     return loaded
 

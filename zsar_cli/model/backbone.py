@@ -193,8 +193,9 @@ class Backbone(nn.Module):
                 f"{self.family.frames}."
             )
         at_once = 1 if self.device.type == "cpu" else len(pixels)
-        parts = pixels.to(self.device, torch.float32).split(at_once)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.precision != "fp32"):
+        parts = pixels.to(self.device).float().split(at_once)
+        lower = torch.autocast(self.device.type, self.dtype) if self.precision != "fp32" else nullcontext()
+        with lower:
             return _join([self.family.encode_clip(self.clip, part) for part in parts])
 
     def encode_frames(self, pixels: Tensor) -> FrameFeatures:

@@ -48,8 +48,8 @@ class _PreprocessSchema(Checked):
     size: tuple[Side, Side]
     mean: tuple[Number, Number, Number]
     std: tuple[Positive, Positive, Positive]
-    interpolation: Literal["bicubic", "bilinear"]
-    resize_mode: Literal["shortest", "squash", "longest"]
+    interpolation: Literal["bicubic", "bilinear", "linear"]
+    resize_mode: Literal["shortest", "squash", "longest", "larger"]
     fill_color: Annotated[Whole, Field(ge=0, le=255)] = 0
 
 
@@ -79,6 +79,7 @@ class _Config(Checked, extra="ignore"):
     preprocess: _PreprocessSchema | None = None
     parts: _PartsSchema
     beta: Annotated[Number, Field(ge=-1000, le=1000)]
+    family: Literal["openvclip", "froster"] | None = None  # whose tower looks across frames
     weights_crc32: Annotated[str, Field(max_length=8)] | None = None
     backbone_fingerprint: Annotated[str, Field(max_length=64), AfterValidator(one_line)] | None = None
     # What a model remembers of its training
@@ -109,6 +110,7 @@ class Description:
     parts: Parts
     beta: float
     remembered: dict[str, Any]
+    family: str | None
     checksum: str | None  # of model.safetensors; old directories have none
     fingerprint: str | None  # of the backbone's weights where they lie elsewhere; old directories have none
 
@@ -159,6 +161,7 @@ def read_description(path: Path) -> Description:
         Parts(**config.parts.model_dump()),
         config.beta,
         config.model_dump(mode="json", include=config.model_fields_set & REMEMBERED),
+        config.family,
         config.weights_crc32,
         config.backbone_fingerprint,
     )

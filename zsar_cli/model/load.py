@@ -12,9 +12,12 @@ from zsar_cli.model.factory import for_weights
 from zsar_cli.model.hub import moved, offline
 from zsar_cli.model.precision import check_precision, resolve_precision
 from zsar_cli.model.published.load import load_named
+from zsar_cli.model.published.openvclip import OpenVCLIP
 from zsar_cli.model.published.records import families, named_family
 from zsar_cli.model.weights import brief, check_finite, check_header, read_safetensors
 from zsar_cli.model.zsar import RecognizerModel, TrainingRecord
+
+TRAINABLE = ("vifi", "ost", "maxi", "openvclip", "froster")
 
 
 def load_model(
@@ -37,8 +40,8 @@ def load_model(
         loaded = load_named(*named, base=backbone)
         loaded.set_precision(resolve_precision(precision, device, loaded))
         record = families()[named[0]]
-        model = RecognizerModel(loaded, record=TrainingRecord(frames=loaded.family.frames or record.frames))
-        model.record.templates = record.templates
+        about = TrainingRecord(frames=loaded.family.frames or record.frames, templates=record.templates)
+        model = RecognizerModel(loaded, record=about, as_published=True)
     elif backbone is not None:
         raise UsageError(
             f"--backbone names the weights that a run was trained on, and {spec} is no folder that zsar train "
@@ -54,15 +57,39 @@ def is_recognizer(spec: str) -> bool:
     return (model_directory(spec) / "config.yaml").is_file()
 
 
+def load_trainable(spec: str, *, device: str = "cpu", base: str | None = None) -> Backbone:
+    """Load what modules are trained on, in fp32: a backbone, or a published model that is a CLIP like any other.
+
+    Args:
+        base: the CLIP that a published model was trained from, where it lacks parts.
+
+    Raises:
+        UsageError: as :func:`load_backbone`; or a family whose scores are its own.
+    """
+    named = named_family(spec)
+    if named is None:
+        return load_backbone(spec, device=device, precision="fp32")
+    if named[0] not in TRAINABLE:
+        titles = ", ".join(families()[name].title for name in TRAINABLE)
+        raise UsageError(
+            f"{families()[named[0]].title} is no backbone to train modules on, as its scores are its own; {titles} are."
+        )
+    backbone = load_named(*named, base=base).to(device)
+    if not backbone.family.across_frames:
+        backbone.family = None  # a CLIP under other names
+    return backbone
+
+
 def _load_base(run: Path, said: Description, place: str | None, device: str) -> Backbone:
     """Load the backbone that a run's modules were trained on, from where it was then or from ``place``.
 
     Raises:
         UsageError: it is not there, or ``place`` holds other weights. Names the run and what it needs.
     """
-    spec = said.backbone if place is None else moved(said.backbone, place)
+    named = named_family(said.backbone)
+    spec = said.backbone if place is None or named else moved(said.backbone, place)
     try:
-        backbone = load_backbone(spec, device=device, precision="fp32")
+        backbone = load_trainable(spec, device=device, base=place if named else None)
     except UsageError as error:
         hint = "" if place else " If they lie elsewhere now, say where with --backbone PATH."
         raise UsageError(
@@ -93,6 +120,9 @@ def _load_directory(
     if said.architecture is not None:
         with for_weights(tensors, directory), offline():
             backbone = Backbone.from_config(said.architecture, preprocess=said.preprocess, spec=said.backbone)
+        if said.family is not None:
+            backbone.family = OpenVCLIP()
+            backbone.family.name = said.family
         size = getattr(backbone.clip.visual, "image_size", backbone.preprocess.size)
         if backbone.preprocess.size != ((size, size) if isinstance(size, int) else tuple(size)):
             raise UsageError(

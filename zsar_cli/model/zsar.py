@@ -84,11 +84,16 @@ class RecognizerModel(nn.Module):
     """Clips in, embeddings and scores out."""
 
     def __init__(
-        self, backbone: Backbone, parts: Parts = PLAIN, record: TrainingRecord | None = None
+        self,
+        backbone: Backbone,
+        parts: Parts = PLAIN,
+        record: TrainingRecord | None = None,
+        *,
+        as_published: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.parts = parts
+        self.parts, self.as_published = parts, as_published
         self.record = record or TrainingRecord()
         self.beta = 0.0
         if parts.separation and backbone.precision == "int8" and not backbone.fine:
@@ -122,8 +127,8 @@ class RecognizerModel(nn.Module):
 
     @property
     def published(self) -> Any:
-        """The published family whose own scores these are; None for a CLIP, or for one that was trained further."""
-        return self.backbone.family if self.parts == PLAIN else None
+        """The published family whose own scores these are; None for a CLIP, or for one that is trained further."""
+        return self.backbone.family if self.as_published else None
 
     @property
     def uses_negatives(self) -> bool:
@@ -186,7 +191,7 @@ class RecognizerModel(nn.Module):
             pooled = features.embedding.float().mean(dim=1)
         else:
             pooled = family.encode_video(self.backbone.clip, features)
-            if self.msm is None:
+            if self.published is not None:
                 return VideoEncoding(pooled)
         if self.msm is None or self.project is None:
             return VideoEncoding(F.normalize(pooled, dim=-1))
@@ -303,6 +308,8 @@ class RecognizerModel(nn.Module):
         ``backbone=False`` leaves the backbone's weights out: they are then found by its name when loading.
         ``half`` stores fp16.
         """
+        if self.published is not None:
+            raise UsageError(f"{self.name} is saved as it was published; keep its file.")
         if backbone and self.backbone.precision == "int8":
             raise UsageError("A model in int8 has no weights to save; load it with precision='fp32'.")
         directory = Path(directory)
@@ -321,6 +328,7 @@ class RecognizerModel(nn.Module):
             "backbone": self.backbone.spec,
             "backbone_fingerprint": None if backbone else self.backbone.fingerprint(),
             "architecture": self.backbone.model_cfg if backbone else None,
+            "family": self.backbone.family.name if backbone and self.backbone.family is not None else None,
             "preprocess": json.loads(json.dumps(asdict(self.backbone.preprocess))) if backbone else None,
             "parts": asdict(self.parts),
             "beta": self.beta,

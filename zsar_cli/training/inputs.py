@@ -21,6 +21,7 @@ from zsar_cli.files import atomic_write, existing
 from zsar_cli.model import hub as sources
 from zsar_cli.model.config import BUNDLED, read_description
 from zsar_cli.model.load import is_recognizer
+from zsar_cli.model.published.records import named_family
 from zsar_cli.text.class_lists import list_names
 from zsar_cli.text.templates import builtin_templates
 from zsar_cli.text.words import as_words
@@ -58,7 +59,11 @@ def from_anywhere(recipe: Recipe) -> Recipe:
     """Make every path of the recipe absolute, so that the run can be used from any folder."""
     model = recipe.model
     if recipe.architecture is None and model not in BUNDLED:
-        model = absolute(model) if is_recognizer(model) else sources.from_anywhere(model)
+        named = named_family(model)
+        if named is not None:
+            model = f"{named[0]}:{absolute(named[1])}"
+        else:
+            model = absolute(model) if is_recognizer(model) else sources.from_anywhere(model)
     return replace(
         recipe,
         model=model,

@@ -14,9 +14,10 @@ import torch
 from zsar_cli import distributed
 from zsar_cli.errors import UsageError
 from zsar_cli.features.cache import FeatureCache
-from zsar_cli.model.backbone import Backbone, load_backbone
+from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.factory import token_count, within_memory
-from zsar_cli.model.load import is_recognizer, load_model
+from zsar_cli.model.load import is_recognizer, load_model, load_trainable
+from zsar_cli.model.published.records import named_family
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.training.folder import FEATURES
 from zsar_cli.training.recipe import Recipe
@@ -97,13 +98,13 @@ def start_model(
     if recipe.architecture is not None:
         with within_memory(recipe.model):
             backbone = Backbone.from_config(dict(recipe.architecture), spec=recipe.model)
-    elif base is not None or is_recognizer(recipe.model):
+    elif named_family(recipe.model) is None and (base is not None or is_recognizer(recipe.model)):
         model = load_model(recipe.model, device=device, backbone=base)
         if recipe.parts.residual or model.parts.residual:
             model.learn_classes(classes)
         return model
     else:
-        backbone = load_backbone(recipe.model, device=device, precision="fp32")
+        backbone = load_trainable(recipe.model, device=device, base=base)
     with within_memory(recipe.model):
         model = RecognizerModel(backbone, recipe.parts).to(device)
         if recipe.parts.residual:

@@ -217,9 +217,7 @@ class Trainer:
         """Embed the clips by the pretrained CLIP, (B, E); a frozen tower's ``features`` are that already."""
         frames = features.embedding
         if self.pretrained is not None and isinstance(clips, Tensor):
-            frames = torch.unflatten(
-                self.pretrained.encode_frames(clips.flatten(0, 1)).embedding, 0, clips.shape[:2]
-            )
+            frames = self.pretrained.encode_clips(clips).embedding
         return F.normalize(frames.float().mean(dim=1), dim=-1)
 
     def _check_finite(self, what: str, value: Tensor, step: int) -> None:
