@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tests import published_files as files
 from tests.cli.conftest import Result
@@ -191,3 +192,48 @@ def test_the_list_of_models_has_every_published_file(zsar: Callable[..., Result]
     assert re.search(
         r"froster:PATH \(B-16\) +- +CC BY-NC-SA 4.0 +84.8 / 54.8 / 74.8 +a file fetched by hand", listed
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "tune"), [("openvclip", "modules"), ("openvclip", "full"), ("vifi", "full")]
+)
+def test_training_goes_on_from_plain_towers(
+    zsar: Callable[..., Result],
+    weights: Path,
+    classes: Path,
+    video: Path,
+    tmp_path: Path,
+    family: str,
+    tune: str,
+) -> None:
+    run = tmp_path / "run"
+    small = [
+        "--steps",
+        1,
+        "--batch-size",
+        2,
+        "--frames",
+        2,
+        "--tune",
+        tune,
+        "--parts-width",
+        16,
+        "--workers",
+        0,
+    ]
+    trained = zsar("train", "--data", classes, *model(weights, family)[:4], "--output", run, *small)
+    assert trained.code == 0, trained.err
+    more = ["--backbone", weights / "base.pt"] if (family, tune) == ("vifi", "modules") else []
+    answered = zsar("predict", video, "--model", run, *more, "--workers", 0)
+    assert answered.code == 0, answered.err
+    assert {found["label"] for found in answered.records[0]["predictions"]} == {"Archery", "BrushHair"}
+    said = yaml.safe_load((run / "config.yaml").read_text())
+    assert said.get("family") == ("openvclip" if (family, tune) == ("openvclip", "full") else None)
+
+
+def test_no_training_goes_on_from_scores_of_a_familys_own(
+    zsar: Callable[..., Result], weights: Path, classes: Path, tmp_path: Path
+) -> None:
+    refused = zsar("train", "--data", classes, *model(weights, "xclip")[:4], "--output", tmp_path / "run")
+    assert refused.code == 2
+    assert "X-CLIP is no backbone to train modules on" in " ".join(refused.err.split())
