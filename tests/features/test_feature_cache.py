@@ -128,6 +128,15 @@ def test_what_is_asked_for_decides_the_key(videos, tiny_clip_dir, tmp_path):
         cache.key(monthly)
 
 
+def test_keys_are_those_of_version_0_1_0(tiny_clip_dir, tmp_path, monkeypatch):
+    """Whoever has filled a cache for days need not again."""
+    monkeypatch.setattr("zsar_cli.features.cache._identity", lambda path: [path, 1, 2])
+    cache = FeatureCache(tmp_path, RecognizerModel(load_backbone(str(tiny_clip_dir))))
+    key = "4ce92cbbb8a87c9943f56cada0e48e28"
+    assert cache.key(ClipRequest("/a.mp4", Sampling(8))) == key
+    assert cache.key(ClipRequest("/a.mp4", Sampling(8, way="ticks"))) != key
+
+
 def test_a_folder_of_frames_changes_with_any_frame(tiny_clip_dir, tmp_path):
     from PIL import Image
 

@@ -121,8 +121,11 @@ class FeatureCache:
             del shown["indices"]
         if not os.path.isdir(request.path):
             del shown["image_rate"]  # only the times of a folder of frames rest on it
-        if shown["sampling"]["way"] == "segments":  # as it was before there were others
+        if (
+            shown["sampling"]["way"] == "segments"
+        ):  # in the words of version 0.1.0, so that its caches are read
             del shown["sampling"]["way"]
+            shown["sampling"] |= {"mode": "segments", "stride": 4}
         content = json.dumps([FORMAT, identity, shown], sort_keys=True)
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
