@@ -11,6 +11,7 @@ Videos are decoded ahead in worker processes; whatever is ready goes through the
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -69,6 +70,8 @@ class Recognizer:
     """
 
     def __init__(self, model: RecognizerModel, cache: FeatureCache | None = None) -> None:
+        if isinstance(model, str | os.PathLike):
+            raise UsageError(f"A name is loaded by Recognizer.load({os.fspath(model)!r}).")
         self.model = model
         self.cache = cache
         self.times = StageTimes()

@@ -154,6 +154,11 @@ def test_one_path_is_no_list_of_videos(recognizer, videos):
     assert "video" in refused(recognizer.predict_many, videos, LABELS)
 
 
+def test_a_name_is_no_model_and_a_label_no_list(recognizer, video):
+    assert "Recognizer.load('motion-tiny')" in refused(Recognizer, "motion-tiny")
+    assert "in Python a list" in refused(recognizer.predict, video, "hugging")
+
+
 def test_a_wrong_path_among_videos_that_come_one_by_one(recognizer, video):
     results = recognizer.predict_many(iter([video, None]), LABELS, workers=0)
     assert next(results).predictions

@@ -36,6 +36,11 @@ def test_a_directory_is_searched_in_sorted_order(tree: Path) -> None:
     assert names(tree, tree) == ["a.MKV", "b.mp4", "k[1].mp4", "z/d.avi", "z/y/e.webm"]
 
 
+def test_one_path_is_not_taken_for_its_letters(tree: Path) -> None:
+    several = list(find_videos([str(tree)]))
+    assert list(find_videos(str(tree))) == list(find_videos(tree)) == list(find_videos([tree])) == several
+
+
 def test_patterns(tree: Path) -> None:
     assert names(tree, tree / "*.mp4") == ["b.mp4", "k[1].mp4"]
     assert names(tree, tree / "**" / "*.webm") == ["z/y/e.webm"]

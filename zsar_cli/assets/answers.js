@@ -5,7 +5,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const { labels, videos, about } = data;
 // No label has a control character, so none is mistaken for a failure
 const NONE = "none of these", FAILED = "\0could not be read", PER_PAGE = 48;
-const COLOURS = ["#56b4e9", "#e69f00", "#35b597", "#f0e442", "#cc79a7", "#7fa7e0", "#e88a5a", "#b9b9b9"];
+const COLOURS = ["#56b4e9", "#e69f00", "#35b597", "#cc79a7", "#e88a5a", "#f0e442", "#7fa7e0"]; // in the order of timeline_style.py
 const $ = (id) => document.getElementById(id);
 const state = { search: "", sort: "sure", group: null, threshold: about.threshold, page: 0 };
 
@@ -247,6 +247,7 @@ function drawCards(rows, groups) {
   // Groups of a card or two would leave most of the page empty; each card says its answer anyway
   const headed = rows.length >= 3 * new Set(rows.map(([name]) => name)).size;
   if (!headed && rows.length) parts.push(element("h2", { textContent: "By answer" }), cards);
+  if (!headed) rows = [...new Map(rows.map((row) => [row[1], row])).values()]; // a video of several answers once
   for (const [name, video] of rows) {
     if (headed && name !== current) {
       current = name;

@@ -7,17 +7,18 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from glob import has_magic
-from typing import IO
+from typing import IO, TypeAlias
 
 from zsar_cli.encodings import MARKS, encoding_of
 from zsar_cli.errors import UsageError
 from zsar_cli.video.find import local_path, matches, videos_below, why_unread
 
 _LINE_END = re.compile(rb"[\r\n]")
+StrPath: TypeAlias = "str | os.PathLike[str]"
 
 
 def find_videos(
-    inputs: Iterable[str], stdin: IO[bytes] | None = None, *, null: bool = False
+    inputs: StrPath | Iterable[StrPath], stdin: IO[bytes] | None = None, *, null: bool = False
 ) -> Iterator[str]:
     """Yield the videos that ``inputs`` stand for, lazily and in order; a path that came before does not come again.
 
@@ -30,7 +31,8 @@ def find_videos(
         UsageError: a named directory without videos, a pattern that matches nothing, or a list that is none.
     """
     seen: set[str] = set()
-    for given in inputs:
+    several = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    for given in (os.fspath(one) for one in several):
         if given == "-":
             if stdin is None:
                 raise UsageError("'-' reads a list of videos from standard input, and there is none.")

@@ -123,7 +123,10 @@ def _built_in(spec: str) -> tuple[str, ...]:
             # what was typed after --labels is mostly a label itself, or several with commas
             parts = [part.strip() for part in spec.split(",")][:3]
             several = " ".join(f"--label {shlex.quote(part)}" for part in parts if part)
-            hint = f"the lists are {', '.join(names)}. Labels themselves are given one by one ({several})."
+            hint = (
+                f"the lists are {', '.join(names)}. Labels themselves are given one by one "
+                f"({several}; in Python a list)."
+            )
         raise UsageError(f"{spec[:200]} is neither a file of labels nor a built-in list; {hint}") from error
 
 
