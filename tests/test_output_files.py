@@ -93,16 +93,16 @@ def test_only_dead_files_of_our_own_names_are_swept(tmp_path: Path) -> None:
 def test_a_lock_that_is_not_ours_is_left_alone(tmp_path: Path, content: str) -> None:
     place = tmp_path / ".a.jsonl.zsar-lock"
     place.write_text(content)
-    with pytest.raises(UsageError, match="no lock of this tool"):
+    with pytest.raises(UsageError, match="not a lock file of zsar"):
         Lock(tmp_path / "a.jsonl")
     assert place.read_text() == content
     place.unlink()
     place.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match="no lock of this tool"):
+    with pytest.raises(UsageError, match="not a lock file of zsar"):
         Lock(tmp_path / "a.jsonl")
     place.unlink()
     os.mkfifo(place)
-    with pytest.raises(UsageError, match="no lock of this tool"):
+    with pytest.raises(UsageError, match="not a lock file of zsar"):
         Lock(tmp_path / "a.jsonl")
     assert not (tmp_path / "elsewhere").exists()
 
@@ -149,7 +149,7 @@ def test_a_folder_that_goes_away_while_a_file_is_written_aside_is_told(tmp_path:
             aside.unlink()
             folder.rmdir()
 
-    with pytest.raises(UsageError, match="deleted or cleared"):
+    with pytest.raises(UsageError, match="deleted or emptied"):
         write()
 
 
@@ -162,7 +162,7 @@ def test_a_name_that_was_taken_meanwhile_is_not_replaced(tmp_path: Path) -> None
             make()
 
     for make in (lambda: path.write_text("theirs"), lambda: path.symlink_to("elsewhere")):
-        with pytest.raises(UsageError, match="there already"):
+        with pytest.raises(UsageError, match="already exists"):
             write(make)
         assert path.is_symlink() or path.read_text() == "theirs"
         path.unlink()
@@ -177,7 +177,7 @@ def test_without_hard_links_a_name_is_not_replaced_either(tmp_path: Path, monkey
     path = tmp_path / "a.csv"
     with atomic_write(path, replace=False) as aside:
         aside.write_text("ours")
-    with pytest.raises(UsageError, match="there already"), atomic_write(path, replace=False) as aside:
+    with pytest.raises(UsageError, match="already exists"), atomic_write(path, replace=False) as aside:
         aside.write_text("again")
     assert path.read_text() == "ours"
 
@@ -212,7 +212,7 @@ def test_what_is_taken(tmp_path: Path) -> None:
     free = ("no", "empty", "pipe", "to null")
     assert [name for name in free if taken(tmp_path / name)] == []
     assert all(taken(tmp_path / name) for name in ("full", "link", "dangling"))
-    with pytest.raises(UsageError, match=r"full is there already \(and so are 1 others\)"):
+    with pytest.raises(UsageError, match=r"full already exists \(and 1 more\)"):
         refuse_taken([tmp_path / "full", tmp_path / "link"], overwrite=False)
     refuse_taken([tmp_path / "full"], overwrite=True)
 
@@ -221,7 +221,7 @@ def test_an_input_is_no_output_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("waving")
     (tmp_path / "link").symlink_to("labels.txt")
     for name in ("labels.txt", "link", "../" + tmp_path.name + "/labels.txt"):
-        with pytest.raises(UsageError, match="is what this run reads"):
+        with pytest.raises(UsageError, match="is an input of this run"):
             refuse_inputs(tmp_path / name, [None, "ucf101", tmp_path / "labels.txt"])
     refuse_inputs(tmp_path / "other", [tmp_path / "labels.txt"])
 

@@ -1,4 +1,4 @@
-"""Zero-shot video action recognition: name what happens in a video with words nobody trained a model on."""
+"""Zero-shot video action recognition: any labels, any CLIP, no training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors that users meet: each is one or two sentences that say what is wrong and what to do."""
+"""Errors shown to users. Each message says in one or two sentences what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class ZsarError(Exception):
-    """Something the user can mend. ``str(error)`` is what they read; a traceback is never needed."""
+    """An error that the user can fix; ``str(error)`` is the message, shown without a traceback."""
 
 
 class UsageError(ZsarError):
@@ -34,11 +34,11 @@ class VideoError(ZsarError):
 
 
 class ZsarWarning(UserWarning):
-    """Something that a caller from Python should know, and nothing is lost."""
+    """A warning for callers from Python."""
 
 
 def warn(message: str, category: type[Warning] = ZsarWarning) -> None:
-    """Warn the first line of code on the way here that is not the package's own, nor the log's."""
+    """Issue a warning for the innermost caller outside this package and ``logging``."""
     level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (
         "zsar_cli",
@@ -50,7 +50,7 @@ def warn(message: str, category: type[Warning] = ZsarWarning) -> None:
 
 @contextmanager
 def memory_explained(advice: str) -> Iterator[None]:
-    """Turn an exhausted memory of a device into a UsageError with advice, for a GPU or the CPU's own."""
+    """Turn an out-of-memory error of a GPU or of the CPU into a UsageError with advice."""
     try:
         yield
     except (
@@ -60,11 +60,11 @@ def memory_explained(advice: str) -> Iterator[None]:
             words in str(error) for words in ("out of memory", "not enough memory", "t allocate memory")
         ):
             raise
-        raise UsageError(f"The device's memory is full; {advice}, or another --device.") from error
+        raise UsageError(f"The device is out of memory; {advice}, or another --device.") from error
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """Format a value that a file holds for a message: short, on one line, without control characters."""
+    """Format a value from a file for a message: short, on one line, without control characters."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, limit, limit, limit
     short.maxlist = short.maxtuple = short.maxdict = short.maxset = 3

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written atomically."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def atomic_write(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
-    """Give a path aside to write to; it takes the place of ``path`` when the block ends well, else it goes away.
+    """Yield a temporary path, which replaces ``path`` when the block succeeds and is removed when it fails.
 
-    The file aside lies in the same directory and has the same suffix. A reader sees the old file or the new one,
-    never a part; after a power cut too. A link is replaced itself, and what it points at stays as it is. What takes
-    bytes and keeps none (``/dev/stdout``, a pipe) is handed out itself.
+    The temporary file lies in the same directory and has the same suffix. Readers see the old file or the new one,
+    never a part, even after a power failure. If ``path`` is a link, the link is replaced and its target is unchanged.
+    For a stream (``/dev/stdout``, a pipe), ``path`` itself is yielded.
 
     Args:
-        replace: False refuses where something has that name when the block ends.
+        path: the file to write.
+        replace: if False, an existing ``path`` is an error.
 
     Raises:
-        UsageError: the directory is missing or read-only, the name is taken, or the disk is full.
+        UsageError: the directory is missing or read-only, ``path`` exists, or the disk is full.
     """
     if is_stream(path):
         yield Path(path)
         return
     if os.path.isdir(path):
-        raise UsageError(f"{path} is a directory; name a file to write.")
+        raise UsageError(f"{path} is a directory; name an output file.")
     target = Path(os.path.realpath(Path(path).parent)) / Path(path).name
     held, aside = _reserve(target, path)
     try:
@@ -76,20 +77,22 @@ def _publish(aside: Path, target: Path, path: str | Path, replace: bool) -> None
                 raise FileExistsError from None
             os.replace(aside, target)
     except FileExistsError:
-        raise UsageError(f"{path} is there already; nothing was replaced.") from None
+        raise UsageError(f"{path} already exists and was not replaced.") from None
     except FileNotFoundError:
         raise UsageError(
-            f"{path} cannot be written: its directory was deleted or cleared meanwhile."
+            f"{path} cannot be written: its directory was deleted or emptied during the run."
         ) from None
 
 
 def _reserve(target: Path, path: str | Path) -> tuple[int | None, Path]:
-    """Make a new file aside, and a descriptor that holds it against :func:`sweep` while this process lives."""
+    """Create a temporary file, and a descriptor whose lock protects it from :func:`sweep` during this process."""
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=_suffix(target))
     except OSError as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            raise UsageError(f"{path} cannot be written: there is no directory {target.parent}.") from error
+            raise UsageError(
+                f"{path} cannot be written: the directory {target.parent} does not exist."
+            ) from error
         raise UsageError(f"{path} cannot be written: {_reason(error) or error.strerror or error}.") from error
     if _try_lock(handle):
         return handle, Path(name)
@@ -114,10 +117,10 @@ def _suffix(target: Path) -> str:
 
 
 def sweep(target: Path) -> None:
-    """Remove what writers of ``target``, a file or a folder of files, left aside when they were killed.
+    """Remove temporary files of killed writers of ``target``, a file or a folder of files.
 
-    Only names that :func:`atomic_write` gives, only files, no link, and none that a living process holds. For the
-    one that has the lock on ``target``.
+    Only regular files named by :func:`atomic_write` that no running process has locked are removed. The caller must
+    hold the lock on ``target``.
     """
     if target.is_dir():
         folder, known = target, re.compile(rf"\..*\.[a-z0-9_]{{8}}{re.escape(ASIDE)}(\.[^.]*)?", re.DOTALL)
@@ -142,7 +145,7 @@ def _remove_dead(name: str) -> None:
 
 
 def _try_lock(handle: int) -> bool:
-    """Hold an open file; False where another process does, or the file system has no locks."""
+    """Lock an open file; False if another process has it, or the file system has no locks."""
     try:
         import fcntl
 
@@ -170,7 +173,7 @@ def is_stream(path: str | Path) -> bool:
 
 
 def _set_rights(path: Path, target: Path) -> None:
-    """Set the rights of the file that is replaced, else of any new file: mkstemp makes files for their owner alone."""
+    """Set the permissions of the replaced file, else of a new file: mkstemp creates files private to their owner."""
     mask = os.umask(0)
     os.umask(mask)
     rights = 0o666 & ~mask
@@ -182,14 +185,14 @@ def _set_rights(path: Path, target: Path) -> None:
 
 
 def _reason(error: BaseException) -> str | None:
-    """Explain why a file could not be written; None where the error is about something else."""
+    """Explain why a file could not be written; None for other errors."""
     number = error.errno if isinstance(error, OSError) else None
     # safetensors reports a full disk as an error of its own kind, with the system's number in its text
     if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
         number = int(told[1])
     if number in _NO_ROOM:
-        return "there is no room left on its disk"
-    return "its directory does not allow it" if number in _NOT_ALLOWED else None
+        return "the disk is full"
+    return "permission denied for its directory" if number in _NOT_ALLOWED else None
 
 
 def _sync_directory(directory: Path) -> None:
@@ -202,7 +205,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def existing(name: str | Path) -> Path | None:
-    """Return the path of that name if something is there; None too for what cannot be a path (too long, a NUL)."""
+    """Return the path if it exists; None if not, or if it cannot be a path (too long, a NUL)."""
     try:
         path = Path(name).expanduser()
         return path if str(name) and path.exists() else None
@@ -211,10 +214,10 @@ def existing(name: str | Path) -> Path | None:
 
 
 def beside(name: str, *, folders: bool = False) -> str:
-    """Suggest what lies there with a like name, to end a sentence about a path where nothing is."""
+    """Suggest a similar existing name, as the end of a sentence about a missing path."""
     folder = existing(Path(name).parent) if len(name) < 4096 and "\0" not in name else None
     if folder is None:
-        return "; its folder is not there either."
+        return "; its folder does not exist either."
     try:
         there = [
             entry.name
@@ -228,7 +231,7 @@ def beside(name: str, *, folders: bool = False) -> str:
 
 
 def require_file(path: str | Path, what: str) -> None:
-    """Raise UsageError unless the path is a regular file: a pipe would be waited for, and /dev/zero has no end."""
+    """Raise UsageError unless the path is a regular file: a pipe would block, and /dev/zero is endless."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -237,16 +240,16 @@ def require_file(path: str | Path, what: str) -> None:
     if stat.S_ISDIR(mode):
         raise UsageError(f"{path} is a directory; name the file in it.")
     if not stat.S_ISREG(mode):
-        raise UsageError(f"{what} {path} cannot be read: it is a device or a pipe and no file.")
+        raise UsageError(f"{what} {path} cannot be read: it is a device or a pipe, not a file.")
     if not os.access(path, os.R_OK):
         raise UsageError(f"{what} {path} cannot be read: permission denied.")
 
 
 def checksum(path: str | Path) -> str:
-    """Compute CRC-32 of a file, 8 hex digits: it tells damage, not malice; about 1 GB/s.
+    """Compute the CRC-32 of a file, 8 hex digits, at about 1 GB/s. It detects damage, not manipulation.
 
     Raises:
-        UsageError: it is missing or no regular file.
+        UsageError: the file is missing or not a regular file.
     """
     require_file(path, "The file")
     crc = 0

@@ -1,4 +1,4 @@
-"""What a run writes to is its own: nobody else writes there, and nothing that it did not make is replaced."""
+"""Outputs of a run: only one run at a time writes to an output, and foreign files are never replaced."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LOCK = ".zsar-lock"
 
 
 def taken(path: str | Path, *, inside: bool = False) -> str | None:
-    """Explain why a new file cannot have this name without replacing something; None where it is free.
+    """Explain why a new file at this path would replace something; None if the path is free.
 
-    An empty file is free, unless it is reached through a link; so is what keeps nothing, as /dev/stdout, where
-    somebody named it. ``inside``: the name is of this tool's own choice, in a folder that was named; a pipe there has
-    nobody who reads it.
+    An empty file counts as free, unless it is reached through a link, and so does a stream such as /dev/stdout that
+    the user named. ``inside``: the path was chosen by zsar in a folder that the user named; a pipe there would
+    have no reader.
     """
     if not os.path.lexists(path) or (is_stream(path) and not inside):
         return None
@@ -33,15 +33,15 @@ def taken(path: str | Path, *, inside: bool = False) -> str | None:
     if is_stream(path):
         return "is a device or a pipe"
     empty = os.path.isfile(path) and os.path.getsize(path) == 0
-    return None if empty else "is there already"
+    return None if empty else "already exists"
 
 
 def refuse_taken_inside(
     folder: Path, names: Iterable[str], *, overwrite: bool, option: str = "--output"
 ) -> None:
-    """Raise UsageError where files of these names would replace something, or be written elsewhere by a link.
+    """Raise UsageError if files with these names would replace something, or be written elsewhere through a link.
 
-    With ``overwrite``, pipes, devices and links to them are removed, since they cannot be replaced by writing.
+    With ``overwrite``, pipes, devices and links to them are removed, since writing would not replace them.
     """
     paths = [folder / name for name in names]
     for path in paths:
@@ -54,27 +54,25 @@ def refuse_taken_inside(
 
 
 def may_replace(path: str | Path, overwrite: bool) -> bool:
-    """Tell whether a file written aside may take a place that is not empty: with ``overwrite``, or of an empty file."""
+    """Tell whether an existing path may be replaced: with ``overwrite``, or if it is an empty file."""
     return overwrite or (os.path.lexists(path) and taken(path) is None)
 
 
 def refuse_taken(
     paths: Iterable[str | Path], *, overwrite: bool, option: str = "--output", inside: bool = False
 ) -> None:
-    """Raise UsageError where one of ``paths`` has something that would be replaced."""
+    """Raise UsageError if one of ``paths`` would replace something."""
     if overwrite:
         return
     found = [(path, why) for path in paths if (why := taken(path, inside=inside))]
     if found:
         path, why = found[0]
-        others = f" (and so are {len(found) - 1} others)" if len(found) > 1 else ""
-        raise UsageError(
-            f"{path} {why}{others}; choose another {option}, or replace what is there with --overwrite."
-        )
+        others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise UsageError(f"{path} {why}{others}; choose another {option}, or replace it with --overwrite.")
 
 
 def refuse_inputs(output: Path, inputs: Iterable[str | Path | None]) -> None:
-    """Raise UsageError where ``output`` is one of the files that the run reads, under whatever name."""
+    """Raise UsageError if ``output`` is one of the run's inputs, under any path."""
     with contextlib.suppress(OSError, ValueError):
         own = os.stat(output)
         if not stat.S_ISREG(own.st_mode):
@@ -82,17 +80,17 @@ def refuse_inputs(output: Path, inputs: Iterable[str | Path | None]) -> None:
         for given in inputs:
             with contextlib.suppress(OSError, ValueError):
                 if given is not None and os.path.samestat(own, os.stat(given)):
-                    raise UsageError(f"{output} is what this run reads; choose another --output.")
+                    raise UsageError(f"{output} is an input of this run; choose another --output.")
 
 
 class Lock:
-    """A file or a folder that one run at a time writes to, from any process or machine that sees the folder.
+    """An exclusive lock on an output file or folder, for all processes and machines that see the folder.
 
-    A small file beside the output, or in the folder, says who has it. The system lets go of it when the process
-    ends, however it ends; what a dead one left is taken over, and files that it left aside are removed.
+    A small file beside the output, or in the folder, names its owner. The system releases the lock when the process
+    ends for any reason. A lock file of a dead process is taken over, and its temporary files are removed.
 
     Raises:
-        UsageError: another run has it: which process, where, since when.
+        UsageError: another run holds the lock; the message gives its process, host and start time.
     """
 
     def __init__(self, output: str | Path) -> None:
@@ -122,7 +120,7 @@ class Lock:
         sweep(target)
 
     def _open(self, output: str | Path) -> int | None:
-        """Open the lock's file; None where there cannot be one: writing to the folder then tells what is wrong."""
+        """Open the lock file; None if it cannot be created, as writing the output will then report the reason."""
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
             handle = os.open(self._name, flags, 0o666)
@@ -134,13 +132,13 @@ class Lock:
             if handle is not None:
                 os.close(handle)
             raise UsageError(
-                f"{output} cannot be locked: {self._name} is no lock of this tool, or not yours. "
+                f"{output} cannot be locked: {self._name} is not a lock file of zsar, or belongs to another user. "
                 "Remove it, or choose another --output."
             )
         return handle
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         if self._handle is not None:
             with contextlib.suppress(OSError):
                 if _is(self._handle, self._name):
@@ -217,15 +215,15 @@ def _holder(handle: int) -> str:
 
 
 def refuse_busy(output: str | Path) -> None:
-    """Raise UsageError where another run is writing there; said before any work. Leaves nothing behind."""
+    """Raise UsageError if another run writes to this output, before any work; leaves no lock file."""
     Lock(output).close()
 
 
 class LineFile:
-    """A file that grows by whole lines, and is this run's alone.
+    """A file that is appended to line by line, and locked by this run.
 
-    Each line is one write, so a process killed at any moment leaves at most one torn line at the end; a disk that
-    fills up leaves none.
+    Each line is one write, so a killed process leaves at most one incomplete line at the end; a full disk leaves
+    none.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False, lock: bool = True) -> None:
@@ -272,7 +270,7 @@ class LineFile:
             with open(self.path, "rb") as file:
                 yield from file
 
-    def write(self, line: bytes, way_out: str = "Make room, then go on with --resume.") -> None:
+    def write(self, line: bytes, way_out: str = "Free some space, then continue with --resume.") -> None:
         """Add a line, which ends with a line end.
 
         Raises:

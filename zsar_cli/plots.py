@@ -1,7 +1,7 @@
-"""Pictures for people: what they share, and training curves. matplotlib is imported only when one is drawn.
+"""Shared code of plots, and training curves. matplotlib is imported only when something is drawn.
 
-Colours are Okabe and Ito's, which colour-blind people tell apart; where two things could be mistaken for each
-other they also differ in more than colour.
+The colours are those of Okabe and Ito, which are safe for colour-blind people; elements that could be confused
+also differ in more than colour.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def require_matplotlib() -> Any:
 
         return matplotlib
     except ImportError:
-        raise UsageError("Pictures need matplotlib: pip install 'zsar-cli[plots]'.") from None
+        raise UsageError("Drawing needs matplotlib: pip install 'zsar-cli[plots]'.") from None
     finally:
         os.path.exists = exists
 

@@ -1,11 +1,11 @@
-"""Naming the action in videos: the engine behind ``zsar predict``, and the Python interface.
+"""Action recognition in Python: the engine behind ``zsar predict``.
 
     from zsar_cli import Recognizer
 
     recognizer = Recognizer.load("motion-tiny")
     recognizer.predict("a.mp4", labels=["a circle moves left", "a circle moves right"])
 
-Videos are decoded ahead in worker processes; whatever is ready goes through the model together.
+Videos are decoded ahead in worker processes; those that are ready are batched.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ Text: TypeAlias = "Iterable[str] | StrPath | Labels | PromptEmbeddings"
 
 
 class Recognizer:
-    """Names what happens in videos, with any labels; the answers are those of ``zsar predict``.
+    """Recognises actions in videos, for any labels; the results are those of ``zsar predict``.
 
-    Make one with :meth:`load`; it may then be used for any number of videos and sets of labels.
+    Create it with :meth:`load`, and use it for any number of videos and sets of labels.
     """
 
     def __init__(self, model: RecognizerModel, cache: FeatureCache | None = None) -> None:
@@ -94,13 +94,13 @@ class Recognizer:
                 directory that ``zsar train`` wrote.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             precision: ``auto``, ``fp32``, ``bf16``, ``fp16``, ``int8``.
-            backbone: where the weights are now that a directory of ``zsar train --tune modules`` was trained on, if
-                they have moved since.
-            cache: a folder for the visual features of each video, so that asking again with other labels neither
-                decodes it nor runs the tower.
+            backbone: new path of the backbone weights of a ``zsar train --tune modules`` run, if they have moved.
+            cache: a folder for visual features, so that later calls on the same videos skip decoding and the
+                visual tower.
 
         Raises:
-            UsageError: there is no such model or device, the weights cannot be had, or the cache cannot be written.
+            UsageError: there is no such model or device, the weights cannot be loaded, or the cache cannot be
+                written.
         """
         name, folder = checks.text("model", model), None if cache is None else checks.text("cache", cache)
         times = StageTimes()
@@ -132,16 +132,16 @@ class Recognizer:
     def embed_labels(
         self, labels: Text | None = None, templates: StrPath | None = None, *, negatives: bool = False
     ) -> PromptEmbeddings:
-        """Embed the prompts of labels; with the model's own templates unless others are named.
+        """Embed the prompts of labels, by default with the templates that the model was trained with.
 
         Args:
-            labels: the labels themselves, or a file or built-in list of them; by default the classes that a run of
-                ``zsar train`` has learned.
-            templates: a file of prompt templates or the name of shipped ones.
-            negatives: whether to embed negative prompts even where the model's scores do not use them.
+            labels: a list of labels, a file, or the name of a built-in list; by default the classes of a run of
+                ``zsar train``.
+            templates: a file of prompt templates, or the name of a bundled set.
+            negatives: whether to embed negative prompts even if the model's scores do not use them.
 
         Raises:
-            UsageError: the labels or templates are wrong; or embeddings were made with another model.
+            UsageError: invalid labels or templates, or embeddings that were made with another model.
         """
         if isinstance(labels, PromptEmbeddings):
             if templates is not None:
@@ -173,8 +173,8 @@ class Recognizer:
             video: the path of a file or of a directory of images that are its frames; a file open for reading bytes;
                 a list of PIL images; or an array or tensor of RGB frames, (T, H, W, 3) or (T, 3, H, W), uint8 or
                 floats from 0 to 1.
-            labels: the labels themselves; a file or built-in list of them; or prompt embeddings. By default the
-                classes that a run of ``zsar train`` has learned.
+            labels: a list of labels, a file, the name of a built-in list, or prompt embeddings; by default the
+                classes of a run of ``zsar train``.
             **options: of :class:`zsar_cli.prediction.options.PredictOptions`.
 
         Raises:
@@ -222,7 +222,7 @@ class Recognizer:
     def predict_many(
         self, videos: Iterable[Any], labels: Text | None = None, **options: Unpack[ManyOptions]
     ) -> Iterator[Prediction | Failure]:
-        """Yield a result for each video, in order and as soon as it is there; one that cannot be read gives a Failure.
+        """Yield the result of each video, in order, as soon as it is available; a Failure for an unreadable video.
 
         ``videos`` is read lazily. Arguments as in :meth:`predict`, and of
         :class:`zsar_cli.prediction.options.ManyOptions`.
@@ -246,7 +246,7 @@ class Recognizer:
 
     @takes(SegmentOptions)
     def segments(self, video: Any, labels: Text | None = None, **options: Unpack[SegmentOptions]) -> Timeline:
-        """Find what happens in a long video, and when; the answers are those of ``zsar predict --window``.
+        """Localise actions in a long video by sliding windows; the results are those of ``zsar predict --window``.
 
         Arguments as in :meth:`predict`, and of :class:`zsar_cli.prediction.options.SegmentOptions`. A segment ends
         where its answer does.
@@ -268,7 +268,7 @@ class Recognizer:
 
     @takes(ViewOptions)
     def embed_video(self, video: Any, **options: Unpack[ViewOptions]) -> torch.Tensor:
-        """Embed a video, (E,) of unit length in fp32 on the CPU: what :meth:`predict` compares with labels.
+        """Compute the normalised video embedding (E,), fp32 on the CPU, which :meth:`predict` compares with labels.
 
         Args:
             video: as in :meth:`predict`.
@@ -286,19 +286,19 @@ class Recognizer:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes that a run of ``zsar train`` has learned, the labels where none are given; of others, none."""
+        """The classes of a run of ``zsar train``, which are its default labels; empty for other models."""
         from zsar_cli.model.config import BUNDLED
 
         return () if self.model.name in BUNDLED else tuple(self.model.record.classes)
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device of the model."""
         return self.model.backbone.device
 
     @property
     def precision(self) -> str:
-        """What it computes in: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
+        """The precision of the model: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
         return self.model.backbone.precision
 
     def __repr__(self) -> str:
@@ -331,7 +331,7 @@ class Recognizer:
     def _own_classes(self) -> Labels:
         if not self.classes:
             raise UsageError(
-                f"No labels are given, and {self.model.name} has no classes of its own; give labels."
+                f"No labels are given, and {self.model.name} has no training classes; give labels."
             )
         return Labels(self.classes, tuple((phrase,) for phrase in self.model.record.prompted.values()))
 

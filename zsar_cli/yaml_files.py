@@ -136,7 +136,7 @@ def entries(node: yaml.MappingNode, path: str | Path) -> list[tuple[str, yaml.No
             continue
         if key.value in seen:
             raise UsageError(
-                f"{path}, line {line(key)}: {shown(key.value)} is there already, in line {seen[key.value]}."
+                f"{path}, line {line(key)}: {shown(key.value)} is a duplicate of the key in line {seen[key.value]}."
             )
         seen[key.value] = line(key)
         found.append((key.value, value, line(key)))
@@ -227,7 +227,7 @@ def read_json(text: str, path: str | Path) -> Any:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise UsageError(f"{path}: {key!r} is there twice.")
+                raise UsageError(f"{path}: the key {key!r} occurs twice.")
             found[key] = value
         return found
 

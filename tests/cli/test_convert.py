@@ -61,7 +61,8 @@ def test_written_csv_goes_on_where_the_answers_would(zsar, folder) -> None:
     assert json.loads(first["made_with"]) == MADE
     assert zsar("predict", "answers.jsonl", "--output", "a.csv").code == 2  # it is there
     assert (
-        "is what this run reads" in zsar("predict", "answers.jsonl", "-o", "answers.jsonl", "--overwrite").err
+        "is an input of this run"
+        in zsar("predict", "answers.jsonl", "-o", "answers.jsonl", "--overwrite").err
     )
 
 

@@ -87,7 +87,7 @@ def test_failures_are_tried_again_and_keep_their_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"a,b\n1,2\n", "is not a file that zsar predict wrote"),
+        (b"a,b\n1,2\n", "was not written by zsar predict"),
         (b"video,rank,label,score,yes,unknown,answer,duration,frames,warning,error\n", "no column made_with"),
         (b"video,rank,error,made_with\n", "has other columns"),
         (None, "its end"),
@@ -112,12 +112,12 @@ def test_rows_that_were_sorted_anew_or_have_another_source_are_refused(tmp_path:
     head, *lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([head, *sorted(lines, key=lambda line: line.split(b",")[1])]))
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="is not a file that"):
+    with pytest.raises(UsageError, match="was not written by"):
         opened(path, resume=True)
     assert path.read_bytes() == before
     path.unlink()
     write(path, answer("a\x1b.mp4"))
-    with pytest.raises(UsageError, match="JSON Lines can"):
+    with pytest.raises(UsageError, match="use --format jsonl"):
         opened(path, resume=True)
 
 
@@ -140,4 +140,4 @@ def test_predict_goes_on_with_csv(zsar, tiny_clip_dir, tmp_path, more) -> None:
     }
     other = zsar("predict", tmp_path / "a.mp4", *arguments, "--resume", "--frames", 4)
     assert (other.code, "--frames 8 (this run has --frames 4)" in other.err) == (2, True), other.err
-    assert "go on with it by --resume" in zsar("predict", tmp_path / "a.mp4", *arguments).err
+    assert "continue it with --resume" in zsar("predict", tmp_path / "a.mp4", *arguments).err

@@ -146,6 +146,6 @@ def test_an_output_that_is_there_is_left_alone(zsar, tmp_path: Path) -> None:
         output.write_text("mine\n")
         result = zsar("predict", "a.mp4", *THREE, "--model", "no/such", "--output", output)
         assert (result.code, result.out, output.read_text()) == (2, "", "mine\n")
-        assert result.err.startswith(f"zsar: {output} is there already")
+        assert result.err.startswith(f"zsar: {output} already exists")
         assert "another --output" in result.err
         assert "--resume" not in result.err  # it would be refused as well

@@ -109,7 +109,7 @@ def runs(tmp_path, monkeypatch):
         ("runs/mine/config.yaml", "name the folder: --model runs/mine"),
         ("best.pt", "There is no model best.pt: no such file"),
         ("v.mp4", "v.mp4 is a file, and no model"),
-        ("~nobody/run", "its folder is not there either."),
+        ("~nobody/run", "its folder does not exist either."),
         ("checkpoints/best", "there is no folder checkpoints here"),
         ("openai/clip-vit-base-patch16", "The nearest in open_clip is ViT-B-16/openai."),
         ("openai/clip-vit-large-patch14-336", "The nearest in open_clip is ViT-L-14-336/openai."),

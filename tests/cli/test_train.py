@@ -482,7 +482,7 @@ def test_no_room_for_a_checkpoint_leaves_none_half_written(zsar_process, recipe,
     script.write_text(LIMITED)
     done = zsar_process(script, "train", "-c", recipe, "-o", run, "--holdout", 0)
     assert done.wait(200) == 2, done.read("stderr")
-    assert "cannot be written: there is no room left on its disk" in done.read("stderr").splitlines()[-1]
+    assert "cannot be written: the disk is full" in done.read("stderr").splitlines()[-1]
     assert list((run / "checkpoints").iterdir()) == []
 
 

@@ -140,7 +140,7 @@ def test_videos_of_one_name_do_not_share_a_file(tmp_path):
     )
     again = VideoFolder(tmp_path / "quiet", "srt", videos)
     write_subtitles(again, {**RECORD, "video": videos[0]})  # what held no cue is not in the way
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_subtitles(again, {**RECORD, "video": videos[0]})
     write_subtitles(folder, {"video": "c/clip.mp4", "error": {"kind": "not_found", "message": "no"}})
     assert sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / "out").rglob("*.srt")) == [

@@ -197,7 +197,7 @@ def test_python_decodes_the_frames_again_and_replaces_nothing(tmp_path):
     write_report(iter(answers), path)
     assert [card.get("frames") for card in read(path)[1]["videos"]] == [None, 8, None, 3]
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_report(answers[2:], path)
     assert path.read_bytes() == before
     write_report(answers[2:], path, overwrite=True)

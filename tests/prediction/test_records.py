@@ -73,7 +73,7 @@ def test_a_file_cut_anywhere_goes_on(tmp_path: Path, keep: int) -> None:
     assert len(whole.splitlines()[1]) < 150  # so the first record is cut, too
     path.write_bytes(whole[:-keep] if keep else whole)
     if b"predictions" not in (cut := path.read_bytes()):  # it might be anybody's
-        with pytest.raises(UsageError, match="is not a file that zsar predict wrote"):
+        with pytest.raises(UsageError, match="was not written by zsar predict"):
             RecordFile(path, made_with=MADE, resume=True)
         assert path.read_bytes() == cut
         return
@@ -162,7 +162,7 @@ def test_a_file_that_lost_what_it_was_made_with_is_refused(tmp_path: Path) -> No
     path = tmp_path / "answers.jsonl"
     write(path, answer("a.mp4"), answer("b.mp4"))
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[1])
-    with pytest.raises(UsageError, match="does not say what it was made with"):
+    with pytest.raises(UsageError, match="does not store its settings"):
         RecordFile(path, made_with=MADE, resume=True)
 
 
@@ -196,7 +196,7 @@ def test_what_is_not_ours_is_left_alone_to_the_last_byte(tmp_path: Path, kind: s
         RecordFile(path, made_with=MADE, resume=resume)
     assert path.read_bytes() == content
     if NOT_OURS[kind]:
-        assert "by --resume" not in str(refused.value)
+        assert "it with --resume" not in str(refused.value)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -205,7 +205,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     write(path, answer("a.mp4"))
     with pytest.raises(UsageError, match="--resume"):
         RecordFile(path)
-    with pytest.raises(UsageError, match="give one of them"):
+    with pytest.raises(UsageError, match="give only one of them"):
         RecordFile(path, resume=True, overwrite=True)
     with pytest.raises(UsageError, match="cannot be written"):
         RecordFile(tmp_path / "no" / "such.jsonl")
@@ -229,7 +229,7 @@ def test_overwrite_replaces_the_name_and_nothing_behind_it(tmp_path: Path) -> No
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_link_to_nothing_is_not_written_through(tmp_path: Path, resume: bool) -> None:
     (tmp_path / "answers.jsonl").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match="is a link"):
+    with pytest.raises(UsageError, match=r"is a (broken )?link"):
         RecordFile(tmp_path / "answers.jsonl", resume=resume)
     assert not (tmp_path / "elsewhere").exists()
 

@@ -218,7 +218,7 @@ def test_a_missing_file_of_labels_is_called_missing(tmp_path: Path) -> None:
     for spec, what in (
         (tmp_path / "lables.txt", r"did you mean .*labels\.txt\?$"),
         (tmp_path / "other.csv", "There is no file"),
-        (tmp_path / "nowhere" / "labels.txt", "its folder is not there"),
+        (tmp_path / "nowhere" / "labels.txt", "its folder does not exist"),
         ("run,jump", "--label"),
         ("kinetics40", "did you mean kinetics400"),
     ):

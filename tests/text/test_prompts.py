@@ -92,7 +92,7 @@ def test_own_templates(tmp_path: Path) -> None:
         ("name: a\npositive: []\nnegative: ['{}']", 2, "1 or more entries"),
         ("name: a\npositive: '{}'\nnegative: ['{}']", 2, "must be a list"),
         ("name: a\npositive:\nnegative: ['{}']", 2, "must be a list"),
-        ("name: a\nname: b\npositive: ['{}']\nnegative: ['{}']", 2, "already, in line 1"),
+        ("name: a\nname: b\npositive: ['{}']\nnegative: ['{}']", 2, "duplicate of the key in line 1"),
         ("name: a\npositive: ['{}']\n", 1, "negative is missing"),
         ("name: [a]\npositive: ['{}']\nnegative: ['{}']", 1, "name must be a text"),
         ("? [a]\n: b\n", 1, "a key must be a text"),
@@ -207,10 +207,10 @@ def test_built_in_lists_and_extras() -> None:
         ("l.yaml", "", "no labels"),
         ("l.json", "[]", "no labels"),
         ("l.json", "null", "no labels"),
-        ("l.txt", "run\njump\nrun", "'run' is there twice"),
+        ("l.txt", "run\njump\nrun", "'run' occurs twice"),
         ("l.txt", "Run\nrun", "line 2"),
         ("l.yaml", "run: a\nrun: b", "line 2"),
-        ("l.json", '{"run": "a", "run": "b"}', "'run' is there twice"),
+        ("l.json", '{"run": "a", "run": "b"}', "'run' occurs twice"),
         ("l.json", "{", "line 1"),
         ("l.json", '{"run": {"a": "b"}}', "texts"),
         ("l.json", '"run"', "neither a list"),
@@ -742,11 +742,11 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
             if error:
                 raise error
 
-    assert "no directory" in refusal(attempt, tmp_path / "missing" / "x")
+    assert "does not exist" in refusal(attempt, tmp_path / "missing" / "x")
     assert "is a directory" in refusal(attempt, tmp_path)
-    assert "no room left" in refusal(attempt, tmp_path / "x", OSError(28, "No space left on device"))
-    assert "does not allow" in refusal(attempt, tmp_path / "x", PermissionError(13, "no"))
-    assert "no directory" in refusal(attempt, Path("/proc/nothing/x"))
+    assert "the disk is full" in refusal(attempt, tmp_path / "x", OSError(28, "No space left on device"))
+    assert "permission denied" in refusal(attempt, tmp_path / "x", PermissionError(13, "no"))
+    assert "does not exist" in refusal(attempt, Path("/proc/nothing/x"))
     with pytest.raises(FileNotFoundError):
         attempt(tmp_path / "x", FileNotFoundError(2, "of something else"))
     assert not list(tmp_path.iterdir())

@@ -545,7 +545,7 @@ def test_checkpoints_are_whole_or_not_there(start, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     run.progress.step = 8
-    with pytest.raises(UsageError, match="no room left"):
+    with pytest.raises(UsageError, match="the disk is full"):
         run.save_checkpoint()
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == names
     (tmp_path / "checkpoints" / "step-00000006" / "state.json").write_text("{")

@@ -1,4 +1,4 @@
-"""Which videos an argument stands for: a file, a directory, a pattern, or a list on standard input."""
+"""Expansion of arguments to videos: a file, a directory, a pattern, or a list on standard input."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ StrPath: TypeAlias = "str | os.PathLike[str]"
 def find_videos(
     inputs: StrPath | Iterable[StrPath], stdin: IO[bytes] | None = None, *, null: bool = False
 ) -> Iterator[str]:
-    """Yield the videos that ``inputs`` stand for, lazily and in order; a path that came before does not come again.
+    """Yield the videos of ``inputs``, lazily, in order, and without duplicates.
 
-    An input is a file, a directory (searched with its subdirectories as :func:`zsar_cli.video.find.videos_below`
-    does), a pattern such as ``clips/**/*.mp4``, or ``-``: a list on ``stdin`` with one path a line, or ended by NUL
-    with ``null``. In a list, a path is taken literally. A ``file://`` address is the file's path. Whatever does not
-    exist or cannot be read is passed on, for its record to say so.
+    An input is a file, a directory (searched recursively by :func:`zsar_cli.video.find.videos_below`), a pattern such
+    as ``clips/**/*.mp4``, or ``-``: a list on ``stdin`` with one path per line, or terminated by NUL with ``null``.
+    Paths in a list are taken literally. A ``file://`` URL is the path of its file. Paths that do not exist or cannot
+    be read are yielded too, so that they get a record with an error.
 
     Raises:
-        UsageError: a named directory without videos, a pattern that matches nothing, or a list that is none.
+        UsageError: a directory without videos, a pattern without matches, or standard input that is not a list.
     """
     seen: set[str] = set()
     several = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     for given in (os.fspath(one) for one in several):
         if given == "-":
             if stdin is None:
-                raise UsageError("'-' reads a list of videos from standard input, and there is none.")
+                raise UsageError(
+                    "'-' reads a list of videos from standard input, but standard input is closed."
+                )
             found: Iterable[str] = (p for line in _entries(stdin, null) for p in _expand(line, listed=True))
         else:
             found = _expand(given, listed=False)
@@ -70,7 +72,7 @@ def _expand(given: str, *, listed: bool) -> Iterator[str]:
         yield path
     if empty and not listed:
         raise UsageError(
-            f"No videos in {given}; files count as videos by their ending, such as .mp4 or .mkv."
+            f"No videos in {given}; videos are recognised by their extension, such as .mp4 or .mkv."
         )
     if empty:
         yield given
@@ -119,8 +121,8 @@ def _pieces(stream: IO[bytes], null: bool) -> Iterator[bytes]:
                 ) from error
         if (b"\0\0\0" if null else b"\0") in chunk:
             raise UsageError(
-                "Standard input is no list of paths, one a line. To read a video, name its file; a list that "
-                "find -print0 wrote needs --null."
+                "Standard input is not a list with one path per line. Give a video as an argument; a list from "
+                "find -print0 needs --null."
             )
         yield chunk
         chunk = source.read(65536)

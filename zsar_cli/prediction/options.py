@@ -1,4 +1,4 @@
-"""The options that the methods of :class:`zsar_cli.Recognizer` share, by name; a default stands where each is used."""
+"""Keyword options that the methods of :class:`zsar_cli.Recognizer` share."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class FrameOptions(TypedDict, total=False):
     """Which frames the model sees.
 
     Attributes:
-        frames: of a view; by default as many as the model was trained with.
+        frames: number per view; by default as many as the model was trained with.
         decoder: ``auto``, ``pyav`` or ``decord``.
-        fps: frames a second of a folder of images and of frames at hand, which do not tell; 25 unless given.
+        fps: frame rate of a folder of images, an array or a list, which store none; default 25.
     """
 
     frames: int | None
@@ -36,18 +36,18 @@ class FrameOptions(TypedDict, total=False):
 
 
 class ViewOptions(FrameOptions, total=False):
-    """How a whole video is shown: ``views`` times ``crops`` (1 or 3) clips, their embeddings averaged."""
+    """The clips of a video: ``views`` times ``crops`` (1 or 3), whose embeddings are averaged."""
 
     views: int
     crops: int
 
 
 class LabelOptions(TypedDict, total=False):
-    """What is asked.
+    """Prompts and the number of labels.
 
     Attributes:
-        templates: a file of prompt templates or the name of shipped ones.
-        top_k: labels to give, the best ones; 5 unless given.
+        templates: a file of prompt templates, or the name of a bundled set.
+        top_k: number of labels to return; default 5.
     """
 
     templates: StrPath | None
@@ -55,16 +55,16 @@ class LabelOptions(TypedDict, total=False):
 
 
 class AnswerOptions(LabelOptions, total=False):
-    """What counts as an answer.
+    """Which labels are the answer.
 
     Attributes:
-        min_confidence: ``answer`` is the best label where ``1 - unknown`` is at least this, else "none of these".
+        min_confidence: ``answer`` is the best label if ``1 - unknown`` is at least this, else "none of these".
             Higher is stricter.
-        multi: ``answers`` has every label whose ``yes`` is at least ``min_confidence`` (0.5 unless given), the surest
-            first, and ``answer`` is the first of them.
-        calibration: after ``zsar eval --calibrate`` and without ``min_confidence``: answer by its bound for ``"95"``,
-            ``"90"`` (the default) or ``"80"`` % right answers, for 5% false ``"alarms"``, or not by it (``"off"``).
-        threshold: the old name: 1 minus ``min_confidence``.
+        multi: ``answers`` lists every label whose ``yes`` is at least ``min_confidence`` (default 0.5), the highest
+            first; ``answer`` is the first of them.
+        calibration: the threshold of ``zsar eval --calibrate`` to use without ``min_confidence``: for ``"95"``,
+            ``"90"`` (default) or ``"80"`` % correct answers, for 5% false ``"alarms"``, or none (``"off"``).
+        threshold: deprecated; 1 minus ``min_confidence``.
     """
 
     min_confidence: float | None
@@ -77,7 +77,7 @@ class ExplainOptions(ViewOptions, LabelOptions, total=False):
     """Of :meth:`zsar_cli.Recognizer.explain`.
 
     Attributes:
-        where: the labels to show the places of; the best ones unless given.
+        where: labels to compute heat maps for; by default the answers, or the two best labels.
     """
 
     where: Sequence[str] | None
@@ -91,9 +91,9 @@ class ManyOptions(PredictOptions, total=False):
     """Of :meth:`zsar_cli.Recognizer.predict_many`.
 
     Attributes:
-        batch_size: videos that go through the model together at most; 8 unless given.
-        workers: decoding processes; half the cores, 2 to 8, unless given.
-        timeout: s that decoding one video may take; 60 unless given.
+        batch_size: maximum number of videos per forward pass; default 8.
+        workers: decoding processes; default half the cores, from 2 to 8.
+        timeout: seconds allowed for decoding one video; default 60.
     """
 
     batch_size: int
@@ -105,8 +105,8 @@ class SegmentOptions(FrameOptions, AnswerOptions, total=False):
     """Of :meth:`zsar_cli.Recognizer.segments`.
 
     Attributes:
-        window: s that are looked at together, as ``frames`` frames; 4 unless given.
-        stride: s from one window's start to the next; half a window unless given.
+        window: length of a window in seconds, which is sampled at ``frames`` frames; default 4.
+        stride: seconds between the starts of two windows; default half a window.
     """
 
     window: float
@@ -114,7 +114,7 @@ class SegmentOptions(FrameOptions, AnswerOptions, total=False):
 
 
 def takes(kind: type) -> Callable[[Method], Method]:
-    """Make a method's ``**options`` those of ``kind``: help names them, and any other is a TypeError."""
+    """Give a method's ``**options`` the fields of ``kind`` for ``help``, and raise TypeError for any other."""
     known = kind.__annotations__
 
     def marked(method: Method) -> Method:
@@ -163,7 +163,7 @@ def rule_of(options: Mapping[str, Any], default: float | None = None) -> AnswerR
 
     def tell(threshold: float, least: float) -> None:
         warn(
-            f"threshold={threshold:g} is the old name of min_confidence={least:g}, which is 1 minus it",
+            f"threshold={threshold:g} is deprecated; use min_confidence={least:g} (1 minus the threshold)",
             DeprecationWarning,
         )
 

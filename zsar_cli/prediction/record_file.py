@@ -1,4 +1,4 @@
-"""The file that collects records, survives being cut off, and goes on with what it was made with."""
+"""Output files of records that survive interruption and can be resumed with the same settings."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ class RecordFile:
         """Open a new file, an old one with ``resume``, or a new one in place of what is there with ``overwrite``.
 
         Raises:
-            UsageError: something is there already, another run writes to it, it is no such file, it was made with
-                something else, or it cannot be written.
+            UsageError: the file exists, another run writes to it, it is not such a file, it was made with
+                other settings, or it cannot be written.
         """
         self.path, self.form = path, form
         self.done: set[str] = set()
@@ -164,8 +164,8 @@ class RecordFile:
             self._check_made_with(stored)
             if not stored.clear:
                 raise UsageError(
-                    f"{self.path}: {stored.key:.200} has characters that CSV does not give back, so it cannot go on; "
-                    "JSON Lines can (--format jsonl)."
+                    f"{self.path}: {stored.key:.200} has characters that CSV cannot restore, so it cannot be resumed; "
+                    "use --format jsonl."
                 )
             if stored.whole and (stored.ended or following is not None):
                 found += 1
@@ -177,8 +177,8 @@ class RecordFile:
             raise UsageError(_no_record(self.path, "its end"))
         if found and not self._says:
             raise UsageError(
-                f"{self.path} does not say what it was made with, as its first record should. "
-                "Choose another --output, or start anew with --overwrite."
+                f"{self.path} does not store its settings (made_with) in the first record. "
+                "Choose another --output, or start over with --overwrite."
             )
         if torn:
             size = sum(map(len, self._file.lines()))
@@ -192,8 +192,8 @@ class RecordFile:
             return
         if changed := difference(stored.made_with, self._made_with, NOT_COMPARED):
             raise UsageError(
-                f"{self.path} was made with {changed}. Use the same, choose another --output, or start anew "
-                "with --overwrite."
+                f"{self.path} was made with {changed}. Use the same settings, choose another --output, or start "
+                "over with --overwrite."
             )
 
     def _take(self, stored: Stored, part: bytes) -> None:
@@ -264,22 +264,22 @@ class RecordFile:
 def check_output(path: Path, *, form: Form = JSON_LINES, resume: bool, overwrite: bool) -> None:
     """Raise UsageError where records cannot go there; said before a model is loaded, which may take long."""
     if resume and overwrite:
-        raise UsageError("--resume goes on with what is there and --overwrite replaces it; give one of them.")
+        raise UsageError("--resume continues an output and --overwrite replaces it; give only one of them.")
     if overwrite or (why := taken(path)) is None:
         return
     ours = os.path.isfile(path) and os.path.getsize(path) > 0 and _starts_as_ours(path, form)
     if resume:
         if os.path.islink(path) and not os.path.exists(path):
-            raise UsageError(f"{path} is a link to nothing; choose another --output.")
+            raise UsageError(f"{path} is a broken link; choose another --output.")
         if not ours and os.path.isfile(path) and os.path.getsize(path):
             raise UsageError(_no_record(path, "its start"))
         return
-    way = "go on with it by --resume, replace it with --overwrite" if ours else "replace it with --overwrite"
+    way = "continue it with --resume, replace it with --overwrite" if ours else "replace it with --overwrite"
     raise UsageError(f"{path} {why}; {way}, or choose another --output.")
 
 
 def _no_record(path: Path, where: str) -> str:
-    return f"{path} is not a file that zsar predict wrote ({where} is no record of its); choose another --output."
+    return f"{path} was not written by zsar predict ({where} is no record of it); choose another --output."
 
 
 def _starts_as_ours(path: Path, form: Form) -> bool:

@@ -203,7 +203,7 @@ def write_report(
         overwrite: replace what is there.
 
     Raises:
-        UsageError: the file is there already, or cannot be written.
+        UsageError: the file already exists, or cannot be written.
     """
     from zsar_cli.resources import default_workers
     from zsar_cli.video.pool import DecodePool

@@ -174,7 +174,7 @@ def clean_names(names: Iterable[tuple[Any, str]]) -> tuple[str, ...]:
         key = name.casefold()  # tokenizers lower the case
         key = key if key.isascii() else unicodedata.normalize("NFC", key)
         if key in seen:
-            raise UsageError(f"The label {name!r} is there twice ({seen[key][1]}; {where}).")
+            raise UsageError(f"The label {name!r} occurs twice ({seen[key][1]}; {where}).")
         if key == NONE_OF_THESE:
             raise UsageError(
                 f"{where}: {name!r} is what zsar itself answers where no label fits (--min-confidence); leave it out."
