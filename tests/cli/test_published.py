@@ -167,8 +167,10 @@ def test_the_published_row_of_a_file_stands_beside_what_was_measured() -> None:
     said = {
         "method": "MoTE",
         "backbone": "ViT-L/14",
-        "values": [88.7, 61.4, 78.4],
+        "top1": {"ucf101": 88.7, "hmdb51": 61.4, "kinetics600": 78.4},
         "protocol": "as published",
+        "repeatable": True,
+        "note": None,
     }
     results = {
         "protocol": "zero-shot",
@@ -178,7 +180,8 @@ def test_the_published_row_of_a_file_stands_beside_what_was_measured() -> None:
         "templates": {"name": "clip28"},
         "published": said,
     }
-    (table,) = comparison_lines(results, published_numbers())
+    line, table = comparison_lines(results, published_numbers())
+    assert line == "MoTE ViT-L/14: published 61.4, measured here 61.3 (-0.1), as published."
     assert table.rows[-2][:3] == ("MoTE (this file)", "ViT-L/14", "61.4")
     assert table.rows[-1][:3] == ("this run", "mote:L-14@published", "61.3")
     assert sum(row[0].startswith("MoTE") and row[1] == "ViT-L/14" for row in table.rows) == 1

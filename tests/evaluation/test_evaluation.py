@@ -26,6 +26,7 @@ from zsar_cli.evaluation.protocols import DataSource, combine, make_plan
 from zsar_cli.evaluation.results import PromptSettings, run_plan
 from zsar_cli.evaluation.summary import summarise
 from zsar_cli.model.alignment import Scores, score_with_bank, usable_bank
+from zsar_cli.model.parts import PLAIN
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.text.embeddings import PromptEmbeddings
 from zsar_cli.video.pool import ClipRequest
@@ -46,7 +47,7 @@ class Sums(nn.Module):
     uses_negatives = False
     trained_on = None
     preprocess = Preprocess(size=(16, 16))
-    published = None
+    published, way, parts = None, None, PLAIN
     fingerprint, choose = RecognizerModel.fingerprint, RecognizerModel.choose
     join_views, text_vectors = RecognizerModel.join_views, RecognizerModel.text_vectors
 
@@ -55,6 +56,7 @@ class Sums(nn.Module):
         self.backbone = nn.Identity()
         self.backbone.device, self.backbone.dtype = torch.device("cpu"), torch.float32
         self.backbone.precision, self.backbone.fingerprint = "fp32", lambda: "sums"
+        self.backbone.spec = "sums"
         self.log_scale = nn.Parameter(torch.tensor(3.0))
         self.mix = nn.Parameter(torch.randn(12, 8, generator=torch.Generator().manual_seed(0)))
 

@@ -15,7 +15,7 @@ from zsar_cli import checks, distributed
 from zsar_cli.data.definition import known_name
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.evaluation.choice import Choice, choose, note_training_clips
-from zsar_cli.evaluation.presets import PRESETS, as_published
+from zsar_cli.evaluation.presets import PRESETS, as_published, follow_published
 from zsar_cli.evaluation.protocols import DataSource, Plan, labels_hash, make_plan, published_numbers
 from zsar_cli.outputs import refuse_taken_inside
 from zsar_cli.run_log import NOTE, StageTimes, log_setup
@@ -277,12 +277,11 @@ def _run(
     with calls.loading(f"Loading {model} ..."), times.measured("load"):
         network = load_model(model, device=device, precision=how.precision, backbone=how.backbone)
     log_setup(network, workers=options.workers, decoder=options.decoder)
-    written = how.as_published and network.published is not None and network.published.names_as_written
-    words: Callable[[str], str] = str if written else as_words
+    words = follow_published(network, plan.data) if how.as_published else as_words
     named = dict.fromkeys(label for part in plan.parts for label in part.labels)
     as_they_are = [name for name, said in network.record.prompted.items() if said == name]
     read = [name for name in named if name not in {*phrases, *as_they_are}]
-    if distributed.rank() == 0 and not written and (line := words_line(read)):
+    if distributed.rank() == 0 and words is as_words and (line := words_line(read)):
         logger.log(NOTE, "%s", line)
     calls.loaded(network)
     templates = load_templates(how.templates) if how.templates else default_templates(network)

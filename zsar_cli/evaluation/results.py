@@ -59,7 +59,7 @@ def settings_of(
         "preprocess": {k: list(v) if isinstance(v, tuple) else v for k, v in preprocess.items()},
         "options": {k: v for k, v in asdict(options).items() if k not in moves_nothing},
         "protocol": plan.protocol,
-        **published_settings(model, options, prompts.templates["name"]),
+        **published_settings(model, options, prompts.templates["name"], plan.data),
         "data": [
             {
                 key: entry[key]

@@ -37,7 +37,7 @@ from zsar_cli.model.motion import MotionAggregation, MotionSeparation, Separatio
 from zsar_cli.model.parts import PLAIN, Parts
 from zsar_cli.model.published.family import score_published
 from zsar_cli.model.published.records import families
-from zsar_cli.video.sampling import Sampling
+from zsar_cli.video.sampling import Sampling, Way
 from zsar_cli.video.transforms import Preprocess
 
 
@@ -94,6 +94,7 @@ class RecognizerModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.parts, self.as_published = parts, as_published
+        self.way: Way | None = None  # of choosing frames, where it is neither the usual one nor the family's
         self.record = record or TrainingRecord()
         self.beta = 0.0
         if parts.separation and backbone.precision == "int8" and not backbone.fine:
@@ -216,8 +217,8 @@ class RecognizerModel(nn.Module):
     def choose(self, frames: int | None, views: int) -> Sampling:
         """Choose the frames of ``views`` clips of a video; None: as many a clip as the model was trained with."""
         family = self.published
-        way = "segments" if family is None else families()[family.name].sampling
-        return Sampling(frames or self.frames, views, way)
+        usual: Way = "segments" if family is None else families()[family.name].sampling
+        return Sampling(frames or self.frames, views, self.way or usual)
 
     def text_vectors(self, text: Tensor) -> Tensor:
         """Give texts as vectors of unit length (C, E), also of a family that keeps something else of them."""

@@ -21,6 +21,11 @@ def as_words(name: str) -> str:
     return " ".join(said) or name
 
 
+def unsplit(name: str) -> str:
+    """Write a class name in one piece, "apply eye makeup" as "ApplyEyeMakeup": some published models are asked so."""
+    return "".join(word[:1].upper() + word[1:] for word in as_words(name).split())
+
+
 def words_line(names: Sequence[str]) -> str | None:
     """Say that names are read as words, with one of them; None where all of them are words."""
     changed = [name for name in names if as_words(name) != name]

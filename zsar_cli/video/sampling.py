@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
+
+Way: TypeAlias = Literal["segments", "ticks", "spans", "steps", "ends"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Sampling:
 
     frames: int = 8
     views: int = 1
-    way: Literal["segments", "ticks", "spans", "steps", "ends"] = "segments"
+    way: Way = "segments"
 
     def __post_init__(self) -> None:
         """Refuse a number below 1."""

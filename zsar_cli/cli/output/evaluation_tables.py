@@ -205,32 +205,35 @@ def bounds_table(bounds: dict[str, dict[str, Any] | None]) -> FittingTable:
 def _own_published(
     said: dict[str, Any] | None,
     rows: list[tuple[str, ...]],
-    published: dict[str, Any],
     columns: Sequence[str],
 ) -> list[tuple[str, ...]]:
     """Take the row of the file that was evaluated out of ``rows``, to stand beside what was measured."""
-    if said is None or said["values"] is None:
+    if said is None or not set(columns) <= set(said["top1"]):
         return []
     for row in [row for row in rows if row[:2] == (said["method"], said["backbone"])]:
         rows.remove(row)
-    values = [f"{said['values'][published['columns'].index(column)]:.1f}" for column in columns]
+    values = [f"{said['top1'][column]:.1f}" for column in columns]
     return [(f"{said['method']} (this file)", said["backbone"], *values, "published")]
 
 
 def comparison_lines(results: dict[str, Any], published: dict[str, Any]) -> Iterator[Any]:
     """Format published zero-shot results with this run as the last row, and notes on their differences."""
+    from zsar_cli.evaluation.presets import published_line
     from zsar_cli.evaluation.protocols import comparable, published_rows
 
-    columns = comparable(results, published)
-    if not columns:
+    columns, of_this_model = comparable(results, published), published_line(results)
+    if of_this_model is not None:
+        yield of_this_model
+    elif not columns:
         yield (
             f"There are no comparable published results: zsar has those of the zero-shot protocol on "
             f"{', '.join(published['columns'])}."
         )
+    if not columns:
         return
     rows: list[tuple[str, ...]] = [tuple(row) for row in published_rows(published, columns)]
     own = [percent(results["summary"].get("mean"))] * len(columns)
-    rows += _own_published(results.get("published"), rows, published, columns)
+    rows += _own_published(results.get("published"), rows, columns)
     how = f"templates {results['templates']['name']}"
     if said := results.get("published"):
         how = f"{said['protocol']}, {how}"

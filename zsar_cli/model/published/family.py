@@ -32,7 +32,6 @@ class Family(nn.Module):
     name: str = ""
     mix: float = 0.0  # the base CLIP's part of the weights
     file: Any = None  # the record of the released file of these sizes
-    names_as_written: bool = False  # the authors' prompts hold class names as the data set has them
     frames: int | None = None  # T, where the weights fix it
     one_row: ClassVar[bool] = False  # a clip's features are one row, and not one of each frame
 

@@ -33,6 +33,7 @@ from zsar_cli.model.weights import (
 from zsar_cli.run_log import NOTE
 
 logger = logging.getLogger(__name__)
+MIXED = {"mote": "visual."}  # the names that a family's authors mix with CLIP, where these are not all
 STATE_DICTS = ("model_state_dict", "model_state", "model", "state_dict")
 
 
@@ -79,7 +80,6 @@ def load_published(
     backbone = Backbone(built, model_cfg, preprocess, f"{family}:{path}").eval()
     module.name, module.mix, module.file = family, share, record.of_sizes(geometry(clip).backbone)
     module.averages_probabilities = record.average == "probabilities"
-    module.names_as_written = record.class_names == "as written"
     backbone.family = module.eval()
     backbone.fingerprint()
     return backbone
@@ -187,9 +187,24 @@ def complete(
             raise UsageError(
                 f"The base CLIP does not fit {path}: {name} is {tuple(tensor.shape)} and not {tuple(there.shape)}."
             )
-        elif mix and (family != "mote" or name.startswith("visual.")):
-            clip[name] = torch.lerp(there, tensor, mix)
-    return clip
+    return mix_with(clip, original, mix, MIXED.get(family, ""))
+
+
+def mix_with(
+    clip: Mapping[str, Tensor], original: Mapping[str, Tensor], share: float, prefix: str = ""
+) -> dict[str, Tensor]:
+    """Mix weights with those of the CLIP that they were trained from: ``(1 - share) clip + share original``.
+
+    Args:
+        share: from 0 to 1.
+        prefix: mix only names that begin so; what a family adds to the CLIP is no name of both.
+    """
+    return {
+        name: torch.lerp(tensor, original[name], share)
+        if share and name in original and name.startswith(prefix)
+        else tensor
+        for name, tensor in clip.items()
+    }
 
 
 def base_tensors(clip: Mapping[str, Tensor], family: str, path: Path, base: str | None) -> dict[str, Tensor]:

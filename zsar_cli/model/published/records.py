@@ -11,21 +11,33 @@ from pydantic import Field
 from zsar_cli.errors import UsageError
 from zsar_cli.files import ASSETS, read_text
 from zsar_cli.schemas import Checked, Name, Number, Whole, check
-from zsar_cli.video.sampling import Sampling
+from zsar_cli.video.sampling import Sampling, Way
 from zsar_cli.video.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 DATASETS = ("ucf101", "hmdb51", "kinetics600")
+LABELS = {
+    "ucf101": 101,
+    "hmdb51": 51,
+    "kinetics600": 160,
+    "kinetics400": 400,
+}  # that a published number is among
 
 
 class PublishedFile(Checked):
-    """One of a family's files. ``values``: top-1 in percent on :data:`DATASETS`."""
+    """One of a family's files. ``values``: top-1 in percent on :data:`DATASETS`; ``others``: on other data sets."""
 
     name: Name
     backbone: Name
     size: Name | None = None
     values: Annotated[list[Number], Field(min_length=3, max_length=3)] | None = None
+    others: dict[Name, Number] = Field(default_factory=dict)
     url: Name | None = None
     hub: Name | None = None  # a repository of Hugging Face's with model.safetensors
+
+    @property
+    def top1(self) -> dict[str, float]:
+        """Give the published top-1 in percent, by data set."""
+        return dict(zip(DATASETS, self.values or (), strict=False)) | self.others
 
 
 class FamilyRecord(Checked):
@@ -40,12 +52,17 @@ class FamilyRecord(Checked):
     frames: Whole = 8
     views: Whole = 1
     crops: Whole = 1
-    average: Literal["logits", "probabilities"] = "logits"
-    sampling: Literal["segments", "ticks", "spans", "steps"] = "segments"
+    average: Literal["logits", "probabilities", "embeddings"] = "logits"
+    sampling: Way = "segments"
     resize: Literal["shortest", "larger", "squash"] = "shortest"
     interpolation: Literal["bicubic", "bilinear", "linear"] = "bicubic"
     pixels: Literal["clip", "imagenet"] = "clip"
     class_names: Literal["words", "as written"] = "words"
+    templates_of: dict[Name, Name] = Field(default_factory=dict)  # by data set, in place of ``templates``
+    random_views: bool = (
+        False  # the authors draw frames by chance, so their number is not repeated to the last digit
+    )
+    open_clip: Name | None = None  # no files of a family's own: a CLIP whose name in open_clip begins so
     mix: dict[Whole, Number] = Field(default_factory=dict)
     needs: Name | None = None
     note: Annotated[str, Field(max_length=200)] | None = None
@@ -71,11 +88,23 @@ class FamilyRecord(Checked):
 
 
 @cache
-def families() -> dict[str, FamilyRecord]:
-    """Load all families, by the names that ``--model`` takes."""
+def published_models() -> dict[str, FamilyRecord]:
+    """Load all that is known of published models, the families' and those that open_clip has."""
     path = ASSETS / "families.yaml"
     content = yaml.safe_load(read_text(path))
     return {name: check(FamilyRecord, entry, f"{path}: {name}") for name, entry in content.items()}
+
+
+@cache
+def families() -> dict[str, FamilyRecord]:
+    """Load all families, by the names that ``--model`` takes."""
+    return {name: record for name, record in published_models().items() if record.open_clip is None}
+
+
+def open_clips(spec: str) -> FamilyRecord | None:
+    """Find the published model that a name of open_clip's means, such as ``PE-Core-B-16/meta``."""
+    records = (record for record in published_models().values() if record.open_clip is not None)
+    return next((record for record in records if spec.startswith(str(record.open_clip))), None)
 
 
 def named_family(spec: str) -> tuple[str, str] | None:
