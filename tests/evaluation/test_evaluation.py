@@ -26,7 +26,6 @@ from zsar_cli.evaluation.protocols import DataSource, combine, make_plan
 from zsar_cli.evaluation.results import PromptSettings, run_plan
 from zsar_cli.evaluation.summary import summarise
 from zsar_cli.model.alignment import Scores, score_with_bank, usable_bank
-from zsar_cli.model.parts import PLAIN
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.text.embeddings import PromptEmbeddings
 from zsar_cli.video.pool import ClipRequest
@@ -47,7 +46,7 @@ class Sums(nn.Module):
     uses_negatives = False
     trained_on = None
     preprocess = Preprocess(size=(16, 16))
-    published, way, parts = None, None, PLAIN
+    published, way = None, None
     fingerprint, choose = RecognizerModel.fingerprint, RecognizerModel.choose
     join_views, text_vectors = RecognizerModel.join_views, RecognizerModel.text_vectors
 

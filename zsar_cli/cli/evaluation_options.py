@@ -54,7 +54,8 @@ ProtocolPresetOption = Annotated[
     Optional[Literal["published"]],  # noqa: UP045
     typer.Option(
         "--protocol-preset",
-        help="published: frames, views, templates and mixing as the authors of a published model tested it.",
+        help="published: frames, views, templates, class names and mixing as the authors of a published model, or of "
+        "PE-Core, tested it.",
     ),
 ]
 SplitOption = Annotated[

@@ -15,12 +15,12 @@ from zsar_cli import checks, distributed
 from zsar_cli.data.definition import known_name
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.evaluation.choice import Choice, choose, note_training_clips
+from zsar_cli.evaluation.label_phrases import described
 from zsar_cli.evaluation.presets import PRESETS, as_published, follow_published
 from zsar_cli.evaluation.protocols import DataSource, Plan, labels_hash, make_plan, published_numbers
 from zsar_cli.outputs import refuse_taken_inside
 from zsar_cli.run_log import NOTE, StageTimes, log_setup
 from zsar_cli.text.cache import TextCache
-from zsar_cli.text.class_lists import NameMatcher
 from zsar_cli.text.embeddings import PromptEmbeddings, embed_labels
 from zsar_cli.text.labels import Labels, load_labels
 from zsar_cli.text.templates import Templates, default_templates, load_templates, phrase_bank
@@ -239,7 +239,7 @@ def run_evaluation(
     """
     for part in plan.parts:
         part.dataset.check_missing(how.max_missing)  # before the model takes its time to load
-    phrases = _phrases(how.descriptions, plan)
+    phrases = described(how.descriptions, plan)
     if how.report is not None:
         _check_report(how.report)
     with distributed.processes():
@@ -333,25 +333,6 @@ def _prompts(templates: Templates, phrases: dict[str, tuple[str, ...]]) -> Promp
         {"phrases": len(bank), "hash": labels_hash(bank)},
         labels_hash(described) if described else None,
     )
-
-
-def _phrases(descriptions: str | None, plan: Plan) -> dict[str, tuple[str, ...]]:
-    """Find the descriptions of the plan's labels; a label without any stands for itself."""
-    if descriptions is None:
-        return {}
-    described = load_labels(descriptions)
-    matcher = NameMatcher(described.names)
-    labels = list(dict.fromkeys(label for part in plan.parts for label in part.labels))
-    found = {label: matcher.find(label) for label in labels}
-    phrases = {label: described.phrases[place] for label, place in found.items() if place is not None}
-    if not phrases:
-        raise UsageError(
-            f"{descriptions} describes none of the labels, such as {labels[0]!r}. Check its names."
-        )
-    if len(phrases) < len(labels):
-        bare = [label for label in labels if label not in phrases]
-        plan.notes.append(f"{len(bare)} of {len(labels)} labels have no description, such as {bare[0]!r}")
-    return phrases
 
 
 def _check_report(folder: Path) -> None:
