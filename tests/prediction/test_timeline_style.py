@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import colorsys
+import re
+
 import pytest
 
+from zsar_cli.files import ASSETS
 from zsar_cli.prediction.timeline_style import COLOURS, clock, colours, ticks
 
 
@@ -29,3 +33,14 @@ def test_a_label_keeps_its_colour_whatever_else_is_shown():
     assert len(set(colours(labels[:14], labels).values())) == 14
     assert colours(["x", "y"]) == {"x": COLOURS[0], "y": COLOURS[1]}
     assert clock(3723) == "1:02:03"
+
+
+def test_the_page_gives_labels_the_same_hues_in_the_same_order() -> None:
+    script = (ASSETS / "answers.js").read_text(encoding="utf-8")
+    page = re.findall(r"#[0-9a-f]{6}", script.partition("const COLOURS = [")[2].partition("]")[0])
+    assert len(page) == len(COLOURS)
+    for ours, shown in zip(COLOURS, page, strict=True):
+        hues = [
+            colorsys.rgb_to_hsv(*(int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)))[0] for c in (ours, shown)
+        ]
+        assert abs(hues[0] - hues[1]) < 0.05, (ours, shown)
