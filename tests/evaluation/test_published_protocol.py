@@ -15,7 +15,7 @@ from tests.tiny_models import make_tiny_clip
 from tests.video_files import write_video
 from zsar_cli import UsageError
 from zsar_cli.evaluation.inference import Options
-from zsar_cli.evaluation.presets import as_published, follow_published, published_line
+from zsar_cli.evaluation.presets import as_far_as, as_published, follow_published, published_line
 from zsar_cli.model import load
 from zsar_cli.model.load import load_model
 from zsar_cli.model.published.load import mix_with
@@ -178,4 +178,12 @@ def test_each_published_protocol_names_what_there_is() -> None:
     assert {name: record.frames for name, record in families().items() if record.frames != 8} == {
         **{"vifi": 32, "ost": 32, "xclip": 32},
         **{"maxi": 16, "tcclip": 16},
+    }
+
+
+def test_what_a_published_number_rests_on_besides_is_said() -> None:
+    assert as_far_as(families()["mote"]) == "as published"
+    assert as_far_as(families()["ost"]).startswith("as published, without optimal transport")
+    assert {name for name, record in families().items() if record.lacks is not None} == {
+        *("actionclip", "froster", "ost", "viclip", "ezclip"),
     }

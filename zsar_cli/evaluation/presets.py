@@ -106,11 +106,16 @@ def published_settings(model: RecognizerModel, options: Options, templates: str,
             "class_names": record.class_names,
             "views_averaged": record.average,
             "mix": mixed,
-            "protocol": "as published" if not other else f"other {', '.join(other)} than published",
+            "protocol": f"other {', '.join(other)} than published" if other else as_far_as(record),
             "repeatable": not record.random_views,
             "note": record.note,
         }
     }
+
+
+def as_far_as(record: FamilyRecord) -> str:
+    """Say of an evaluation that differs in nothing that can be set what it lacks nevertheless."""
+    return "as published" if record.lacks is None else f"as published, without {record.lacks}"
 
 
 def published_line(results: dict[str, Any]) -> str | None:

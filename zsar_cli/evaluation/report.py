@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsar_cli.cache_files import open_file
 from zsar_cli.evaluation import report_figures, thresholds
+from zsar_cli.evaluation.presets import published_line
 from zsar_cli.evaluation.protocols import comparable, published_rows
 from zsar_cli.evaluation.report_figures import Record, number
 from zsar_cli.files import ASSETS, atomic_write
@@ -160,7 +161,12 @@ def _published(results: dict[str, Any], published: dict[str, Any], columns: Sequ
     own = [_percent(results["summary"].get("mean"))] * len(columns)
     rows.append(["this run", results["model"], *own, "this report"])
     head = ["method", "backbone", *columns, "source"]
-    return [_note("Zero-shot top-1 in %, as published; lists differ."), _table(head, rows, own=len(rows) - 1)]
+    line = published_line(results)
+    return [
+        *([_note(line)] if line else []),
+        _note("Zero-shot top-1 in %, as published; lists differ."),
+        _table(head, rows, own=len(rows) - 1),
+    ]
 
 
 def _confusions(records: Iterable[Record]) -> list[Block]:

@@ -62,6 +62,7 @@ class FamilyRecord(Checked):
     random_views: bool = (
         False  # the authors draw frames by chance, so their number is not repeated to the last digit
     )
+    lacks: Name | None = None  # what the published number rests on besides, and zsar does not do
     open_clip: Name | None = None  # no files of a family's own: a CLIP whose name in open_clip begins so
     mix: dict[Whole, Number] = Field(default_factory=dict)
     needs: Name | None = None
