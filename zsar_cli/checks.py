@@ -21,6 +21,7 @@ WORKERS = (0, 256)
 TIMEOUT = (0.1, 86400.0)  # s
 WINDOW = (0.01, 86400.0)  # s
 SHARE = (0.0, 1.0)
+SEED = (0, 2**63 - 1)
 FPS = (0.001, 10_000.0)  # of a folder of frames
 
 

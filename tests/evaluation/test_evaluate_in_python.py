@@ -52,6 +52,11 @@ def test_results_are_those_of_the_command_and_the_caller_is_told(videos, tiny_cl
         ({"output": 3}, "output"),
         ({"model": "no such model"}, "no such model"),
         ({"descriptions": "none.yaml"}, "none.yaml"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"probe_motion": "motion"}, "probe_motion"),
+        ({"shots": 3}, "shots"),
+        ({"shots": [0]}, "each of shots"),
     ],
     ids=str,
 )

@@ -26,7 +26,7 @@ def test_a_folder_of_videos_becomes_a_model_and_the_caller_is_told(videos, tiny_
     summary = zsar_cli.train(
         videos,
         output=tmp_path / "run",
-        model=str(tiny_clip_dir),
+        model=tiny_clip_dir,  # a path, too
         steps=2,
         least_steps=1,
         frames=2,
@@ -63,6 +63,8 @@ def test_a_run_stops_where_it_is_asked_to_and_goes_on(videos, tiny_clip_dir, tmp
         ({"step": 3}, "step"),
         ({"steps": "many"}, "steps"),
         ({"cache": "x", "tune": "full"}, "tune"),
+        ({"parts": 3}, "parts must be a map"),
+        ({"labels": ["left", "right"]}, "labels must be"),
     ],
     ids=str,
 )

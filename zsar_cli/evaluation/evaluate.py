@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,11 +178,17 @@ def plan_evaluation(
     if protocol == "open-set" and unknown is None and known_name(chosen.data) == "ucf101":
         unknown = "hmdb51"
     stranger = _unknown_source(_text("unknown", unknown), _text("unknown_root", unknown_root), given_root)
-    plan = make_plan(
-        source, protocol, split, unknown=stranger, shots=None if shots is None else list(shots), seed=seed
-    )
+    plan = make_plan(source, protocol, split, unknown=stranger, shots=_shots(shots), seed=seed)
     note_training_clips(plan, chosen, source)
     return plan, chosen
+
+
+def _shots(shots: Sequence[int] | None) -> list[int] | None:
+    if shots is None:
+        return None
+    if not isinstance(shots, Iterable) or isinstance(shots, str):
+        raise UsageError(f"shots must be a list of whole numbers, not {checks.brief(shots)}.")
+    return [checks.whole("each of shots", count, (1, 10**9)) for count in shots]
 
 
 def _unknown_source(unknown: str | None, own_root: str | None, root: str | None) -> DataSource | None:

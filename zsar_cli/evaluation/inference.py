@@ -54,6 +54,8 @@ class Options:
         ClipOptions(self.frames, self.views, self.crops, self.decoder, self.batch_size)
         checks.whole("workers", self.workers, checks.WORKERS)
         checks.number("timeout", self.timeout, checks.TIMEOUT)
+        checks.truth("probe_motion", self.probe_motion)
+        checks.whole("seed", self.seed, checks.SEED)
 
 
 # --- scores to records --------------------------------------------------------------------------------------

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from zsar_cli import yaml_files
-from zsar_cli.checks import FRAMES
+from zsar_cli.checks import FRAMES, brief
 from zsar_cli.errors import UsageError
 from zsar_cli.files import ASSETS
 from zsar_cli.model.parts import Parts, about
@@ -184,15 +185,29 @@ def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
     return override(recipe, **overrides)
 
 
+def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Check fields of a recipe as they were asked for; paths become texts. UsageError."""
+    plain = {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in fields.items()}
+    if not isinstance(plain.get("parts") or {}, Mapping):
+        raise UsageError(f"parts must be a map of its fields, not {brief(plain['parts'])}.")
+    _given(plain)  # alone: together with a recipe's other fields they are checked by :func:`override`
+    return plain
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the fields that are not None, each by itself."""
+    given = {key: value for key, value in fields.items() if value is not None}
+    parts = {key: value for key, value in (given.pop("parts", None) or {}).items() if value is not None}
+    return _checked(given | ({"parts": parts} if parts else {}), "recipe")
+
+
 def override(recipe: Recipe, **overrides: Any) -> Recipe:
     """Replace fields of the recipe by the values that are not None; ``parts`` takes a map of its fields."""
-    given = {key: value for key, value in overrides.items() if value is not None}
-    parts = {key: value for key, value in (given.pop("parts", None) or {}).items() if value is not None}
-    if "epochs" in given:
-        given.setdefault("steps", None)  # --epochs overrides the recipe's steps
-    if "model" in given:
-        given.setdefault("architecture", None)  # --model overrides the recipe's architecture
-    values = _checked(given | ({"parts": parts} if parts else {}), "the command line")
+    values = _given(overrides)
+    if "epochs" in values:
+        values.setdefault("steps", None)  # --epochs overrides the recipe's steps
+    if "model" in values:
+        values.setdefault("architecture", None)  # --model overrides the recipe's architecture
     return replace(recipe, **values | {"parts": replace(recipe.parts, **values.get("parts", {}))})
 
 

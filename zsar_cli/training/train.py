@@ -16,7 +16,7 @@ from zsar_cli.outputs import refuse_busy
 from zsar_cli.run_log import NOTE
 from zsar_cli.training import own
 from zsar_cli.training.folder import RECIPE, check_folder
-from zsar_cli.training.recipe import Recipe, load_recipe, override
+from zsar_cli.training.recipe import Recipe, load_recipe, override, plain_fields
 
 if TYPE_CHECKING:
     from zsar_cli.training.run import Environment, Summary
@@ -135,7 +135,7 @@ def plan_training(
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     folder, root = Path(checks.text("output", output)), _path("data_root", data_root)
     name = None if config is None else checks.text("config", config)
-    recipe, chosen = _find_recipe(name, folder, resume, fields, root)
+    recipe, chosen = _find_recipe(name, folder, resume, plain_fields(fields), root)
     if cache is not None:
         if recipe.tune != "modules":
             raise UsageError(
