@@ -240,3 +240,40 @@ def test_no_training_goes_on_from_scores_of_a_familys_own(
     refused = zsar("train", "--data", classes, *model(weights, "xclip")[:4], "--output", tmp_path / "run")
     assert refused.code == 2
     assert "X-CLIP is no backbone to train modules on" in " ".join(refused.err.split())
+
+
+@pytest.mark.parametrize("family", ["xclip", "mote", "openvclip"])
+def test_prompts_embedded_before_give_the_same_answer(
+    zsar: Callable[..., Result], weights: Path, video: Path, tmp_path: Path, family: str
+) -> None:
+    asked = model(weights, family)
+    made = zsar(
+        "embed-prompts", *LABELS, *asked[:4], *asked[6:], "--output", tmp_path / "prompts.safetensors"
+    )
+    assert made.code == 0, made.err
+    direct = zsar("predict", video, *LABELS, *asked)
+    kept = zsar("predict", video, "--prompts", tmp_path / "prompts.safetensors", *asked[:6])
+    assert kept.code == 0, kept.err
+    for got, want in zip(kept.records[0]["predictions"], direct.records[0]["predictions"], strict=True):
+        assert got["label"] == want["label"]
+        assert got["score"] == pytest.approx(want["score"], abs=1e-5)
+        assert got["yes"] == pytest.approx(want["yes"], abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["openvclip", "xclip"])
+def test_half_precision_is_near(zsar: Callable[..., Result], weights: Path, video: Path, family: str) -> None:
+    asked = ["predict", video, *LABELS, *model(weights, family)]
+    whole, half = (zsar(*asked, "--precision", kind).records[0]["predictions"] for kind in ("fp32", "bf16"))
+    scores = {found["label"]: found["score"] for found in whole}
+    assert all(found["score"] == pytest.approx(scores[found["label"]], abs=0.05) for found in half)
+    assert any(found["score"] != scores[found["label"]] for found in half)
+
+
+def test_in_python_a_video_has_an_embedding_where_the_family_has_one(weights: Path, video: Path) -> None:
+    from zsar_cli import Recognizer, UsageError
+
+    named = {name: f"{name}:{weights / f'{name}.pth'}" for name in ("openvclip", "xclip")}
+    found = Recognizer.load(named["openvclip"]).embed_video(video, views=2)
+    assert found.shape == (64,)
+    with pytest.raises(UsageError, match="has no embedding of a video"):
+        Recognizer.load(named["xclip"]).embed_video(video)

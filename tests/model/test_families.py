@@ -257,6 +257,41 @@ def test_a_file_that_lacks_parts_says_which_clip_it_needs(tmp_path: Path) -> Non
         load_published("vifi", path, base=str(tmp_path / "base.pt"))
 
 
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("vifi", "module.image_encoder.ln_post.weight"), ("vifi", "module.text_encoder.ln_final.bias"),
+     ("mote", "module.visual.transformer.resblocks.1.ln_1.weight"), ("openvclip", "model.token_embedding.weight")],
+)  # fmt: skip
+def test_what_the_authors_trained_is_never_taken_from_the_base(
+    tmp_path: Path, family: str, name: str
+) -> None:
+    vectors = torch.nn.functional.normalize(files.draw("labels", (5, 64)), dim=-1)
+    content = files.content(family, vectors)
+    del content[next(key for key in ("model_state_dict", "model_state", "model") if key in content)][name]
+    torch.save(files.clip(), tmp_path / "base.pt")
+    with pytest.raises(UsageError, match=f"{re.sub('.*encoder.|module.|model.', '', name)} is missing"):
+        load_published(family, files.write(tmp_path, family, content), base=str(tmp_path / "base.pt"))
+
+
+def test_a_repository_of_hugging_face_that_cannot_be_had_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(name: str, spec: str) -> Path:
+        asked.append(name)
+        raise UsageError("no network")
+
+    asked: list[str] = []
+    monkeypatch.setattr(fetched, "download", refuse)
+    for which in ("B-16", "microsoft/xclip-base-patch32"):
+        with pytest.raises(
+            UsageError, match=r"could not be downloaded from Hugging Face; .* --model xclip:PATH"
+        ):
+            load_model(f"xclip:{which}")
+    assert asked == [f"microsoft/xclip-base-patch{n}/model.safetensors" for n in ("16-zero-shot", "32")]
+    with pytest.raises(UsageError, match=r"There is no file 'folder/file\.pth'"):
+        load_model("xclip:folder/file.pth")
+
+
 def test_weights_are_mixed_with_those_of_the_base(tmp_path: Path) -> None:
     path = files.write(tmp_path, "openvclip", files.content("openvclip"))
     base = {name: tensor + 1 for name, tensor in files.clip().items()}

@@ -69,7 +69,10 @@ def _no_weights(spec: str, path: Path, architectures: list[str]) -> str:
             f"--model {published}, which are the same weights."
         )
     if path.suffix.lower() in SUFFIXES:
-        return f"{spec} is a weights file; say which architecture it is of, as in ViT-B-16/{spec}."
+        return (
+            f"{spec} is a weights file; say which architecture it is of, as in ViT-B-16/{spec}, or of which published "
+            f"family, as in vifi:{spec}."
+        )
     return f"{spec} is a file, and no model: weights end with {', '.join(SUFFIXES)}. {LIST}"
 
 

@@ -82,8 +82,7 @@ def detect(names: Collection[str], wrapper: str = "") -> str | None:
         return "text4vis" if wrapper == "fusion inside" else "actionclip" if whole else "bike"
     if any(name.startswith("image_encoder.") for name in names):
         return "ost" if "text_encoder.token_embedding.weight" in names else "vifi"
-    whole = all(name in names for name in ("visual.conv1.weight", "token_embedding.weight"))
-    return "openvclip" if wrapper == "model_state" and whole else None
+    return "openvclip" if wrapper == "model_state" and "visual.conv1.weight" in names else None
 
 
 def split(family: str, tensors: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:

@@ -37,7 +37,7 @@ def fetch(family: str, file: PublishedFile) -> Path:
     """
     spec = f"{family}:{file.name}"
     if file.hub is not None:
-        return download(f"{file.hub}/model.safetensors", spec)
+        return _from_hub(family, file.hub)
     assert file.url is not None
     folder = cache_directory()
     if folder is None:
@@ -54,6 +54,21 @@ def fetch(family: str, file: PublishedFile) -> Path:
         raise UsageError(
             f"{path} is no longer what was downloaded ({recorded.name} says so); delete it, and it is fetched again."
         )
+    return path
+
+
+def _from_hub(family: str, repository: str) -> Path:
+    """Find or download ``model.safetensors`` of a repository of Hugging Face's, whose cache names files by SHA-256."""
+    try:
+        path = download(f"{repository}/model.safetensors", f"{family}:{repository}")
+    except UsageError as error:
+        raise UsageError(
+            f"{repository} is not on this machine and could not be downloaded from Hugging Face; fetch its "
+            f"model.safetensors, and name the path: --model {family}:PATH."
+        ) from error
+    stored = path.resolve()
+    if len(stored.name) == 64 and sha256(stored) != stored.name:
+        raise UsageError(f"{stored} is no longer what was downloaded; delete it, and it is fetched again.")
     return path
 
 

@@ -17,10 +17,19 @@ from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.factory import build, for_weights
 from zsar_cli.model.hub import find_source
 from zsar_cli.model.pickle_check import HoldsObjectsError
-from zsar_cli.model.published.families import ALIKE, TITLES, configuration, detect, geometry, make, split
+from zsar_cli.model.published.families import (
+    ALIKE,
+    HEADS,
+    TITLES,
+    configuration,
+    detect,
+    geometry,
+    make,
+    split,
+)
 from zsar_cli.model.published.files import fetch, read_once
 from zsar_cli.model.published.inert import read_inert
-from zsar_cli.model.published.records import FamilyRecord, families, where_to_find
+from zsar_cli.model.published.records import FamilyRecord, PublishedFile, families, where_to_find
 from zsar_cli.model.published.xclip import from_transformers
 from zsar_cli.model.weights import (
     check_finite,
@@ -34,6 +43,7 @@ from zsar_cli.run_log import NOTE
 
 logger = logging.getLogger(__name__)
 MIXED = {"mote": "visual."}  # the names that a family's authors mix with CLIP, where these are not all
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-]+")  # of Hugging Face's; a path to a file has an ending
 STATE_DICTS = ("model_state_dict", "model_state", "model", "state_dict")
 
 
@@ -169,20 +179,15 @@ def complete(
 ) -> dict[str, Tensor]:
     """Take what a file lacks from its base CLIP, and mix the two. UsageError where it is not there or does not fit."""
     clip = {name: tensor.float() for name, tensor in clip.items()}
-    whole = {
-        "visual.conv1.weight",
-        "visual.proj",
-        "token_embedding.weight",
-        "positional_embedding",
-        "ln_final.weight",
-    }
-    if whole <= set(clip) and not mix:
+    lacks = "token_embedding.weight" not in clip and may_lack(family, "token_embedding.weight")
+    if not lacks and not mix:
         return clip
     original = base_tensors(clip, family, path, base)
     for name, tensor in original.items():
         there = clip.get(name)
         if there is None:
-            clip[name] = tensor
+            if may_lack(family, name):  # of all else that is missing the file is told to be incomplete
+                clip[name] = tensor
         elif there.shape != tensor.shape:
             raise UsageError(
                 f"The base CLIP does not fit {path}: {name} is {tuple(tensor.shape)} and not {tuple(there.shape)}."
@@ -205,6 +210,13 @@ def mix_with(
         else tensor
         for name, tensor in clip.items()
     }
+
+
+def may_lack(family: str, name: str) -> bool:
+    """Tell whether the authors' files leave this tensor of the CLIP out, as they did not train it."""
+    if family in HEADS:
+        return not name.startswith("visual.")
+    return family in ("vifi", "ost", "maxi", "tcclip") and name == "token_embedding.weight"
 
 
 def base_tensors(clip: Mapping[str, Tensor], family: str, path: Path, base: str | None) -> dict[str, Tensor]:
@@ -261,6 +273,13 @@ def load_named(family: str, which: str, *, base: str | None = None) -> Backbone:
     if existing(which) is None and "@" in which:
         name, _, mixed = which.rpartition("@")
     path, file = existing(name), record.file(name)
+    if (
+        path is None
+        and file is None
+        and any(other.hub for other in record.files)
+        and REPOSITORY.fullmatch(name)
+    ):
+        file = PublishedFile(name=name, backbone=name, hub=name)
     if path is None and file is not None and (file.url or file.hub):
         path = fetch(family, file)
     if path is None:
