@@ -1,7 +1,7 @@
-r"""The one opener of texts: bytes that some program wrote, to letters with ``\n`` between the lines.
+r"""Decoding of text files to strings with ``\n`` between the lines.
 
-Text is UTF-8, or UTF-16 or UTF-32 as PowerShell and Excel write them, with or without a byte order mark. Older
-encodings are refused: bytes alone do not tell Windows-1252 from Windows-1251, and a wrong guess is another word.
+Supported are UTF-8, and UTF-16 and UTF-32 as PowerShell and Excel write them, with or without a byte order mark. Older
+encodings are refused: Windows-1252 cannot be told from Windows-1251, and a wrong guess would change words.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def decode(content: bytes, name: object, *, keep_bytes: bool = False) -> str:
     except UnicodeDecodeError as error:
         if encoding != "utf-8":
             raise UsageError(
-                f"{name} starts as {encoding[:6].upper()} text and does not go on so; save it as UTF-8."
+                f"{name} starts as {encoding[:6].upper()} text but continues as something else; save it as UTF-8."
             ) from error
         if b"\0" in content:
             raise UsageError(f"{name} is not a text file.") from error

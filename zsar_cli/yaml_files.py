@@ -1,7 +1,7 @@
-"""YAML and JSON that people write by hand: values as they are written, and the line of every mistake.
+"""YAML and JSON files: values as they are written, and errors with line numbers.
 
-A document is looked at as a tree of nodes before anything is made of it: what refers to itself, unfolds to far more
-than the file holds, is nested deeply, or asks for Python's objects is refused.
+A document is checked as a tree of nodes before any object is constructed: recursive references, aliases that expand to
+far more than the file holds, deep nesting, and tags of Python objects are refused.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def compose(text: str, path: str | Path) -> yaml.Node | None:
         UsageError: naming the line.
     """
     if len(text) > YAML_LIMIT or _values(text) > MOST_VALUES:
-        raise UsageError(f"{path} is long for YAML; JSON of the same form is read at once.")
+        raise UsageError(f"{path} is too long for YAML; save the same content as JSON.")
     try:
         root = yaml.compose(text, Loader=SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark else ""
         raise UsageError(
-            f"{path}{where}: this is not YAML ({error.problem or error.context}); put texts in quotes."
+            f"{path}{where}: this is not valid YAML ({error.problem or error.context}); put strings in quotes."
         ) from error
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {str(error).splitlines()[0][:150]}") from error
     except (RecursionError, ValueError) as error:
-        raise UsageError(f"{path} is not YAML of the form that is expected here.") from error
+        raise UsageError(f"{path} is not YAML of the expected form.") from error
     if root is not None:
         _check(root, path, 2 * len(text) + 1000)
     return root
@@ -74,7 +74,7 @@ def _check(root: yaml.Node, path: str | Path, most: int) -> None:
         where = f"{path}, line {line(node)}"
         if node.tag not in PLAIN_TAGS:
             raise UsageError(
-                f"{where}: a tag such as {shown(node.tag)} has no meaning here; write the value alone."
+                f"{where}: tags such as {shown(node.tag)} are not supported; write only the value."
             )
         if isinstance(node, yaml.ScalarNode):
             return 1 + len(node.value)
@@ -86,7 +86,7 @@ def _check(root: yaml.Node, path: str | Path, most: int) -> None:
             inner = (part for pair in node.value for part in pair) if pairs else node.value
             sizes[id(node)] = 1 + sum(size(part, depth + 1) for part in inner)
         if sizes[id(node)] > most:
-            raise UsageError(f"{where}: write this out instead of referring to it with an anchor.")
+            raise UsageError(f"{where}: anchors are not supported here; write the value out.")
         return sizes[id(node)]
 
     size(root, 0)
@@ -106,9 +106,7 @@ def read(path: str | Path, limit: int = YAML_LIMIT) -> yaml.Node | None:
     """Parse a YAML file into its tree of nodes; None for an empty one. UsageError as for :func:`load`."""
     text = read_text(path, limit=4 * limit)
     if _values(text) > MOST_SETTINGS:
-        raise UsageError(
-            f"{path} holds far more values than are expected here; is it the file that you meant?"
-        )
+        raise UsageError(f"{path} holds far more values than expected; is this the right file?")
     return compose(text, path)
 
 
@@ -130,7 +128,7 @@ def entries(node: yaml.MappingNode, path: str | Path) -> list[tuple[str, yaml.No
     merged: list[yaml.Node] = []
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise UsageError(f"{path}, line {line(key)}: a key must be a text; put it in quotes.")
+            raise UsageError(f"{path}, line {line(key)}: a key must be a string; put it in quotes.")
         if key.tag == f"{TAG}merge":
             merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
             continue
@@ -142,7 +140,7 @@ def entries(node: yaml.MappingNode, path: str | Path) -> list[tuple[str, yaml.No
         found.append((key.value, value, line(key)))
     for base in merged:
         if not isinstance(base, yaml.MappingNode):
-            raise UsageError(f"{path}, line {line(base)}: << takes a map, or a list of maps.")
+            raise UsageError(f"{path}, line {line(base)}: << needs a map or a list of maps.")
         found += [entry for entry in entries(base, path) if entry[0] not in seen]
         seen |= {key: number for key, _, number in found}
     return found
@@ -194,7 +192,7 @@ def content(root: yaml.Node | None, path: str | Path, typed_keys: Sequence[str] 
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
-        raise UsageError(f"{path} must be a map of field to value.")
+        raise UsageError(f"{path} must be a map from fields to values.")
     return {key: (typed if key in typed_keys else plain)(node, path) for key, node, _ in entries(root, path)}
 
 
@@ -234,6 +232,6 @@ def read_json(text: str, path: str | Path) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique, parse_int=str, parse_float=str)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{path}, line {error.lineno}: this is not JSON ({error.msg}).") from error
+        raise UsageError(f"{path}, line {error.lineno}: this is not valid JSON ({error.msg}).") from error
     except RecursionError as error:
-        raise UsageError(f"{path} is not JSON of the form that is expected here.") from error
+        raise UsageError(f"{path} is not JSON of the expected form.") from error

@@ -82,7 +82,7 @@ def test_files_that_are_passed_over_are_no_warning(zsar, tmp_path) -> None:
     write_video(tmp_path / "v.mp4", 8)
     (tmp_path / "labels.txt").write_text("a\nb\n")
     done = zsar("predict", tmp_path, "--labels", tmp_path / "labels.txt", "--model", "motion-tin")
-    assert f"zsar: {tmp_path}: 1 file is passed over by ending (1 .txt)." in done.err
+    assert f"zsar: {tmp_path}: 1 file is skipped by extension (1 .txt)." in done.err
     assert "warning" not in done.err
 
 
@@ -104,11 +104,11 @@ def runs(tmp_path, monkeypatch):
         ("Motion_Tiny", "Did you mean motion-tiny?"),
         ("runs/nope", "There is no model runs/nope: no such file or directory."),
         ("runs/mime", "did you mean runs/mine?"),
-        ("runs", "name one in it: runs/mine."),
-        ("runs/mine/model.safetensors", "name the folder: --model runs/mine"),
-        ("runs/mine/config.yaml", "name the folder: --model runs/mine"),
+        ("runs", "give one of them: runs/mine."),
+        ("runs/mine/model.safetensors", "give the folder: --model runs/mine"),
+        ("runs/mine/config.yaml", "give the folder: --model runs/mine"),
         ("best.pt", "There is no model best.pt: no such file"),
-        ("v.mp4", "v.mp4 is a file, and no model"),
+        ("v.mp4", "v.mp4 is not a model file"),
         ("~nobody/run", "its folder does not exist either."),
         ("checkpoints/best", "there is no folder checkpoints here"),
         ("openai/clip-vit-base-patch16", "The nearest in open_clip is ViT-B-16/openai."),
@@ -117,7 +117,7 @@ def runs(tmp_path, monkeypatch):
         ("facebook/PE-Core-B16-224", "The nearest in open_clip is PE-Core-B-16/meta."),
         ("hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "is ViT-B-32/laion2b_s34b_b79k."),
         ("https://huggingface.co/openai/clip-vit-base-patch32", "is ViT-B-32/openai."),
-        ("https://example.org/model.pt", "is an address, and models are not read from addresses"),
+        ("https://example.org/model.pt", "is a URL; download the model"),
         ("MCG-NJU/videomae-base", "--list-models"),
         ("ViT-B-16", "use one of ViT-B-16/openai"),
         ("ViT-B16", "Did you mean ViT-B-16"),
@@ -138,8 +138,8 @@ def test_a_name_of_no_model_gets_the_right_hint(runs, name, said) -> None:
         (["waving"], "one by one (--label waving"),
         (["waving, standing up"], "one by one (--label waving --label 'standing up'"),
         (["ucf-11"], "did you mean ucf101?"),
-        (["https://example.org/labels.txt"], "is an address"),
-        (["labels.txt"], "There is no file labels.txt"),
+        (["https://example.org/labels.txt"], "is a URL"),
+        (["labels.txt"], "The file labels.txt does not exist"),
     ],
 )
 def test_labels_that_are_no_file_are_sent_to_label(runs, zsar, labels, said) -> None:
@@ -219,11 +219,13 @@ def test_names_that_are_read_as_words_are_said_once_and_kept(zsar, tiny_clip_dir
         write_video(data / name / "a.mp4", 8)
     options = ("--model", tiny_clip_dir, "--workers", 0, "--frames", 2)
     done = zsar("predict", data, *options, "--label", "brush_hair", "--label", "clap")
-    line = "1 of 2 labels are read as words in prompts, such as 'brush_hair' as 'brush hair'; records keep"
+    line = (
+        "1 of 2 labels are split into words in prompts, such as 'brush_hair' into 'brush hair'; records keep"
+    )
     assert [found for found in done.err.splitlines() if line in found] == [done.err.splitlines()[0]]
     assert {p["label"] for record in done.records for p in record["predictions"]} == {"brush_hair", "clap"}
     done = zsar("eval", "--data", data, *options)
-    assert done.err.count("2 of 2 labels are read as words in prompts, such as 'ApplyLipstick'") == 1
+    assert done.err.count("2 of 2 labels are split into words in prompts, such as 'ApplyLipstick'") == 1
 
 
 def with_terminal(configure, monkeypatch):

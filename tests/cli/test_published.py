@@ -101,7 +101,7 @@ def test_a_window_of_the_whole_video_is_answered_as_the_video(
         (["--model", "xclip:{folder}/xclip.pth", "--frames", "4"], "sees 8 frames of a clip and not 4"),
         (
             ["--model", "xclip:{folder}/xclip.pth", "--precision", "int8"],
-            "cannot run in int8|int8 needs a CPU",
+            "does not support int8|int8 needs a CPU",
         ),
     ],
 )
@@ -144,7 +144,7 @@ def test_eval_by_the_published_protocol_says_so(
     assert results["preprocess"]["resize_mode"] == "larger"
     assert results["published"]["protocol"] == "as published"
     assert results["published"]["sampling"] == "segments"
-    assert "read as words" not in found.err  # BrushHair, as the authors' list has it
+    assert "split into words" not in found.err  # BrushHair, as the authors' list has it
     other = zsar("eval", "--data", classes, *model(weights, "openvclip"), "--frames", 2, "--format", "json")
     assert other.code == 0, other.err
     said = json.loads(other.out)["published"]

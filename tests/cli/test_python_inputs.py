@@ -166,7 +166,7 @@ def test_what_the_log_warns_of_is_a_warning_of_our_own_in_python(recognizer, tmp
     from zsar_cli import ZsarWarning
 
     (tmp_path / "labels.txt").write_text("1 waving\n0 running\n")
-    with pytest.warns(ZsarWarning, match="numbers beside") as said:
+    with pytest.warns(ZsarWarning, match="numbers are removed") as said:
         recognizer.embed_labels(tmp_path / "labels.txt")
     assert said[0].filename == __file__
 
@@ -185,12 +185,12 @@ def test_a_command_says_its_warnings_itself(zsar, recognizer, tmp_path, video):
             "--workers",
             0,
         )
-    assert done.err.count("numbers beside") == 1
-    assert not [warning for warning in said if "numbers beside" in str(warning.message)]
+    assert done.err.count("numbers are removed") == 1
+    assert not [warning for warning in said if "numbers are removed" in str(warning.message)]
 
 
 def test_places_are_those_of_the_labels_that_are_named(recognizer, frames):
     found = recognizer.explain(frames, LABELS, where=["running"])
     assert {place.label for place in found.where} <= {"running"}
-    with pytest.raises(UsageError, match="where 'jumping' is none of the 2 labels"):
+    with pytest.raises(UsageError, match="where 'jumping' is not one of the 2 labels"):
         recognizer.explain(frames, LABELS, where=["jumping"])

@@ -78,7 +78,7 @@ def test_other_weights_than_those_of_a_run_are_refused(zsar, videos, moved):
     assert str(run) in missing.err
     needless = zsar("predict", video, *LABELS, "--model", new, "--backbone", new)
     assert needless.code == 2
-    assert "no folder that zsar train wrote" in needless.err
+    assert "not a folder written by zsar train" in needless.err
 
 
 def test_a_bare_file_is_read_as_the_architecture_that_it_was(zsar, videos, tmp_path, monkeypatch):

@@ -189,7 +189,7 @@ def test_every_field_of_a_recipe_has_a_flag(zsar, recipe, tmp_path, tiny_clip_di
         (["--batch-size", "0"], "batch_size must be at least 1"),
         (["--templates", "nothing"], "templates"),
         (["--architecture", "/nowhere.json"], "/nowhere.json cannot be read"),
-        (["--data", "nothing"], "neither a data set"),
+        (["--data", "nothing"], "neither a built-in data set"),
         (["--config", "nothing"], "no recipe 'nothing'"),
         (["--swa", "2"], "swa needs pretrained weights"),
         (["--device", "abacus"], "Unknown device"),
@@ -240,7 +240,7 @@ def test_one_class_teaches_nothing(zsar, tmp_path, tiny_clip_dir):
     write_video(tmp_path / "data" / "waving" / "a.mp4", 4, size=(64, 48))
     done = zsar("train", "--data", tmp_path / "data", "--model", tiny_clip_dir, "--output", tmp_path / "run")
     assert done.code == 2
-    assert "has one class only" in done.err
+    assert "has only one class" in done.err
     assert not (tmp_path / "run").exists()
 
 
@@ -311,7 +311,7 @@ def test_clips_of_a_folder_val_choose_the_best_model(zsar, videos, tmp_path, tin
     (tmp_path / "data" / "val" / "jumping" / "x.mp4").symlink_to(next(videos.rglob("*.mp4")))
     other = zsar(*options, "--dry-run")
     assert "held out   1 clips (val)" in other.out
-    assert "classes that are not trained on, such as 'jumping'" in other.err
+    assert "their classes are not trained, such as 'jumping'" in other.err
 
 
 def test_on_a_cpu_the_recipes_train_in_fp32(zsar, videos, tmp_path, tiny_clip_dir):

@@ -212,7 +212,7 @@ def test_errors_say_what_was_looked_for(tmp_path: Path) -> None:
         load_dataset("ucf101")
     with pytest.raises(UsageError, match=r"testlist01\.txt"):
         load_dataset("ucf101", tmp_path)
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="not a folder"):
         load_dataset("ucf101", tmp_path / "nowhere")
     with pytest.raises(UsageError, match="motion-shapes"):
         load_dataset("ufc101", tmp_path)
@@ -220,7 +220,7 @@ def test_errors_say_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="videos"):
         load_dataset(tmp_path / "bad.yaml")
     (tmp_path / "n.txt").write_text("a.mp4 0\n")
-    with pytest.raises(UsageError, match="by number"):
+    with pytest.raises(UsageError, match="has numeric labels"):
         load_dataset(tmp_path / "n.txt")
     assert dataset_names() == ["hmdb51", "kinetics400", "kinetics600", "motion-shapes", "ssv2", "ucf101"]
 

@@ -87,10 +87,10 @@ def test_several_labels_are_several_whether_numbers_or_names() -> None:
 
 def test_columns_that_were_left_aside_are_told() -> None:
     for text, what in (
-        ("a.mp4,run,3,0\nb.mp4,walk,4,1\n", "left aside: column 3, column 4"),
-        ("path,name,label\na.mp4,x,run\nb.mp4,y,walk\n", "left aside: name"),
-        ("video,label,start,end\na.mp4,run,0,5\n", "each video is taken whole"),
-        ("a.mp4 run 1 2\nb.mp4 walk 3 4\n", "left aside: the numbers after each label"),
+        ("a.mp4,run,3,0\nb.mp4,walk,4,1\n", "ignored: column 3, column 4"),
+        ("path,name,label\na.mp4,x,run\nb.mp4,y,walk\n", "ignored: name"),
+        ("video,label,start,end\na.mp4,run,0,5\n", "each video is used as a whole"),
+        ("a.mp4 run 1 2\nb.mp4 walk 3 4\n", "ignored: the numbers after each label"),
     ):
         assert any(what in note for note in read_lines(text)[1]), text
 

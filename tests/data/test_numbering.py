@@ -27,7 +27,7 @@ def test_hmdb51_numbers_mean_what_the_files_are_called(shared: Path, split: int)
     named = [HMDB.names[place] for row in rows if (place := class_in_path(row.path, MATCHER)) is not None]
     assert len(named) == 1530
     assert sum(found.classes[row.label] != name for row, name in zip(rows, named, strict=True)) == 0
-    assert "51 of 51 numbers settled by the names in the paths, 4 of them against" in found.notes[0]
+    assert "51 of 51 numbers determined by the names in the paths, 4 of them against" in found.notes[0]
     assert not any("not the one" in note for note in found.notes)
 
 

@@ -525,7 +525,7 @@ def test_only_a_backbone_that_stays_can_be_cached(data, tiny_clip_dir, tmp_path)
 def test_a_cache_that_will_not_fit_is_announced(videos, tiny_clip_dir, tmp_path, caplog):
     model = RecognizerModel(load_backbone(str(tiny_clip_dir)))
     stored(model, FeatureCache(tmp_path, model, expected=10**15), videos[0])
-    assert "left on its disk" in caplog.text
+    assert "its disk has only" in caplog.text
     caplog.clear()
     stored(model, FeatureCache(tmp_path, model, expected=10), videos[1])
     assert not caplog.text

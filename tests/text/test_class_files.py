@@ -157,14 +157,14 @@ def test_what_is_taken_off_is_told(tmp_path: Path, caplog) -> None:
     load(tmp_path, "c.csv", "class\nrun\nwalk\n")
     assert "the first line, 'class', is read as a header" in caplog.text
     load(tmp_path, "d.csv", "id,name,about\n0,run,x\n1,walk,y\n")
-    assert "left aside: about" in caplog.text
+    assert "ignored: about" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
         ("mixed.json", '{"run": 0, "walk": "a person walks"}', "some labels have a number"),
-        ("weights.json", '{"run": 0.5, "walk": 1.5}', "which is no description"),
+        ("weights.json", '{"run": 0.5, "walk": 1.5}', "instead of a description"),
         ("two.csv", "run,fast\nwalk,slow\n", "id,name"),
         ("open.csv", 'id,name\n0,"run', "not CSV"),
         ("ragged.csv", "id;name\n0;run\n1;run; then jump\n", "line 3"),
@@ -210,14 +210,14 @@ def test_labels_of_all_scripts_are_kept(tmp_path: Path) -> None:
 
 def test_labels_that_differ_in_punctuation_alone_are_told(tmp_path: Path, caplog) -> None:
     assert len(load(tmp_path, "l.txt", "brush_hair\nBrush Hair\nBrushHair\n")) == 3
-    assert "share a score" in caplog.text
+    assert "share their score" in caplog.text
 
 
 def test_a_missing_file_of_labels_is_called_missing(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("run\n")
     for spec, what in (
         (tmp_path / "lables.txt", r"did you mean .*labels\.txt\?$"),
-        (tmp_path / "other.csv", "There is no file"),
+        (tmp_path / "other.csv", "does not exist"),
         (tmp_path / "nowhere" / "labels.txt", "its folder does not exist"),
         ("run,jump", "--label"),
         ("kinetics40", "did you mean kinetics400"),

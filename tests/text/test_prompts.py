@@ -94,8 +94,8 @@ def test_own_templates(tmp_path: Path) -> None:
         ("name: a\npositive:\nnegative: ['{}']", 2, "must be a list"),
         ("name: a\nname: b\npositive: ['{}']\nnegative: ['{}']", 2, "duplicate of the key in line 1"),
         ("name: a\npositive: ['{}']\n", 1, "negative is missing"),
-        ("name: [a]\npositive: ['{}']\nnegative: ['{}']", 1, "name must be a text"),
-        ("? [a]\n: b\n", 1, "a key must be a text"),
+        ("name: [a]\npositive: ['{}']\nnegative: ['{}']", 1, "name must be a string"),
+        ("? [a]\n: b\n", 1, "a key must be a string"),
     ],
 )
 def test_wrong_templates_name_file_and_line(content: str, line: int, what: str, tmp_path: Path) -> None:
@@ -212,14 +212,14 @@ def test_built_in_lists_and_extras() -> None:
         ("l.yaml", "run: a\nrun: b", "line 2"),
         ("l.json", '{"run": "a", "run": "b"}', "'run' occurs twice"),
         ("l.json", "{", "line 1"),
-        ("l.json", '{"run": {"a": "b"}}', "texts"),
+        ("l.json", '{"run": {"a": "b"}}', "strings"),
         ("l.json", '"run"', "neither a list"),
-        ("l.json", '["run", ["jump"]]', "texts"),
+        ("l.json", '["run", ["jump"]]', "strings"),
         ("l.json", '["run", ""]', "empty"),
         ("l.json", '["run", "\\ud800"]', "cannot be printed"),
         ("l.json", '["run", "a\\u0000b"]', "cannot be printed"),
         ("l.json", "[" * 100_000, "not JSON"),
-        ("l.yaml", "a: [x, x]\nb: {c: d}", "texts"),
+        ("l.yaml", "a: [x, x]\nb: {c: d}", "strings"),
         ("l.yaml", f"a: &x [1, 2]\nb: &y [{'*x, ' * 400}]\nc: [{'*y, ' * 400}]", "anchor"),
         ("l.csv", "run,fast\nwalk,slow", "id,name"),
         ("l.csv", 'id,name\n0,"run', "not CSV"),
@@ -238,7 +238,7 @@ def test_wrong_labels(name: str, content: str | bytes, what: str, tmp_path: Path
 
 def test_labels_that_are_not_there(tmp_path: Path) -> None:
     assert "did you mean kinetics400" in refusal(load_labels, "kinetics40")
-    assert "There is no file" in refusal(load_labels, str(tmp_path / "missing.txt"))
+    assert "does not exist" in refusal(load_labels, str(tmp_path / "missing.txt"))
     assert "directory" in refusal(load_labels, str(tmp_path))
     assert "--label" in refusal(load_labels, None)
     assert "empty" in refusal(load_labels, None, ["run", "  "])
@@ -701,7 +701,7 @@ def test_wrong_files(tmp_path: Path) -> None:
     ]
     for content, metadata in wrong:
         save_file(content, path, metadata)
-        assert "make it again" in refusal(PromptEmbeddings.load, path)
+        assert "create it again" in refusal(PromptEmbeddings.load, path)
     save_file({k: v.half() for k, v in tensors.items()}, path, good)
     assert PromptEmbeddings.load(path).positive.dtype == torch.float32
 

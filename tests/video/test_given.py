@@ -57,14 +57,14 @@ def test_times_come_from_the_frame_rate_that_is_given() -> None:
 
 
 REFUSED = {
-    "one picture": (FRAMES[0], "(T, H, W, 3)"),
+    "single image": (FRAMES[0], "(T, H, W, 3)"),
     "one PIL image": (Image.fromarray(FRAMES[0]), "list"),
     "grey": (FRAMES[..., 0], "(T, H, W, 3)"),
     "RGBA": (np.zeros((2, 4, 5, 4), np.uint8), "RGB"),
     "no frames": (FRAMES[:0], "(0, 20, 40, 3)"),
     "several videos": (FRAMES[None], "(1, 3, 20, 40, 3)"),
     "frames of no height": (np.zeros((2, 0, 5, 3), np.uint8), "(2, 0, 5, 3)"),
-    "two ways to read it": (np.zeros((2, 3, 5, 3), np.uint8), "may be read as"),
+    "two ways to read it": (np.zeros((2, 3, 5, 3), np.uint8), "ambiguous"),
     "whole numbers": (FRAMES.astype(np.int64), "int64"),
     "16 bits": (FRAMES.astype(np.uint16), "uint16"),
     "truths": (torch.from_numpy(FRAMES) > 9, "bool"),
@@ -76,7 +76,7 @@ REFUSED = {
     "a list of tensors without values": ([torch.zeros(4, 5, 3, device="meta")] * 2, "cannot be read"),
     "a tensor for oneDNN": (torch.zeros(2, 4, 5, 3).to_mkldnn(), "cannot be read"),
     "frames too large": (np.broadcast_to(np.uint8(0), (1, 20_000, 20_000, 3)), "too large"),
-    "frames of two sizes": ([FRAMES[0], FRAMES[0][:-1]], "one shape"),
+    "frames of two sizes": ([FRAMES[0], FRAMES[0][:-1]], "same shape"),
 }
 
 
@@ -141,7 +141,7 @@ def test_one_video_is_no_list_of_videos() -> None:
     ):
         with pytest.raises(UsageError, match=r"predict\(\) takes a single video"):
             check_videos(one)
-    with pytest.raises(UsageError, match="one picture"):
+    with pytest.raises(UsageError, match="single image"):
         check_videos([Image.fromarray(FRAMES[0])])
 
 

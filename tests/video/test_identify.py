@@ -53,7 +53,7 @@ def test_what_is_named_like_a_video_is_said_to_be_what_it_is(word: str, ending: 
 def test_what_is_neither_text_nor_known_may_be_damaged(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(bytes(range(128, 256)) * 20)
-    with pytest.raises(VideoError, match="cut short or damaged") as caught:
+    with pytest.raises(VideoError, match="truncated or damaged") as caught:
         read_frames(path, range)
     assert caught.value.kind == "unreadable"
 

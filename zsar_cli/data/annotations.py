@@ -53,7 +53,7 @@ class Listing:
     rows: tuple[Row, ...]
     hash: str  # first 16 hex digits of SHA-256 over the rows
     folder: str = ""  # that the list lies in: in some data sets it names the split
-    notes: tuple[str, ...] = ()  # what was left aside
+    notes: tuple[str, ...] = ()  # what was ignored
 
 
 def read_listing(
@@ -94,7 +94,7 @@ def read_listing(
         except UsageError as error:
             raise error if str(path.name) in str(error) else UsageError(f"{path}: {error}") from error
     if not rows:
-        raise UsageError(f"{path} lists no video (read as {found!r}). Check the file, or name its format.")
+        raise UsageError(f"{path} lists no video (read as {found!r}). Check the file, or give its format.")
     rows = _with_clean_labels(rows, path)
     return Listing(path.name, found, tuple(rows), rows_hash(rows), path.resolve().parent.name, tuple(notes))
 
@@ -142,7 +142,7 @@ def _read_text(
         try:
             return _read_kinetics(text, split, label_column), []
         except (csv.Error, ValueError, OverflowError) as error:
-            raise UsageError(f"{path} is not a CSV of the Kinetics form ({error}).") from error
+            raise UsageError(f"{path} is not a CSV in the Kinetics format ({error}).") from error
     if format in ("ssv2", "json"):
         return read_records(path, load_records(path, text), format, split, label_column)
     if format == "hmdb51":
@@ -176,7 +176,7 @@ def _read_kinetics(text: str, split: str, label_column: str | None) -> list[Row]
     column = (label_column or "label").lower()
     if label_column and records and column not in records[0]:
         raise UsageError(
-            f"--label-column {label_column!r} is no column of the list; it has {', '.join(records[0])}."
+            f"--label-column {label_column!r} is not a column of the list; it has {', '.join(records[0])}."
         )
     paths = [
         (clip_name(r.get("youtube_id", ""), r.get("time_start"), r.get("time_end")), r.get(column))
@@ -218,5 +218,5 @@ def read_folders(folder: Path) -> list[Row]:
                 frames = len(image_names(path))
         rows.append(Row(name, name.split("/")[0], frames))
     if loose:
-        logger.warning("%s: %d videos lie in no class's folder and are left out.", folder, loose)
+        logger.warning("%s: %d videos are in no class folder and are skipped.", folder, loose)
     return sorted(rows, key=lambda row: row.path.split("/"))

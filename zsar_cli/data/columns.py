@@ -114,21 +114,21 @@ class Table:
         splits = _first_of(SPLIT_WORDS, words)
         if splits is not None and (wanted := of_split(split, {row[splits] for row in body})) is not None:
             body = [row for row in body if row[splits] == wanted]
-            notes.append(f"{len(body)} of {len(self.body)} rows are of the split {wanted!r}")
+            notes.append(f"{len(body)} of {len(self.body)} rows belong to the split {wanted!r}")
         rest = [i for i in range(count) if i not in (self.path, splits)]
         if label_column is not None:
             label: int | None = self._named(label_column, count)
             if label == self.path:
-                raise UsageError(f"--label-column {label_column!r} is the column of the videos.")
+                raise UsageError(f"--label-column {label_column!r} is the column of the paths.")
         else:
             label = self._label(words, body, rest)
             if label is None and rest:
                 return None
         left = [(self.header and self.header[i]) or f"column {i + 1}" for i in rest if i != label]
         if left:
-            notes.append(f"left aside: {', '.join(left)[:200]}")
+            notes.append(f"ignored: {', '.join(left)[:200]}")
         if any(word in _TIME_WORDS for word in words):
-            notes.append("the times in the list are not used: each video is taken whole")
+            notes.append("the times in the list are ignored: each video is used as a whole")
         if label is None:
             return [Row(row[self.path], None) for row in body], notes
         rows = [_row(row[self.path], row[label]) for row in body]
@@ -141,7 +141,7 @@ class Table:
         if tables.word(column) in words:
             return words.index(tables.word(column))
         has = ", ".join(self.header) or f"in each line the columns 1 to {count}"
-        raise UsageError(f"--label-column {column!r} is no column of the list; it has {has}.")
+        raise UsageError(f"--label-column {column!r} is not a column of the list; it has {has}.")
 
     def _label(self, words: list[str], body: list[list[str]], rest: list[int]) -> int | None:
         """Find the label's column; None where the line's own reader decides as well. UsageError where two may be it."""
@@ -203,7 +203,7 @@ def only_label(columns: list[list[str]], places: Sequence[int], header: list[str
     if len(places) > MOST_NAMED:
         names += f" and {len(places) - MOST_NAMED} more"
     raise UsageError(
-        f"The label may be in more than one column of the list: {names}. Say which with --label-column."
+        f"More than one column of the list could be the label: {names}. Select one with --label-column."
     )
 
 

@@ -80,7 +80,7 @@ class Dataset:
             )
         several = self.unmatched.get(SEVERAL, 0)
         if several:
-            parts.append(f"{several} have more than one label (--label-column says which to take)")
+            parts.append(f"{several} have more than one label (select one with --label-column)")
         if unknown > several:
             odd = next(label for label in self.unmatched if label != SEVERAL)
             parts.append(f"{unknown - several} have an unknown label (such as {odd!r})")
@@ -125,10 +125,10 @@ def load_dataset(
     folder = existing(root or definition.root or "") or Path(root or definition.root or "")
     if root is None and definition.root is None:
         raise UsageError(
-            f"{definition.name} needs the folder of its videos: give --data-root or set ZSAR_DATA_ROOT."
+            f"{definition.name} needs the folder with its videos: give --data-root or set ZSAR_DATA_ROOT."
         )
     if not folder.is_dir():
-        raise UsageError(f"The data root {folder} is no folder. Check --data-root or ZSAR_DATA_ROOT.")
+        raise UsageError(f"The data root {folder} is not a folder. Check --data-root or ZSAR_DATA_ROOT.")
     subset = _subset_name(known, subset)
     if list_file is None and split not in definition.splits:
         raise UsageError(f"{definition.name} has no split {split!r}. It has: {', '.join(definition.splits)}.")
@@ -260,7 +260,7 @@ def _resolve(
     if known is None:
         if numbered:
             raise UsageError(
-                f"{listing.name} labels its videos by number: give the class names, in the order of the numbers, with "
+                f"{listing.name} has numeric labels: give the class names, in the order of the numbers, with "
                 "--labels, or as classes: in a YAML definition."
             )
         known = ClassList(name, tuple(sorted({str(row.label) for row in rows if row.label is not None})))
@@ -297,7 +297,7 @@ def _resolve(
         elsewhere += folder is not None and known.names[folder] != class_name
         items.append(Item(str(path), place[class_name], row.path, row.frame_count))
     if elsewhere:
-        notes.append(f"{elsewhere} videos lie in the folder of another class than their label")
+        notes.append(f"{elsewhere} videos are in the folder of another class than their label")
     nothing: list[Item] = []
     for row in of_none:
         path = index.find(row.path, "", frames=row.frame_count is not None)

@@ -84,7 +84,7 @@ def load_definition(spec: str | Path) -> Definition:
     if why := why_unread(str(spec)):
         raise UsageError(f"{spec}: {why}.")
     raise UsageError(
-        f"{str(spec)[:200]} is neither a data set that zsar knows ({', '.join(dataset_names())}) nor a file or folder. "
+        f"{str(spec)[:200]} is neither a built-in data set ({', '.join(dataset_names())}) nor a file or folder. "
         "Check the name or path."
     )
 

@@ -74,7 +74,7 @@ def read_numbers(
     notes = []
     if votes:
         odd = [n for n, name in sorted(votes.items()) if names[n - offset : n - offset + 1] != (name,)]
-        text = f"{len(votes)} of {len(numbers)} numbers settled by the names in the paths"
+        text = f"{len(votes)} of {len(numbers)} numbers determined by the names in the paths"
         if odd and order:
             shown = ", ".join(f"{n} is {votes[n]}" for n in odd[:6])
             text += f", {len(odd)} of them against the published order ({shown})"
@@ -177,14 +177,14 @@ def _order_without_names(
     if not fitting:
         count = len(orders["all"])
         raise UsageError(
-            f"The labels of {list_name or 'the list'} go up to {high}, but {data} has only {count} classes. "
+            f"The labels of {list_name or 'the list'} range up to {high}, but {data} has only {count} classes. "
             "Check --data, or give the classes with --labels."
         )
     named = split_in_name(list_name, [title for title in fitting if title != "all"])
     if named is not None:
         if subset in orders and subset not in ("all", named):
             raise UsageError(
-                f"{list_name} seems to count the classes of {named}, but {subset} was asked for. "
+                f"{list_name} seems to number the classes of {named}, but {subset} was requested. "
                 f"Give --split {named}, or another list."
             )
         if subset != "all":
@@ -194,9 +194,9 @@ def _order_without_names(
     others = [title for title in fitting if title != "all"]
     if others and len(orders["all"]) > high + 1 - fitting["all"]:
         raise UsageError(
-            f"{list_name or 'The list'} numbers its videos {low} to {high} and names no class, so the numbers could "
+            f"{list_name or 'The list'} has labels {low} to {high} and no class names, so the numbers could "
             f"count all {len(orders['all'])} classes of {data} or those of {', '.join(others)}. "
-            f"Say which with --split ({', '.join([*others, 'all'])})."
+            f"Select one with --split ({', '.join([*others, 'all'])})."
         )
     return "all", fitting["all"], "by their range"
 

@@ -34,7 +34,7 @@ def read_lines(
     split: str = "all",
     label_column: str | None = None,
 ) -> tuple[list[Row], list[str]]:
-    """Read the rows of a list, with notes of what was left aside.
+    """Read the rows of a list, with notes of what was ignored.
 
     A line ends in numbers, in the name that follows a path to a video, or holds a path and no more. Two numbers
     at the end are a count of frames and a label where ``frames`` says so, or, without it, where every line has
@@ -60,7 +60,9 @@ def read_lines(
         if found is not None:
             return found
     if label_column is not None:
-        raise UsageError("The list has no columns to take the label from; its lines differ.")
+        raise UsageError(
+            "The lines of the list have different numbers of columns, so --label-column cannot be used."
+        )
     parsed = [_split_line(line) for line in body]
     named = _named_columns(parsed) or _label_first(body, kind) or _times_behind(body)
     if named is not None:
@@ -176,7 +178,7 @@ def _spaced(lines: Sequence[_ListLine]) -> tuple[list[Row], list[str]] | None:
         pairs = {(name, row[-1]) for name, row in zip(names, words, strict=True)}
         if not 1 < len(pairs) == len({name for name, _ in pairs}) == len({number for _, number in pairs}):
             return None
-    notes = ["left aside: the numbers after each label" if behind > 1 else "left aside: the numbers"]
+    notes = ["ignored: the numbers after each label" if behind > 1 else "left aside: the numbers"]
     return [Row(line.path, name) for line, name in zip(lines, names, strict=True)], notes
 
 
@@ -210,7 +212,7 @@ def _delimited(lines: Sequence[_ListLine], mark: str) -> tuple[list[Row], list[s
         column = only_label(cells, places, []) - 1
         left = ", ".join(f"column {place + 1}" for place in places if place != column + 1)
         return [Row(line.path, row[column]) for line, row in zip(lines, cells, strict=True)], [
-            f"left aside: {left}"
+            f"ignored: {left}"
         ]
     alone = {row[0].casefold() for row in cells if len(row) == 1}
     if mark != "\t" and not all(cell.casefold() in alone for row in cells for cell in row):
@@ -236,7 +238,7 @@ def _times_behind(lines: Sequence[str]) -> tuple[list[Row], list[str]] | None:
     matches = [re.fullmatch(r"(\S+)\s+([^\d\s]\S*)((?:\s+-?[\d.]+){4,})", line) for line in lines]
     if not lines or not all(matches) or len({len(m[3].split()) for m in matches if m}) > 1:
         return None
-    return [Row(m[1], m[2]) for m in matches if m], ["left aside: the numbers after each label"]
+    return [Row(m[1], m[2]) for m in matches if m], ["ignored: the numbers after each label"]
 
 
 def _without_offsets(lines: list[_ListLine], kind: Kind) -> tuple[list[_ListLine], list[str]]:
@@ -251,7 +253,7 @@ def _without_offsets(lines: list[_ListLine], kind: Kind) -> tuple[list[_ListLine
         return lines, []
     if not any(kind(path) == "folder" for _, path in looked):
         return lines, []
-    note = "left aside: the offsets; each folder is taken whole"
+    note = "ignored: the offsets; each folder is used as a whole"
     return [replace(line, path=path) for line, path in zip(lines, short, strict=True)], [note]
 
 

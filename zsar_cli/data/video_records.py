@@ -60,7 +60,7 @@ def load_records(path: Path, text: str) -> list[dict[str, Any]]:
     if isinstance(content, list) and content and all(isinstance(r, list) and len(r) == 2 for r in content):
         content = [{"path": video, "label": label} for video, label in content]
     if not isinstance(content, list) or not content or not all(isinstance(r, dict) for r in content):
-        raise UsageError(f"{path} must hold a list of records with a video and a label each.")
+        raise UsageError(f"{path} must hold a list of records, each with a video and a label.")
     return content
 
 
@@ -92,7 +92,7 @@ def read_records(
     wanted = of_split(split, subsets)
     if wanted is not None:
         chosen = [r for r in records if r.get("subset", r.get("split", "")) == wanted]
-        notes.append(f"{len(chosen)} of {len(records)} records are of the split {wanted!r}")
+        notes.append(f"{len(chosen)} of {len(records)} records belong to the split {wanted!r}")
         records = chosen
     if label_column is None and format == "json":
         label_column = _only_label(path, records)
@@ -115,7 +115,7 @@ def _only_label(path: Path, records: list[dict[str, Any]]) -> str | None:
     ]
     if len(texts) > 1:
         raise UsageError(
-            f"{path}: the label may be in more than one key: {', '.join(texts)[:200]}. Say which with --label-column."
+            f"{path}: more than one key could be the label: {', '.join(texts)[:200]}. Select one with --label-column."
         )
     return texts[0] if texts else None
 
@@ -125,7 +125,7 @@ def _row(record: dict[str, Any], where: str, format: str, label_column: str | No
     if format == "ssv2":
         video = f"{record['id']}.webm" if "id" in record else None
     if not isinstance(video, (str, int)):
-        raise UsageError(f"{where} names no video (looked for id, filename, video, path).")
+        raise UsageError(f"{where} has no video (expected id, filename, video or path).")
     if label_column is not None and label_column not in record:
         raise UsageError(f"{where} has no {label_column!r}; it has {', '.join(map(str, record))[:200]}.")
     found = record.get("annotations") if label_column is None else None
@@ -138,7 +138,7 @@ def _row(record: dict[str, Any], where: str, format: str, label_column: str | No
     labels = label if isinstance(label, list) else [] if label is None else [label]
     if not all(isinstance(entry, (str, int, float)) for entry in labels):
         raise UsageError(
-            f"{where}: {str(label)[:80]!r} is no label; name the key that holds it with --label-column."
+            f"{where}: {str(label)[:80]!r} is not a label; give the key of the label with --label-column."
         )
     labels = [entry if isinstance(entry, int) else str(entry) for entry in labels]
     frames = record.get("total_frames")

@@ -72,7 +72,7 @@ class FeatureCache:
         self.directory = Path(os.path.expanduser(directory))
         if str(self.directory).startswith("~"):
             raise UsageError(
-                f"The cache {directory} cannot be used: there is no such home. Choose another folder."
+                f"The cache {directory} cannot be used: there is no such home folder. Choose another folder."
             )
         self.needs_tokens = model.msm is not None
         self.read = self.added = self.added_bytes = 0
@@ -200,7 +200,7 @@ class FeatureCache:
                 self._widths[2],
             )  # the tower decides
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-            logger.warning("features exceed fp16's range and are not cached")
+            logger.warning("features exceed the range of fp16 and are not cached")
             return
         about = {
             "indices": clip.indices.tolist(),
@@ -224,7 +224,7 @@ class FeatureCache:
         free = _free(self.directory)
         if self.added == 1 and free is not None and size * self.expected > free:
             logger.warning(
-                "The cache %s will take %s and %s are left on its disk; what does not fit is computed again.",
+                "The cache %s will need %s, but its disk has only %s free; what does not fit is computed again.",
                 self.directory,
                 _megabytes(size * self.expected),
                 _megabytes(free),
@@ -249,7 +249,7 @@ class FeatureCache:
         self._damaged += 1
         logger.log(
             logging.WARNING if self._damaged == 1 else logging.INFO,
-            "Cached features that are damaged or not this model's are computed again, such as %s (%s).",
+            "Cached features that are damaged or of another model are computed again, such as %s (%s).",
             path,
             (str(error).splitlines() or [type(error).__name__])[0][:200],
         )

@@ -265,7 +265,7 @@ class Backbone(nn.Module):
             quoted = ", ".join(repr(text if len(text) <= 80 else f"{text[:77]}...") for text in cut[:5])
             more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
             logger.warning(
-                "%s reads %d tokens of a text; the end is cut off in: %s%s.",
+                "%s encodes %d tokens of a text; truncated: %s%s.",
                 self.spec,
                 self.context_length,
                 quoted,
@@ -321,7 +321,7 @@ class Backbone(nn.Module):
         if self.precision != "fp32":
             raise UsageError(f"The weights of {self.spec} are in {self.precision}; load them again for int8.")
         if not self.takes_int8:
-            raise UsageError(f"The visual tower of {self.spec} cannot run in int8; use --precision auto.")
+            raise UsageError(f"The visual tower of {self.spec} does not support int8; use --precision auto.")
         to_int8(self.clip.visual, fine)
         self.fine = fine
 

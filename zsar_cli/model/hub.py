@@ -238,7 +238,7 @@ def _no_download(spec: str, error: Exception) -> UsageError:
     logger.info("download failed: %r", error)
     if isinstance(error, OSError) and error.errno == 28:
         return UsageError(
-            f"There is no room left to download {spec}; free some, or set HF_HOME to another disk."
+            f"The disk is too full to download {spec}; free some space, or set HF_HOME to another disk."
         )
     return UsageError(
         f"{spec} is not on this machine and the model hub cannot be reached to download it. "
@@ -258,7 +258,7 @@ def _check_sha256(path: Path, etag: str | None) -> None:
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         raise UsageError(
-            f"The download of {path.name} arrived damaged and was deleted; run the command again."
+            f"The download of {path.name} was damaged and has been deleted; run the command again."
         )
 
 
@@ -346,9 +346,7 @@ def _check_tokenizer_files(folder: Path) -> None:
         if path.exists():
             require_file(path, "The tokenizer's file")
             if path.stat().st_size > TOKENIZER_BYTES:
-                raise UsageError(
-                    f"{path} is larger than any tokenizer's file; is it the file that you meant?"
-                )
+                raise UsageError(f"{path} is too large for a tokenizer; is this the right file?")
 
 
 def _require_tokenizer_files(name: str) -> None:

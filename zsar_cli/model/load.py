@@ -44,8 +44,8 @@ def load_model(
         model = RecognizerModel(loaded, record=about, as_published=True)
     elif backbone is not None:
         raise UsageError(
-            f"--backbone names the weights that a run was trained on, and {spec} is no folder that zsar train "
-            "wrote; leave it out."
+            f"--backbone gives the backbone weights of a run, but {spec} is not a folder written by zsar train; "
+            "remove --backbone."
         )
     else:
         model = RecognizerModel(load_backbone(spec, device=device, precision=precision))
@@ -91,7 +91,7 @@ def _load_base(run: Path, said: Description, place: str | None, device: str) -> 
     try:
         backbone = load_trainable(spec, device=device, base=place if named else None)
     except UsageError as error:
-        hint = "" if place else " If they lie elsewhere now, say where with --backbone PATH."
+        hint = "" if place else " If they have moved, give their path with --backbone PATH."
         raise UsageError(
             f"{run} holds only what was trained on top of {said.backbone}, and it cannot have these weights: "
             f"{error}{hint}"
@@ -115,7 +115,7 @@ def _load_directory(
             f"{weights} is not the file that its config.yaml tells of; copy the directory again."
         )
     if said.architecture is not None and base is not None:
-        raise UsageError(f"{directory} holds all of its weights; leave --backbone out.")
+        raise UsageError(f"{directory} includes its backbone weights; remove --backbone.")
     tensors = read_safetensors(weights)
     if said.architecture is not None:
         with for_weights(tensors, directory), offline():

@@ -1,4 +1,4 @@
-"""Suggestions for a name that no model has."""
+"""Error messages with suggestions for unknown model names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def no_model(spec: str, architectures: list[str]) -> str:
         name = spec[address.end() :].strip("/")
         if spec[: address.end()].lower().endswith(("co/", ":")):
             return _of_a_hub(name)
-        return f"{spec} is an address, and models are not read from addresses: download it and give its path."
+        return f"{spec} is a URL; download the model and give its path."
     close = difflib.get_close_matches(spec.casefold().replace("_", "-"), BUNDLED, n=1, cutoff=0.75)
     if close:
         return f"Unknown model {spec!r}. Did you mean {close[0]}?"
@@ -58,22 +58,22 @@ def no_model(spec: str, architectures: list[str]) -> str:
 
 def _no_weights(spec: str, path: Path, architectures: list[str]) -> str:
     if (path.parent / "config.yaml").is_file():
-        return f"{spec} is a file of a model's folder; name the folder: --model {path.parent}"
+        return f"{spec} is a file in a model folder; give the folder: --model {path.parent}"
     if zipfile.is_zipfile(path) and is_torchscript(member.filename for member in read_members(path)):
         known = path.stem.removesuffix("px") in architectures
         published = (
             f"{path.stem.removesuffix('px')}/openai" if known else "ARCH/openai, as in ViT-B-16/openai"
         )
         return (
-            f"{spec} is a TorchScript program, as OpenAI's CLIP files are, and programs are not opened: use "
-            f"--model {published}, which are the same weights."
+            f"{spec} is a TorchScript program, like OpenAI's CLIP files, and is not opened for security: use "
+            f"--model {published} for the same weights."
         )
     if path.suffix.lower() in SUFFIXES:
         return (
-            f"{spec} is a weights file; say which architecture it is of, as in ViT-B-16/{spec}, or of which published "
-            f"family, as in vifi:{spec}."
+            f"{spec} is a weights file; add its architecture, as in ViT-B-16/{spec}, or its published family, as in "
+            f"vifi:{spec}."
         )
-    return f"{spec} is a file, and no model: weights end with {', '.join(SUFFIXES)}. {LIST}"
+    return f"{spec} is not a model file: the extension of weights is {', '.join(SUFFIXES)}. {LIST}"
 
 
 def _no_model_folder(spec: str, path: Path) -> str:
@@ -84,7 +84,7 @@ def _no_model_folder(spec: str, path: Path) -> str:
         inside = []
     if inside:
         runs = listed((str(path / name) for name in inside[:3]), "or")
-        return f"The directory {spec} holds no model itself; name one in it: {runs}."
+        return f"The directory {spec} is not a model, but contains some; give one of them: {runs}."
     if (path / "config.json").is_file():
         return f"The directory {spec} holds no model in the form of open_clip ({missing}), but of another library."
     return f"The directory {spec} holds no model: {missing}."
@@ -94,7 +94,7 @@ def _of_a_hub(name: str) -> str:
     """Find the repository on a hub that a name means; many have the same weights under a name of open_clip's."""
     near = _nearest(name)
     hint = f"The nearest in open_clip is {near}." if near else LIST
-    return f"{name!r} is the name of a repository, and models are named ARCH/TAG as open_clip does. {hint}"
+    return f"{name!r} is the name of a repository; models are named ARCH/TAG as in open_clip. {hint}"
 
 
 def _nearest(repository: str) -> str | None:

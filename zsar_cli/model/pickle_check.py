@@ -113,15 +113,15 @@ def pickle_of(path: Path, published: str = "") -> io.BytesIO:
     members = read_members(path)
     if is_torchscript(member.filename for member in members):
         instead = (
-            f"use --model {published}, which are the same weights"
+            f"use --model {published} for the same weights"
             if published
             else "save its state dict as safetensors, or use a model of open_clip's such as ViT-B-16/openai"
         )
         raise UsageError(
-            f"{path} is a TorchScript program, the form of OpenAI's CLIP files, and programs are not opened: {instead}."
+            f"{path} is a TorchScript program, like OpenAI's CLIP files, and is not opened for security: {instead}."
         )
     if any(m.compress_type != zipfile.ZIP_STORED or m.compress_size != m.file_size for m in members):
-        raise UsageError(f"{path} is compressed, which PyTorch's files are not; unpack it first.")
+        raise UsageError(f"{path} is compressed, unlike files written by PyTorch; unpack it first.")
     pickles = [m for m in members if m.filename.endswith("/data.pkl") and m.filename.count("/") == 1]
     names = {member.filename.casefold() for member in members}
     if len(pickles) != 1 or len(names) < len(members) or not _has_one_list(path):
@@ -266,15 +266,15 @@ def _check_name(called: str, path: Path) -> None:
     name = called.replace(" ", ".", 1)
     kind = OTHER_KINDS.get(name.rpartition(".")[2]) if name.startswith("torch.") else None
     if kind:
-        raise UsageError(f"{path} holds {kind}; save the weights as plain ones, in fp32 or fp16.")
+        raise UsageError(f"{path} holds {kind}; save the weights as plain tensors in fp32 or fp16.")
     raise HoldsObjectsError(
-        f"{path} holds Python objects besides tensors ({shown(name)}), and reading them could run code, so it was "
-        "not opened. Where you trust it, save its state dict alone, or as safetensors."
+        f"{path} holds Python objects besides tensors ({shown(name)}) and was not opened, as they could run code. "
+        "If you trust it, save only its state dict, or convert it to safetensors."
     )
 
 
 def _cut(path: Path) -> UsageError:
-    return UsageError(f"{path} is no whole PyTorch file; it may have been cut short: fetch it again.")
+    return UsageError(f"{path} is not a complete PyTorch file; download it again.")
 
 
 def _too_much(path: Path) -> UsageError:

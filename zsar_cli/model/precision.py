@@ -52,9 +52,7 @@ def resolve_precision(name: str, device: str, backbone: Backbone) -> str:
         UsageError: int8 was asked for on another device than a CPU.
     """
     if name == "int8" and device != "cpu":
-        raise UsageError(
-            f"int8 runs on the CPU and not on {device}; add --device cpu, or use --precision auto."
-        )
+        raise UsageError(f"int8 needs a CPU, not {device}; add --device cpu, or use --precision auto.")
     if name != "auto":
         return name
     if backbone.token_dim < LEAST_WIDTH or not device.startswith("cuda"):

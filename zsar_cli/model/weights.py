@@ -68,11 +68,9 @@ def read_weights(path: str | Path, published: str = "") -> Weights:
     with open(path, "rb") as handle:
         start = handle.read(64)
     if start.startswith(b"version https://git-lfs"):
-        raise UsageError(
-            f"{path} is a Git LFS pointer and not the weights; run `git lfs pull` where it lies."
-        )
+        raise UsageError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder.")
     if path.name.endswith(".index.json"):
-        raise UsageError(f"{path} lists weights in several files; join them into one safetensors file.")
+        raise UsageError(f"{path} is the index of sharded weights; merge them into one safetensors file.")
     found = (
         read_safetensors(path)
         if path.suffix == ".safetensors" or start[8:9] == b"{"
@@ -99,7 +97,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         tensors = load_file(path)
     except Exception as error:  # the library raises kinds of its own
         raise UsageError(
-            f"{path} is no whole safetensors file ({brief(error)}); it may have been cut short: fetch it again."
+            f"{path} is not a complete safetensors file ({brief(error)}); download it again."
         ) from error
     check_kinds(tensors, path)
     return tensors
@@ -113,7 +111,7 @@ def require_weights(path: Path) -> None:
         raise UsageError(f"{path} is larger than the memory of this machine.")
     # some file systems count no blocks at all, and those that compress make little of weights
     if about.st_size > 100_000_000 and 0 < getattr(about, "st_blocks", 0) * 512 * 100 < about.st_size:
-        raise UsageError(f"{path} has hardly any content for its size; fetch it again.")
+        raise UsageError(f"{path} is a sparse file with almost no content; download it again.")
 
 
 def check_header(path: Path) -> None:
@@ -151,7 +149,9 @@ def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{path} holds no model weights.")
     for name, tensor in found.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UsageError(f"{path} is no model's state dict: its entry {shown(name)} is not a tensor.")
+            raise UsageError(
+                f"{path} is not the state dict of a model: its entry {shown(name)} is not a tensor."
+            )
         if len(name) > LONGEST_NAME:  # prefixes are taken off one by one
             raise UsageError(
                 f"{path} holds a tensor with a name of {len(name)} letters; no model's weights have it."
@@ -201,7 +201,7 @@ def check_kinds(tensors: dict[str, Tensor], path: Path) -> None:
             )
         asked += tensor.numel() * tensor.element_size()
     if asked > 4 * path.stat().st_size + 1_000_000:
-        raise UsageError(f"{path} describes far more values than it holds; fetch it again.")
+        raise UsageError(f"{path} describes far more values than it holds; download it again.")
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""A cache of text embeddings on disk: a text tower may cost 20 GFLOP a phrase, and labels come again.
+"""A cache of text embeddings on disk: a text tower may need 20 GFLOP per phrase, and labels are reused.
 
 One file a model: the line ``zsar texts 1``, the width E as four bytes, then rows of the same length, each the hash of a
 text (20 bytes), a checksum (4) and E float32. Rows are only added. What a killed run left half written, or a disk
@@ -46,7 +46,7 @@ class TextCache:
         self._works = self.directory is not None
         if not self._works:
             _warn(
-                "Text embeddings are not cached, as this user has no home folder; name a place in ZSAR_CACHE_DIR."
+                "Text embeddings are not cached, as there is no home folder; set ZSAR_CACHE_DIR to a folder."
             )
 
     def get(self, model: str, texts: Sequence[str], width: int | None = None) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ class TextCache:
                 old = next(place for place in numbered if not os.path.lexists(place))
                 os.rename(path, old)
                 _warn(
-                    f"The text cache {path} is damaged and starts afresh; what was there is {old.name} now."
+                    f"The text cache {path} is damaged and starts over; the old file was renamed to {old.name}."
                 )
                 return self._append(path, width, rows)
             file.seek(end)
@@ -121,7 +121,7 @@ class TextCache:
         self._works = False
         reason = error.strerror if isinstance(error, OSError) else None
         _warn(
-            f"Text embeddings cannot be cached in {path} ({reason or error}); set ZSAR_CACHE_DIR to another place."
+            f"Text embeddings cannot be cached in {path} ({reason or error}); set ZSAR_CACHE_DIR to another folder."
         )
 
 

@@ -1,4 +1,4 @@
-"""The one reader of class files: names, and phrases where a file has them, whatever program wrote it.
+"""Reader of label files in many formats: names of classes, and their phrases if the file has any.
 
 Read are texts with a name a line, numbered (``1 Archery``, ``0: run``, ``run,0``) or not; CSV with any separator;
 JSON and YAML lists and maps, from number to name, name to number or name to descriptions, also where they lie inside
@@ -112,7 +112,7 @@ def _columns(text: str, mark: str, path: Path, *, csv_file: bool) -> list[Entry]
             return None
         odd = next(row for row in rows if len(row.cells) != len(rows[0].cells))
         raise UsageError(
-            f"{path}, line {odd.number}: {len(odd.cells)} columns and not {len(rows[0].cells)}; put a label with "
+            f"{path}, line {odd.number}: {len(odd.cells)} columns instead of {len(rows[0].cells)}; put a label with "
             "a comma in quotes."
         )
     headed = sure or (csv_file and tables.is_header(rows[0].cells))
@@ -151,8 +151,7 @@ def _check_one_name(rows: list[Line], texts: list[int], path: Path) -> None:
         return
     places = " or ".join(f"{i + 1} ({rows[0].cells[i][:40]!r})" for i in texts[:4])
     raise UsageError(
-        f"{path}: the names may be in column {places}; call the columns by their names in a first line, such as "
-        "id,name,description."
+        f"{path}: the names could be in column {places}; add a header line such as id,name,description."
     )
 
 
@@ -189,14 +188,12 @@ def _without_comment(line: Line, path: Path) -> Line:
 
 
 def _tell_numbers(name: str, line: str, path: Path) -> None:
-    logger.warning(
-        "%s: the numbers beside the labels are not part of them: %r is %r", path, line[:80], name[:80]
-    )
+    logger.warning("%s: numbers are removed from the labels: %r is %r", path, line[:80], name[:80])
 
 
 def _tell_rest(columns: Sequence[str], path: Path) -> None:
     if columns:
-        logger.warning("%s: left aside: %s", path, ", ".join(columns)[:200])
+        logger.warning("%s: ignored: %s", path, ", ".join(columns)[:200])
 
 
 def _in_one_line(line: str, said: str | None) -> list[str]:
@@ -232,11 +229,11 @@ def _single_column(text: str, mark: str, path: Path) -> list[Entry]:
     """Read CSV without numbers: one label a row."""
     rows = tables.split_table(text, mark)
     if rows and len(rows[0].cells) > 1:
-        raise UsageError(f"{path}, line {rows[0].number}: a CSV of labels starts with the header id,name.")
+        raise UsageError(f"{path}, line {rows[0].number}: a CSV of labels needs the header id,name.")
     for row in rows:
         if len(row.cells) > 1:
             raise UsageError(
-                f"{path}, line {row.number}: {len(row.cells)} columns and not 1; put a label with a comma in quotes."
+                f"{path}, line {row.number}: {len(row.cells)} columns instead of 1; put a label with a comma in quotes."
             )
     if rows and tables.is_header(rows[0].cells):
         if tables.word(rows[0].cells[0]) != "name":
@@ -303,7 +300,9 @@ def _is_numbering(names: Sequence[str], codes: Sequence[str], sure: str) -> bool
 def _in_rows_order(entries: list[Entry], path: Path) -> list[Entry]:
     numbers = [entry.number for entry in entries if entry.number is not None]
     if numbers != sorted(numbers):
-        logger.warning("the ids in %s are not in order; its rows count, from 0, not its ids", path.name)
+        logger.warning(
+            "the ids in %s are not in order; labels are numbered by row from 0, not by id", path.name
+        )
     return entries
 
 

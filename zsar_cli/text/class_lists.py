@@ -48,7 +48,9 @@ def class_list(name: str) -> ClassList:
     known = {normalise_name(known): known for known in list_names()}
     stem = known.get(normalise_name(name))
     if stem is None:
-        raise UsageError(f"No built-in class list is called {name!r}. There are: {', '.join(list_names())}.")
+        raise UsageError(
+            f"There is no built-in class list {name!r}; the lists are {', '.join(list_names())}."
+        )
     raw = yaml.safe_load((LISTS / f"{stem}.yaml").read_text(encoding="utf-8"))
     names: list[str] = []
     aliases: dict[str, tuple[str, ...]] = {}

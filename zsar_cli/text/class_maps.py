@@ -119,14 +119,12 @@ def _of_descriptions(content: dict[str, Any], keyed: bool, path: Path) -> list[E
     """Read names with their descriptions: a text, a list of texts, or a map of a class's own."""
     values = list(content.values())
     if keyed and any(isinstance(value, list) for value in values):
-        raise UsageError(
-            f"{path}: numbers have descriptions there, but no names; write the names in their place."
-        )
+        raise UsageError(f"{path}: numbers have descriptions but no names; replace the numbers by names.")
     mixed = next((v for v in values if isinstance(v, str) and _NUMBER.fullmatch(v)), None)
     if mixed is not None:
         raise UsageError(
-            f"{path}: some labels have a number ({shown(mixed)}), which is no description; "
-            "give all their places, or none."
+            f"{path}: some labels have a number ({shown(mixed)}) instead of a description; "
+            "number all of them or none."
         )
     if values and all(isinstance(value, dict) for value in values):
         return by_number([_of_inner(name, value, path) for name, value in content.items()])
@@ -213,7 +211,7 @@ def _is_record(value: Any) -> bool:
 
 def _text(value: Any, path: Path) -> str:
     if not isinstance(value, str):
-        raise UsageError(f"{path}: labels and descriptions are texts, and {str(value)[:60]!r} is none.")
+        raise UsageError(f"{path}: labels and descriptions must be strings, not {str(value)[:60]!r}.")
     return value
 
 

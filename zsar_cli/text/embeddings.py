@@ -1,7 +1,4 @@
-"""Embeddings of prompts, and the file that keeps them.
-
-Nothing here imports torch before embeddings are made or read.
-"""
+"""Prompt embeddings, and the file that stores them. torch is imported only when they are computed or read."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ AT_ONCE = 128  # texts between two writes to the cache
 
 @dataclass
 class PromptEmbeddings:
-    """What the scores of C labels need of text; each embedding is float32 of unit length."""
+    """The text embeddings that the scores of C labels need; all are float32 of unit length."""
 
     labels: list[str]
     positive: Tensor  # (C, E)
@@ -77,7 +74,7 @@ class PromptEmbeddings:
 
         if not Path(path).is_file():
             raise UsageError(
-                f"There is no file of prompt embeddings {path}; make one with `zsar embed-prompts`."
+                f"The file of prompt embeddings {path} does not exist; create it with `zsar embed-prompts`."
             )
         check_header(Path(path))
         try:
@@ -86,14 +83,14 @@ class PromptEmbeddings:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except Exception as error:  # safetensors raises kinds of its own
             raise UsageError(
-                f"{path} is no whole safetensors file; make it again with `zsar embed-prompts`."
+                f"{path} is not a complete safetensors file; create it again with `zsar embed-prompts`."
             ) from error
         if metadata.get("zsar_prompt_embeddings") != FORMAT:
             raise UsageError(
-                f"{path} was not written by `zsar embed-prompts` of this version; make it again."
+                f"{path} was not written by `zsar embed-prompts` of this version; create it again."
             )
         if metadata.get("checksum") not in (None, _checksum(tensors, metadata)):
-            raise UsageError(f"{path} is damaged; make it again with `zsar embed-prompts`.")
+            raise UsageError(f"{path} is damaged; create it again with `zsar embed-prompts`.")
         try:
             labels = json.loads(metadata["labels"])
             positive, negative, bank = (
@@ -102,7 +99,7 @@ class PromptEmbeddings:
                 tensors.get("bank"),
             )
         except (KeyError, ValueError, RecursionError) as error:
-            raise UsageError(f"{path} is damaged; make it again with `zsar embed-prompts`.") from error
+            raise UsageError(f"{path} is damaged; create it again with `zsar embed-prompts`.") from error
         negative, bank = (None if t is None else t.float() for t in (negative, bank))
         sound = (
             isinstance(labels, list)
@@ -114,7 +111,7 @@ class PromptEmbeddings:
             and all(bool(torch.isfinite(t).all()) for t in (positive, negative, bank) if t is not None)
         )
         if not sound:
-            raise UsageError(f"{path} does not hold one finite embedding for each label; make it again.")
+            raise UsageError(f"{path} does not hold one finite embedding per label; create it again.")
         labels = list(clean_names((label, f"{path}, label {i}") for i, label in enumerate(labels, start=1)))
         names = ("model", "model_fingerprint", "templates", "templates_hash")
         return cls(labels, positive, negative, bank, **{name: metadata.get(name, "") for name in names})
@@ -129,8 +126,8 @@ class PromptEmbeddings:
         needed = ("negative prompts", self.negative) if model.uses_negatives else ("a phrase bank", self.bank)
         if needed[1] is None:
             raise UsageError(
-                f"{model.name} needs {needed[0]}, and these prompt embeddings have none; "
-                "make them again with `zsar embed-prompts`."
+                f"{model.name} needs {needed[0]}, which these prompt embeddings lack; "
+                "create them again with `zsar embed-prompts`."
             )
         return self.to(model.backbone.device)
 
@@ -152,8 +149,8 @@ class PromptEmbeddings:
         if not same:
             other = " of other weights" if self.model == model else ""
             raise UsageError(
-                f"The prompt embeddings were made with {self.model}{other} and the model is {model}; "
-                f"make them again with `zsar embed-prompts --model {model}`."
+                f"The prompt embeddings were made with {self.model}{other}, but the model is {model}; "
+                f"create them again with `zsar embed-prompts --model {model}`."
             )
 
 
@@ -252,8 +249,8 @@ def embed_prompts(
     backbone: Any = getattr(encode_text, "__self__", None)
     if getattr(backbone, "reads_one_text", False) and max(len(of_label) for of_label in wanted[0]) > 1:
         raise UsageError(
-            f"{model_id} reads one sentence a label, so that its prompts cannot be averaged: give one template and one "
-            "phrase a label."
+            f"{model_id} encodes one prompt per label and cannot average prompts: give one template and one "
+            "phrase per label."
         )
     vectors = _encode(encode_text, texts, cache, getattr(backbone, "text_key", model_id))
     place = {text: index for index, text in enumerate(texts)}

@@ -1,4 +1,4 @@
-"""Labels: what people call the actions, each with one or more phrases that describe it."""
+"""Labels: names of actions, each with one or more phrases that describe it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORMS = (".txt", ".csv", ".tsv", ".yaml", ".yml", ".json", ".jsonl")
 
 @dataclass(frozen=True)
 class Labels:
-    """C labels and, for each, the phrases that stand for it in a prompt (the label itself, or descriptions)."""
+    """C labels, each with the phrases that represent it in prompts (the label itself, or descriptions)."""
 
     names: tuple[str, ...]
     phrases: tuple[tuple[str, ...], ...]
@@ -46,7 +46,7 @@ class Labels:
 
 
 def labels_of(labels: Any) -> Labels:
-    """Take labels as Python gives them: themselves, or the name of a file or of a built-in list. UsageError."""
+    """Convert labels given in Python: a list of labels, a file, or a built-in list. Raises UsageError."""
     if isinstance(labels, Labels):
         if not labels.names:
             raise UsageError("labels must hold at least one label.")
@@ -57,13 +57,13 @@ def labels_of(labels: Any) -> Labels:
 
 
 def labels_among(wanted: Sequence[str], labels: Sequence[str], option: str) -> list[str]:
-    """Find labels among a run's, as it spells them, each once. UsageError for one that is none."""
+    """Look up labels among those of a run, without duplicates. UsageError for an unknown one."""
     known = {label.casefold(): label for label in labels}
     for label in wanted:
         if label.casefold() not in known:
             near = difflib.get_close_matches(label.casefold(), known, 1)
-            hint = f"did you mean {known[near[0]]!r}?" if near else "name one that is asked about."
-            raise UsageError(f"{option} {label!r} is none of the {len(known)} labels; {hint}")
+            hint = f"did you mean {known[near[0]]!r}?" if near else "use one of the given labels."
+            raise UsageError(f"{option} {label!r} is not one of the {len(known)} labels; {hint}")
     return list(dict.fromkeys(known[label.casefold()] for label in wanted))
 
 
@@ -80,7 +80,7 @@ def load_labels(spec: str | None, extra: Sequence[str] = ()) -> Labels:
     if not entries:
         if spec is None:
             raise UsageError("No labels are given; use --labels FILE or --label TEXT.")
-        raise UsageError(f"{spec} has no labels in it.")
+        raise UsageError(f"{spec} has no labels.")
     names = clean_names([(entry.name, entry.where) for entry in entries])
     phrases = (
         tuple(clean(phrase, entry.where) for phrase in entry.phrases) or (as_words(name),)
@@ -102,7 +102,7 @@ def _load(spec: str) -> list[Entry]:
     if path is None:
         return [Entry(name, (), spec) for name in _built_in(spec)]
     if path.is_dir():
-        raise UsageError(f"{spec} is a directory; name a file of labels ({', '.join(FORMS)}).")
+        raise UsageError(f"{spec} is a directory; give a label file ({', '.join(FORMS)}).")
     return read_class_file(path)
 
 
@@ -112,11 +112,9 @@ def _built_in(spec: str) -> tuple[str, ...]:
     except UsageError as error:
         names = list_names()
         if "://" in spec:
-            raise UsageError(
-                f"{spec[:200]} is an address, and files are read here: download it and name the file."
-            ) from error
+            raise UsageError(f"{spec[:200]} is a URL; download it and give the file.") from error
         if spec and ("/" in spec or "\\" in spec or Path(spec[:200]).suffix.lower() in FORMS):
-            raise UsageError(f"There is no file {spec[:200]}{beside(spec)}") from error
+            raise UsageError(f"The file {spec[:200]} does not exist{beside(spec)}") from error
         close = difflib.get_close_matches(spec.casefold(), names, n=1, cutoff=0.6)
         hint = f"did you mean {close[0]}?" if close else f"the lists are {', '.join(names)}."
         if not close and 0 < len(spec) < 200:
@@ -127,7 +125,7 @@ def _built_in(spec: str) -> tuple[str, ...]:
                 f"the lists are {', '.join(names)}. Labels themselves are given one by one "
                 f"({several}; in Python a list)."
             )
-        raise UsageError(f"{spec[:200]} is neither a file of labels nor a built-in list; {hint}") from error
+        raise UsageError(f"{spec[:200]} is neither a label file nor a built-in list; {hint}") from error
 
 
 # --- what a label may be ------------------------------------------------------------------------------------
@@ -144,18 +142,18 @@ def clean(text: object, where: str) -> str:
         UsageError: it is empty, not a text, very long, or holds what no terminal, file or tokenizer should get.
     """
     if not isinstance(text, str):
-        raise UsageError(f"{where}: labels are texts, and {str(text)[:60]!r} is none.")
+        raise UsageError(f"{where}: labels must be strings, not {str(text)[:60]!r}.")
     text = " ".join(text.translate(_INVISIBLE).split())
     if not text:
         raise UsageError(f"{where}: a label or description is empty.")
     if len(text) > _LONGEST:
-        raise UsageError(f"{where}: a label of {len(text)} characters; is it the file you meant?")
+        raise UsageError(f"{where}: a label has {len(text)} characters; is this the right file?")
     if text.isascii() and text.isprintable():
         return text
     odd = next((letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs")), None)
     if odd is not None:
         raise UsageError(
-            f"{where}: there is a character in {text[:60]!a} that cannot be printed ({odd!a}); is it damaged?"
+            f"{where}: {text[:60]!a} contains a character that cannot be printed ({odd!a}); is the file damaged?"
         )
     return unicodedata.normalize("NFC", text)
 
@@ -177,7 +175,7 @@ def clean_names(names: Iterable[tuple[Any, str]]) -> tuple[str, ...]:
             raise UsageError(f"The label {name!r} occurs twice ({seen[key][1]}; {where}).")
         if key == NONE_OF_THESE:
             raise UsageError(
-                f"{where}: {name!r} is what zsar itself answers where no label fits (--min-confidence); leave it out."
+                f"{where}: {name!r} is reserved for videos that no label fits (--min-confidence); remove it."
             )
         seen[key] = name, where
         loose = normalise_name(name)
@@ -186,6 +184,6 @@ def clean_names(names: Iterable[tuple[Any, str]]) -> tuple[str, ...]:
     if alike:
         more = f", and {len(alike) - 1} more pairs" if len(alike) > 1 else ""
         logger.warning(
-            "the labels %r and %r%s differ in punctuation alone: they share a score", *alike[0], more
+            "the labels %r and %r%s differ only in punctuation and will share their score", *alike[0], more
         )
     return tuple(name for name, _ in seen.values())

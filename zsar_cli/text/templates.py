@@ -60,7 +60,7 @@ def load_templates(name_or_path: str | Path) -> Templates:
     if path is None:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
-        raise UsageError(f"{name[:200]} is neither a file of templates nor the name of shipped ones; {hint}")
+        raise UsageError(f"{name[:200]} is neither a template file nor a bundled set; {hint}")
     return _parse_templates(read_text(path, limit=1_000_000), path)
 
 
@@ -103,5 +103,5 @@ def default_templates(model: RecognizerModel) -> Templates:
     except UsageError as error:
         raise UsageError(
             f"{model.name} was trained with the prompt templates {str(model.templates)[:200]!r} and does not hold "
-            "them; name their file with --templates."
+            "them; give their file with --templates."
         ) from error

@@ -1,4 +1,4 @@
-"""Names of classes as words: what a prompt says for ``ApplyEyeMakeup`` and ``brush_hair``."""
+"""Class names as words in prompts, such as ``ApplyEyeMakeup`` and ``brush_hair``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PIECE = re.compile(r"[A-Z][a-z]+")
 
 
 def as_words(name: str) -> str:
-    """Read a class name as people say it; a name with blanks in it is one already, and stays.
+    """Split a class name into words; a name that has spaces is unchanged.
 
     "ApplyEyeMakeup" is "apply eye makeup", "brush_hair" is "brush hair", "Baby_CrawlingFast" is "Baby crawling fast".
     """
@@ -27,11 +27,11 @@ def unsplit(name: str) -> str:
 
 
 def words_line(names: Sequence[str]) -> str | None:
-    """Say that names are read as words, with one of them; None where all of them are words."""
+    """Note that names are split into words, with an example; None if there are no such names."""
     changed = [name for name in names if as_words(name) != name]
     if not changed:
         return None
     return (
-        f"{len(changed)} of {len(names)} labels are read as words in prompts, such as {changed[0]!r} as "
-        f"{as_words(changed[0])!r}; records keep the names as they are."
+        f"{len(changed)} of {len(names)} labels are split into words in prompts, such as {changed[0]!r} into "
+        f"{as_words(changed[0])!r}; records keep the original names."
     )

@@ -46,7 +46,7 @@ def told(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written: {(error.strerror or str(error)).lower()}. "
-            "Make room there, or choose another --output."
+            "Free some space, or choose another --output."
         ) from error
 
 
@@ -64,9 +64,7 @@ def newest_step(run: Path) -> int | None:
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             logger.warning("%s is damaged", path)
     if paths:
-        raise UsageError(
-            f"Every checkpoint in {run / FOLDER} is damaged; delete that folder to start afresh."
-        )
+        raise UsageError(f"Every checkpoint in {run / FOLDER} is damaged; delete that folder to start over.")
     return None
 
 
@@ -147,7 +145,7 @@ def load(
     except Exception as error:  # safetensors raises kinds of its own
         brief = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UsageError(
-            f"The checkpoint {path} cannot be used ({brief}); delete it to use the one before."
+            f"The checkpoint {path} cannot be used ({brief}); delete it to use the previous one."
         ) from error
     return progress
 

@@ -53,11 +53,11 @@ def find_data(environment: Environment) -> TrainingData:
     if dataset.of_none:
         logger.log(
             NOTE,
-            "%s: no class, so nothing is learned from them. --labels makes none a class.",
+            "%s: skipped, as none is not a class. If it is one, list it in --labels.",
             none_line(dataset),
         )
     if len(dataset.classes) < 2:
-        raise UsageError(f"{dataset.name} has one class only; a model learns from at least two.")
+        raise UsageError(f"{dataset.name} has only one class; training needs at least two.")
     drawn = dataset.items
     if recipe.shots is not None:
         drawn = few_shot(drawn, [item.label for item in drawn], recipe.shots, seed=recipe.seed)
@@ -68,7 +68,7 @@ def find_data(environment: Environment) -> TrainingData:
         )
         if own.unmatched:
             logger.warning(
-                "%s clips of %s show classes that are not trained on, such as %r; they choose nothing",
+                "%s clips of %s are ignored, as their classes are not trained, such as %r",
                 *(sum(own.unmatched.values()), split, next(iter(own.unmatched))),
             )
             own.unmatched = {}
@@ -112,7 +112,7 @@ def make_stream(
         return rendered_stream(ids, labels, recipe.frames, schedule, model.preprocess)
     directions = next((name for name in dataset.classes if MIRRORED.search(name)), None)
     if directions and recipe.flip:
-        logger.warning("clips are not flipped: labels tell left from right, such as %r", directions)
+        logger.warning("clips are not flipped, as labels distinguish left from right, such as %r", directions)
     augmentation = Augmentation(
         scale=(recipe.crop_scale, 1.0),
         ratio=(3 / 4, 4 / 3),

@@ -37,14 +37,14 @@ def check_folder(output: Path, model: str, *, resume: bool, overwrite: bool) -> 
         overwrite: what is there may be replaced.
     """
     if resume and overwrite:
-        raise UsageError("--resume goes on with what is there and --overwrite replaces it; give one of them.")
+        raise UsageError("--resume continues a run and --overwrite replaces it; give only one of them.")
     if overwrite:
         if os.path.realpath(model) == os.path.realpath(output):
-            raise UsageError(f"{output} is what this run starts from; choose another --output.")
+            raise UsageError(f"{output} is the model that this run starts from; choose another --output.")
         return
     for path in (output / name for name in (CHECKPOINTS, BEST, *FILES)):
         if is_stream(path) or (path.is_symlink() and path.name in (CHECKPOINTS, BEST)):
-            raise UsageError(f"{path} is a link to something else, or no file; choose another --output.")
+            raise UsageError(f"{path} is a link or not a regular file; choose another --output.")
     ours = _is_run(output)
     if not resume and (ours or any(_steps(output))):
         raise UsageError(
@@ -55,8 +55,8 @@ def check_folder(output: Path, model: str, *, resume: bool, overwrite: bool) -> 
         refuse_taken_inside(output, FILES, overwrite=False)
     elif os.path.lexists(output / MODEL[0]) and not any(_steps(output)):
         raise UsageError(
-            f"{output} holds a finished model and no checkpoint to continue from. Train on from it with --model "
-            f"{shlex.quote(str(output))} and another --output, or start anew with --overwrite."
+            f"{output} holds a finished model but no checkpoint to resume. Train it further with --model "
+            f"{shlex.quote(str(output))} and another --output, or start over with --overwrite."
         )
 
 

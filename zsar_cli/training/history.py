@@ -27,7 +27,7 @@ class History:
         self.rows.append(row)
         if self.file is not None:
             line = json.dumps({key: _rounded(value) for key, value in row.items()}) + "\n"
-            self.file.write(line.encode(), "Make room there, or choose another --output.")
+            self.file.write(line.encode(), "Free some space, or choose another --output.")
         if self.board is not None:
             for key, value in row.items():
                 if key != "step":

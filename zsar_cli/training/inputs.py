@@ -135,7 +135,7 @@ def refuse_other_recipe(output: Path, recipe: Recipe) -> None:
     if changed:
         told = ", ".join(f"{key}{_difference(before[key], now[key])}" for key in changed)
         raise UsageError(
-            f"{output} was trained with another {told}. Resume it with the same recipe; {_way_out(output)}."
+            f"{output} was trained with another {told}. Resume it with the same recipe, {_way_out(output)}."
         )
 
 
@@ -164,7 +164,7 @@ def refuse_other_inputs(output: Path, now: RunInputs) -> None:
         )
     if changes:
         raise UsageError(
-            f"{output} cannot go on with what it was not started with: {'; '.join(changes)}. Put it back as it was; "
+            f"{output} cannot be resumed, as its inputs have changed: {'; '.join(changes)}. Restore them, "
             f"{_way_out(output)}."
         )
 
@@ -230,4 +230,4 @@ def _way_out(output: Path) -> str:
     start = output if finished else next(iter(checkpoint.found(output)[-1:]), None)
     if start is None:
         return "or choose another --output"
-    return f"or train a new run on from it with --model {start} and another --output"
+    return f"or start a new run from it with --model {start} and another --output"

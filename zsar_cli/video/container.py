@@ -1,4 +1,4 @@
-"""Opening a video: the container, its video streams and its packets, and errors in words that help."""
+"""Opening a video: its container, video streams and packets, and clear errors."""
 
 from __future__ import annotations
 
@@ -45,14 +45,12 @@ def check_path(path: str | os.PathLike[str]) -> str:
             raise VideoError("not_found", why) from None
         raise VideoError("not_found", "no such file; check the path") from None
     except PermissionError:
-        raise VideoError("permission", "no permission to read this path; check its access rights") from None
+        raise VideoError("permission", "permission denied; check the permissions of this path") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "the path is not valid"
         raise VideoError("not_a_file", f"cannot be opened: {reason.lower()}") from None
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise VideoError(
-            "not_a_file", "this is a pipe, socket or device, not a file; save it to a file first"
-        )
+        raise VideoError("not_a_file", "this is a pipe, socket or device; save the video to a file first")
     if not os.access(name, os.R_OK):
         raise VideoError("permission", "no permission to read this file; check its access rights")
     if stat.S_ISREG(status.st_mode) and status.st_size == 0:
@@ -96,7 +94,7 @@ def opened(path: str, number: int | None = None) -> Iterator[tuple[Any, Any]]:
                 stream = next((stream for stream in streams if stream.index == number), None)
                 if stream is None:
                     raise VideoError(
-                        "unreadable", "opening this file twice shows different streams; it is damaged"
+                        "unreadable", "the file is damaged: opening it twice gives different streams"
                     )
                 leave_out_others(container, [stream])
                 yield container, stream
@@ -138,9 +136,9 @@ def file_errors(path: str) -> Iterator[None]:
                 "permission", "no permission to read this file; check its access rights"
             ) from None
         if isinstance(error, FileNotFoundError):
-            raise VideoError("not_found", "the file vanished while it was being read") from None
+            raise VideoError("not_found", "the file was deleted while it was being read") from None
         detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        message = f"not a video that can be read ({detail.lower()}); the file may be cut short or damaged"
+        message = f"not a readable video ({detail.lower()}); the file may be truncated or damaged"
         raise VideoError("unreadable", message) from None
 
 
@@ -190,13 +188,13 @@ def _video_streams(container: Any) -> list[Any]:
     pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
     streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
     if not streams:
-        raise VideoError("no_video", "the file holds no video stream; is it sound only?")
+        raise VideoError("no_video", "the file has no video stream; is it audio only?")
     known = [stream for stream in streams if stream.codec_context is not None]
     for stream in known:
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         stream.codec_context.thread_count = 1
     if not known:
-        raise VideoError("unreadable", "no decoder here reads this video's codec; convert it to H.264")
+        raise VideoError("unreadable", "there is no decoder for this video's codec; convert it to H.264")
     return known
 
 
@@ -204,4 +202,4 @@ def nothing_read(path: str) -> VideoError:
     """Say why not one frame came of a file that looks like a video."""
     if has_licence_data(path):
         return VideoError("encrypted", ENCRYPTED)
-    return VideoError("unreadable", "not one frame of this video could be decoded; the file is damaged")
+    return VideoError("unreadable", "no frame of this video could be decoded; the file is damaged")

@@ -203,7 +203,7 @@ def _read_in_sequence(path: str, index: Index, choose: Choose, resize: Resize | 
     if missing:  # the file promised another number of frames than it gave: once more, now knowing
         _collect(path, index, missing, kept)
         if set(indices) - kept.pixels.keys():
-            raise VideoError("unreadable", "decoding this file twice gives different frames; it is damaged")
+            raise VideoError("unreadable", "the file is damaged: decoding it twice gives different frames")
     info, times, timed = timing(reader.pts, index, kept.size)
     return kept.video(indices, times, info, shortfall(info, index, reader.problems, timed))
 
@@ -235,7 +235,7 @@ def _read_decord(path: str, index: Index, choose: Choose, resize: Resize | None)
     try:
         import decord
     except ImportError:
-        raise VideoError("unreadable", "decord is not installed here; use the pyav decoder") from None
+        raise VideoError("unreadable", "decord is not installed; use --decoder pyav") from None
     decord.logging.set_level(decord.logging.QUIET)
     kept = KeptFrames(resize)
     try:

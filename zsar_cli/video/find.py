@@ -184,12 +184,12 @@ def tell_passed_over(root: str, endings: Counter[str]) -> None:
     count = sum(endings.values())
     if count:
         kinds = [
-            f"{number} .{end[:12]}" if end else f"{number} without ending"
+            f"{number} .{end[:12]}" if end else f"{number} without extension"
             for end, number in endings.most_common(4)
         ]
         more = ", ..." if len(endings) > 4 else ""
         files = "1 file is" if count == 1 else f"{count} files are"
-        _log_once(f"{root}: {files} passed over by ending ({', '.join(kinds)}{more}).")
+        _log_once(f"{root}: {files} skipped by extension ({', '.join(kinds)}{more}).")
 
 
 @cache
@@ -216,9 +216,9 @@ def why_unread(text: str) -> str | None:
     if os.path.lexists(text):
         return None
     if _ADDRESS.match(text):
-        return "this is an address, and only files are read; download the video and name the file"
+        return "this is a URL; download the video and give the file"
     if _CAMERA.fullmatch(text):
-        return "no such file, and cameras are not read; record the video and name its file"
+        return "no such file; cameras are not supported, so record the video to a file"
     return None
 
 

@@ -116,10 +116,10 @@ class Inputs:
         except io.UnsupportedOperation as error:
             raise UsageError("The file is open for writing; open a video with open(path, 'rb').") from error
         except ValueError as error:
-            raise UsageError("The file is closed; give it while it is open.") from error
+            raise UsageError("The file is closed; pass an open file.") from error
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise UsageError(f"The open file cannot be copied to be read: {reason}.") from error
+            raise UsageError(f"The open file cannot be copied: {reason}.") from error
         return Given(name or _name("file", number), path)
 
 
@@ -173,7 +173,7 @@ def frames_at_hand(video: Any, fps: float) -> tuple[str, ImageSequence] | None:
         kind = "tensor" if type(video).__module__.partition(".")[0] == "torch" else "array"
         return kind, _sequence(_frames_of_array(video, kind), len(video), fps)
     if isinstance(video, Image.Image):
-        raise UsageError("A video has several frames, and this is one picture; give a list of them.")
+        raise UsageError("This is a single image; give a list of frames.")
     if not isinstance(video, Sequence) or not video:
         return None
     if all(isinstance(picture, Image.Image) for picture in video):
@@ -183,7 +183,7 @@ def frames_at_hand(video: Any, fps: float) -> tuple[str, ImageSequence] | None:
         )
     if all(map(_is_array, video)):
         if len({tuple(frame.shape) for frame in video}) > 1:
-            raise UsageError("The frames of a video must all have one shape; these differ.")
+            raise UsageError("All frames of a video must have the same shape; these differ.")
         stacked = np.stack([_readable(frame, "list of frames") for frame in video])
         return "frames", _sequence(_frames_of_array(stacked, "list of frames"), len(stacked), fps)
     return None
@@ -205,7 +205,7 @@ def _frames_of_array(video: Any, kind: str) -> Callable[[int], np.ndarray]:
         )
     if len(channels) == 2:
         raise UsageError(
-            f"The shape {shape} may be read as (T, H, W, 3) and as (T, 3, H, W); give frames of another width."
+            f"The shape {shape} is ambiguous, (T, H, W, 3) or (T, 3, H, W); give frames of another width."
         )
     first = channels == [1]
     height, width = shape[2:] if first else shape[1:3]
@@ -230,7 +230,7 @@ def _readable(frame: Any, kind: str) -> np.ndarray:
         return _numpy(frame)
     except (RuntimeError, TypeError) as error:
         raise UsageError(
-            f"The values of this {kind} cannot be read: it is quantized, or holds none."
+            f"The values of this {kind} cannot be read: it is quantized, or has no values."
         ) from error
 
 
@@ -245,7 +245,7 @@ def _is_scaled(video: Any, kind: str) -> bool:
     least, most = float(values.min()), float(values.max())
     if not 0 <= least <= most <= 1:  # NaN is neither
         raise UsageError(
-            f"Frames of floats must lie between 0 and 1; these go from {least:g} to {most:g}. For 0 to 255 use uint8."
+            f"Float frames must be between 0 and 1; these range from {least:g} to {most:g}. For 0 to 255 use uint8."
         )
     return True
 
@@ -255,7 +255,7 @@ def _is_array(value: Any) -> bool:
     layout = str(getattr(value, "layout", "torch.strided"))
     if layout.startswith("torch.") and (layout != "torch.strided" or getattr(value, "is_nested", False)):
         raise UsageError(
-            "The values of this tensor cannot be read: it is sparse or nested. Give a plain one."
+            "The values of this tensor cannot be read: it is sparse or nested. Give a dense tensor."
         )
     return hasattr(value, "shape") and getattr(getattr(value, "dtype", None), "kind", "f") not in "USO"
 

@@ -60,7 +60,7 @@ def _answers(load: Callable[[Any], Any], request: Any, streamed: bool) -> Iterat
             yield pickled(("item", load(request)))
         return
     except MemoryError:
-        message = "decoding needed more memory than a worker may use; the frames may be very large"
+        message = "decoding exceeded the memory limit of a worker; the frames may be very large"
         failed = VideoError("memory", message)
     except VideoError as error:
         failed = error
