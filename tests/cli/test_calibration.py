@@ -123,7 +123,7 @@ def test_another_target_is_chosen_and_one_that_no_bound_reaches_is_said(calibrat
     content["calibrations"][0]["bounds"]["precision90"] = None
     file.write_text(yaml.safe_dump(content))
     without = predict()
-    assert "no bound gave 90% right" in without.err
+    assert "no threshold reached 90% right" in without.err
     assert "answer" not in without.records[0]
 
 

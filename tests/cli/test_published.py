@@ -156,7 +156,7 @@ def test_the_published_protocol_goes_without_what_it_sets(
 ) -> None:
     for arguments, message in (
         (["--model", "motion-tiny"], "is for the families of published checkpoints"),
-        ([*model(weights, "vifi"), "--views", 2], "sets --views; leave it out"),
+        ([*model(weights, "vifi"), "--views", 2], "sets --views; remove --views"),
     ):
         refused = zsar("eval", "--data", classes, *arguments, "--protocol-preset", "published")
         assert refused.code == 2

@@ -139,7 +139,7 @@ def test_a_run_made_with_relative_paths_is_used_from_anywhere(zsar, videos, tmp_
     shutil.move(here / "videos", there / "videos")
     gone = zsar("eval", "--model", run)
     assert gone.code == 2
-    assert f"{run} was trained on {here / 'videos'}, which is not there now" in gone.err
+    assert f"{run} was trained on {here / 'videos'}, which does not exist any more" in gone.err
     followed = zsar("train", "--resume", "-o", run, "--data", there / "videos")  # the same clips, elsewhere
     assert followed.code == 0, followed.err
 

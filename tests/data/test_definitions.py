@@ -242,7 +242,7 @@ def test_none_in_a_list_is_no_class(tmp_path: Path, caplog) -> None:
     assert not data.unmatched
     for plan in (make_plan(DataSource(str(listed))), make_plan(DataSource(str(listed)), split="test")):
         assert [len(part.items) for part in plan.parts] == [2]
-        assert "2 videos of labels.csv marked none: no class" in plan.notes[0]
+        assert "2 videos of labels.csv marked none: skipped" in plan.notes[0]
     opened = make_plan(DataSource(str(listed)), "open-set")
     assert [(part.name, part.targets) for part in opened.parts] == [("known", [1, 0]), ("unknown", [-1, -1])]
     assert opened.parts[1].labels == ("jump", "run")

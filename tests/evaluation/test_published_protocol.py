@@ -154,7 +154,7 @@ def test_the_published_number_of_the_model_stands_beside_the_measured_one() -> N
     line = published_line(results("ucf101", 101, 0.815))
     assert line is not None
     assert "published 82.9, measured here 81.5 (-1.4), as published" in line
-    assert "cannot be repeated to the last digit" in line
+    assert "cannot be reproduced exactly" in line
 
 
 @pytest.mark.parametrize(

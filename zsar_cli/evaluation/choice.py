@@ -67,7 +67,7 @@ def _check_still_there(model: str, data: str) -> None:
 
     if known_name(data) is None and existing(data) is None:
         raise UsageError(
-            f"{model} was trained on {data}, which is not there now; say what to use with --data."
+            f"{model} was trained on {data}, which does not exist any more; give a data set with --data."
         )
 
 
@@ -103,6 +103,6 @@ def note_training_clips(plan: Plan, chosen: Choice, source: Any) -> None:
     definition = load_definition(chosen.data)
     if same and not definition.rendered and definition.splits.get("test") == definition.splits.get("train"):
         plan.notes.append(
-            "the model learned from these very videos, so this is no test: put others into a folder test/ beside "
-            "train/, or name a list of others with --list"
+            "the model was trained on these videos, so this is not a test: put others into a folder test/ beside "
+            "train/, or give another list with --list"
         )

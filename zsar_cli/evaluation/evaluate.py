@@ -348,7 +348,7 @@ def _check_report(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be made: {(error.strerror or str(error)).lower()}.") from error
+        raise UsageError(f"{folder} cannot be created: {(error.strerror or str(error)).lower()}.") from error
 
 
 def _draw_report(

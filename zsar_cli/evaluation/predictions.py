@@ -65,7 +65,7 @@ class PredictionsFile:
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or error
                 raise UsageError(
-                    f"Records cannot be kept in {directory}: {reason}. Choose another --output."
+                    f"Records cannot be written to {directory}: {reason}. Choose another --output."
                 ) from error
             stack.pop_all()
         self._lock = lock
@@ -89,7 +89,7 @@ class PredictionsFile:
     def write(self, record: dict[str, Any]) -> None:
         """Append one record. UsageError where the disk is full or the file gone."""
         line = (to_json(record) + "\n").encode()
-        self._file.write(line, "Make room, then run the same command again: it goes on from here.")
+        self._file.write(line, "Free some space, then repeat the command to continue.")
 
     def close(self) -> None:
         """Close the file, and let go of the folder."""
@@ -114,7 +114,7 @@ def _check_settings(directory: Path, before: dict[str, Any], now: dict[str, Any]
     if changed:
         raise UsageError(
             f"{directory} holds records of another evaluation, with {changed}. "
-            "Choose another --output, or start anew with --overwrite."
+            "Choose another --output, or start over with --overwrite."
         )
 
 

@@ -42,7 +42,7 @@ def as_published(model: str | None, options: Options, templates: str | None) -> 
     }
     said["--templates"] = templates is not None
     if wrong := [option for option, given in said.items() if given]:
-        raise UsageError(f"--protocol-preset published sets {wrong[0]}; leave it out.")
+        raise UsageError(f"--protocol-preset published sets {wrong[0]}; remove {wrong[0]}.")
     if named is not None:
         mixed = record.mix and "@" not in named[1]
         return f"{named[0]}:{named[1]}@published" if mixed else f"{named[0]}:{named[1]}", replace(
@@ -131,7 +131,7 @@ def published_line(results: dict[str, Any]) -> str | None:
     chance = (
         ""
         if said["repeatable"]
-        else " Its authors draw frames by chance: it cannot be repeated to the last digit."
+        else " Its authors sample frames at random, so it cannot be reproduced exactly."
     )
     note = f" Note: {said['note']}." if said["note"] else ""
     return (

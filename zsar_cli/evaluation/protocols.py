@@ -118,7 +118,7 @@ def make_plan(
     if protocol is not None and protocol not in PROTOCOLS:
         raise UsageError(f"Unknown protocol {protocol!r}. Choose from: {', '.join(PROTOCOLS)}.")
     if protocol in ("base-to-novel", "generalised") and split is not None:
-        raise UsageError(f"{protocol} evaluates base and novel classes both; leave --split out.")
+        raise UsageError(f"{protocol} evaluates both base and novel classes; remove --split.")
     definition = load_definition(source.data)
     if definition.rendered:
         return _plan_rendered(protocol, split)
@@ -145,9 +145,7 @@ def make_plan(
     _note_none(plan)
     for part in plan.parts:
         if len(part.labels) == 1:
-            plan.notes.append(
-                f"{part.name} has one label only, which every video is given: its top-1 says nothing"
-            )
+            plan.notes.append(f"{part.name} has only one label, so its top-1 is meaningless")
     if protocol == "few-shot" or shots:
         _draw_shots(plan, source, shots, seed)
     return plan
@@ -157,7 +155,7 @@ def _note_none(plan: Plan) -> None:
     for part in plan.parts:
         if part.dataset.of_none:
             plan.notes.append(
-                f"{none_line(part.dataset)}: no class, and left out; --protocol open-set counts them as unknown"
+                f"{none_line(part.dataset)}: skipped, as none is not a class; --protocol open-set uses them as unknown"
             )
 
 
@@ -197,8 +195,8 @@ def _plan_open_set(source: DataSource, split: str | None, unknown: DataSource | 
     known = source.named(split) if split else source.load(source.first)
     if unknown is None and not known.of_none:
         raise UsageError(
-            "open-set needs videos of unknown classes: name a data set with --unknown (hmdb51 for ucf101), or mark "
-            "some in a list of your own with the label none."
+            "open-set needs videos of unknown classes: give a data set with --unknown (hmdb51 for ucf101), or label "
+            "some videos of your own list none."
         )
     if unknown is None:
         marked = replace(known, items=known.of_none, classes=(), missing=0, missing_paths=[], unmatched={})
@@ -211,7 +209,7 @@ def _plan_open_set(source: DataSource, split: str | None, unknown: DataSource | 
     shared = [name for name in stranger.classes if matcher.find(name) is not None]
     if shared:
         plan.notes.append(
-            f"{len(shared)} unknown classes have a known one's name ({', '.join(shared[:5])}) and stay in"
+            f"{len(shared)} unknown classes have the name of a known class ({', '.join(shared[:5])}) and are kept"
         )
     return plan
 

@@ -119,17 +119,17 @@ def _sections(report: Report) -> Iterator[tuple[str, list[Block]]]:
     if "open_set" in results:
         yield "None of these: rejection", _rejection(report)
     if results.get("thresholds"):
-        yield "Where to draw the line: --min-confidence", _thresholds(report)
+        yield "Thresholds: --min-confidence", _thresholds(report)
     diagrams = _image(to_png(report_figures.reliability(results)), "reliability diagrams")
-    yield "Is its confidence right?", [diagrams]
+    yield "Calibration of the confidence", [diagrams]
     for part in parts:
-        yield f"What it mixes up: {part}", _confusions(report.records[part])
+        yield f"Confusions: {part}", _confusions(report.records[part])
     for part in parts:
         yield f"Every class: {part}", _classes(report.records[part])
     if report.sheets:
         shown = ([_text(caption), _image(png, caption)] for caption, png in report.sheets)
         yield "The worst mistakes", [block for blocks in shown for block in blocks]
-    yield "How to get this again", _again(report)
+    yield "Reproduction", _again(report)
 
 
 def _headline(results: dict[str, Any]) -> list[Block]:
@@ -185,7 +185,7 @@ def _confusions(records: Iterable[Record]) -> list[Block]:
             rest = len(most) - MOST_PAIRS
             blocks.append(_note(f"{rest} rarer pairs are in the confusion CSV beside this file."))
     else:
-        blocks.append(_text("No video was given a wrong label."))
+        blocks.append(_text("There are no mistakes."))
     busiest: Counter[str] = Counter(dict.fromkeys(totals, 0))
     for (true, answer), count in pairs.items():
         busiest[true] += count

@@ -1,7 +1,7 @@
-"""Bounds that were found on a user's own videos: ``zsar eval --calibrate`` writes them, ``zsar predict`` uses them.
+"""Confidence thresholds for a user's videos: ``zsar eval --calibrate`` writes them, ``zsar predict`` uses them.
 
-A run keeps them in its folder; those of other models lie in the user's own folder, where text embeddings are cached
-too. Each is of one model, one set of labels and templates and one number of frames, and is used for no other.
+The calibrations of a run are stored in its folder, those of other models in the user's cache folder. Each applies to
+one model, one set of labels and templates, and one number of frames.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def find(model: RecognizerModel, key: Key) -> CalibrationEntry | None:
     try:
         entries = [] if path is None or not path.exists() else _read(path)
     except UsageError as error:
-        logger.warning("%s The calibration is not used; make it again with zsar eval --calibrate.", error)
+        logger.warning("%s The calibration is not used; repeat zsar eval --calibrate.", error)
         return None
     return next((entry for entry in entries if _key(entry) == key), None)
 
@@ -94,9 +94,9 @@ def bound(
     known = f"Calibrated on {entry.videos} videos: "
     best = entry.bounds.get(name)
     if best is None:
-        return None, f"{known}no bound gave {TITLES[name]}, so none is used"
+        return None, f"{known}no threshold reached {TITLES[name]}, so none is used"
     low, high = best.interval95
-    gave = f"which gave {TITLES[name]} (95% interval of the share: {low:.0%} to {high:.0%})"
+    gave = f"which gave {TITLES[name]} (95% CI {low:.0%} to {high:.0%})"
     return best.min_confidence, f"{known}answers by --min-confidence {best.min_confidence:g}, {gave}"
 
 
@@ -110,7 +110,9 @@ def present(
     """
     path = place_of(model, key)
     if path is None:
-        raise UsageError("This user has no home folder to keep a calibration in; name one in ZSAR_CACHE_DIR.")
+        raise UsageError(
+            "There is no home folder to save the calibration in; set ZSAR_CACHE_DIR to a folder."
+        )
     try:
         return path, _read(path) if os.path.lexists(path) else []
     except UsageError as error:

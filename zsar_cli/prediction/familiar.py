@@ -1,7 +1,7 @@
-"""Tell whether a video is of the kind that the bundled model knows: rendered shapes in motion, and nothing else.
+"""Out-of-distribution check of the bundled model, which was trained on rendered shapes only.
 
-``unknown`` does not tell: a tower that has seen shapes alone is as sure of anything. Its averaged frame embedding
-does: rendered clips lie within a cosine of 0.93 of each other's mean, photographs and noise below 0.8.
+``unknown`` does not detect other videos: a tower trained only on shapes is confident about anything. The mean frame
+embedding does: its cosine with the mean of rendered clips is above 0.93 for those, below 0.8 for photographs and noise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 LEAST = 0.85  # cosine
 CLIPS, FRAMES = 8, 2  # rendered to know what is usual
-MEANS_NOTHING = "it shows nothing that motion-tiny knows (rendered shapes), so these answers mean nothing"
+MEANS_NOTHING = (
+    "it shows none of the rendered shapes that motion-tiny was trained on; its answers are meaningless"
+)
 _usual: WeakKeyDictionary[RecognizerModel, Tensor] = WeakKeyDictionary()
 
 

@@ -173,7 +173,7 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
         baselines = None
         if cache is not None and count <= MOST_MEASURED and distributed.world() == 1:
             calls.announce(own.expectation(model, recipe, dataset.items, data.held_out, steps, pool, cache))
-            with calls.waiting("clips looked at", count) as advance:
+            with calls.waiting("clips encoded", count) as advance:
                 baselines = measure_baselines(model, recipe, data, templates, pool, cache, advance)
         # The weights that a model of zsar's own was built on cannot be found by a name
         whole = recipe.tune == "full" or is_recognizer(recipe.model)

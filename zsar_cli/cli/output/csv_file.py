@@ -61,7 +61,7 @@ class CsvRows:
             what = f"does not say what it was made with: it has no column {MADE_WITH}"
         else:
             what = "has other columns than this run (other labels, --window or --wide)"
-        raise UsageError(f"{self._path} {what}. Choose another --output, or start anew with --overwrite.")
+        raise UsageError(f"{self._path} {what}. Choose another --output, or start over with --overwrite.")
 
     def _is_whole(self, part: bytes) -> bool:
         stored = self.read(part)
