@@ -111,12 +111,15 @@ def test_nothing_in_the_package_unpickles_a_file_or_evaluates_text() -> None:
 
 
 def test_the_package_opens_no_connections_of_its_own() -> None:
+    """But for the download of published checkpoints from the addresses in ``assets/families.yaml``."""
     modules = {"socket", "urllib", "http", "requests", "httpx", "ftplib", "smtplib", "aiohttp", "ssl"}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             connecting = {name.split(".")[0] for name in names if name != "urllib.parse"}
+            if path.as_posix().endswith("zsar_cli/model/published/files.py"):
+                connecting -= {"urllib"}
             assert not connecting & modules, path
 
 

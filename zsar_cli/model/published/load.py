@@ -287,8 +287,8 @@ def load_named(family: str, which: str, *, base: str | None = None) -> Backbone:
     if path.is_dir():  # as transformers writes
         files = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
         path = next((file for file in files if file.is_file()), files[0])
-    logger.log(NOTE, "%s; licence of the weights: %s; %s", record.title, record.licence, record.where)
     loaded = load_published(family, path.absolute(), base=base, mix=0.0 if mixed is None else mixed)
+    logger.log(NOTE, "%s; licence of the weights: %s; %s", record.title, record.licence, record.where)
     if mixed is not None:
         loaded.spec = f"{loaded.spec}@{mixed}"
     return loaded
