@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -196,3 +198,11 @@ def test_clips_that_a_run_learned_from_are_said_to_promise_too_much(tmp_path):
         (tmp_path / "mine").mkdir(exist_ok=True)
         line = _learned_line(str(tmp_path / "run"), listing, [str(video) for video in videos])
         assert (line or "0").startswith(f"{told} of the 3 videos are of" if told else "0")
+
+
+def test_a_pipe_is_no_calibration_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "calibration.yaml")
+    model = SimpleNamespace(name=str(tmp_path), fingerprint=lambda: "w")
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "model.safetensors").touch()
+    assert calibration.find(model, calibration.Key("w", "l", "t", 8)) is None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from zsar_cli.errors import UsageError
-from zsar_cli.files import atomic_write
+from zsar_cli.files import atomic_write, require_file
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
@@ -161,6 +161,7 @@ def _read(path: Path) -> list[CalibrationEntry]:
     from zsar_cli import yaml_files
     from zsar_cli.schemas import CalibrationFile, check
 
+    require_file(path, "The calibration")
     root = yaml_files.read(path, LIMIT)
     content = None if root is None else yaml_files.typed(root, path)
     return list(check(CalibrationFile, content, str(path), yaml_files.line_in(root)).calibrations)
