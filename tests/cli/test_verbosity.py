@@ -94,5 +94,5 @@ def test_without_either_neither_is_said(zsar, folder, tiny_clip_dir):
 
 def test_help_says_what_the_two_do(zsar):
     text = " ".join(zsar("--help").out.split())
-    assert "each video's too" in text
+    assert "including those of single videos" in text
     assert "time of each stage" in text

@@ -60,7 +60,7 @@ def load_templates(name_or_path: str | Path) -> Templates:
     if path is None:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
-        raise UsageError(f"{name[:200]} is neither a template file nor a bundled set; {hint}")
+        raise UsageError(f"{name[:200]} is neither a template file nor a bundled set of templates; {hint}")
     return _parse_templates(read_text(path, limit=1_000_000), path)
 
 
