@@ -196,6 +196,14 @@ def test_tcclip_shares_ninety_six_tokens_of_the_best_patches(
     assert (first_row(load("tcclip")) - torch.tensor(files.EXPECTED["tcclip"])).abs().max() > 5e-4
 
 
+def test_tcclip_reads_labels_longer_than_thirty_tokens(load: Callable[[str], RecognizerModel]) -> None:
+    backbone = load("tcclip").backbone
+    long = "a photo of a " + "very " * 40
+    states = backbone.encode_text([f"{long}{end}." for end in ("archery", "brush hair")])
+    first, second = backbone.family.text_embedding(backbone.clip, states)
+    assert (first - second).abs().max() > 1e-4
+
+
 # --- files
 
 

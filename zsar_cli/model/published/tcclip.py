@@ -25,7 +25,6 @@ from zsar_cli.model.published.family import (
 CONTEXT = 96  # tokens that all frames share
 SEEDS = 0.3  # of a frame's patches, from which they are made
 AT_ONCE = 100  # tokens that one round of merging takes away
-LENGTH = 30  # tokens of a prompt
 PROMPT_HEADS = 8
 
 
@@ -78,7 +77,6 @@ class TCCLIP(Family):
 
     def encode_text(self, clip: Any, tokens: Tensor) -> Tensor:
         """Run all text blocks but the last, with the learned prompt in the place of "a photo of a"."""
-        tokens = tokens[:, : min(LENGTH, clip.context_length)]
         count = len(self.ctx)
         words = clip.token_embedding(tokens)
         x = torch.cat([words[:, :1], self.ctx.expand(len(words), -1, -1), words[:, 1 + count :]], dim=1)
@@ -105,7 +103,9 @@ class TCCLIP(Family):
 
     def _unpacked(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Text states (C, L, W), and the place of each one's last token (C,)."""
-        return text[:, :-1].unflatten(-1, (-1, self.ctx.shape[1])), text[:, -1].long()
+        end = text[:, -1].long()
+        x = text[:, :-1].unflatten(-1, (-1, self.ctx.shape[1]))
+        return x[:, : int(end.max()) + 1], end  # nothing looks at what follows
 
     def _prompted(self, x: Tensor, context: Tensor) -> Tensor:
         """Text states (C, L, W) whose prompt has looked at one video's context (K, W)."""
@@ -117,8 +117,8 @@ class TCCLIP(Family):
 
     def _finish(self, clip: Any, x: Tensor, end: Tensor) -> Tensor:
         """Run the last text block and project the last token: (C, E)."""
-        length = int(end.max()) + 1  # nothing looks at what follows
-        x = clip.transformer.resblocks[-1](x[:, :length], attn_mask=clip.attn_mask[:length, :length])
+        length = x.shape[1]
+        x = clip.transformer.resblocks[-1](x, attn_mask=clip.attn_mask[:length, :length])
         read: Tensor = clip.ln_final(x)[torch.arange(len(x)), end] @ clip.text_projection
         return read
 
