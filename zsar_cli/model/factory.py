@@ -153,8 +153,8 @@ LAYOUTS = (
     ),
     (
         r"(prompt_learner|image_encoder|text_encoder)\.",
-        "they are in the layout of ViFi-CLIP (image_encoder, prompt_learner); name them vifi:PATH, or by another family "
-        "of `zsar predict --list-models`. Prompts that CoOp learned are not read",
+        "they are in the layout of ViFi-CLIP (image_encoder, prompt_learner); name them vifi:PATH, or by another "
+        "family of `zsar predict --list-models`. Prompts that CoOp learned are not read",
     ),
     (r"(msm|mab|adapter|project)\.", "they are a model that zsar trained; name its folder instead"),
     (
