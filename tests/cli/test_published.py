@@ -26,7 +26,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a file of each family, and their base."""
     folder = tmp_path_factory.mktemp("published")
     torch.save(files.clip(), folder / "base.pt")
-    for family in FAMILIES:
+    for family in (*FAMILIES, "ost"):
         vectors = torch.nn.functional.normalize(files.draw("labels", (5, 64)), dim=-1)
         files.write(folder, family, files.content(family, vectors))
     return folder
@@ -68,6 +68,46 @@ def test_predict_answers_also_from_the_cache(
     for got, want in zip(first.records[0]["predictions"], record["predictions"], strict=True):
         assert got["label"] == want["label"]
         assert got["score"] == pytest.approx(want["score"], abs=5e-3)
+
+
+DESCRIPTORS = {
+    name: {kind: [f"{name} {kind} {number}" for number in range(4)] for kind in ("temporal", "spatial")}
+    for name in ("archery", "brush hair")
+}
+
+
+def test_ost_answers_described_labels_from_what_was_cached_for_plain_ones(
+    zsar: Callable[..., Result], weights: Path, video: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "described.json").write_text(json.dumps(DESCRIPTORS))
+    asked = ["predict", video, *model(weights, "ost")[:-2], "--frames", 4]
+    described = [*asked, "--labels", tmp_path / "described.json"]
+    plain = zsar(*asked, "--label", "archery", "--label", "brush hair", "--cache", tmp_path / "cache")
+    cached, fresh = (zsar(*described, "--cache", tmp_path / folder) for folder in ("cache", "other"))
+    assert "1 added" in plain.err
+    assert "1 videos read" in cached.err
+    assert cached.records == fresh.records
+    assert cached.records[0]["predictions"] != plain.records[0]["predictions"]
+    more = zsar(*described, "--window", 0.5, "--min-confidence", 0)
+    assert more.code == 0, more.err
+    drawn = zsar(*described, "--explain", tmp_path / "sheets")
+    assert drawn.code == 0, drawn.err
+
+
+def test_eval_of_ost_says_whether_labels_have_descriptors(
+    zsar: Callable[..., Result], weights: Path, classes: Path, tmp_path: Path
+) -> None:
+    asked = ["eval", "--data", classes, *model(weights, "ost")[:-2], "--format", "json"]
+    asked += ["--protocol-preset", "published"]
+    without = zsar(*asked)
+    assert without.code == 0, without.err
+    said = json.loads(without.out)["published"]["protocol"]
+    assert said.startswith("as published, without optimal transport, which needs 4 spatial")
+    (tmp_path / "described.json").write_text(json.dumps(DESCRIPTORS))
+    found = zsar(*asked, "--descriptions", tmp_path / "described.json")
+    assert found.code == 0, found.err
+    said = json.loads(found.out)["published"]["protocol"]
+    assert said == "as published, with the descriptors that were given"
 
 
 @pytest.mark.parametrize("family", ["mote", "openvclip", "xclip"])

@@ -331,3 +331,28 @@ def test_the_cases_that_were_read_wrongly(shared: Path) -> None:
         assert load_labels(str(folder / name)).names == expected
     with pytest.raises(UsageError, match="twice"):
         load_labels(str(folder / "dup_nf.txt"))
+
+
+SETS = '{"spatial": ["a bow", "a target"], "temporal": ["an arm pulls", "it flies"]}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'{{"archery": {SETS}, "no": {SETS}}}',
+        f'[{{"name": "archery", {SETS[1:]}, {{"name": "no", {SETS[1:]}]',
+        '{"archery": {"temporal": ["an arm pulls", "it flies"], "spatial": ["a bow", "a target"]}, "no": null}'.replace(
+            "null", SETS
+        ),
+    ],
+)
+def test_spatial_descriptors_come_before_temporal_ones(tmp_path: Path, content: str) -> None:
+    (tmp_path / "labels.json").write_text(content)
+    labels = load_labels(str(tmp_path / "labels.json"))
+    assert labels.names == ("archery", "no")
+    assert labels.phrases == (("a bow", "a target", "an arm pulls", "it flies"),) * 2
+
+
+@pytest.mark.parametrize("sets", ['{"spatial": ["a", "b"]}', '{"spatial": ["a", "b"], "temporal": ["c"]}'])
+def test_sets_of_descriptors_that_differ_in_length_are_refused(tmp_path: Path, sets: str) -> None:
+    assert "equally long" in refused(tmp_path, "labels.json", f'{{"archery": {sets}}}')

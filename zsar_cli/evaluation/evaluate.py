@@ -313,7 +313,7 @@ def _run(
             plan,
             encode,
             options,
-            prompts=_prompts(templates, phrases),
+            prompts=_prompts(templates, phrases, list(named)),
             output=output,
             progress=advance,
             max_missing=how.max_missing,
@@ -329,15 +329,19 @@ def _run(
     return results
 
 
-def _prompts(templates: Templates, phrases: dict[str, tuple[str, ...]]) -> PromptSettings:
+def _prompts(
+    templates: Templates, phrases: dict[str, tuple[str, ...]], labels: Sequence[str]
+) -> PromptSettings:
     from zsar_cli.evaluation.results import PromptSettings
 
     described = [f"{label}: {phrase}" for label, own in phrases.items() for phrase in own]
+    each = {len(phrases.get(label, (label,))) for label in labels}
     bank = phrase_bank()
     return PromptSettings(
         {"name": templates.name, "hash": templates.hash},
         {"phrases": len(bank), "hash": labels_hash(bank)},
         labels_hash(described) if described else None,
+        each.pop() if len(each) == 1 else None,
     )
 
 

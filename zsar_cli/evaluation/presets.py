@@ -13,6 +13,7 @@ from zsar_cli.text.words import as_words, unsplit
 
 if TYPE_CHECKING:
     from zsar_cli.evaluation.inference import Options
+    from zsar_cli.evaluation.results import PromptSettings
     from zsar_cli.model.published.records import FamilyRecord, PublishedFile
     from zsar_cli.model.zsar import RecognizerModel
 
@@ -78,7 +79,9 @@ def follow_published(model: RecognizerModel, data: str) -> Callable[[str], str]:
     return unsplit if data == "ucf101" else str  # whose list has "ApplyEyeMakeup", and zsar's own the words
 
 
-def published_settings(model: RecognizerModel, options: Options, templates: str, data: str) -> dict[str, Any]:
+def published_settings(
+    model: RecognizerModel, options: Options, prompts: PromptSettings, data: str
+) -> dict[str, Any]:
     """Say what of a published model's protocol an evaluation has, for ``results.json``; {} for any other model."""
     known = published_as(model)
     if known is None:
@@ -92,9 +95,10 @@ def published_settings(model: RecognizerModel, options: Options, templates: str,
         "frames": sampling.frames == ((family and family.frames) or record.frames),
         "sampling": sampling.way == record.sampling,
         "views": (options.views, options.crops) == (record.views, record.crops),
-        "templates": templates == record.templates_of.get(data, record.templates),
+        "templates": prompts.templates["name"] == record.templates_of.get(data, record.templates),
         "mixing": mixed == mix,
     }
+    described = family is not None and prompts.phrases_each == family.descriptors
     other = [name for name, equal in same.items() if not equal]
     return {
         "published": {
@@ -106,15 +110,20 @@ def published_settings(model: RecognizerModel, options: Options, templates: str,
             "class_names": record.class_names,
             "views_averaged": record.average,
             "mix": mixed,
-            "protocol": f"other {', '.join(other)} than published" if other else as_far_as(record),
+            "protocol": f"other {', '.join(other)} than published" if other else as_far_as(record, described),
             "repeatable": not record.random_views,
             "note": record.note,
         }
     }
 
 
-def as_far_as(record: FamilyRecord) -> str:
-    """Say of an evaluation that differs in nothing that can be set what it lacks nevertheless."""
+def as_far_as(record: FamilyRecord, described: bool = False) -> str:
+    """Say of an evaluation that differs in nothing that can be set what it lacks nevertheless.
+
+    ``described``: all labels have the descriptors that the family's scores need.
+    """
+    if described:
+        return "as published, with the descriptors that were given"
     return "as published" if record.lacks is None else f"as published, without {record.lacks}"
 
 

@@ -41,6 +41,7 @@ class PromptSettings:
     descriptions: str | None = (
         None  # hash of the phrases that stand for the labels, where it is not their names
     )
+    phrases_each: int | None = None  # that stand for a label, where it is as many for all
 
 
 def settings_of(
@@ -59,7 +60,7 @@ def settings_of(
         "preprocess": {k: list(v) if isinstance(v, tuple) else v for k, v in preprocess.items()},
         "options": {k: v for k, v in asdict(options).items() if k not in moves_nothing},
         "protocol": plan.protocol,
-        **published_settings(model, options, prompts.templates["name"], plan.data),
+        **published_settings(model, options, prompts, plan.data),
         "data": [
             {
                 key: entry[key]

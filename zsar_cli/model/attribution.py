@@ -121,7 +121,7 @@ def appearance_heat(
         with _gradients():
             features = _encode(model, frames.clone())
             wanted = directions.clone().to(model.backbone.device)
-            (scores,) = _scores(model, model.encode_video(features).embedding, wanted)
+            (scores,) = _scores(model, model.video_vectors(model.encode_video(features).embedding), wanted)
             slopes = [torch.autograd.grad(score, entered, retain_graph=True) for score in scores]
     finally:
         hook.remove()

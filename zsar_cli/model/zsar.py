@@ -191,9 +191,10 @@ class RecognizerModel(nn.Module):
         if family is None:
             pooled = features.embedding.float().mean(dim=1)
         else:
-            pooled = family.encode_video(self.backbone.clip, features)
+            kept = family.encode_video(self.backbone.clip, features)
             if self.published is not None:
-                return VideoEncoding(pooled)
+                return VideoEncoding(kept)
+            pooled = family.video_embedding(self.backbone.clip, kept)
         if self.msm is None or self.project is None:
             return VideoEncoding(F.normalize(pooled, dim=-1))
         tokens = features.tokens.to(self.project.weight.dtype)
@@ -226,6 +227,14 @@ class RecognizerModel(nn.Module):
         if family is None:
             return text.float()
         vectors: Tensor = family.text_embedding(self.backbone.clip, text)
+        return vectors
+
+    def video_vectors(self, video: Tensor) -> Tensor:
+        """Give videos, or views of them, as embeddings (..., E), also of a family that keeps something else of them."""
+        family = self.published
+        if family is None:
+            return video
+        vectors: Tensor = family.video_embedding(self.backbone.clip, video)
         return vectors
 
     def require_embedding(self) -> None:

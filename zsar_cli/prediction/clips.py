@@ -205,7 +205,7 @@ def embed_one(
     if isinstance(clip, VideoError):
         raise clip
     with torch.inference_mode(), memory_explained("use fewer frames or views"):
-        found = embed_clips(model, [(key, clip)], cache)[0].float().cpu()
+        found = model.video_vectors(embed_clips(model, [(key, clip)], cache)[0].float()).cpu()
         if found.ndim == 2:  # the views of a published model
             found = average_views(found)
     if not torch.isfinite(found).all():

@@ -109,7 +109,9 @@ class HeatMaps:
 
         if not columns or why_no_label_heat(self.model) is not None:
             return []
-        wanted = label_directions(text.positive, list(columns), _others(self.model, text))
+        wanted = label_directions(
+            self.model.text_vectors(text.positive), list(columns), _others(self.model, text)
+        )
         if video in self.features:
             maps = motion_heat(self.model, self.features[video], wanted)
         else:
@@ -125,7 +127,7 @@ def _others(model: RecognizerModel, text: PromptEmbeddings) -> Tensor | None:
     """Name what a label without others is compared with: its negative, or the bank of other phrases."""
     if model.uses_negatives and text.negative is not None:
         return model.align_negatives(text.positive.float(), text.negative.float()).detach()
-    return text.bank
+    return None if text.bank is None else model.text_vectors(text.bank)
 
 
 def token_change(tokens: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ _RECORD_NUMBERS = ("id", "index", "class_id", "label_id", "number", "value", "la
 _NUMBER = re.compile(r"[+-]?\d*\.?\d+([eE][+-]?\d+)?")
 _CODE = re.compile(r"[A-Za-z]\d{3,}")
 _RECORD_PHRASES = ("descriptions", "description", "phrases", "prompts")
+_SETS = ("spatial", "temporal")  # of descriptors, in this order
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,11 @@ def _are_codes(texts: Iterable[Any]) -> bool:
 
 
 def _of_inner(name: str, record: dict[str, Any], path: Path) -> Entry:
-    """Read ``run: {id: 0}`` or ``run: {description: ...}``."""
+    """Read ``run: {id: 0}``, ``run: {description: ...}`` or ``run: {spatial: [...], temporal: [...]}``."""
     number = next((record[key] for key in _RECORD_NUMBERS if _is_number(record.get(key))), None)
-    phrases: Any = next((record[key] for key in (*_RECORD_PHRASES, "label") if record.get(key)), [])
+    phrases: Any = _descriptors(record, f"{path}, {name!r}") or next(
+        (record[key] for key in (*_RECORD_PHRASES, "label") if record.get(key)), []
+    )
     if number is not None and phrases == number:
         phrases = []
     if number is None and not phrases:
@@ -166,6 +169,18 @@ def _of_inner(name: str, record: dict[str, Any], path: Path) -> Entry:
         f"{path}, {name!r}",
         None if number is None else int(number),
     )
+
+
+def _descriptors(record: dict[str, Any], where: str) -> list[Any]:
+    """List the spatial descriptors of a class and then as many temporal ones; none where it has no such sets."""
+    sets = [record.get(kind) for kind in _SETS]
+    if not any(isinstance(one, list) for one in sets):
+        return []
+    if not all(isinstance(one, list) and one for one in sets) or len(sets[0]) != len(sets[1]):  # type: ignore[arg-type]
+        raise UsageError(
+            f"{where}: there must be a list of spatial and one of temporal descriptors, equally long."
+        )
+    return [text for one in sets for text in one or ()]
 
 
 def _is_number(value: Any) -> bool:
@@ -196,7 +211,9 @@ def _of_record(record: dict[str, Any], place: int, path: Path) -> Entry:
         raise UsageError(f"{path}, entry {place}: a class needs a name.")
     name = next((name for name in names if isinstance(name, str) and not tables.is_integer(name)), names[0])
     number = next((record[key] for key in _RECORD_NUMBERS if record.get(key) not in (None, name)), None)
-    phrases: Any = next((record[key] for key in _RECORD_PHRASES if record.get(key) is not None), [])
+    phrases: Any = _descriptors(record, f"{path}, entry {place}") or next(
+        (record[key] for key in _RECORD_PHRASES if record.get(key) is not None), []
+    )
     return Entry(
         _text(name, path),
         tuple(_text(item, path) for item in (phrases if isinstance(phrases, list) else [phrases])),

@@ -7,8 +7,9 @@ import logging
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from zsar_cli.model.published.family import Groups
     from zsar_cli.model.zsar import RecognizerModel
 
 logger = logging.getLogger(__name__)
 FORMAT = "1"
+GroupTexts: TypeAlias = "Callable[[Sequence[str], Sequence[Sequence[str]], Groups], Groups]"
 AT_ONCE = 128  # texts between two writes to the cache
 
 
@@ -194,13 +197,20 @@ def embed_labels(
     templates = templates or default_templates(model)
     encode = model.backbone.encode_text
 
+    group: GroupTexts | None = None
+    if (family := model.published) is not None:
+        group = partial(family.group_texts, default=templates == default_templates(model))
+
     def embed(wanted: Labels, negatives: bool) -> PromptEmbeddings:
-        return embed_prompts(encode, wanted, templates, negatives=negatives, cache=cache, model_id=model.name)
+        return embed_prompts(
+            encode, wanted, templates, negatives=negatives, cache=cache, model_id=model.name, group=group
+        )
 
     found = embed(labels, negatives or model.uses_negatives)
     if not model.uses_negatives if bank is None else bank:
         phrases = phrase_bank()
         found.bank = embed(Labels(phrases, tuple((phrase,) for phrase in phrases)), False).positive
+        found.bank = _as_wide(found.bank, found.positive)
     found = found.to(model.backbone.device)
     if learned:
         with torch.no_grad():
@@ -229,6 +239,7 @@ def embed_prompts(
     negatives: bool,
     cache: TextCache | None = None,
     model_id: str = "",
+    group: GroupTexts | None = None,
 ) -> PromptEmbeddings:
     """Embed labels: each template with each phrase, encoded, averaged over the label and normalised again.
 
@@ -239,15 +250,27 @@ def embed_prompts(
             brings the model's fingerprint, the key for the cache, and its warning about texts that are cut.
         negatives: whether to embed the negative templates too.
         model_id: the model's name, for the file; and the cache's key where ``encode_text`` brings none.
+        group: puts the texts of each label in groups, as ``Family.group_texts`` does; each is averaged, and the
+            means lie side by side. By default all are in one.
     """
     import torch
     from torch.nn import functional as F
 
-    kinds = [templates.positive, templates.negative] if negatives else [templates.positive]
-    wanted = [[fill(kind, phrases) for phrases in labels.phrases] for kind in kinds]  # [kind][label] -> texts
-    texts = list(dict.fromkeys(text for kind in wanted for of_label in kind for text in of_label))
+    # [kind][label][group] -> texts
+    wanted = [[[fill(templates.positive, phrases)] for phrases in labels.phrases]]
+    if group is not None:
+        filled = [[fill(templates.positive, [phrase]) for phrase in own] for own in labels.phrases]
+        wanted = [group([as_words(name) for name in labels.names], labels.phrases, filled)]
+    if negatives:
+        wanted.append([[fill(templates.negative, phrases)] for phrases in labels.phrases])
+    texts = list(
+        dict.fromkeys(text for kind in wanted for of_label in kind for part in of_label for text in part)
+    )
     backbone: Any = getattr(encode_text, "__self__", None)
-    if getattr(backbone, "reads_one_text", False) and max(len(of_label) for of_label in wanted[0]) > 1:
+    if (
+        getattr(backbone, "reads_one_text", False)
+        and max(sum(map(len, of_label)) for of_label in wanted[0]) > 1
+    ):
         raise UsageError(
             f"{model_id} encodes one prompt per label and cannot average prompts: give one template and one "
             "phrase per label."
@@ -255,20 +278,31 @@ def embed_prompts(
     vectors = _encode(encode_text, texts, cache, getattr(backbone, "text_key", model_id))
     place = {text: index for index, text in enumerate(texts)}
     means = [
-        torch.stack([vectors[[place[text] for text in of_label]].mean(dim=0) for of_label in kind])
+        torch.stack(
+            [
+                torch.stack([vectors[[place[text] for text in part]].mean(dim=0) for part in of_label])
+                for of_label in kind
+            ]
+        )
         for kind in wanted
     ]
     if getattr(backbone, "unit_text", True):
         means = [F.normalize(mean, dim=-1) for mean in means]
+    means = [mean.flatten(1) for mean in means]
     return PromptEmbeddings(
         labels=list(labels.names),
         positive=means[0],
-        negative=means[1] if negatives else None,
+        negative=_as_wide(means[1], means[0]) if negatives else None,
         model=model_id or getattr(backbone, "spec", ""),
         model_fingerprint=backbone.fingerprint() if hasattr(backbone, "fingerprint") else "",
         templates=templates.name,
         templates_hash=templates.hash,
     )
+
+
+def _as_wide(rows: Tensor, positive: Tensor) -> Tensor:
+    """Repeat embeddings (P, E) as often as labels (C, K·E) have some side by side; those as wide stay as they are."""
+    return rows.repeat(1, positive.shape[1] // rows.shape[1])
 
 
 def _encode(

@@ -13,9 +13,10 @@ from zsar_cli.model.published import ezclip, tcclip, viclip, xclip
 from zsar_cli.model.published.ezclip import EZCLIP
 from zsar_cli.model.published.family import Family
 from zsar_cli.model.published.openvclip import OpenVCLIP
+from zsar_cli.model.published.ost import OST
 from zsar_cli.model.published.records import families
 from zsar_cli.model.published.tcclip import TCCLIP
-from zsar_cli.model.published.temporal_head import TemporalHead, merge_experts
+from zsar_cli.model.published.temporal_head import ActionCLIP, TemporalHead, merge_experts
 from zsar_cli.model.published.viclip import ViCLIP
 from zsar_cli.model.published.xclip import XCLIP
 
@@ -115,12 +116,15 @@ def make(family: str, own: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> 
     """
     if family in HEADS:
         scale = 100.0 if family in ("mote", "bike") else None
-        return TemporalHead(own, int(clip["ln_final.weight"].shape[0]), scale)
+        head = ActionCLIP if family == "actionclip" else TemporalHead
+        return head(own, int(clip["ln_final.weight"].shape[0]), scale)
     if family == "tcclip":
         size = geometry(clip)
         return TCCLIP(own, size.layers, size.width // 64)
     if family in ("openvclip", "froster"):
         return OpenVCLIP()
+    if family == "ost":
+        return OST()
     with_own: dict[str, Callable[[Mapping[str, Tensor]], Family]] = {
         "xclip": XCLIP,
         "viclip": ViCLIP,

@@ -5,7 +5,8 @@ Shapes: B clips, T frames, P patches, D width of the visual tower, E joint embed
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,11 @@ from torch.nn import functional as F
 
 from zsar_cli.model.alignment import Scores, is_usable, score_cosines
 from zsar_cli.model.backbone import FrameFeatures
+
+Names: TypeAlias = "Sequence[str]"
+Phrases: TypeAlias = "Sequence[Sequence[str]]"
+Filled: TypeAlias = "Sequence[Sequence[Sequence[str]]]"
+Groups: TypeAlias = "list[list[list[str]]]"
 
 
 class Family(nn.Module):
@@ -28,6 +34,7 @@ class Family(nn.Module):
         True  # a text is an embedding of unit length, so that templates can be averaged
     )
     averages_probabilities: bool = False  # of views; else their logits are averaged
+    descriptors: ClassVar[int] = 0  # of each label, that the scores are made for; 0: its name is enough
     embeds: ClassVar[bool] = True  # what is kept of a video is an embedding
     name: str = ""
     mix: float = 0.0  # the base CLIP's part of the weights
@@ -47,16 +54,42 @@ class Family(nn.Module):
         """Make the rows that are kept (B, W) of what :meth:`encode_clip` gives: by default ``u(mean_t f_t)``."""
         return unit(features.embedding.float().mean(dim=1))
 
+    def video_embedding(self, clip: Any, video: Tensor) -> Tensor:
+        """Give the embeddings (B, E) of videos by what is kept of them, where a video has one."""
+        return video
+
     def encode_text(self, clip: Any, tokens: Tensor) -> Tensor:
         """Encode token ids (C, L) as rows (C, W)."""
         return unit(clip.encode_text(tokens).float())
 
+    def group_texts(self, names: Names, phrases: Phrases, filled: Filled, default: bool) -> Groups:
+        """List the texts of each label in groups, as many for all: each is averaged, and the means lie side by side.
+
+        Args:
+            names: of the labels, as words.
+            phrases: that stand for each label.
+            filled: these phrases in each template, by label, phrase and template.
+            default: the templates are the family's own.
+
+        Returns:
+            texts by label and group; here one group of all.
+        """
+        return [[[text for of_phrase in of_label for text in of_phrase]] for of_label in filled]
+
+    def apart(self, clip: Any, rows: Tensor) -> Tensor:
+        """Split rows (N, K·E) into the embeddings that lie side by side in them, (N, K, E)."""
+        split: Tensor = rows.float().unflatten(-1, (-1, int(clip.visual.proj.shape[1])))
+        return split
+
     def text_embedding(self, clip: Any, text: Tensor) -> Tensor:
         """Give the unit vectors (C, E) of texts as they are without a video, to tell which of them are alike."""
-        return unit(text.float())
+        return unit(self.apart(clip, text).mean(dim=-2))
 
     def cosines(self, clip: Any, video: Tensor, text: Tensor, labels: int) -> Tensor:
-        """Compare videos (B, W) with texts (C, W), of which the first ``labels`` are the label set: (B, C)."""
+        """Compare videos (B, W) with texts (C, W), of which the first ``labels`` are the label set.
+
+        Gives (B, C), or (B, K, C) where each of K templates has probabilities of its own, which are averaged.
+        """
         similarity: Tensor = video @ text.T
         return similarity
 
@@ -71,7 +104,8 @@ def score_published(
 ) -> Scores:
     """Score videos (B, W), or their views (B, V, W), as the family's authors do; ``yes`` as for a plain CLIP.
 
-    Views are put together by the family's rule: the mean of their logits, or of their probabilities.
+    Views are put together by the family's rule: the mean of their logits, or of their probabilities. Templates that
+    are kept apart have the mean of their probabilities.
     """
     views = video if video.ndim == 3 else video[:, None]
     text, count = positive, len(positive)
@@ -79,10 +113,14 @@ def score_published(
         own, others = (family.text_embedding(clip, rows) for rows in (positive, bank.float()))
         text = torch.cat([positive, bank.float()[is_usable(others, own)]])
     cosines = family.cosines(clip, views.flatten(0, 1), text, count).unflatten(0, views.shape[:2])
-    mean, scale = cosines.mean(dim=1), family.scale(clip).to(cosines.device)
+    if cosines.ndim == 3:
+        cosines = cosines[:, :, None]  # (B, V, K, C)
+    if not family.averages_probabilities:
+        cosines = cosines.mean(dim=1, keepdim=True)
+    mean, scale = cosines.mean(dim=(1, 2)), family.scale(clip).to(cosines.device)
     scores = score_cosines(mean[:, :count], mean[:, count:], scale=scale)
-    if family.averages_probabilities and views.shape[1] > 1:
-        scores.score = (scale * cosines[..., :count]).softmax(dim=-1).mean(dim=1)
+    if cosines.shape[1] * cosines.shape[2] > 1:
+        scores.score = (scale * cosines[..., :count]).softmax(dim=-1).mean(dim=(1, 2))
         scores.logits = scores.score.log()
     return scores
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zsar_cli.model.backbone import FrameFeatures
-from zsar_cli.model.published.family import Family, block, unit
+from zsar_cli.model.published.family import Family, Filled, Groups, Names, Phrases, block, unit
 
 NEAREST = 5  # labels, and classes of the training, that MoTE's gate compares
 GATE_TEMPERATURE = 0.05
@@ -68,6 +68,22 @@ class TemporalHead(Family):
     def scale(self, clip: Any) -> Tensor:
         """Give 100, or CLIP's own where the authors take that."""
         return super().scale(clip) if self.fixed_scale is None else torch.tensor(self.fixed_scale)
+
+
+class ActionCLIP(TemporalHead):
+    """The same head, and a softmax over the labels for each template, whose probabilities are averaged.
+
+    Kept of a text: the embedding with each of K templates, (C, K·E).
+    """
+
+    def group_texts(self, names: Names, phrases: Phrases, filled: Filled, default: bool) -> Groups:
+        """Keep the templates apart."""
+        return [[list(of_template) for of_template in zip(*of_label, strict=True)] for of_label in filled]
+
+    def cosines(self, clip: Any, video: Tensor, text: Tensor, labels: int) -> Tensor:
+        """Compare ``mean f + mean x`` with the labels in each template, (B, K, C)."""
+        frames, head = video.chunk(2, dim=-1)
+        return torch.einsum("be,cke->bkc", unit(frames + head), self.apart(clip, text))
 
 
 def _nearest(video: Tensor, rows: Tensor) -> Tensor:
