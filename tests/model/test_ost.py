@@ -81,7 +81,8 @@ def planned_by_loops(similarity: list[list[float]]) -> list[list[float]]:
 @pytest.mark.parametrize("size", [1.0, 0.3, 0.01])
 def test_a_plan_is_that_of_a_plain_loop_whatever_is_planned_beside_it(size: float) -> None:
     similarity = size * drawn(6, 5, 4)
-    for one, plan in zip(similarity, transport(similarity), strict=True):
+    among_others = torch.cat([similarity, torch.zeros(500, 5, 4)])  # which are ready at once
+    for one, plan in zip(similarity, transport(among_others)[:6], strict=True):
         torch.testing.assert_close(plan, torch.tensor(planned_by_loops(one.tolist())), atol=1e-5, rtol=1e-3)
 
 
@@ -185,6 +186,9 @@ def test_prompt_embeddings_of_texts_kept_apart_are_saved_with_bank_and_negatives
     text.save(tmp_path / "text.safetensors")
     read = PromptEmbeddings.load(tmp_path / "text.safetensors")
     assert read.bank is not None
+    assert read.bank.shape == (2, text.positive.shape[1])
+    first, last = read.bank[:, :64], read.bank[:, -64:]
+    assert torch.equal(first, last) == (labels is PLAIN and family == "ost")  # in the prompts of the labels
     scores = [model.score(kept(model), t.positive, t.negative, t.bank) for t in (text, read)]
     torch.testing.assert_close(scores[0].unknown, scores[1].unknown)
     assert ((scores[0].yes > 0) & (scores[0].yes < 1)).all()

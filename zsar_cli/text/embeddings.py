@@ -209,8 +209,9 @@ def embed_labels(
     found = embed(labels, negatives or model.uses_negatives)
     if not model.uses_negatives if bank is None else bank:
         phrases = phrase_bank()
-        found.bank = embed(Labels(phrases, tuple((phrase,) for phrase in phrases)), False).positive
-        found.bank = _as_wide(found.bank, found.positive)
+        each = {len(own) for own in labels.phrases}  # the bank has the same prompts as described labels
+        times = family.descriptors if family is not None and each == {family.descriptors} else 1
+        found.bank = embed(Labels(phrases, tuple((phrase,) * times for phrase in phrases)), False).positive
     found = found.to(model.backbone.device)
     if learned:
         with torch.no_grad():
