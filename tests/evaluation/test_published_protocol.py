@@ -177,7 +177,7 @@ def test_each_published_protocol_names_what_there_is() -> None:
     assert "pecore" not in families()
     assert {name: record.frames for name, record in families().items() if record.frames != 8} == {
         **{"vifi": 32, "ost": 32, "xclip": 32},
-        **{"maxi": 16, "tcclip": 16},
+        **{"maxi": 16, "tcclip": 16, "videoprism": 16, "peav": 16},
     }
 
 
@@ -185,5 +185,5 @@ def test_what_a_published_number_rests_on_besides_is_said() -> None:
     assert as_far_as(families()["mote"]) == "as published"
     assert as_far_as(families()["ost"]).startswith("as published, without optimal transport")
     assert {name for name, record in families().items() if record.lacks is not None} == {
-        *("froster", "ost", "viclip", "ezclip"),
+        *("froster", "ost", "viclip", "ezclip", "videoprism", "peav"),
     }

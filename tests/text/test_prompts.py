@@ -51,7 +51,7 @@ def write(tmp_path: Path, name: str, content: str | bytes) -> str:
 
 def test_shipped_templates() -> None:
     own, published = ["kinetics", "plain", "ssv2", "video"], {"clip28": 28, "clip48": 48, "actionclip16": 16}
-    assert builtin_templates() == sorted([*own, *published, "about", "person", "photo"])
+    assert builtin_templates() == sorted([*own, *published, "about", "person", "photo", "videoprism"])
     for name, count in published.items():
         assert len(load_templates(name).positive) == count
     for name in builtin_templates():

@@ -320,7 +320,7 @@ def load_tokenizer(source: str | None, model_cfg: dict[str, Any]) -> Any:
             f"The tokenizer {name} needs the transformers package; run `pip install transformers`."
         ) from error
     if folder is not None:
-        _check_tokenizer_files(folder)
+        check_tokenizer_files(folder)
     elif source is not None:
         _require_tokenizer_files(name)
     local = folder is not None or source is None
@@ -341,7 +341,8 @@ def load_tokenizer(source: str | None, model_cfg: dict[str, Any]) -> Any:
         ) from error
 
 
-def _check_tokenizer_files(folder: Path) -> None:
+def check_tokenizer_files(folder: Path) -> None:
+    """Raise UsageError where a file of a tokenizer is none, or far too large."""
     for path in (folder / name for name in TOKENIZER_FILES):
         if path.exists():
             require_file(path, "The tokenizer's file")

@@ -33,6 +33,7 @@ class Family(nn.Module):
     unit_text: ClassVar[bool] = (
         True  # a text is an embedding of unit length, so that templates can be averaged
     )
+    one_text: ClassVar[bool] = False  # what is kept of a text is not averaged with that of others
     averages_probabilities: bool = False  # of views; else their logits are averaged
     descriptors: ClassVar[int] = 0  # of each label, that the scores are made for; 0: its name is enough
     embeds: ClassVar[bool] = True  # what is kept of a video is an embedding

@@ -37,7 +37,11 @@ def fetch(family: str, file: PublishedFile) -> Path:
     """
     spec = f"{family}:{file.name}"
     if file.hub is not None:
-        return _from_hub(family, file.hub)
+        path = _from_hub(family, file.hub)
+        if families()[family].transformers is None:
+            return path
+        _fetch_beside(family, file.hub)
+        return path.parent
     assert file.url is not None
     folder = cache_directory()
     if folder is None:
@@ -62,14 +66,34 @@ def _from_hub(family: str, repository: str) -> Path:
     try:
         path = download(f"{repository}/model.safetensors", f"{family}:{repository}")
     except UsageError as error:
+        what = (
+            "model.safetensors"
+            if families()[family].transformers is None
+            else "folder with model.safetensors"
+        )
         raise UsageError(
             f"{repository} is not on this machine and could not be downloaded from Hugging Face; fetch its "
-            f"model.safetensors, and name the path: --model {family}:PATH."
+            f"{what}, and name the path: --model {family}:PATH."
         ) from error
     stored = path.resolve()
     if len(stored.name) == 64 and sha256(stored) != stored.name:
         raise UsageError(f"{stored} is no longer what was downloaded; delete it, and it is fetched again.")
     return path
+
+
+def _fetch_beside(family: str, repository: str) -> None:
+    """Find or download what a model of transformers has beside its weights; what is missing is told when it is read."""
+    for name in (
+        "config.json",
+        "tokenizer_config.json",
+        "tokenizer.json",
+        "special_tokens_map.json",
+        "spiece.model",
+    ):
+        try:
+            download(f"{repository}/{name}", f"{family}:{repository}")
+        except UsageError as error:
+            logger.info("%s of %s: %s", name, repository, brief(error))
 
 
 def sha256(path: Path) -> str:

@@ -28,6 +28,7 @@ from zsar_cli.model.published.families import (
     split,
 )
 from zsar_cli.model.published.files import fetch, read_once
+from zsar_cli.model.published.hf import load_towers, require_transformers
 from zsar_cli.model.published.inert import read_inert
 from zsar_cli.model.published.records import FamilyRecord, PublishedFile, families, where_to_find
 from zsar_cli.model.published.xclip import from_transformers
@@ -273,6 +274,12 @@ def load_named(family: str, which: str, *, base: str | None = None) -> Backbone:
     if existing(which) is None and "@" in which:
         name, _, mixed = which.rpartition("@")
     path, file = existing(name), record.file(name)
+    if record.transformers is not None:
+        require_transformers(record)
+        if base is not None or mixed is not None:
+            raise UsageError(
+                f"{record.title} has no base CLIP; remove {'@' + mixed if mixed else '--backbone'}."
+            )
     if (
         path is None
         and file is None
@@ -284,6 +291,10 @@ def load_named(family: str, which: str, *, base: str | None = None) -> Backbone:
         path = fetch(family, file)
     if path is None:
         raise where_to_find(family, name)
+    if record.transformers is not None:
+        loaded = load_towers(family, path.absolute(), name)
+        logger.log(NOTE, "%s; licence of the weights: %s; %s", record.title, record.licence, record.where)
+        return loaded
     if path.is_dir():  # as transformers writes
         files = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
         path = next((file for file in files if file.is_file()), files[0])

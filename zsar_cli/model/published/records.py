@@ -21,6 +21,12 @@ LABELS = {
     "kinetics600": 160,
     "kinetics400": 400,
 }  # that a published number is among
+PIXELS = {  # mean and std; half: from -1 to 1, unit: from 0 to 1
+    "clip": (CLIP_MEAN, CLIP_STD),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
 
 
 class PublishedFile(Checked):
@@ -56,13 +62,15 @@ class FamilyRecord(Checked):
     sampling: Way = "segments"
     resize: Literal["shortest", "larger", "squash"] = "shortest"
     interpolation: Literal["bicubic", "bilinear", "linear"] = "bicubic"
-    pixels: Literal["clip", "imagenet"] = "clip"
+    pixels: Literal["clip", "imagenet", "half", "unit"] = "clip"
     class_names: Literal["words", "as written"] = "words"
     templates_of: dict[Name, Name] = Field(default_factory=dict)  # by data set, in place of ``templates``
     random_views: bool = (
         False  # the authors draw frames by chance, so their number is not repeated to the last digit
     )
     lacks: Name | None = None  # what the published number rests on besides, and zsar does not do
+    transformers: Name | None = None  # its class there; a folder of save_pretrained, and not one file
+    model_type: Name | None = None  # what the configuration of such a folder calls it
     open_clip: Name | None = None  # no files of a family's own: a CLIP whose name in open_clip begins so
     mix: dict[Whole, Number] = Field(default_factory=dict)
     needs: Name | None = None
@@ -70,7 +78,7 @@ class FamilyRecord(Checked):
 
     def preprocess(self, side: int) -> Preprocess:
         """Say how its frames are prepared, ``side`` pixels high and wide."""
-        mean, std = (CLIP_MEAN, CLIP_STD) if self.pixels == "clip" else (IMAGENET_MEAN, IMAGENET_STD)
+        mean, std = PIXELS[self.pixels]
         return Preprocess(
             size=(side, side), mean=mean, std=std, interpolation=self.interpolation, resize_mode=self.resize
         )
@@ -120,7 +128,8 @@ def where_to_find(family: str, which: str) -> UsageError:
     record = families()[family]
     names = ", ".join(f"{family}:{file.name}" for file in record.files if file.url or file.hub)
     by_name = f" By name there {'are' if ',' in names else 'is'} {names}." if names else ""
+    kind = "file" if record.transformers is None else "folder"
     return UsageError(
-        f"There is no file {which[:200]!r}. The weights of {record.title} ({record.licence}) lie at {record.where}: "
+        f"There is no {kind} {which[:200]!r}. The weights of {record.title} ({record.licence}) lie at {record.where}: "
         f"fetch them, and name the file as --model {family}:PATH.{by_name}"
     )
