@@ -65,6 +65,11 @@ class _Transformers(Family):
         """Give E."""
         return self.embed
 
+    def apart(self, clip: Any, rows: Tensor) -> Tensor:
+        """Split rows (N, K·E) into the embeddings that lie side by side in them, (N, K, E)."""
+        split: Tensor = rows.float().unflatten(-1, (-1, self.embed))
+        return split
+
     def encode_clip(self, clip: Any, pixels: Tensor) -> FrameFeatures:
         """Encode clips (B, T, 3, H, W) as one embedding each."""
         kept = self.video(clip.model, pixels).float()[:, None]
