@@ -144,13 +144,21 @@ def _config(**changes: Any) -> Callable[[Path], None]:
 
 
 NORM = "text_model.layernorm.weight"
+ELSEWHERE = {
+    "auto_map": _config(auto_map={"AutoModel": "evil.Evil"}),
+    "attn_implementation": _config(text={"attn_implementation": "evil/kernel"}),
+    "quantization_config": _config(quantization_config={"quant_method": "bitsandbytes"}),
+    "architecture": _config(text={"architecture": "hf-hub:evil/model"}),
+    "checkpoint_path": _config(text={"model_args": {"checkpoint_path": "evil.pth"}}),
+}
 DAMAGE = {
     "has no model.safetensors": _pickle_only,
     f"{NORM} is missing": _tensors(lambda tensors: tensors.pop(NORM)),
     "'odd' has no place": _tensors(lambda tensors: tensors.update(odd=torch.zeros(1))),
     "not finite": _tensors(lambda tensors: tensors[NORM].fill_(float("nan"))),
     "is not a whole VideoPrism-LvT": _tensors(lambda tensors: tensors.update({NORM: torch.zeros(3)})),
-    "names code or files elsewhere": _config(auto_map={"AutoModel": "evil.Evil"}),
+    "has an adapter": lambda folder: (folder / "adapter_config.json").write_text("{}"),
+    **{rf"names code or files elsewhere \({name}\)": edit for name, edit in ELSEWHERE.items()},
     "describes no model": lambda folder: (folder / "config.json").write_text("[]"),
     "far too few": _config(text={"vocab_size": 10**8}),
     "The tokenizer in": lambda folder: (folder / "tokenizer.json").write_text("{}"),

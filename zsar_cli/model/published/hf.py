@@ -31,6 +31,11 @@ ELSEWHERE = frozenset(
 )
 
 
+# Settings of transformers that name code, or ask for another package to read the weights; a kernel of the hub is a
+# value of those that end in _implementation
+FOREIGN = ("auto_map", "custom_pipelines", "quantization_config")
+
+
 class Towers(nn.Module):
     """A model of transformers in the place of a CLIP."""
 
@@ -227,11 +232,16 @@ def read_config(folder: Path, record: FamilyRecord, family: str) -> dict[str, An
         kind = config.get("model_type")
     except (ValueError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} describes no model of transformers: {brief(error)[:150]}.") from error
+    if (folder / "adapter_config.json").exists():
+        raise UsageError(f"{folder} has an adapter, which is not read; merge it into the model first.")
     if kind != record.model_type:
         raise UsageError(f"{folder} holds a model of the kind {shown(kind)} and not {record.title}.")
     for settings in _settings(config):
         timm = settings.get("model_args") if isinstance(settings.get("model_args"), dict) else {}
-        named = [name for name in ("auto_map", "custom_pipelines") if settings.get(name)]
+        named = [name for name in FOREIGN if settings.get(name)]
+        named += [
+            name for name in settings if name.endswith("_implementation") and "/" in str(settings[name])
+        ]
         named += [name for name in timm if name in ELSEWHERE]  # type: ignore[union-attr]
         architecture = settings.get("architecture")
         if architecture is not None and not re.fullmatch(r"\w[\w.]*", str(architecture)):
