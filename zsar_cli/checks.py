@@ -7,6 +7,7 @@ import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 from typing import Any
 
 from zsar_cli.errors import UsageError
@@ -72,6 +73,16 @@ def text(name: str, value: Any) -> str:
     if not isinstance(found, str) or not found:
         raise UsageError(f"{name} must be a name or a path, not {brief(value)}.")
     return found
+
+
+def optional_text(name: str, value: Any) -> str | None:
+    """Check a text or a path as :func:`text` does, where one is given."""
+    return None if value is None else text(name, value)
+
+
+def optional_path(name: str, value: Any) -> Path | None:
+    """Check a path, where one is given."""
+    return None if value is None else Path(text(name, value))
 
 
 def video_path(value: Any) -> str:

@@ -102,7 +102,7 @@ class Recognizer:
             UsageError: there is no such model or device, the weights cannot be loaded, or the cache cannot be
                 written.
         """
-        name, folder = checks.text("model", model), None if cache is None else checks.text("cache", cache)
+        name, folder = checks.text("model", model), checks.optional_text("cache", cache)
         times = StageTimes()
         with times.measured("load"):
             import torch
@@ -116,7 +116,7 @@ class Recognizer:
                 name,
                 device=device,
                 precision=checks.text("precision", precision),
-                backbone=None if backbone is None else checks.text("backbone", backbone),
+                backbone=checks.optional_text("backbone", backbone),
             )
             kept = None
             if folder is not None:

@@ -112,7 +112,9 @@ def evaluate(
     options = Options(frames, views, crops, batch_size, workers, decoder, timeout, probe_motion, seed)
     if protocol_preset is not None:
         checks.choice("protocol_preset", protocol_preset, PRESETS)
-        model, options = as_published(_text("model", model), options, _text("templates", templates))
+        model, options = as_published(
+            checks.optional_text("model", model), options, checks.optional_text("templates", templates)
+        )
     plan, chosen = plan_evaluation(
         data,
         model,
@@ -130,14 +132,14 @@ def evaluate(
     how = How(
         device=checks.text("device", device),
         precision=checks.text("precision", precision),
-        backbone=_text("backbone", backbone),
-        templates=_text("templates", templates),
-        descriptions=_text("descriptions", descriptions),
+        backbone=checks.optional_text("backbone", backbone),
+        templates=checks.optional_text("templates", templates),
+        descriptions=checks.optional_text("descriptions", descriptions),
         as_published=protocol_preset is not None,
-        output=_path("output", output),
-        report=_path("report", report),
+        output=checks.optional_path("output", output),
+        report=checks.optional_path("report", report),
         max_missing=checks.number("max_missing", max_missing, checks.SHARE),
-        cache=_path("cache", cache),
+        cache=checks.optional_path("cache", cache),
         overwrite=checks.truth("overwrite", overwrite),
         command="zsar_cli.evaluate(...)",
     )
@@ -164,12 +166,16 @@ def plan_evaluation(
     Raises:
         UsageError: an option is wrong, or the data cannot be had.
     """
-    chosen = choose(_text("data", data), _text("model", model))
+    chosen = choose(checks.optional_text("data", data), checks.optional_text("model", model))
     classes = chosen.classes if labels is None else load_labels(checks.text("labels", labels)).names
-    given_root = _text("data_root", data_root)
+    given_root = checks.optional_text("data_root", data_root)
     root = given_root or (chosen.data_root if data is None else None)
     source = DataSource(
-        chosen.data, root, _text("list_file", list_file), classes, label_column or chosen.label_column
+        chosen.data,
+        root,
+        checks.optional_text("list_file", list_file),
+        classes,
+        label_column or chosen.label_column,
     )
     if protocol is not None:
         checks.choice("protocol", protocol, PROTOCOLS)
@@ -177,7 +183,11 @@ def plan_evaluation(
         raise UsageError("--unknown is for --protocol open-set.")
     if protocol == "open-set" and unknown is None and known_name(chosen.data) == "ucf101":
         unknown = "hmdb51"
-    stranger = _unknown_source(_text("unknown", unknown), _text("unknown_root", unknown_root), given_root)
+    stranger = _unknown_source(
+        checks.optional_text("unknown", unknown),
+        checks.optional_text("unknown_root", unknown_root),
+        given_root,
+    )
     plan = make_plan(source, protocol, split, unknown=stranger, shots=_shots(shots), seed=seed)
     note_training_clips(plan, chosen, source)
     return plan, chosen
@@ -387,11 +397,3 @@ def _draw_report(
     sheets = mistake_sheets(worst_mistakes(records), load, look)
     page = Report(results, records, how.command, published_numbers(), sheets, mark)
     write_report(page, how.report / "report.html")
-
-
-def _text(name: str, value: StrPath | None) -> str | None:
-    return None if value is None else checks.text(name, value)
-
-
-def _path(name: str, value: StrPath | None) -> Path | None:
-    return None if value is None else Path(checks.text(name, value))

@@ -74,7 +74,7 @@ def train(
         UsageError: an option is wrong, the data or the model cannot be had, or ``output`` holds something else.
     """
     planned = plan_training(
-        {**fields, "data": None if data is None else checks.text("data", data)},
+        {**fields, "data": checks.optional_text("data", data)},
         config=config,
         resume=resume,
         output=output,
@@ -133,8 +133,8 @@ def plan_training(
     from zsar_cli.training.run import Environment
 
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    folder, root = Path(checks.text("output", output)), _path("data_root", data_root)
-    name = None if config is None else checks.text("config", config)
+    folder, root = Path(checks.text("output", output)), checks.optional_path("data_root", data_root)
+    name = checks.optional_text("config", config)
     recipe, chosen = _find_recipe(name, folder, resume, plain_fields(fields), root)
     if cache is not None:
         if recipe.tune != "modules":
@@ -151,8 +151,8 @@ def plan_training(
         max_missing=checks.number("max_missing", max_missing, checks.SHARE),
         checkpoint_every=checks.whole("checkpoint_every", checkpoint_every, (1, 10**9)),
         tensorboard=checks.truth("tensorboard", tensorboard),
-        cache=_path("cache", cache),
-        backbone=None if backbone is None else checks.text("backbone", backbone),
+        cache=checks.optional_path("cache", cache),
+        backbone=checks.optional_text("backbone", backbone),
         overwrite=checks.truth("overwrite", overwrite) and not restarted,
     )
     return PlannedRun(environment, chosen, checks.truth("resume", resume) or restarted, restarted)
@@ -183,10 +183,6 @@ def run_planned(
     if summary.ended and distributed.rank() == 0:
         draw_curves(summary.history, folder)
     return summary
-
-
-def _path(name: str, value: StrPath | None) -> Path | None:
-    return None if value is None else Path(checks.text(name, value))
 
 
 def _find_recipe(
