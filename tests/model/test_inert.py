@@ -129,3 +129,10 @@ def test_pickles_of_later_protocols_are_read(tmp_path: Path) -> None:
         {"model": state(), "config": SimpleNamespace(a=1)}, path, pickle_protocol=pickle.HIGHEST_PROTOCOL
     )
     assert torch.equal(read_published(path)[0]["turned"], state()["turned"])
+
+
+def test_a_pointer_to_a_published_file_is_told_as_for_any_other_weights(tmp_path: Path) -> None:
+    path = tmp_path / "MoTE_B16.pt"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UsageError, match="git lfs pull"):
+        read_published(path)

@@ -80,6 +80,12 @@ class Value(NamedTuple):
 LEAF = Value()
 
 
+def is_archive(path: Path) -> bool:
+    """Tell whether a PyTorch file is a zip file and not of the legacy form, as ``torch.load`` does."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\3\4"
+
+
 def is_torchscript(names: Iterable[str]) -> bool:
     """Tell whether a zip file with members of these names is a TorchScript program, as OpenAI's CLIP files are."""
     return any(name.endswith("/constants.pkl") and name.count("/") == 1 for name in names)

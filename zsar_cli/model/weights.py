@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zsar_cli.errors import UsageError, shown
 from zsar_cli.files import require_file
-from zsar_cli.model.pickle_check import check_archive, check_legacy
+from zsar_cli.model.pickle_check import check_archive, check_legacy, is_archive
 from zsar_cli.resources import available_memory
 
 LONGEST_NAME = 1000
@@ -64,6 +64,21 @@ def read_weights(path: str | Path, published: str = "") -> Weights:
             tensors (it is refused unread).
     """
     path = Path(path)
+    found = read_safetensors(path) if is_safetensors(path) else read_pytorch(path, published)
+    tensors = without_prefixes(_state_dict(found, path))
+    check_kinds(tensors, path)
+    sizes = [name for name in tensors if name in OPENAI_SIZES]
+    return Weights(
+        {name: t.detach() for name, t in tensors.items() if name not in sizes}, "input_resolution" in sizes
+    )
+
+
+def is_safetensors(path: Path) -> bool:
+    """Tell whether a file of weights is safetensors, and not PyTorch's, by its name and how it begins.
+
+    Raises:
+        UsageError: no weights can be in it, or it only says where they are.
+    """
     require_weights(path)
     with open(path, "rb") as handle:
         start = handle.read(64)
@@ -71,17 +86,7 @@ def read_weights(path: str | Path, published: str = "") -> Weights:
         raise UsageError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder.")
     if path.name.endswith(".index.json"):
         raise UsageError(f"{path} is the index of sharded weights; merge them into one safetensors file.")
-    found = (
-        read_safetensors(path)
-        if path.suffix == ".safetensors" or start[8:9] == b"{"
-        else read_pytorch(path, start, published)
-    )
-    tensors = without_prefixes(_state_dict(found, path))
-    check_kinds(tensors, path)
-    sizes = [name for name in tensors if name in OPENAI_SIZES]
-    return Weights(
-        {name: t.detach() for name, t in tensors.items() if name not in sizes}, "input_resolution" in sizes
-    )
+    return path.suffix == ".safetensors" or start[8:9] == b"{"
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -125,9 +130,9 @@ def check_header(path: Path) -> None:
         raise UsageError(f"{path} lists far more tensors than a model has; it was not opened.")
 
 
-def read_pytorch(path: Path, start: bytes, published: str = "") -> Any:
+def read_pytorch(path: Path, published: str = "") -> Any:
     """Read what a PyTorch file holds (``weights_only``), after a look at its pickle; see :func:`read_weights`."""
-    archive = start.startswith(b"PK\3\4")  # as torch.load tells
+    archive = is_archive(path)
     if archive:
         check_archive(path, published)
     else:

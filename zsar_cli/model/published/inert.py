@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zsar_cli.errors import UsageError
-from zsar_cli.model.pickle_check import LARGEST_READ, LEGACY_START, OPERATIONS, pickle_of
+from zsar_cli.model.pickle_check import LARGEST_READ, LEGACY_START, OPERATIONS, is_archive, pickle_of
 
 DTYPES = {
     "FloatStorage": torch.float32,
@@ -82,11 +82,9 @@ def read_inert(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: the file is damaged, holds no dictionary, or describes far more than it holds.
     """
-    with open(path, "rb") as file:
-        archive = file.read(4) == b"PK\3\4"
     try:
         with open(path, "rb") as file:
-            if archive:
+            if is_archive(path):
                 root, storages = follow(pickle_of(path), path), _of_archive(path)
             else:
                 root, storages = _read_legacy(file, path)

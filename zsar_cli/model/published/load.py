@@ -21,6 +21,7 @@ from zsar_cli.model.published.families import (
     ALIKE,
     HEADS,
     TITLES,
+    Geometry,
     configuration,
     detect,
     geometry,
@@ -35,10 +36,10 @@ from zsar_cli.model.published.xclip import from_transformers
 from zsar_cli.model.weights import (
     check_finite,
     check_kinds,
+    is_safetensors,
     read_pytorch,
     read_safetensors,
     read_weights,
-    require_weights,
 )
 from zsar_cli.run_log import NOTE
 
@@ -67,12 +68,7 @@ def load_published(
     tensors, wrapper = read_published(path)
     family = told(family, detect(tensors, wrapper), tensors, path)
     clip, own = split(family, tensors)
-    try:
-        share = part_of_base(str(mix), families()[family], geometry(clip).patch) if mix else 0.0
-    except (KeyError, ValueError, IndexError) as error:
-        raise UsageError(
-            f"{path} holds no whole {TITLES[family]}: its visual tower is incomplete."
-        ) from error
+    share = part_of_base(str(mix), families()[family], sizes_of(clip, family, path).patch) if mix else 0.0
     clip = complete(clip, family, path, base, share)
     try:
         model_cfg = configuration(clip)
@@ -104,20 +100,15 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], str]:
     Raises:
         UsageError: it is not there, damaged, or no file of weights.
     """
-    require_weights(path)
-    with open(path, "rb") as handle:
-        start = handle.read(64)
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
+    if is_safetensors(path):
         return sorted_out(read_safetensors(path), path)
     return read_once(path, read_pickle)
 
 
 def read_pickle(path: Path) -> tuple[dict[str, Tensor], str]:
     """Read a file of PyTorch's as :func:`read_published` does, whatever objects lie beside the tensors."""
-    with open(path, "rb") as handle:
-        start = handle.read(64)
     try:
-        found = read_pytorch(path, start)
+        found = read_pytorch(path)
     except HoldsObjectsError:
         found = read_inert(path)
     return sorted_out(found, path)
@@ -225,12 +216,7 @@ def base_tensors(clip: Mapping[str, Tensor], family: str, path: Path, base: str 
     place = existing(base) if base else None
     if place is not None and place.is_file():
         return {name: tensor.float() for name, tensor in read_weights(place).tensors.items()}
-    try:
-        name = base or geometry(clip).base
-    except (KeyError, ValueError, IndexError) as error:
-        raise UsageError(
-            f"{path} holds no whole {TITLES[family]}: its visual tower is incomplete."
-        ) from error
+    name = base or sizes_of(clip, family, path).base
     if name is None:
         raise UsageError(
             f"{path} is of no size of OpenAI's CLIP; name the CLIP that it was trained from with --backbone."
@@ -243,6 +229,16 @@ def base_tensors(clip: Mapping[str, Tensor], family: str, path: Path, base: str 
             "--backbone PATH."
         ) from error
     return {name: tensor.float() for name, tensor in source.weights.tensors.items()}
+
+
+def sizes_of(clip: Mapping[str, Tensor], family: str, path: Path) -> Geometry:
+    """Read the sizes of the visual tower. UsageError where its tensors do not tell them."""
+    try:
+        return geometry(clip)
+    except (KeyError, ValueError, IndexError) as error:
+        raise UsageError(
+            f"{path} holds no whole {TITLES[family]}: its visual tower is incomplete."
+        ) from error
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, family: str) -> None:
@@ -293,12 +289,11 @@ def load_named(family: str, which: str, *, base: str | None = None) -> Backbone:
         raise where_to_find(family, name)
     if record.transformers is not None:
         loaded = load_towers(family, path.absolute(), name)
-        logger.log(NOTE, "%s; licence of the weights: %s; %s", record.title, record.licence, record.where)
-        return loaded
-    if path.is_dir():  # as transformers writes
-        files = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
-        path = next((file for file in files if file.is_file()), files[0])
-    loaded = load_published(family, path.absolute(), base=base, mix=0.0 if mixed is None else mixed)
+    else:
+        if path.is_dir():  # as transformers writes
+            files = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
+            path = next((file for file in files if file.is_file()), files[0])
+        loaded = load_published(family, path.absolute(), base=base, mix=0.0 if mixed is None else mixed)
     logger.log(NOTE, "%s; licence of the weights: %s; %s", record.title, record.licence, record.where)
     if mixed is not None:
         loaded.spec = f"{loaded.spec}@{mixed}"
