@@ -134,7 +134,7 @@ def test_a_name_of_no_model_gets_the_right_hint(runs, name, said) -> None:
     ("labels", "said"),
     [
         (["arm wrestling", "playing chess"], "one by one (--label 'arm wrestling'"),
-        (["waving"], "the lists are hmdb51"),
+        (["waving"], "the lists are camera, hmdb51"),
         (["waving"], "one by one (--label waving"),
         (["waving, standing up"], "one by one (--label waving --label 'standing up'"),
         (["ucf-11"], "did you mean ucf101?"),

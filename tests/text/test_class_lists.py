@@ -111,3 +111,11 @@ def test_few_shot_draws_are_nested_and_repeatable() -> None:
     assert set(draws[2]) < set(draws[4]) < set(draws[8])
     assert [sum(labels[i] == c for i in draws[4]) for c in range(4)] == [4, 4, 4, 1]
     assert draws[4] == few_shot(range(61), labels, 4, seed=5) != few_shot(range(61), labels, 4, seed=6)
+
+
+def test_camera_is_a_built_in_list_of_ten_movements() -> None:
+    names = load_labels("camera").names
+    assert (len(names), names[0], names[-1]) == (10, "a static shot", "the camera shakes")
+    opposites = {"left": "right", "up": "down", "in": "out", "clockwise": "counterclockwise"}
+    last = [name.split()[-1] for name in names[1:-1]]
+    assert dict(zip(last[::2], last[1::2], strict=True)) == opposites

@@ -97,8 +97,8 @@ LabelsOption = Annotated[
     typer.Option(
         "--labels",
         "-l",
-        help="Labels: a file (.txt with one per line, .csv, .yaml or .json) or a built-in list: kinetics400, "
-        "kinetics600, ucf101, hmdb51, ssv2.",
+        help="Labels: a file (.txt with one per line, .csv, .yaml or .json) or a built-in list: camera, "
+        "kinetics400, kinetics600, ucf101, hmdb51, ssv2.",
         envvar="ZSAR_LABELS",
         autocompletion=complete_labels,
         metavar="FILE|LIST",
