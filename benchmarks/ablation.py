@@ -106,7 +106,6 @@ def embed_split(model: Any, split: str) -> dict[str, Any]:
 
     from zsar_cli.data import motion_shapes
     from zsar_cli.model.backbone import FrameFeatures
-    from zsar_cli.video.transforms import normalise
 
     ids, frames = motion_shapes.clip_ids(split), model.record.frames
     orders = {
@@ -121,9 +120,7 @@ def embed_split(model: Any, split: str) -> dict[str, Any]:
             numbers = range(start, min(start + 32, len(ids)))
             clips = [motion_shapes.render(*ids[n], split=split, frames=frames) for n in numbers]
             pixels = np.stack(clips)
-            features = model.encode_frames(
-                normalise(torch.from_numpy(pixels), model.preprocess, torch.float32)
-            )
+            features = model.encode_frames(model.backbone.normalise(torch.from_numpy(pixels), torch.float32))
             rows = torch.arange(len(numbers))[:, None]
             for name, order in orders.items():
                 places = torch.from_numpy(np.stack([order(n) for n in numbers]))

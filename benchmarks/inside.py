@@ -26,7 +26,7 @@ def measure(setup: Setup, results: Results) -> None:
     from zsar_cli.video.decode import read_frames
     from zsar_cli.video.pool import ClipRequest, load_clip
     from zsar_cli.video.sampling import segment_indices
-    from zsar_cli.video.transforms import normalise, resize_and_crop
+    from zsar_cli.video.transforms import resize_and_crop
 
     recognizer = Recognizer.load(setup.motion)
     model, text = recognizer.model, load_labels(None, ["arm wrestling", "tai chi"])
@@ -45,7 +45,7 @@ def measure(setup: Setup, results: Results) -> None:
                 "decode, 1920x1080": lambda: decode(large),
                 "resize and crop, 320x240": lambda: resize_and_crop(frames[small], model.preprocess),
                 "resize and crop, 1920x1080": lambda: resize_and_crop(frames[large], model.preprocess),
-                "normalise": lambda: normalise(pixels, model.preprocess, model.backbone.dtype),
+                "normalise": lambda: model.backbone.normalise(pixels),
                 "visual tower": lambda: encode_pixels(model, pixels),
                 "MSM + MAB": lambda: model.encode_video(features),
                 "text tower, a prompt": lambda: model.backbone.encode_text(["a video of tai chi"] * 16),

@@ -147,7 +147,7 @@ def embed_rendered(model: Any, ids: Sequence[tuple[str, int]], split: str, frame
     import torch
 
     from zsar_cli.data import motion_shapes
-    from zsar_cli.video.transforms import normalise, resize_and_crop
+    from zsar_cli.video.transforms import resize_and_crop
 
     embeddings = []
     with torch.no_grad():
@@ -156,5 +156,5 @@ def embed_rendered(model: Any, ids: Sequence[tuple[str, int]], split: str, frame
                 motion_shapes.render(x, i, split=split, frames=frames) for x, i in ids[start : start + 32]
             ]
             pixels = torch.from_numpy(resize_and_crop(np.stack(clips), model.preprocess)).to(device)
-            embeddings.append(model(normalise(pixels, model.preprocess, model.backbone.dtype)).embedding)
+            embeddings.append(model(model.backbone.normalise(pixels)).embedding)
     return torch.cat(embeddings)

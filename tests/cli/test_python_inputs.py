@@ -136,7 +136,9 @@ def test_the_embedding_of_a_video_is_what_labels_are_compared_with(recognizer, v
     assert float(embedding.norm()) == pytest.approx(1.0, abs=1e-5)
     assert torch.allclose(recognizer.embed_video(frames), embedding, atol=1e-6)
     text = recognizer.embed_labels(LABELS)
-    found = recognizer.model.score(embedding[None], text.positive, text.negative, text.bank)
+    found = recognizer.model.score(
+        embedding[None], text.positive, text.negative, text.rivals(recognizer.model)
+    )
     assert found.score[0].tolist() == pytest.approx(scores(recognizer.predict(video, LABELS))[::-1], abs=1e-5)
     with pytest.raises(VideoError):
         recognizer.embed_video("no.mp4")

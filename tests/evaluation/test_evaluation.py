@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,12 @@ from zsar_cli.evaluation.predictions import PredictionsFile
 from zsar_cli.evaluation.protocols import DataSource, combine, make_plan
 from zsar_cli.evaluation.results import PromptSettings, run_plan
 from zsar_cli.evaluation.summary import summarise
-from zsar_cli.model.alignment import Scores, score_with_bank, usable_bank
+from zsar_cli.model.alignment import Scores, score_with_bank
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.text.embeddings import PromptEmbeddings
 from zsar_cli.video.pool import ClipRequest
 from zsar_cli.video.sampling import Sampling
-from zsar_cli.video.transforms import Preprocess
+from zsar_cli.video.transforms import Preprocess, normalise
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Sums(nn.Module):
         self.backbone.device, self.backbone.dtype = torch.device("cpu"), torch.float32
         self.backbone.precision, self.backbone.fingerprint = "fp32", lambda: "sums"
         self.backbone.spec = "sums"
+        self.backbone.normalise = partial(normalise, preprocess=self.preprocess)
         self.log_scale = nn.Parameter(torch.tensor(3.0))
         self.mix = nn.Parameter(torch.randn(12, 8, generator=torch.Generator().manual_seed(0)))
 
@@ -74,7 +76,7 @@ class Sums(nn.Module):
             logits = self.log_scale.exp() * (video @ positive.T)
             score = logits.softmax(-1)
             return Scores(logits, logits, score, score, 1 - score.amax(-1))
-        return score_with_bank(video, positive, usable_bank(bank, positive), scale=self.log_scale.exp())
+        return score_with_bank(video, positive, bank, scale=self.log_scale.exp())
 
 
 def encode(names) -> PromptEmbeddings:

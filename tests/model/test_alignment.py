@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch.nn import functional as F
 
+from zsar_cli.model import alignment
 from zsar_cli.model.alignment import (
     NegativeAdapter,
+    is_usable,
     score_with_bank,
     score_with_negatives,
-    usable_bank,
 )
+from zsar_cli.text.embeddings import PromptEmbeddings
 from zsar_cli.training.losses import negative_loss, opposition_loss
 
 
@@ -52,6 +56,13 @@ def test_negative_loss_weighs_the_one_yes_like_all_the_noes():
     assert negative_loss(margin, target) < 0.01
 
 
+def test_the_negative_loss_is_the_mean_of_the_yes_and_of_the_noes():
+    margin, target = unit(6, 11) * 9, torch.tensor([0, 3, 10, 3, 7, 1])
+    true = F.one_hot(target, 11).bool()
+    expected = 0.5 * (F.softplus(-margin[true]).mean() + F.softplus(margin[~true]).mean())
+    torch.testing.assert_close(negative_loss(margin, target), expected, atol=1e-6, rtol=1e-6)
+
+
 def test_opposition_is_least_for_opposite_embeddings():
     p = unit(4, 8)
     torch.testing.assert_close(opposition_loss(p, -p), torch.tensor(0.0), atol=1e-5, rtol=0)
@@ -69,6 +80,18 @@ def test_bank_takes_the_mass_of_videos_that_no_label_fits():
 
 def test_bank_phrases_that_repeat_a_label_are_left_out():
     bank = unit(20, 64)
-    kept = usable_bank(bank, F.normalize(bank[4:5] + 0.01 * unit(1, 64, seed=3), dim=-1))
+    kept = bank[is_usable(bank, F.normalize(bank[4:5] + 0.01 * unit(1, 64, seed=3), dim=-1))]
     assert len(kept) == 19
     assert not any(torch.equal(row, bank[4]) for row in kept)
+
+
+def test_the_bank_is_compared_with_the_labels_once(monkeypatch):
+    class Plain:
+        text_vectors = staticmethod(lambda text: text)
+
+    bank, asked = unit(20, 64), []
+    text = PromptEmbeddings(["a", "b"], bank[:2], None, bank)
+    monkeypatch.setattr(alignment, "is_usable", lambda *a: asked.append(a) or is_usable(*a))
+    assert all(len(text.rivals(Plain())) == 18 for _ in range(3))
+    assert len(asked) == 1
+    assert len(replace(text, positive=bank[:5]).rivals(Plain())) == 15

@@ -189,6 +189,6 @@ def test_prompt_embeddings_of_texts_kept_apart_are_saved_with_bank_and_negatives
     assert read.bank.shape == (2, text.positive.shape[1])
     first, last = read.bank[:, :64], read.bank[:, -64:]
     assert torch.equal(first, last) == (labels is PLAIN and family == "ost")  # in the prompts of the labels
-    scores = [model.score(kept(model), t.positive, t.negative, t.bank) for t in (text, read)]
+    scores = [model.score(kept(model), t.positive, t.negative, t.rivals(model)) for t in (text, read)]
     torch.testing.assert_close(scores[0].unknown, scores[1].unknown)
     assert ((scores[0].yes > 0) & (scores[0].yes < 1)).all()

@@ -29,7 +29,7 @@ from zsar_cli.text.embeddings import PromptEmbeddings
 from zsar_cli.video.grid import GridRequest, Span, cells, last_span, load_grid, spans
 from zsar_cli.video.pool import DecodePool
 from zsar_cli.video.sampling import segment_indices
-from zsar_cli.video.transforms import Preprocess
+from zsar_cli.video.transforms import Preprocess, normalise
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
 GREY = (128, 128, 128)
@@ -65,12 +65,18 @@ class ColourModel:
 
     name = "colours"
     preprocess = Preprocess(size=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    device, dtype = "cpu", torch.float32
+    device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self) -> None:
         self.seen = 0
         self.windows: list[int] = []
         self.backbone, self.family = self, None
+
+    def normalise(self, pixels):
+        return normalise(pixels, self.preprocess)
+
+    def text_vectors(self, text):
+        return text
 
     def encode_frames(self, pixels):
         self.seen += len(pixels)

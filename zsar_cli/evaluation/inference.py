@@ -23,8 +23,8 @@ from zsar_cli.evaluation import metrics
 from zsar_cli.evaluation.predictions import Records
 from zsar_cli.evaluation.summary import PROBES
 from zsar_cli.features.cache import FeatureCache
-from zsar_cli.features.encoding import Loaded, load_cached, map_features
-from zsar_cli.model.alignment import score_with_bank, usable_bank
+from zsar_cli.features.encoding import Loaded, load_cached, map_features, to_device, to_host
+from zsar_cli.model.alignment import score_with_bank
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.prediction.clips import ClipOptions
 from zsar_cli.run_log import StageTimes
@@ -75,25 +75,25 @@ def score_records(
         a dict each: ``label`` and ``rank`` (0 is best; None for unknown videos), ``top`` (five pairs of label
         and score), ``unknown`` (see :data:`UNKNOWN_SCORES`).
     """
-    bank = None
-    if text.bank is not None:
-        bank = usable_bank(model.text_vectors(text.bank), model.text_vectors(text.positive))
+    bank = text.rivals(model)
     if bank is not None and not len(bank):
         bank = None  # every phrase of the bank is too close to a label: scores do without
-    scores = model.score(embedding, text.positive, text.negative, None if bank is None else text.bank)
-    logits = scores.logits.double().cpu().numpy()
+    scores = model.score(embedding, text.positive, text.negative, bank)
+    against = scores.unknown
+    if model.published is None and bank is not None:
+        scale = model.log_scale.exp()
+        against = score_with_bank(embedding.float(), text.positive.float(), bank.float(), scale=scale).unknown
+    # In double precision on the CPU: MPS has none
+    logit, yes, of_bank = (part.double() for part in to_host(scores.logits, scores.yes, against))
+    logits = logit.numpy()
     probability, rest = _softmax(logits)
     unknown = {
-        "yes": (1 - scores.yes.double().amax(-1)).cpu().numpy(),
+        "yes": (1 - yes.amax(-1)).numpy(),
         "softmax": rest,
-        "energy": -scores.logits.double().logsumexp(-1).cpu().numpy(),
+        "energy": -logit.logsumexp(-1).numpy(),
     }
-    if model.published is not None and bank is not None:
-        unknown["bank"] = scores.unknown.double().cpu().numpy()
-    elif bank is not None:
-        scale = model.log_scale.exp()
-        against = score_with_bank(embedding.float(), text.positive.float(), bank, scale=scale)
-        unknown["bank"] = against.unknown.double().cpu().numpy()
+    if bank is not None:
+        unknown["bank"] = of_bank.numpy()
     best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     records: list[dict[str, Any]] = []
     for row, target in enumerate(targets):
@@ -275,9 +275,8 @@ def _embed_videos(
         seen = [features]
         for probe in probes:
             drawn = [numbers[k] for k in of_video]
-            order = _orders(probe, drawn, features.embedding.shape[1], options.seed).to(
-                features.embedding.device
-            )
+            order = _orders(probe, drawn, features.embedding.shape[1], options.seed)
+            order = to_device(order, features.embedding.device)
             rows = torch.arange(len(order), device=order.device)[:, None]
             seen.append(FrameFeatures(features.embedding[rows, order], features.tokens[rows, order]))
         return torch.stack([model.encode_video(x).embedding.float() for x in seen], dim=1)

@@ -15,7 +15,6 @@ from zsar_cli.features.cache import EncodedClip, FeatureCache
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.video.given import Given
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, Ready, load_clip
-from zsar_cli.video.transforms import normalise
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
@@ -158,7 +157,7 @@ def stack_features(clips: Sequence[EncodedClip]) -> FrameFeatures:
 def encode_pixels(model: RecognizerModel, pixels: Tensor) -> FrameFeatures:
     """Run the visual tower over clips (B, T, h, w, 3) uint8, which are normalised where the model is."""
     pixels = to_device(pixels, model.backbone.device)
-    return model.encode_frames(normalise(pixels, model.preprocess, model.backbone.dtype))
+    return model.encode_frames(model.backbone.normalise(pixels))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -166,6 +165,15 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def to_host(*tensors: Tensor) -> list[Tensor]:
+    """Copy tensors to the CPU in one transfer, so that the host waits once; floats come back as float32."""
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return list(tensors)
+    together = torch.cat([tensor.float().flatten() for tensor in tensors]).cpu()
+    parts = together.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _groups(videos: Sequence[tuple[Any, Any]]) -> Iterator[tuple[int, Sequence[tuple[Any, Any]]]]:

@@ -11,13 +11,14 @@ Shapes: B clips, C classes, P bank phrases, E joint embedding size.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CLOSEST = 0.55  # of a bank phrase to a label: see usable_bank
+CLOSEST = 0.55  # of a bank phrase to a label: see is_usable
 
 
 class NegativeAdapter(nn.Module):
@@ -97,7 +98,7 @@ def score_with_bank(video: Tensor, positive: Tensor, bank: Tensor, *, scale: Ten
     ``unknown = 1 - max_c yes_c``: the bank's share of the probability, in the manner of NegLabel (ICLR 2024).
 
     Args:
-        bank: (P, E) of unit length, without the phrases too close to a label (:func:`usable_bank`).
+        bank: (P, E) of unit length, without the phrases too close to a label (:func:`is_usable`).
     """
     return score_cosines(video @ positive.T, video @ bank.T, scale=scale)
 
@@ -110,22 +111,17 @@ def score_cosines(similarity: Tensor, rivals: Tensor, *, scale: Tensor) -> Score
         return Scores(similarity, logits, score, score, 1 - score.amax(dim=-1))
     count = min(5, rivals.shape[-1])
     best = (scale * rivals).topk(count, dim=-1).values
-    best_rivals = best.logsumexp(dim=-1) - torch.tensor(float(count)).log()
+    best_rivals = best.logsumexp(dim=-1) - math.log(count)
     yes = (logits - best_rivals[:, None]).sigmoid()
     return Scores(similarity, logits, logits.softmax(dim=-1), yes, 1 - yes.amax(dim=-1))
 
 
-def usable_bank(bank: Tensor, positive: Tensor) -> Tensor:
-    """Select the bank phrases (P', E) that do not all but repeat one of the labels.
+def is_usable(bank: Tensor, positive: Tensor) -> Tensor:
+    """Tell which bank phrases (P, E) do not all but repeat one of the labels (C, E), (P,) bool.
 
     A phrase goes when its cosine with a label exceeds :data:`CLOSEST` of the way from the bank's median cosine to 1:
     text embeddings of one tower all lie in a narrow cone, at an angle that differs from tower to tower.
     """
-    return bank[is_usable(bank, positive)]
-
-
-def is_usable(bank: Tensor, positive: Tensor) -> Tensor:
-    """Tell which phrases :func:`usable_bank` keeps, (P,) bool."""
     if not len(bank):
         return bank.new_zeros(0, dtype=torch.bool)
     typical = (bank @ bank.T).median()

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from zsar_cli.model.backbone import CPU_PIXELS, FrameFeatures
-from zsar_cli.video.transforms import normalise
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
@@ -159,7 +158,7 @@ def _last_block(visual: nn.Module) -> nn.Module | None:
 def _encode(model: RecognizerModel, frames: Tensor) -> FrameFeatures:
     """Compute the features (1, T, ...) of one clip, some frames at a time as in ``Backbone.encode_frames``."""
     backbone = model.backbone
-    pixels = normalise(frames.to(backbone.device), model.preprocess, backbone.dtype)
+    pixels = backbone.normalise(frames.to(backbone.device))
     parts = []
     for part in pixels.split(max(1, CPU_PIXELS // (pixels.shape[-2] * pixels.shape[-1]))):
         with torch.no_grad():

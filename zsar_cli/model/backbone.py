@@ -21,8 +21,8 @@ from zsar_cli.model.factory import build, for_weights, load_weights, preprocess_
 from zsar_cli.model.hub import find_source, load_tokenizer, offline
 from zsar_cli.model.int8 import cpu_has_int8, each_on_a_core, int8_blocks, to_int8
 from zsar_cli.model.precision import DTYPES, cast, check_precision, resolve_precision
-from zsar_cli.model.text_tower import encode_tokens
-from zsar_cli.video.transforms import Preprocess
+from zsar_cli.model.text_tower import encode_tokens, trim
+from zsar_cli.video.transforms import Preprocess, statistics, to_floats
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ class FrameFeatures:
 class Backbone(nn.Module):
     """An open_clip model, its tokenizer and its preprocessing. Make one with :func:`load_backbone`."""
 
+    _mean: Tensor
+    _std: Tensor
+
     def __init__(self, clip: nn.Module, model_cfg: dict[str, Any], preprocess: Preprocess, spec: str) -> None:
         super().__init__()
         self.clip: Any = clip
@@ -59,6 +62,9 @@ class Backbone(nn.Module):
         self._tokenizer_source: str | None = None  # an architecture or "local-dir:..."; None: from model_cfg
         self._fingerprint: tuple[tuple[int, ...], str] | None = None
         self._patch_grid: tuple[int, int] | None = None
+        mean, std = statistics(preprocess)  # move with the weights: a list would be copied for every batch
+        self.register_buffer("_mean", mean, persistent=False)
+        self.register_buffer("_std", std, persistent=False)
 
     @classmethod
     def from_config(
@@ -172,6 +178,10 @@ class Backbone(nn.Module):
 
     # --- frames and texts
 
+    def normalise(self, pixels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Turn uint8 (..., h, w, 3) on the model's device into what the towers take, (..., 3, h, w)."""
+        return to_floats(pixels, self._mean, self._std, dtype or self.dtype)
+
     def encode_clips(self, pixels: Tensor) -> FrameFeatures:
         """Run the visual tower once over clips (B, T, 3, H, W), whose frames may attend to one another.
 
@@ -247,12 +257,21 @@ class Backbone(nn.Module):
         tokens: Tensor = self.tokenizer(list(texts))
         return tokens
 
-    def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Embed token ids (P, L): (P, E), float32 of unit length; gradients flow.
+    def prepare_tokens(self, tokens: Tensor) -> list[Tensor]:
+        """Split token ids (P, L) into parts for the text tower, on its device and without needless padding."""
+        own = self.family is not None and self.family.own_text
+        split = tokens.split(TEXTS_AT_ONCE)
+        return [
+            (part if own else trim(self.clip, self.model_cfg["text_cfg"], part)).to(self.device)
+            for part in split
+        ]
 
-        Of a published family whose texts depend on the video, to what it keeps of a text (P, W).
+    def encode_tokens(self, tokens: Tensor | Sequence[Tensor]) -> Tensor:
+        """Embed token ids (P, L), or what :meth:`prepare_tokens` made of them: (P, E), float32 of unit length.
+
+        Gradients flow. Of a published family whose texts depend on the video, to what it keeps of a text (P, W).
         """
-        split = (part.to(self.device) for part in tokens.split(TEXTS_AT_ONCE))
+        split = self.prepare_tokens(tokens) if isinstance(tokens, Tensor) else tokens
         if self.family is not None and self.family.own_text:
             return torch.cat([self.family.encode_text(self.clip, part) for part in split])
         parts = [encode_tokens(self.clip, self.model_cfg["text_cfg"], part) for part in split]

@@ -9,27 +9,36 @@ import torch
 from torch import Tensor, nn
 
 
-def encode_tokens(clip: Any, text_cfg: dict[str, Any], tokens: Tensor) -> Tensor:
-    """Embed token ids (P, L), skipping the padding at the end where that changes nothing.
+def trim(clip: Any, text_cfg: dict[str, Any], tokens: Tensor) -> Tensor:
+    """Cut the padding at the end of token ids (P, L) where that changes nothing; on the CPU, as it reads them.
 
     A causal tower pooled at the end-of-text token never looks at what follows it, and labels fill a
     fraction of the context: at a quarter of the length a text costs about a quarter.
     """
-    names = dict(_context_tensors(clip))
-    trimmable = (
-        len(names) == 2
+    if not _trimmable(clip, text_cfg):
+        return tokens
+    return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]  # the end-of-text token has the highest id
+
+
+def _trimmable(clip: Any, text_cfg: dict[str, Any]) -> bool:
+    return (
+        len(dict(_context_tensors(clip))) == 2
         and not any(text_cfg.get(key) for key in ("no_causal_mask", "embed_cls", "hf_model_name"))
         and text_cfg.get("pool_type", "argmax") == "argmax"
     )
-    if not trimmable:
+
+
+def encode_tokens(clip: Any, text_cfg: dict[str, Any], tokens: Tensor) -> Tensor:
+    """Embed token ids (P, L) as :func:`trim` left them."""
+    if not _trimmable(clip, text_cfg):
         whole: Tensor = clip.encode_text(tokens)
         return whole
-    length = int(tokens.argmax(dim=-1).max()) + 1  # the end-of-text token has the highest id
+    names, length = dict(_context_tensors(clip)), tokens.shape[1]
     cut = {
         name: tensor[:length, :length] if "mask" in name else tensor[:length]
         for name, tensor in names.items()
     }
-    trimmed: Tensor = torch.func.functional_call(_TextTower(clip), cut, (tokens[:, :length],))
+    trimmed: Tensor = torch.func.functional_call(_TextTower(clip), cut, (tokens,))
     return trimmed
 
 

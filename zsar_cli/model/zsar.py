@@ -29,7 +29,6 @@ from zsar_cli.model.alignment import (
     average_views,
     score_with_bank,
     score_with_negatives,
-    usable_bank,
 )
 from zsar_cli.model.backbone import Backbone, FrameFeatures
 from zsar_cli.model.config import prompted
@@ -288,7 +287,8 @@ class RecognizerModel(nn.Module):
             video: of a published family also (B, V, W), see :meth:`join_views`.
             positive: (C, E) of unit length.
             negative: (C, E); needed where :attr:`uses_negatives`.
-            bank: (P, E) other phrases; gives ``yes`` and ``unknown`` a meaning where negatives have none.
+            bank: (P, E) other phrases, without those too close to a label (:meth:`PromptEmbeddings.rivals`); gives
+                ``yes`` and ``unknown`` a meaning where negatives have none.
         """
         video, positive, scale = video.float(), positive.float(), self.log_scale.exp()
         if self.published is not None:
@@ -307,8 +307,7 @@ class RecognizerModel(nn.Module):
                 offset=self.offset,
                 beta=self.beta,
             )
-        usable = positive[:0] if bank is None else usable_bank(bank.float(), positive)
-        return score_with_bank(video, positive, usable, scale=scale)
+        return score_with_bank(video, positive, positive[:0] if bank is None else bank.float(), scale=scale)
 
     # --- files
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zsar_cli import checks
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zsar_cli.features.cache import EncodedClip, FeatureCache
+    from zsar_cli.model.alignment import Scores
     from zsar_cli.model.backbone import FrameFeatures
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.text.embeddings import PromptEmbeddings
@@ -137,8 +138,9 @@ def answer_clips(
     heat = HeatMaps(model, view or 0)
     with torch.inference_mode(), memory_explained("use a smaller --batch-size, fewer --frames or --views"):
         way = None if view is None else heat.embed
-        video, strange = _embed_and_judge(model, videos, cache, way)
-        scores = model.score(video, text.positive, text.negative, text.bank)
+        video, likeness = _embed_and_judge(model, videos, cache, way)
+        scores = model.score(video, text.positive, text.negative, text.rivals(model))
+        scores, likeness = _on_host(scores, likeness)
         best = scores.score.topk(min(top_k, len(text.labels)), dim=-1)
         found = []
         for number, (columns, unknown) in enumerate(
@@ -163,8 +165,17 @@ def answer_clips(
                     pixels[view], heat.of(number, pixels[view]), learned, behind, unknown, places, frames
                 )
             answers = [text.labels[c] for c in sure] if rule.multi else None
-            found.append(Found(labels, unknown, answers, seen, strange[number]))
+            found.append(Found(labels, unknown, answers, seen, bool(likeness[number] < LEAST)))
     return found
+
+
+def _on_host(scores: Scores, likeness: Tensor) -> tuple[Scores, Tensor]:
+    """Bring all that a batch's answers need to the CPU, in the one moment that waits for the device."""
+    from zsar_cli.features.encoding import to_host
+
+    tensors = {f.name: value for f in fields(scores) if (value := getattr(scores, f.name)) is not None}
+    *values, likeness = to_host(*tensors.values(), likeness)
+    return replace(scores, **dict(zip(tensors, values, strict=True))), likeness
 
 
 def embed_clips(
@@ -228,8 +239,8 @@ def clip_requests(
 
 def _embed_and_judge(
     model: RecognizerModel, videos: Sequence[Keyed], cache: FeatureCache | None, embed: Embed | None
-) -> tuple[Tensor, list[bool]]:
-    """Embed as :func:`embed_clips`, and tell which videos are nothing that the bundled model knows."""
+) -> tuple[Tensor, Tensor]:
+    """Embed as :func:`embed_clips`, and tell how like each video (B,) is to what the bundled model knows; else 1."""
     import torch
 
     from zsar_cli.features.encoding import map_features
@@ -237,14 +248,15 @@ def _embed_and_judge(
 
     usual = usual_frames(model)
     if usual is None:
-        return embed_clips(model, videos, cache, embed), [False] * len(videos)
+        video = embed_clips(model, videos, cache, embed)
+        return video, video.new_ones(len(videos))
     way = embed or (lambda part, _: model.encode_video(part).embedding)
 
     def both(part: FrameFeatures, of_video: list[int]) -> Tensor:
         return torch.cat([way(part, of_video).float(), frame_mean(part)], dim=-1)
 
     video, frames = map_features(model, videos, both, cache).chunk(2, dim=-1)
-    return average_views(video), (average_views(frames) @ usual < LEAST).tolist()
+    return average_views(video), average_views(frames) @ usual
 
 
 def examine(

@@ -35,7 +35,7 @@ def usual_frames(model: RecognizerModel) -> Tensor | None:
         from torch.nn import functional as F
 
         from zsar_cli.data import motion_shapes
-        from zsar_cli.video.transforms import normalise, resize_and_crop
+        from zsar_cli.video.transforms import resize_and_crop
 
         ids = motion_shapes.clip_ids("train", 1)
         clips = [
@@ -44,7 +44,7 @@ def usual_frames(model: RecognizerModel) -> Tensor | None:
         ]
         pixels = torch.from_numpy(np.stack(clips)).to(model.backbone.device)
         with torch.inference_mode():
-            features = model.encode_frames(normalise(pixels, model.preprocess, model.backbone.dtype))
+            features = model.encode_frames(model.backbone.normalise(pixels))
             _usual[model] = F.normalize(frame_mean(features).mean(dim=0), dim=-1)
     return _usual[model]
 

@@ -230,16 +230,16 @@ class _Slider:
         """Run the visual tower once over each frame."""
         import torch
 
+        from zsar_cli.features.encoding import to_device
         from zsar_cli.model.backbone import FrameFeatures
-        from zsar_cli.video.transforms import normalise
 
         backbone = self.model.backbone
-        pixels = torch.from_numpy(chunk.pixels).to(backbone.device)
+        pixels = to_device(torch.from_numpy(chunk.pixels), backbone.device)
         if self._whole_clips:  # the tower sees the frames of a window together, and not before
-            frames = normalise(pixels, self.model.preprocess, backbone.dtype)
+            frames = backbone.normalise(pixels)
             return [FrameFeatures(frame, frame[:0, :0]) for frame in frames]
         with torch.inference_mode():
-            found = backbone.encode_frames(normalise(pixels, self.model.preprocess, backbone.dtype))
+            found = backbone.encode_frames(backbone.normalise(pixels))
         self.total = self.total + found.embedding.float().sum(dim=0)
         kind = type(found)
         return [kind(e, t) for e, t in zip(found.embedding, found.tokens, strict=True)]
@@ -252,7 +252,7 @@ def _timeline(
 
     score, yes, unknown = [], [], []
     for some in torch.stack(slider.embeddings).split(SCORED_AT_ONCE):
-        found = slider.model.score(some, text.positive, text.negative, text.bank)
+        found = slider.model.score(some, text.positive, text.negative, text.rivals(slider.model))
         score.append(found.score.cpu())
         yes.append(found.yes.cpu())
         unknown.append(found.unknown.cpu())

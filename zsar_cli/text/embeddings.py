@@ -6,7 +6,7 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -43,6 +43,16 @@ class PromptEmbeddings:
     model_fingerprint: str = ""
     templates: str = ""
     templates_hash: str = ""
+    _rivals: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+
+    def rivals(self, model: RecognizerModel) -> Tensor | None:
+        """Select the phrases of the bank (P', E) that do not all but repeat a label, once; None without a bank."""
+        from zsar_cli.model.alignment import is_usable
+
+        if self.bank is not None and self._rivals is None:
+            usable = is_usable(model.text_vectors(self.bank), model.text_vectors(self.positive))
+            self._rivals = self.bank[usable]
+        return self._rivals
 
     def save(self, path: str | Path) -> None:
         """Write safetensors: the embeddings, and the rest as metadata. UsageError if it cannot be."""

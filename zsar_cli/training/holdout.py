@@ -71,7 +71,7 @@ def top1(
     with torch.no_grad():
         for clips, target in batches(own, frames, model.preprocess, pool, batch_size, cache):
             embedding = map_features(model, clips, lambda part, _: model.encode_video(part).embedding, cache)
-            scores = model.score(average_views(embedding), text.positive, text.negative, text.bank)
+            scores = model.score(average_views(embedding), text.positive, text.negative, text.rivals(model))
             best = scores.score.argmax(dim=-1).cpu()
             counts += torch.tensor([(best == target).sum(), len(target)])
     distributed.add_up([counts])

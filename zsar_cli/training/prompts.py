@@ -56,7 +56,7 @@ class PromptEncoder:
     ) -> None:
         self.model, self.labels, self.templates, self.recipe = model, labels, templates, recipe
         self.pretrained = pretrained
-        self._tokens: dict[str, Tensor] = {}  # of all labels, by template
+        self._tokens: dict[str, list[Tensor]] = {}  # of all labels, by template, as the text tower takes them
         self._frozen: dict[str, Tensor] = {}  # embeddings by the pretrained text tower, by template
         self._mean: ClassPrompts | None = None
 
@@ -95,11 +95,12 @@ class PromptEncoder:
             self._frozen[template] = pretrained.encode_tokens(self._tokenize(template))
         return self._frozen[template]
 
-    def _tokenize(self, template: str) -> Tensor:
+    def _tokenize(self, template: str) -> list[Tensor]:
         if template not in self._tokens:
             phrases = self.model.record.prompted
             texts = [template.replace("{}", phrases.get(label, as_words(label))) for label in self.labels]
-            self._tokens[template] = self.model.backbone.tokenize(texts)
+            backbone = self.model.backbone
+            self._tokens[template] = backbone.prepare_tokens(backbone.tokenize(texts))
         return self._tokens[template]
 
 

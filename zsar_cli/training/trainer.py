@@ -39,7 +39,6 @@ from zsar_cli.training.losses import TERMS, losses
 from zsar_cli.training.optimizer import autocast, learning_rate, make_optimizer, validation_interval
 from zsar_cli.training.prompts import ClassPrompts, PromptEncoder
 from zsar_cli.training.recipe import Recipe
-from zsar_cli.video.transforms import normalise
 
 logger = logging.getLogger(__name__)
 BEST = "best"  # the folder of the best model, inside the run's
@@ -210,7 +209,7 @@ class Trainer:
         device = torch.device(self.device)
         if isinstance(clips, FrameFeatures):
             return FrameFeatures(to_device(clips.embedding, device), to_device(clips.tokens, device))
-        return normalise(to_device(clips, device), self.model.preprocess, torch.float32)
+        return self.model.backbone.normalise(to_device(clips, device), torch.float32)
 
     @torch.no_grad()
     def _frozen_video(self, clips: Tensor | FrameFeatures, features: FrameFeatures) -> Tensor:

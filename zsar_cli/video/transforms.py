@@ -132,10 +132,26 @@ def normalise(pixels: torch.Tensor, preprocess: Preprocess, dtype: Any = None) -
     """Turn uint8 (..., h, w, 3) into (..., 3, h, w) in ``dtype`` (default float32), as ToTensor and Normalize do."""
     import torch
 
+    mean, std = (values.to(pixels.device) for values in statistics(preprocess))
+    return to_floats(pixels, mean, std, dtype or torch.float32)
+
+
+def statistics(preprocess: Preprocess) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the mean and the standard deviation of the channels as float32 (3, 1, 1)."""
+    import torch
+
+    mean, std = (torch.tensor(values, dtype=torch.float32) for values in (preprocess.mean, preprocess.std))
+    return mean.view(3, 1, 1), std.view(3, 1, 1)
+
+
+def to_floats(
+    pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Compute :func:`normalise` with mean and standard deviation that are on the pixels' device."""
+    import torch
+
     scaled = pixels.movedim(-1, -3).to(torch.float32).div(255)
-    mean = torch.tensor(preprocess.mean, dtype=torch.float32, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(preprocess.std, dtype=torch.float32, device=pixels.device).view(3, 1, 1)
-    return ((scaled - mean) / std).to(dtype or torch.float32)
+    return ((scaled - mean) / std).to(dtype)
 
 
 def augment_colour(

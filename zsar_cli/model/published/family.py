@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zsar_cli.model.alignment import Scores, is_usable, score_cosines
+from zsar_cli.model.alignment import Scores, score_cosines
 from zsar_cli.model.backbone import FrameFeatures
 
 Names: TypeAlias = "Sequence[str]"
@@ -111,8 +111,7 @@ def score_published(
     views = video if video.ndim == 3 else video[:, None]
     text, count = positive, len(positive)
     if bank is not None:
-        own, others = (family.text_embedding(clip, rows) for rows in (positive, bank.float()))
-        text = torch.cat([positive, bank.float()[is_usable(others, own)]])
+        text = torch.cat([positive, bank.float()])
     cosines = family.cosines(clip, views.flatten(0, 1), text, count).unflatten(0, views.shape[:2])
     if cosines.ndim == 3:
         cosines = cosines[:, :, None]  # (B, V, K, C)
