@@ -113,6 +113,7 @@ def test_every_field_of_a_recipe_has_a_flag(zsar, recipe, tmp_path, tiny_clip_di
         "model": str(tiny_clip_dir),
         "templates": "kinetics",
         "frames": 3,
+        "clip_seconds": 2.5,
         "steps": 1,
         "epochs": 2,
         "least_steps": 3,

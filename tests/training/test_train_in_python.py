@@ -9,6 +9,7 @@ import pytest
 import zsar_cli
 from tests.video_files import write_video
 from zsar_cli import Recognizer, UsageError
+from zsar_cli.video.sampling import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def test_a_folder_of_videos_becomes_a_model_and_the_caller_is_told(videos, tiny_
         steps=2,
         least_steps=1,
         frames=2,
+        clip_seconds=0.1,
         workers=0,
         device="cpu",
         report=lambda row, steps: rows.append((row["step"], steps)),
@@ -37,7 +39,9 @@ def test_a_folder_of_videos_becomes_a_model_and_the_caller_is_told(videos, tiny_
     assert summary.ended
     assert summary.steps == 2
     assert rows[-1] == (2, 2)
-    assert Recognizer.load(tmp_path / "run").classes == ("left", "right")
+    recognizer = Recognizer.load(tmp_path / "run")
+    assert recognizer.classes == ("left", "right")
+    assert recognizer.model.choose(None, 1) == Sampling(2, seconds=0.1)
     assert (tmp_path / "run" / "curves.png").exists()
     with pytest.raises(UsageError, match="already holds a run"):
         zsar_cli.train(videos, output=tmp_path / "run", model=str(tiny_clip_dir), steps=2)

@@ -37,6 +37,7 @@ from zsar_cli.training.trainer import (
     Trainer,
 )
 from zsar_cli.video.pool import DecodePool
+from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Augmentation, Preprocess, augment_colour
 
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -233,7 +234,7 @@ def test_clips_are_augmented_by_their_own_seed_and_colours_change(tmp_path):
 
     def clips(augmentation: Augmentation) -> dict[int, torch.Tensor]:
         with DecodePool(0) as pool:
-            stream = decoded_stream(items, 2, schedule, PREPROCESS, augmentation, pool)
+            stream = decoded_stream(items, Sampling(2), schedule, PREPROCESS, augmentation, pool)
             found = [batch.clips for batch in stream(0)]
         return dict(enumerate(torch.cat(found)))
 
@@ -258,7 +259,7 @@ def test_videos_that_cannot_be_read_leave_gaps_and_many_end_the_run(tmp_path):
     items.append(Item(str(tmp_path / "missing.mp4"), 0))
     augmentation = Augmentation(colour_jitter=0)
     with DecodePool(0) as pool:
-        args = (items, 2, Schedule(4, 1, 1, 4, seed=0), PREPROCESS, augmentation, pool)
+        args = (items, Sampling(2), Schedule(4, 1, 1, 4, seed=0), PREPROCESS, augmentation, pool)
         sizes = [len(batch.target) for batch in decoded_stream(*args, max_unreadable=0.3)(0)]
         assert sorted(sizes) == [0, 1, 1, 1]
         with pytest.raises(

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.video_files import write_video
+from zsar_cli.video.pool import ClipRequest, load_clip
 from zsar_cli.video.sampling import Sampling, segment_indices, view_indices
 
 counts = st.integers(1, 5000) | st.integers(1, 10**9)
@@ -14,6 +16,7 @@ samplings = st.builds(
     Sampling,
     frames=st.integers(1, 40),
     views=st.integers(1, 5),
+    seconds=st.none() | st.floats(0.01, 1e5),
 )
 seeds = st.none() | st.integers(0, 2**32)
 
@@ -53,6 +56,20 @@ def test_known_values():
     assert segment_indices(3, 6).tolist() == [0, 0, 1, 1, 2, 2]
     assert segment_indices(1, 4).tolist() == [0, 0, 0, 0]
     assert view_indices(12, Sampling(2, 3)).tolist() == [[1, 7], [3, 9], [5, 11]]
+
+
+def test_of_a_longer_video_a_clip_of_fixed_duration_is_its_middle_and_in_training_any_window(tmp_path):
+    video = str(write_video(tmp_path / "a.mp4", 40, rate=20))
+    assert load_clip(ClipRequest(video, Sampling(2, seconds=1.0))).indices.tolist() == [[15, 25]]
+    two = Sampling(4, seconds=2.0)
+    assert view_indices(100, two, rate=10.0).tolist() == [[42, 47, 52, 57]]
+    assert view_indices(20, two, rate=10.0).tolist() == view_indices(20, Sampling(4)).tolist()
+    assert view_indices(100, Sampling(4, 3, seconds=2.0), rate=10.0)[:, 0].tolist() == [2, 42, 82]
+    rng = np.random.default_rng(0)
+    drawn = np.concatenate([view_indices(100, two, rng=rng, rate=10.0) for _ in range(300)])
+    assert (drawn[:, -1] - drawn[:, 0]).max() < 20
+    assert drawn.min() < 5
+    assert drawn.max() > 94
 
 
 def test_what_cannot_be_sampled_is_refused():

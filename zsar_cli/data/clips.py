@@ -45,7 +45,8 @@ def _render(path: str, sampling: Sampling) -> np.ndarray:
 
     split, rest = path[len(RENDERED) :].split("/", 1)
     label, index = rest.rsplit("/", 1)
-    if sampling.views == 1 and sampling.way == "segments":
+    whole = sampling.seconds is None or sampling.seconds >= motion_shapes.SECONDS
+    if sampling.views == 1 and sampling.way == "segments" and whole:
         return motion_shapes.render(label, int(index), split=split, frames=sampling.frames)
     count = int(motion_shapes.SECONDS * motion_shapes.FRAMES_PER_SECOND)
     times = (view_indices(count, sampling, rate=motion_shapes.FRAMES_PER_SECOND).reshape(-1) + 0.5) / count

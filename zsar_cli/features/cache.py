@@ -121,6 +121,8 @@ class FeatureCache:
             del shown["indices"]
         if not os.path.isdir(request.path):
             del shown["image_rate"]  # only the times of a folder of frames rest on it
+        if shown["sampling"]["seconds"] is None:
+            del shown["sampling"]["seconds"]
         if (
             shown["sampling"]["way"] == "segments"
         ):  # in the words of version 0.1.0, so that its caches are read

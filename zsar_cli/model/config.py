@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from zsar_cli import yaml_files
-from zsar_cli.checks import FRAMES
+from zsar_cli.checks import FRAMES, WINDOW
 from zsar_cli.errors import UsageError, shown
 from zsar_cli.files import ASSETS, existing, require_file
 from zsar_cli.model.architecture import Side, Size, check_architecture
@@ -32,6 +32,7 @@ REMEMBERED = {
     "templates",
     "template_texts",
     "frames",
+    "clip_seconds",
     "data",
     "data_root",
     "classes",
@@ -86,6 +87,7 @@ class _Config(Checked, extra="ignore"):
     templates: FileName | None = None
     template_texts: TemplateTexts | None = None
     frames: Annotated[Whole, Field(ge=FRAMES[0], le=FRAMES[1])] = 8
+    clip_seconds: Annotated[Number, Field(ge=WINDOW[0], le=WINDOW[1])] | None = None
     data: FileName | None = None
     data_root: FileName | None = None
     classes: Annotated[list[Label], Field(max_length=MOST_CLASSES, default_factory=list)]

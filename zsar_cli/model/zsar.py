@@ -66,6 +66,7 @@ class TrainingRecord:
         None  # positive and negative; old models have their name alone
     )
     frames: int = 8
+    clip_seconds: float | None = None  # of video that a clip was, where all were as long
     data: str | None = None
     data_root: str | None = None
     classes: list[str] = field(default_factory=list)
@@ -146,6 +147,11 @@ class RecognizerModel(nn.Module):
         return self.record.frames
 
     @property
+    def clip_seconds(self) -> float | None:
+        """How many seconds of video a clip was that the model was trained on; None where that was any."""
+        return self.record.clip_seconds
+
+    @property
     def trained_on(self) -> dict[str, Any] | None:
         """``{"data": name, "classes": [...]}``, or None for a model that saw no videos."""
         return {"data": self.record.data, "classes": self.record.classes} if self.record.data else None
@@ -218,7 +224,7 @@ class RecognizerModel(nn.Module):
         """Choose the frames of ``views`` clips of a video; None: as many a clip as the model was trained with."""
         family = self.published
         usual: Way = "segments" if family is None else families()[family.name].sampling
-        return Sampling(frames or self.frames, views, self.way or usual)
+        return Sampling(frames or self.frames, views, self.way or usual, self.clip_seconds)
 
     def text_vectors(self, text: Tensor) -> Tensor:
         """Give texts as vectors of unit length (C, E), also of a family that keeps something else of them."""

@@ -76,7 +76,7 @@ def frame_averages(
         return F.normalize(features.embedding.float().mean(dim=1), dim=-1).cpu()
 
     found = []
-    for clips, target in batches(items, frames, model.preprocess, pool, 16, cache):
+    for clips, target in batches(items, model.choose(frames, 1), model.preprocess, pool, 16, cache):
         found.append((map_features(model, clips, average, cache).squeeze(1), target))
         advance(len(clips))
     if not found:

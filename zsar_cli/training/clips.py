@@ -120,8 +120,10 @@ def make_stream(
         colour_jitter=recipe.colour_jitter,
         grey=recipe.grey,
     )
-    frames = recipe.frames
-    return decoded_stream(items, frames, schedule, model.preprocess, augmentation, pool, max_unreadable=lost)
+    sampling = model.choose(recipe.frames, 1)
+    return decoded_stream(
+        items, sampling, schedule, model.preprocess, augmentation, pool, max_unreadable=lost
+    )
 
 
 def _rendered_id(path: str) -> tuple[str, int]:

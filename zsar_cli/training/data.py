@@ -166,7 +166,7 @@ def vary_appearance(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def decoded_stream(
     items: Sequence[Item],
-    frames: int,
+    sampling: Sampling,
     schedule: Schedule,
     preprocess: Preprocess,
     augmentation: Augmentation,
@@ -182,7 +182,7 @@ def decoded_stream(
 
     def request(visit: Visit) -> ClipRequest:
         path = items[visit.position].path
-        return ClipRequest(path, Sampling(frames), preprocess, augmentation=augmentation, seed=visit.seed)
+        return ClipRequest(path, sampling, preprocess, augmentation=augmentation, seed=visit.seed)
 
     def load(requests: Iterator[ClipRequest]) -> Iterator[Loaded]:
         return load_cached(pool, requests, None)
@@ -212,7 +212,7 @@ def fixed_stream(
     """
 
     def request(visit: Visit) -> ClipRequest:
-        return ClipRequest(items[visit.position].path, Sampling(frames), model.preprocess)
+        return ClipRequest(items[visit.position].path, model.choose(frames, 1), model.preprocess)
 
     def load(requests: Iterator[ClipRequest]) -> Iterator[Loaded]:
         return load_cached(pool, requests, cache, render_request)

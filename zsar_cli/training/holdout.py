@@ -69,7 +69,7 @@ def top1(
     own = items[distributed.rank() :: distributed.world()]
     counts = torch.zeros(2, dtype=torch.float64)  # right, all
     with torch.no_grad():
-        for clips, target in batches(own, frames, model.preprocess, pool, batch_size, cache):
+        for clips, target in batches(own, model.choose(frames, 1), model.preprocess, pool, batch_size, cache):
             embedding = map_features(model, clips, lambda part, _: model.encode_video(part).embedding, cache)
             scores = model.score(average_views(embedding), text.positive, text.negative, text.rivals(model))
             best = scores.score.argmax(dim=-1).cpu()
@@ -80,7 +80,7 @@ def top1(
 
 def batches(
     items: Sequence[Item],
-    frames: int,
+    sampling: Sampling,
     preprocess: Preprocess,
     pool: DecodePool,
     size: int,
@@ -89,7 +89,7 @@ def batches(
     """Yield (B readable clips with their keys, targets (B,))."""
     for start in range(0, len(items), size):
         part = items[start : start + size]
-        requests = (ClipRequest(item.path, Sampling(frames), preprocess) for item in part)
+        requests = (ClipRequest(item.path, sampling, preprocess) for item in part)
         loaded = zip(part, load_cached(pool, requests, cache, render_request), strict=True)
         good = [
             (item.label, (key, clip)) for item, (_, key, clip) in loaded if not isinstance(clip, VideoError)

@@ -75,9 +75,10 @@ def _measured(
     from zsar_cli.features.encoding import encode_clips, load_cached, stack_features, to_device
     from zsar_cli.model.backbone import FrameFeatures
     from zsar_cli.video.pool import ClipRequest
-    from zsar_cli.video.sampling import Sampling
 
-    requests = [ClipRequest(item.path, Sampling(recipe.frames), model.preprocess) for item in items[:3]]
+    requests = [
+        ClipRequest(item.path, model.choose(recipe.frames, 1), model.preprocess) for item in items[:3]
+    ]
     features, look = None, 0.0
     started = time.perf_counter()
     for _, key, clip in load_cached(pool, requests, cache, render_request):

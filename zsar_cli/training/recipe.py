@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from zsar_cli import yaml_files
-from zsar_cli.checks import FRAMES, brief
+from zsar_cli.checks import FRAMES, WINDOW, brief
 from zsar_cli.errors import UsageError
 from zsar_cli.files import ASSETS
 from zsar_cli.model.parts import Parts, about
@@ -39,6 +39,10 @@ class Recipe:
     templates: str = about("video", "Prompt templates: a name or a YAML file.")
     tune: str = about("full", "full: train everything; modules: keep the backbone frozen.")
     frames: int = about(8, "Frames per clip.")
+    clip_seconds: float | None = about(
+        None,
+        "Seconds of video in a clip: a random window of a longer video. Default: the whole video.",
+    )
     steps: int | None = about(None, "Number of optimizer steps, instead of --epochs.")
     epochs: int = about(10, "Passes over the data.")
     least_steps: int = about(1, "Minimum number of steps, for data sets whose epochs have fewer.")
@@ -123,6 +127,7 @@ AMOUNT, SHARE, PART = {"ge": 0, "le": 1e30}, {"ge": 0, "le": 1}, {"ge": 0, "lt":
 WIDTH, FEW = {"ge": 1, "le": 65536}, {"ge": 1, "le": 1000}
 LIMITS: dict[str, Any] = {
     "frames": {"ge": FRAMES[0], "le": FRAMES[1]},
+    "clip_seconds": {"ge": WINDOW[0], "le": WINDOW[1]},
     **dict.fromkeys(("epochs", "batch_size", "accumulate", "shots", "patience"), COUNT),
     **dict.fromkeys(("steps", "least_steps", "validate_every"), MANY),
     **dict.fromkeys(("lr", "module_lr", "negative_lr", "weight_decay", "final_lr"), AMOUNT),

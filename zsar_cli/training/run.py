@@ -254,6 +254,7 @@ def _begin(
     model = start_model(recipe, device, environment.backbone, classes)
     phrases = inputs.phrases_of(output, classes, resume=resume)
     model.record.classes, model.record.phrases = list(classes), phrases
+    model.record.clip_seconds = recipe.clip_seconds
     if first:
         weights = "" if recipe.architecture is not None else model.fingerprint()
         now = inputs.describe_inputs(data.dataset, data.held_out, templates.hash, weights, phrases)

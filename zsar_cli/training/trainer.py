@@ -293,6 +293,7 @@ class Trainer:
             templates=self.templates.name,
             template_texts=self.templates.texts,
             frames=self.recipe.frames,
+            clip_seconds=self.recipe.clip_seconds,
             data=self.recipe.data,
             data_root=self.data_root,
             classes=list(self.labels),

@@ -98,7 +98,7 @@ def load_clip(request: ClipRequest) -> Clip:
         decoder=request.decoder,
         resize=resize,
         image_rate=request.image_rate,
-        rated=sampling.way == "spans",
+        rated=sampling.way == "spans" or sampling.seconds is not None,
     )
     views, frames = sampling.views, sampling.frames
     found, look = (video.frames, None) if resize is not cropper else cropper.split(video.frames)

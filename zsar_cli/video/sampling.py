@@ -13,11 +13,15 @@ Way: TypeAlias = Literal["segments", "ticks", "spans", "steps", "ends"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """``views`` clips of ``frames`` frames each, chosen as ``way`` says; see :func:`view_indices`."""
+    """``views`` clips of ``frames`` frames each, chosen as ``way`` says; see :func:`view_indices`.
+
+    ``seconds``: of a longer video, segments are those of a window that long; None: of the whole video.
+    """
 
     frames: int = 8
     views: int = 1
     way: Way = "segments"
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a number below 1."""
@@ -89,6 +93,17 @@ def end_indices(frame_count: int, frames: int) -> np.ndarray:
     return np.arange(frames) * (frame_count - 1) // max(frames - 1, 1)
 
 
+def window_starts(room: int, views: int, *, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Place windows that have ``room`` frames to spare: evenly, one in the middle, or with ``rng`` anywhere.
+
+    Returns:
+        (views,) int64.
+    """
+    even = np.linspace(0, room, views) if views > 1 else np.array([room / 2])
+    places = even if rng is None else rng.integers(room + 1, size=views)
+    return np.floor(places).astype(np.int64)
+
+
 def view_indices(
     frame_count: int, sampling: Sampling, *, rng: np.random.Generator | None = None, rate: float = 30.0
 ) -> np.ndarray:
@@ -97,12 +112,14 @@ def view_indices(
     In segments, without ``rng`` the views interleave: view v takes the v-th of V places inside each segment, so that
     no two repeat each other needlessly. With it, each view is drawn on its own. One view in segments is what
     X-CLIP, ViFi-CLIP, OST, MAXI and TC-CLIP test with, ``floor(i N/T + N/2T)``; several they draw by chance.
+    With ``sampling.seconds``, a view of a longer video is a window of it: the middle one, several evenly spaced, or
+    with ``rng`` any.
 
     The other ways are those of published models: :func:`tick_indices`, :func:`span_indices`, and with the same frames
     in every view :func:`step_indices` and :func:`end_indices`.
 
     Args:
-        rate: frames a second, for spans.
+        rate: frames a second, for spans and windows.
 
     Returns:
         (views, frames) int64, each row sorted.
@@ -113,6 +130,10 @@ def view_indices(
     if frame_count < 1:
         raise ValueError("a video without frames cannot be sampled")
     frames, views = sampling.frames, sampling.views
+    length = frame_count if sampling.seconds is None else max(round(sampling.seconds * rate), 1)
+    if length < frame_count and (rng is not None or sampling.way == "segments"):
+        starts = window_starts(frame_count - length, views, rng=rng)
+        return np.stack([start + segment_indices(length, frames, rng=rng) for start in starts])
     if rng is not None:
         return np.stack([segment_indices(frame_count, frames, rng=rng) for _ in range(views)])
     if sampling.way == "segments":
