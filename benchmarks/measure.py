@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,3 +173,52 @@ class OtherLoad:
         """Mean share of all cores, 0 to 1."""
         self._stop.set()
         return statistics.mean(self.samples) if self.samples else 0.0
+
+
+class GpuUse:
+    """How busy the GPU is meanwhile, in % of the time, by NVML; None where that cannot be told."""
+
+    def __init__(self) -> None:
+        self.samples: list[int] = []
+        self._stop = threading.Event()
+
+    def __enter__(self) -> GpuUse:
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import torch
+
+        with contextlib.suppress(Exception):  # no GPU, no NVML, or one that says nothing here
+            while not self._stop.wait(0.05):
+                self.samples.append(torch.cuda.utilization())
+
+    @property
+    def idle(self) -> float | None:
+        return 100 - statistics.mean(self.samples) if self.samples else None
+
+
+@contextlib.contextmanager
+def counted_waits() -> Iterator[Counter[str]]:
+    """Count, by the place in Python, how often the host waits for the GPU."""
+    import torch
+
+    places: Counter[str] = Counter()
+
+    def note(message: Any, category: Any, filename: str, line: int, *_: Any) -> None:
+        if "synchronizing" in str(message):
+            places[f"{Path(filename).name}:{line}"] += 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = note
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield places
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

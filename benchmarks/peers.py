@@ -1,15 +1,18 @@
 """What people would otherwise run, as small scripts: ``python -m benchmarks.peers KIND MODEL [LABEL ...]``.
 
 Each loads its model, then names one video after another: paths come on standard input, a JSON record a line goes
-out. ``load`` only imports and loads, which is what no script can do without.
+out. ``load`` only imports and loads, which is what no script can do without. They run on the device in BENCH_DEVICE;
+on a GPU under autocast to bf16, as open_clip's README does it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 FRAMES = 8
+DEVICE = os.environ.get("BENCH_DEVICE", "cpu")
 
 
 def sample(path: str):
@@ -26,7 +29,7 @@ def load_open_clip(folder: str):
     import open_clip
 
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    return model.eval(), transform, open_clip.get_tokenizer("ViT-B-16")
+    return model.to(DEVICE).eval(), transform, open_clip.get_tokenizer("ViT-B-16")
 
 
 def plain_loop(folder: str, labels: list[str]) -> None:
@@ -36,11 +39,12 @@ def plain_loop(folder: str, labels: list[str]) -> None:
     from torch.nn import functional as F
 
     model, transform, tokenizer = load_open_clip(folder)
-    with torch.no_grad():
-        text = F.normalize(model.encode_text(tokenizer([f"a video of {label}" for label in labels])), dim=-1)
+    with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE != "cpu"):
+        tokens = tokenizer([f"a video of {label}" for label in labels]).to(DEVICE)
+        text = F.normalize(model.encode_text(tokens), dim=-1)
         for line in sys.stdin:
             frames = torch.stack([transform(Image.fromarray(frame)) for frame in sample(line.strip())])
-            video = F.normalize(model.encode_image(frames).mean(dim=0), dim=-1)
+            video = F.normalize(model.encode_image(frames.to(DEVICE)).mean(dim=0), dim=-1)
             answer((100 * video @ text.T).softmax(dim=-1), labels, line)
 
 
@@ -50,13 +54,13 @@ def xclip(folder: str, labels: list[str]) -> None:
     import torch
     from transformers import VideoMAEImageProcessor, XCLIPModel
 
-    model = XCLIPModel.from_pretrained(folder).eval()
+    model = XCLIPModel.from_pretrained(folder).to(DEVICE).eval()
     processor = VideoMAEImageProcessor.from_pretrained(folder)
-    tokens = open_clip.get_tokenizer("ViT-B-16")(labels)
-    with torch.no_grad():
+    tokens = open_clip.get_tokenizer("ViT-B-16")(labels).to(DEVICE)
+    with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE != "cpu"):
         for line in sys.stdin:
             pixels = processor(list(sample(line.strip())), return_tensors="pt")["pixel_values"]
-            found = model(input_ids=tokens, pixel_values=pixels)
+            found = model(input_ids=tokens, pixel_values=pixels.to(DEVICE))
             answer(found.logits_per_video[0].softmax(dim=-1), labels, line)
 
 

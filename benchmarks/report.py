@@ -24,6 +24,7 @@ class Results:
     ratios: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     other_load: float = 0.0
+    gpu: str = "not measured"
 
     def table(self, title: str, header: list[str], rows: list[list[str]], figures: dict[str, Any]) -> None:
         """A table for people, and the figures behind it."""
@@ -45,7 +46,7 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """Everything, and the machine."""
         return {
-            "machine": machine(),
+            "machine": machine() | {"gpu": self.gpu},
             "other_load": self.other_load,
             "ratios": self.ratios,
             "tables": self.tables,
@@ -71,7 +72,7 @@ class Results:
         lines = [
             f"Measured on {about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB; torch {about['torch']}, "
             f"open_clip {about['open_clip']}; others used {100 * self.other_load:.0f}% of the cores meanwhile. "
-            "Median of the turns, with the least and the greatest. GPU: not measured.",
+            f"Median of the turns, with the least and the greatest. GPU: {self.gpu}.",
             "",
         ]
         if self.ratios:

@@ -170,7 +170,8 @@ def serve(place: str) -> None:
 def prepare() -> None:
     """Do once what every command would do anew."""
     for module in PRELOAD:
-        importlib.import_module(module)
+        with contextlib.suppress(ImportError):  # of another version of a library: the command needs it or not
+            importlib.import_module(module)
     gc.freeze()  # collections in the commands need not look at all this
 
 

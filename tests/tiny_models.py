@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.material import random_clip as large_clip  # noqa: F401 - for tests
+
 # CLIP's own layout: class token, causal text tower, CLIP's tokenizer.
 VIT: dict[str, Any] = {
     "embed_dim": 32,
@@ -74,22 +76,6 @@ def make_tiny_clip(
     tensors = {name: tensor.contiguous() for name, tensor in clip.state_dict().items()}
     save_file(tensors, directory / "open_clip_model.safetensors")
     return directory
-
-
-def large_clip(config: dict[str, Any]) -> Any:
-    """An open_clip model of a real size, its weights drawn in a tenth of the time that open_clip's take."""
-    from zsar_cli.model.factory import build, without_initialisation
-
-    with without_initialisation():
-        clip = build(config, "test")
-    for parameter in clip.parameters():
-        if parameter.ndim >= 2:
-            bound = (3 / parameter[0].numel()) ** 0.5  # keeps the variance of what goes through
-            torch.nn.init.uniform_(parameter, -bound, bound)
-    for name, parameter in clip.named_parameters():
-        if name.endswith("bias") and parameter.ndim == 1:
-            torch.nn.init.zeros_(parameter)
-    return clip.eval()
 
 
 class LettersTokenizer:

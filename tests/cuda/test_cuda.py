@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import signal
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.measure import counted_waits
 from tests.close import assert_close
 from tests.tiny_models import VIT
 from tests.training.test_training import LABELS, PARTS, RECIPE, batches, start, trainer  # noqa: F401
@@ -332,25 +332,6 @@ def test_torchrun_with_one_process_trains_on_the_gpu(torchrun, recipe, tmp_path)
 
 
 # --- waiting
-
-
-@contextmanager
-def counted_waits() -> Iterator[Counter[str]]:
-    """Count, by the place in Python, how often the host waits for the device."""
-    places: Counter[str] = Counter()
-
-    def note(message: Any, category: Any, filename: str, line: int, *_: Any) -> None:
-        if "synchronizing" in str(message):
-            places[f"{Path(filename).name}:{line}"] += 1
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = note
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield places
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_predicted_batch_waits_for_the_gpu_a_few_times(on_gpu, moving, capsys):
