@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from zsar_cli.video.augment import Cutter, change_colours, draw_colours, fit
 from zsar_cli.video.decode import read_frames
 from zsar_cli.video.sampling import segment_indices
 from zsar_cli.video.transforms import (
@@ -16,8 +17,6 @@ from zsar_cli.video.transforms import (
     CLIP_STD,
     Augmentation,
     Preprocess,
-    augment_colour,
-    crop_box_and_resize,
     normalise,
     random_crop_box,
     resize_and_crop,
@@ -113,25 +112,64 @@ def test_random_boxes_lie_inside_the_frame(height, width, seed):
     assert 0 <= top < bottom <= height
 
 
-def test_flip_mirrors():
-    frame, preprocess = noise(40, 40), Preprocess((16, 16))
-    straight = crop_box_and_resize(frame, (4, 4, 36, 36), False, preprocess)
-    assert np.array_equal(crop_box_and_resize(frame, (4, 4, 36, 36), True, preprocess), straight[:, ::-1])
+def cut(frame: np.ndarray, augmentation: Augmentation, preprocess: Preprocess, seed: int = 3) -> np.ndarray:
+    return Cutter(augmentation, preprocess, seed)(frame)[0]
 
 
-def test_colour_changes_are_one_draw_a_clip_and_reproducible():
-    clip = torch.from_numpy(noise(8, 8)).expand(2, 3, 8, 8, 3).contiguous()
-    once = augment_colour(clip, Augmentation(), torch.Generator().manual_seed(1))
-    again = augment_colour(clip, Augmentation(), torch.Generator().manual_seed(1))
-    assert once.shape == clip.shape
-    assert once.dtype == torch.uint8
-    assert torch.equal(once, again)
-    assert torch.equal(once[0, 0], once[0, 2])  # frames of one clip change together
-    assert not torch.equal(once[0], once[1])  # clips do not
-    untouched = augment_colour(clip, Augmentation(colour_jitter=0), torch.Generator().manual_seed(1))
-    assert torch.equal(untouched, clip)
-    grey = augment_colour(clip, Augmentation(colour_jitter=0, grey=1), torch.Generator().manual_seed(1))
-    assert torch.equal(grey[..., 0], grey[..., 1])
+def pillows(
+    frame: np.ndarray, augmentation: Augmentation, preprocess: Preprocess, seed: int = 3
+) -> np.ndarray:
+    """The same box out of the same frame, resized by Pillow."""
+    box = random_crop_box(*frame.shape[:2], augmentation, np.random.default_rng([seed, 1]))
+    return np.asarray(
+        Image.fromarray(frame).crop(box).resize(preprocess.size[::-1], Image.Resampling.BICUBIC)
+    )
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(noise(7, 9)).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("times", [2, 12])  # cut here and resized where the model is, or resized here
+def test_a_training_crop_is_pillows_wherever_it_is_resized(times):
+    frame, preprocess, still = smooth(40 * times, 60 * times), Preprocess((32, 48)), Augmentation(flip=0)
+    crop = cut(frame, still, preprocess)
+    assert (crop.shape[:2] == preprocess.size) is (times == 12)
+    done = fit(torch.tensor(crop)[None], preprocess)[0].numpy().astype(int)
+    assert done.shape == (32, 48, 3)
+    assert abs(done - pillows(frame, still, preprocess)).max() <= 1
+    mirrored = cut(frame, Augmentation(flip=1), preprocess)
+    assert np.array_equal(mirrored, crop[:, ::-1])
+
+
+def test_frames_of_a_stream_that_changes_its_size_half_way_are_cut_to_one_size():
+    cutter = Cutter(Augmentation(), Preprocess((32, 32)), 0)
+    first, second = cutter(noise(60, 80)), cutter(noise(90, 50))
+    assert first.shape == second.shape
+
+
+def test_colours_change_as_torchvision_changes_them_one_draw_a_clip():
+    from torchvision.transforms.v2 import functional as tv
+
+    clips = (
+        torch.from_numpy(np.stack([noise(9, 8, n) for n in range(6)]))
+        .view(6, 1, 9, 8, 3)
+        .expand(6, 2, 9, 8, 3)
+    )
+    colours = draw_colours(Augmentation(colour_jitter=0.6, grey=0.5), range(6))
+    assert colours is not None
+    assert set(colours[:, 3].tolist()) == {0, 1}  # some lose all colour
+    assert torch.equal(colours[4:], draw_colours(Augmentation(colour_jitter=0.6, grey=0.5), [4, 5]))
+    found = change_colours(clips, colours)
+    for clip, (brightness, contrast, saturation, grey), got in zip(
+        clips, colours.tolist(), found, strict=True
+    ):
+        expected = tv.adjust_brightness(clip.movedim(-1, -3), brightness)
+        expected = tv.adjust_saturation(tv.adjust_contrast(expected, contrast), saturation)
+        expected = tv.rgb_to_grayscale(expected, num_output_channels=3) if grey else expected
+        assert (got - expected.movedim(-3, -1)).abs().max() <= 1
+    assert torch.equal(change_colours(clips[4:], colours[4:]), found[4:])
+    assert draw_colours(Augmentation(colour_jitter=0), [1]) is None
 
 
 def test_normalise_keeps_leading_dimensions_and_dtype():

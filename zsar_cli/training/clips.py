@@ -121,9 +121,8 @@ def make_stream(
         grey=recipe.grey,
     )
     sampling = model.choose(recipe.frames, 1)
-    return decoded_stream(
-        items, sampling, schedule, model.preprocess, augmentation, pool, max_unreadable=lost
-    )
+    shown = sampling, schedule, model.preprocess, augmentation
+    return decoded_stream(items, *shown, pool, device=model.backbone.device, max_unreadable=lost)
 
 
 def _rendered_id(path: str) -> tuple[str, int]:

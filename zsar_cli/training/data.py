@@ -22,11 +22,12 @@ from zsar_cli.data.clips import render_request
 from zsar_cli.data.dataset import Item
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.features.cache import FeatureCache
-from zsar_cli.features.encoding import Loaded, encode_clips, load_cached, stack_features
+from zsar_cli.features.encoding import Loaded, encode_clips, load_cached, stack_features, to_device
 from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.video.augment import draw_colours, fit
 from zsar_cli.video.pool import ClipRequest, DecodePool
 from zsar_cli.video.sampling import Sampling
-from zsar_cli.video.transforms import Augmentation, Preprocess, augment_colour, resize_and_crop
+from zsar_cli.video.transforms import Augmentation, Preprocess, resize_and_crop
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
@@ -46,6 +47,7 @@ class Batch:
     epoch: int
     clips: Tensor | FrameFeatures  # uint8 (B, T, h, w, 3), or their visual features in fp16
     target: Tensor  # (B,) class indices
+    colours: Tensor | None = None  # (B, 4): how each clip's are changed, see zsar_cli.video.augment
 
 
 Stream = Callable[[int], Iterator[Batch]]  # from the step given to the end of the run
@@ -172,13 +174,16 @@ def decoded_stream(
     augmentation: Augmentation,
     pool: DecodePool,
     *,
+    device: str | torch.device = "cpu",
     max_unreadable: float = 0.1,
 ) -> Stream:
-    """Stream clips of videos, decoded and cropped by the pool and coloured in a thread, ahead of the model.
+    """Stream clips of videos, decoded and cropped by the pool and resized on the device, ahead of the model.
 
     A video that cannot be read leaves a gap in its batch; the run ends with a UsageError where more than
     ``max_unreadable`` of them fail.
     """
+    on = torch.device(device)
+    on = on if on.type == "cuda" else torch.device("cpu")  # MPS has no kernel that smooths as it resizes
 
     def request(visit: Visit) -> ClipRequest:
         path = items[visit.position].path
@@ -189,8 +194,9 @@ def decoded_stream(
 
     def batches(first_step: int) -> Iterator[Batch]:
         for step, epoch, good in _readable(schedule, first_step, request, load, items, max_unreadable):
-            clips = [coloured(clip.pixels[0], augmentation, visit.seed) for visit, _, clip in good]
-            yield Batch(step, epoch, _stack(clips), _targets(items, good))
+            clips = [fit(to_device(torch.from_numpy(clip.pixels[0]), on), preprocess) for _, _, clip in good]
+            colours = draw_colours(augmentation, [visit.seed for visit, _, _ in good])
+            yield Batch(step, epoch, _stack(clips), _targets(items, good), colours)
 
     return lambda first_step: one_ahead(batches(first_step))
 
@@ -276,9 +282,3 @@ def _stack(clips: list[Tensor]) -> Tensor:
 
 def _targets(items: Sequence[Item], good: Readable) -> Tensor:
     return torch.tensor([items[visit.position].label for visit, _, _ in good], dtype=torch.long)
-
-
-def coloured(clip: np.ndarray, augmentation: Augmentation, seed: int) -> Tensor:
-    """Jitter the colours of a clip (T, h, w, 3) uint8."""
-    generator = torch.Generator().manual_seed(seed)
-    return augment_colour(torch.from_numpy(clip)[None], augmentation, generator)[0]

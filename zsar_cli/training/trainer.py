@@ -39,6 +39,7 @@ from zsar_cli.training.losses import TERMS, losses
 from zsar_cli.training.optimizer import autocast, learning_rate, make_optimizer, validation_interval
 from zsar_cli.training.prompts import ClassPrompts, PromptEncoder
 from zsar_cli.training.recipe import Recipe
+from zsar_cli.video.augment import change_colours
 
 logger = logging.getLogger(__name__)
 BEST = "best"  # the folder of the best model, inside the run's
@@ -192,7 +193,7 @@ class Trainer:
         torch.manual_seed(
             int(np.random.SeedSequence([self.recipe.seed, batch.step, number]).generate_state(1)[0])
         )
-        clips = self._prepare(batch.clips)
+        clips = self._prepare(batch.clips, batch.colours)
         with autocast(self.recipe.precision, self.device.split(":")[0]):
             features = clips if isinstance(clips, FrameFeatures) else self.model.encode_frames(clips)
             encoding = self.model.encode_video(features)
@@ -205,11 +206,13 @@ class Trainer:
             found[TERMS.index(name)] = value.item() * share
         return found
 
-    def _prepare(self, clips: Tensor | FrameFeatures) -> Tensor | FrameFeatures:
+    def _prepare(self, clips: Tensor | FrameFeatures, colours: Tensor | None) -> Tensor | FrameFeatures:
         device = torch.device(self.device)
         if isinstance(clips, FrameFeatures):
             return FrameFeatures(to_device(clips.embedding, device), to_device(clips.tokens, device))
-        return self.model.backbone.normalise(to_device(clips, device), torch.float32)
+        pixels = to_device(clips, device)
+        pixels = pixels if colours is None else change_colours(pixels, colours)
+        return self.model.backbone.normalise(pixels, torch.float32)
 
     @torch.no_grad()
     def _frozen_video(self, clips: Tensor | FrameFeatures, features: FrameFeatures) -> Tensor:

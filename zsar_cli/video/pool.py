@@ -17,18 +17,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from zsar_cli.errors import VideoError
+from zsar_cli.video.augment import Cutter
 from zsar_cli.video.decode import read_frames
 from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.keeper import Job, Keeper, Work, fair_share_mb
 from zsar_cli.video.looks import Cropper
 from zsar_cli.video.sampling import Sampling, view_indices
 from zsar_cli.video.times import VideoInfo
-from zsar_cli.video.transforms import (
-    Augmentation,
-    Preprocess,
-    crop_box_and_resize,
-    random_crop_box,
-)
+from zsar_cli.video.transforms import Augmentation, Preprocess
 
 Item = TypeVar("Item")
 Chunk = TypeVar("Chunk")
@@ -76,7 +72,7 @@ class Ready:
 
 
 def load_clip(request: ClipRequest) -> Clip:
-    """Decode, sample, resize and (with a seed) augment one video.
+    """Decode, sample and resize one video; with a seed, cut a box out of it, which may keep its size.
 
     Raises:
         VideoError: the file cannot be read.
@@ -92,7 +88,7 @@ def load_clip(request: ClipRequest) -> Clip:
     cropper = Cropper(preprocess, request.crops, request.look)
     resize: Callable[[np.ndarray], np.ndarray] = cropper
     if request.augmentation is not None and request.seed is not None:
-        resize = _augmenter(request.augmentation, preprocess, request.seed)
+        resize = Cutter(request.augmentation, preprocess, request.seed)
     video = read_frames(
         *(request.path, choose),
         decoder=request.decoder,
@@ -102,30 +98,16 @@ def load_clip(request: ClipRequest) -> Clip:
     )
     views, frames = sampling.views, sampling.frames
     found, look = (video.frames, None) if resize is not cropper else cropper.split(video.frames)
-    crops = found.shape[1]
-    pixels = found.reshape(views, frames, crops, *preprocess.size, 3).swapaxes(1, 2)
+    crops, *shape = found.shape[1:]
+    pixels = found.reshape(views, frames, crops, *shape).swapaxes(1, 2)
     return Clip(
-        pixels=np.ascontiguousarray(pixels).reshape(views * crops, frames, *preprocess.size, 3),
+        pixels=np.ascontiguousarray(pixels).reshape(views * crops, frames, *shape),
         indices=video.indices.reshape(views, frames),
         times=video.times.reshape(views, frames),
         info=video.info,
         warning=video.warning,
         look=None if look is None else np.ascontiguousarray(look[:frames]),
     )
-
-
-def _augmenter(
-    augmentation: Augmentation, preprocess: Preprocess, seed: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Make what cuts the same box out of every frame of a clip, with the same flip: (H, W, 3) to (1, h, w, 3)."""
-
-    def resize(frame: np.ndarray) -> np.ndarray:
-        rng = np.random.default_rng([seed, 1])
-        box = random_crop_box(frame.shape[0], frame.shape[1], augmentation, rng)
-        flip = bool(rng.random() < augmentation.flip)
-        return crop_box_and_resize(frame, box, flip, preprocess)[None]
-
-    return resize
 
 
 def _itself(item: Any) -> Any:

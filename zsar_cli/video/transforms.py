@@ -117,17 +117,6 @@ def random_crop_box(
     return left, top, left + box_width, top + box_height
 
 
-def crop_box_and_resize(
-    frame: np.ndarray, box: tuple[int, int, int, int], flip: bool, preprocess: Preprocess
-) -> np.ndarray:
-    """Cut ``box`` out of a frame (H, W, 3) and resize it to the model's size (h, w, 3), mirrored if ``flip``."""
-    height, width = preprocess.size
-    left, top, right, bottom = box
-    image = Image.fromarray(np.ascontiguousarray(frame[top:bottom, left:right]))
-    image = _resized(image, (width, height), preprocess)
-    return np.asarray(ImageOps.mirror(image) if flip else image)
-
-
 def normalise(pixels: torch.Tensor, preprocess: Preprocess, dtype: Any = None) -> torch.Tensor:
     """Turn uint8 (..., h, w, 3) into (..., 3, h, w) in ``dtype`` (default float32), as ToTensor and Normalize do."""
     import torch
@@ -147,36 +136,11 @@ def statistics(preprocess: Preprocess) -> tuple[torch.Tensor, torch.Tensor]:
 def to_floats(
     pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Compute :func:`normalise` with mean and standard deviation that are on the pixels' device."""
-    import torch
+    """Compute :func:`normalise` with mean and standard deviation that are on the pixels' device.
 
-    scaled = pixels.movedim(-1, -3).to(torch.float32).div(255)
-    return ((scaled - mean) / std).to(dtype)
-
-
-def augment_colour(
-    pixels: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
-) -> torch.Tensor:
-    """Jitter brightness, contrast and saturation of clips (B, T, h, w, 3) uint8, one draw a clip.
-
-    Factors lie in [1 - j, 1 + j] and come in that order; ``grey`` is the chance of losing all colour.
+    ``pixels`` may also be float32 from 0 to 255.
     """
-    import torch
-    from torchvision.transforms.v2 import functional
-
-    jitter = augmentation.colour_jitter
-    draws = torch.rand(len(pixels), 4, generator=generator)
-    clips = []
-    for clip, draw in zip(pixels.movedim(-1, -3), draws.tolist(), strict=True):
-        if jitter > 0:
-            brightness, contrast, saturation = (max(0.0, 1 + jitter * (2 * value - 1)) for value in draw[:3])
-            clip = functional.adjust_brightness(clip, brightness)
-            clip = functional.adjust_contrast(clip, contrast)
-            clip = functional.adjust_saturation(clip, saturation)
-        if draw[3] < augmentation.grey:
-            clip = functional.rgb_to_grayscale(clip, num_output_channels=3)
-        clips.append(clip)
-    return torch.stack(clips).movedim(-3, -1)
+    return pixels.movedim(-1, -3).div(255).sub_(mean).div_(std).to(dtype)
 
 
 def _one_frame(frame: np.ndarray, preprocess: Preprocess, crops: int) -> np.ndarray:
@@ -184,11 +148,11 @@ def _one_frame(frame: np.ndarray, preprocess: Preprocess, crops: int) -> np.ndar
     height, width = preprocess.size
     image = Image.fromarray(np.ascontiguousarray(frame))
     if crops == 1 and preprocess.resize_mode == "squash":
-        return np.asarray(_resized(image, (width, height), preprocess))[None]
+        return np.asarray(scale_frame(image, (width, height), preprocess))[None]
     if crops == 1 and preprocess.resize_mode == "longest":
         ratio = max(image.height / height, image.width / width)
         scaled = max(1, round(image.width / ratio)), max(1, round(image.height / ratio))
-        image = _resized(image, scaled, preprocess)
+        image = scale_frame(image, scaled, preprocess)
         image = _pad(image, preprocess)
         return np.asarray(_crop(image, preprocess.size, 0.5))[None]
     larger = LARGER if crops == 1 and preprocess.resize_mode == "larger" else 1.0
@@ -207,7 +171,7 @@ def _scale_shortest(image: Image.Image, preprocess: Preprocess, larger: float) -
             scaled = (width, int(width * image.height / image.width + half))
         else:
             scaled = (int(height * image.width / image.height + half), height)
-        return _resized(image, scaled, preprocess)
+        return scale_frame(image, scaled, preprocess)
     # timm's rule, which open_clip uses for targets that are not square: round to nearest, always bicubic
     ratio = min(image.height / height, image.width / width)
     return image.resize((round(image.width / ratio), round(image.height / ratio)), Image.Resampling.BICUBIC)
@@ -252,7 +216,7 @@ def _filter(preprocess: Preprocess) -> Image.Resampling:
     return Image.Resampling.BILINEAR if preprocess.interpolation == "bilinear" else Image.Resampling.BICUBIC
 
 
-def _resized(image: Image.Image, size: tuple[int, int], preprocess: Preprocess) -> Image.Image:
+def scale_frame(image: Image.Image, size: tuple[int, int], preprocess: Preprocess) -> Image.Image:
     """Scale to (width, height)."""
     if preprocess.interpolation == "linear":
         return Image.fromarray(resize_linear(np.asarray(image), size[1], size[0]))
