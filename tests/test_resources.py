@@ -92,10 +92,15 @@ def test_where_the_kernel_says_nothing_the_machine_counts(monkeypatch, tmp_path)
     assert available_memory() > 0
 
 
-@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (3, 2), (8, 4), (64, 8)])
-def test_decoding_takes_half_of_the_cores(cores, workers, monkeypatch):
+@pytest.mark.parametrize(
+    ("cores", "workers", "beside_a_gpu"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (8, 4, 6), (64, 8, 62)]
+)
+def test_decoding_takes_half_of_the_cores_and_almost_all_beside_a_gpu(
+    cores, workers, beside_a_gpu, monkeypatch
+):
     monkeypatch.setattr("zsar_cli.resources.available_cores", lambda: cores)
-    assert default_workers() == workers
+    assert default_workers() == default_workers("cpu") == workers
+    assert default_workers("cuda") == default_workers("cuda:3") == default_workers("mps") == beside_a_gpu
 
 
 def test_a_containers_memory_is_what_workers_share(cgroups, monkeypatch):

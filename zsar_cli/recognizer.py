@@ -233,7 +233,10 @@ class Recognizer:
         clips = clip_options(options)
         timeout = checks.number("timeout", options.get("timeout", 60.0), checks.TIMEOUT)
         workers = options.get("workers")
-        workers = default_workers() if workers is None else checks.whole("workers", workers, checks.WORKERS)
+        if workers is not None:
+            checks.whole("workers", workers, checks.WORKERS)
+        else:
+            workers = default_workers(self.model.backbone.device.type)
         several = check_videos(videos)
         asked = self._asked(labels, options, clips.frames)
 

@@ -7,8 +7,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from zsar_cli.checks import WORKERS
+
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
+MANY_CORES = 8
 UNLIMITED = 2**60  # bytes; cgroup v1 writes a number near 2^63 where there is no limit
 
 
@@ -22,10 +25,16 @@ def available_cores() -> int:
     return max(1, int(min(cores, quota)) // _processes_here())
 
 
-def default_workers() -> int:
-    """Choose how many processes decode: half of the cores, 2 to 8, as the model uses them too; 1 on one core."""
+def default_workers(device: str = "cpu") -> int:
+    """Choose how many processes decode for a model on this device.
+
+    On a CPU half of the cores, 2 to 8, as the model uses them too; 1 on one core. A GPU leaves the cores free, and any
+    decoder is too slow for it: all cores but one, or but two where there are 8 or more.
+    """
     cores = available_cores()
-    return min(8, max(2, cores // 2), cores)
+    if device.partition(":")[0] == "cpu":
+        return min(8, max(2, cores // 2), cores)
+    return min(max(1, cores - (1 if cores < MANY_CORES else 2)), WORKERS[1])
 
 
 def affinity() -> int:

@@ -22,6 +22,7 @@ from tests.video_files import frame_number, write_video
 from zsar_cli.errors import VideoError
 from zsar_cli.video import keeper
 from zsar_cli.video.grid import GridRequest, load_grid
+from zsar_cli.video.keeper import fair_share_mb
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, load_clip
 from zsar_cli.video.sampling import Sampling
 from zsar_cli.video.transforms import Augmentation, Preprocess
@@ -262,3 +263,13 @@ def test_a_stream_ends_when_it_is_asked_to_whatever_its_worker_does():
     stop.clear()
     with DecodePool(1) as pool:
         assert len(list(pool.stream(requests(), load=hostile_loads.stream, stop=stop))) <= 1
+
+
+def test_a_pool_grows_before_its_first_request_and_shares_the_memory_anew():
+    with DecodePool(0) as pool:
+        assert (pool.workers, pool.ahead) == (0, 2)
+        pool.grow(2)
+        assert (pool.workers, pool.ahead) == (2, 6)
+        assert pool.work.memory_limit == fair_share_mb(2) * 2**20
+        pool.grow(1)
+        assert pool.workers == 2

@@ -57,7 +57,7 @@ def calibrate(
         )
         text = recognizer.embed_labels(labels, templates)
     network = recognizer.model
-    log_setup(network, workers=options.workers, decoder=options.decoder)
+    log_setup(network, workers=options.decoders(network), decoder=options.decoder)
     options = replace(options, frames=options.frames or network.frames)
     key = key_of(network, labels, text.templates_hash, options.frames)
     present(network, key, overwrite=overwrite)  # says what is in the way before any work

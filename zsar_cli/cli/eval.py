@@ -117,7 +117,6 @@ def _options(asked: AskedEvaluation) -> Options:
     """Check how videos are shown to the model, before anything is read."""
     from zsar_cli.evaluation.inference import Options
     from zsar_cli.prediction.clips import ClipOptions
-    from zsar_cli.resources import default_workers
 
     checks.choice("--crops", asked.crops, (1, 3))
     ClipOptions(asked.frames, asked.views, asked.crops, asked.decoder, asked.batch_size)
@@ -127,7 +126,7 @@ def _options(asked: AskedEvaluation) -> Options:
         asked.views,
         asked.crops,
         asked.batch_size,
-        default_workers() if asked.workers is None else asked.workers,
+        asked.workers,
         asked.decoder,
         asked.timeout,
         probe_motion=asked.probe is not None,

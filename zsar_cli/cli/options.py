@@ -187,7 +187,7 @@ WorkersOption = Annotated[
         min=checks.WORKERS[0],
         max=checks.WORKERS[1],
         help="Decoding processes. 0 decodes in the main process, without crash protection. Default: half the "
-        "cores, from 2 to 8; 1 on a single core.",
+        "cores, from 2 to 8; all but one or two if the model is on a GPU.",
         envvar="ZSAR_WORKERS",
     ),
 ]

@@ -159,12 +159,14 @@ def _answer(
             cache=None if run.windows else asked.cache,
         )
         text = _embeddings(recognizer, wanted, asked.prompts, templates)
+    if asked.workers is None:
+        pool.grow(default_workers(recognizer.model.backbone.device.type))
     _settle(asked, run, recognizer, text, wanted)
     if asked.report is not None:
         from zsar_cli.prediction.report import FilmSize
 
         run.film = FilmSize.for_videos(distributed.from_first(None if found is None else len(found)))
-    log_setup(recognizer.model, workers=workers, decoder=asked.decoder)
+    log_setup(recognizer.model, workers=pool.workers, decoder=asked.decoder)
     _say_start(asked, recognizer, text, found)
     keep_freed_memory()  # not before: weights that were cast give theirs back
     sink = _open_sink(stack, asked, run, recognizer, text, found, wanted)

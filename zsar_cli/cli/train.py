@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from zsar_cli import distributed
-from zsar_cli.cli.options import BackboneOption, DeviceOption, OverwriteOption, complete_config
+from zsar_cli.cli.options import (
+    BackboneOption,
+    DeviceOption,
+    OverwriteOption,
+    WorkersOption,
+    complete_config,
+)
 from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
 from zsar_cli.cli.signals import listening
 from zsar_cli.training.train import plan_training, run_planned
@@ -40,7 +46,7 @@ def train(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the run.")] = Path("runs/train"),
     device: DeviceOption = "auto",
-    workers: Annotated[int, typer.Option(min=0, help="Decoding processes.", envvar="ZSAR_WORKERS")] = 2,
+    workers: WorkersOption = None,
     max_missing: Annotated[
         float, typer.Option(min=0, max=1, help="Fraction of listed videos that may be missing or unreadable.")
     ] = 0.1,

@@ -61,7 +61,7 @@ def evaluate(
     report: StrPath | None = None,
     max_missing: float = 0.1,
     batch_size: int = 8,
-    workers: int = 2,
+    workers: int | None = None,
     decoder: str = "auto",
     timeout: float = 60.0,
     device: str = "auto",
@@ -292,7 +292,7 @@ def _run(
     device = str(resolve_device(how.device))
     with calls.loading(f"Loading {model} ..."), times.measured("load"):
         network = load_model(model, device=device, precision=how.precision, backbone=how.backbone)
-    log_setup(network, workers=options.workers, decoder=options.decoder)
+    log_setup(network, workers=options.decoders(network), decoder=options.decoder)
     words = follow_published(network, plan.data) if how.as_published else as_words
     named = dict.fromkeys(label for part in plan.parts for label in part.labels)
     as_they_are = [name for name, said in network.record.prompted.items() if said == name]

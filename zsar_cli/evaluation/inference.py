@@ -27,6 +27,7 @@ from zsar_cli.features.encoding import Loaded, load_cached, map_features, to_dev
 from zsar_cli.model.alignment import score_with_bank
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.prediction.clips import ClipOptions
+from zsar_cli.resources import default_workers
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.pool import ClipRequest, DecodePool
 
@@ -44,7 +45,7 @@ class Options:
     views: int = 1
     crops: int = 1
     batch_size: int = 8
-    workers: int = 2
+    workers: int | None = None  # as many as suit the model's device
     decoder: str = "auto"
     timeout: float = 60.0
     probe_motion: bool = False
@@ -52,10 +53,15 @@ class Options:
 
     def __post_init__(self) -> None:
         ClipOptions(self.frames, self.views, self.crops, self.decoder, self.batch_size)
-        checks.whole("workers", self.workers, checks.WORKERS)
+        if self.workers is not None:
+            checks.whole("workers", self.workers, checks.WORKERS)
         checks.number("timeout", self.timeout, checks.TIMEOUT)
         checks.truth("probe_motion", self.probe_motion)
         checks.whole("seed", self.seed, checks.SEED)
+
+    def decoders(self, model: RecognizerModel) -> int:
+        """Say how many processes decode for this model."""
+        return default_workers(model.backbone.device.type) if self.workers is None else self.workers
 
 
 # --- scores to records --------------------------------------------------------------------------------------
@@ -211,7 +217,8 @@ def iter_clips(
     """Yield each video as ``load_cached`` gives it, decoded ahead; motion-shapes is rendered."""
     sampling = model.choose(options.frames, options.views)
     decoded = sum(not is_rendered(path) for path in paths)
-    pool = stack.enter_context(DecodePool(min(options.workers, decoded), timeout=options.timeout))
+    workers = min(options.decoders(model), decoded)
+    pool = stack.enter_context(DecodePool(workers, timeout=options.timeout))
     requests = (ClipRequest(p, sampling, model.preprocess, options.crops, options.decoder) for p in paths)
     return load_cached(pool, requests, cache, render_request)
 

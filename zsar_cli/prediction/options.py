@@ -92,7 +92,7 @@ class ManyOptions(PredictOptions, total=False):
 
     Attributes:
         batch_size: maximum number of videos per forward pass; default 8.
-        workers: decoding processes; default half the cores, from 2 to 8.
+        workers: decoding processes; default half the cores, from 2 to 8; all but one or two on a GPU.
         timeout: seconds allowed for decoding one video; default 60.
     """
 

@@ -15,6 +15,7 @@ from zsar_cli.data.motion_shapes import clip_ids
 from zsar_cli.model.load import is_recognizer
 from zsar_cli.model.precision import resolve_device
 from zsar_cli.model.zsar import RecognizerModel
+from zsar_cli.resources import default_workers
 from zsar_cli.run_log import log_setup
 from zsar_cli.text.embeddings import embed_labels
 from zsar_cli.text.templates import Templates, load_templates
@@ -42,7 +43,7 @@ class Environment:
     output: Path
     data_root: str | None = None
     device: str = "auto"
-    workers: int = 2
+    workers: int | None = None  # as many as suit the device
     max_missing: float = 0.1
     checkpoint_every: int = 500
     tensorboard: bool = False
@@ -157,7 +158,8 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
     output, first = environment.output, distributed.rank() == 0
     before = inputs.precision_before(output) if resume else None
     recipe = with_precision(environment.recipe, device, before)
-    environment = replace(environment, recipe=recipe)
+    workers = default_workers(device) if environment.workers is None else environment.workers
+    environment = replace(environment, recipe=recipe, workers=workers)
     templates, data = load_templates(recipe.templates), find_data(environment)
     dataset, count = data.dataset, len(data.dataset.items) + len(data.held_out)
     with ExitStack() as stack:

@@ -32,7 +32,7 @@ def train(
     config: StrPath | None = None,
     data_root: StrPath | None = None,
     device: str = "auto",
-    workers: int = 2,
+    workers: int | None = None,
     max_missing: float = 0.1,
     cache: StrPath | None = None,
     backbone: StrPath | None = None,
@@ -54,7 +54,7 @@ def train(
             100 clips a class, else ``kinetics``.
         data_root: the folder of the data set's videos and lists.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        workers: decoding processes.
+        workers: decoding processes; by default half of the cores, from 2 to 8, or all but one or two if on a GPU.
         max_missing: the share (0 to 1) of listed videos that may be missing or unreadable.
         cache: a folder that keeps the visual features of each clip, for ``tune="modules"``.
         backbone: where the weights are now that a run named as ``model`` was trained on.
@@ -114,7 +114,7 @@ def plan_training(
     output: StrPath,
     data_root: StrPath | None,
     device: str,
-    workers: int,
+    workers: int | None,
     max_missing: float,
     cache: StrPath | None,
     backbone: StrPath | None,
@@ -147,7 +147,7 @@ def plan_training(
         folder,
         data_root=None if root is None else str(root),
         device=checks.text("device", device),
-        workers=checks.whole("workers", workers, checks.WORKERS),
+        workers=None if workers is None else checks.whole("workers", workers, checks.WORKERS),
         max_missing=checks.number("max_missing", max_missing, checks.SHARE),
         checkpoint_every=checks.whole("checkpoint_every", checkpoint_every, (1, 10**9)),
         tensorboard=checks.truth("tensorboard", tensorboard),

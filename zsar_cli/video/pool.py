@@ -137,15 +137,26 @@ class DecodePool:
         if workers < 0 or timeout <= 0:
             raise ValueError("workers must be at least 0 and timeout more than 0")
         self.timeout = timeout
-        self.work = Work(timeout, (memory_limit_mb or fair_share_mb(max(workers, 1))) * 2**20)
-        self.ahead = max(1, ahead if ahead is not None else 2 * workers + 2)
+        self._memory_limit_mb, self._ahead = memory_limit_mb, ahead
+        self.work = Work(timeout, 0)
         self.load = load
-        self._keepers = [Keeper(self.work) for _ in range(workers)]
+        self._keepers: list[Keeper] = []
+        self.grow(workers)
 
     @property
     def workers(self) -> int:
         """How many processes decode; 0: this one does."""
         return len(self._keepers)
+
+    @property
+    def ahead(self) -> int:
+        """How many requests may be decoded, or waiting for it, beyond what was taken."""
+        return max(1, self._ahead if self._ahead is not None else 2 * self.workers + 2)
+
+    def grow(self, workers: int) -> None:
+        """Start what is missing to so many workers. For before the first request: then they share the memory."""
+        self.work.memory_limit = (self._memory_limit_mb or fair_share_mb(max(workers, 1))) * 2**20
+        self._keepers += [Keeper(self.work) for _ in range(workers - len(self._keepers))]
 
     def __enter__(self) -> DecodePool:
         """Close the pool where the block ends."""
