@@ -14,7 +14,7 @@ from zsar_cli.checks import FRAMES, WINDOW
 from zsar_cli.errors import UsageError, shown
 from zsar_cli.files import ASSETS, existing, require_file
 from zsar_cli.model.architecture import Side, Size, check_architecture
-from zsar_cli.model.parts import Parts
+from zsar_cli.model.parts import UNRECORDED, Parts
 from zsar_cli.schemas import (
     MOST_CLASSES,
     Checked,
@@ -63,7 +63,8 @@ class _PartsSchema(Checked):
     queries: Size
     layers: Annotated[Whole, Field(ge=1, le=1000)]
     heads: Size
-    residual: bool = False
+    residual: bool = UNRECORDED["residual"]
+    damped: bool = UNRECORDED["damped"]
 
     @model_validator(mode="after")
     def _whole_heads(self) -> _PartsSchema:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+NOISE = 0.15  # e: changes of a patch token, as a share of it, that are as likely noise as motion
+
 
 def motion_cues(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Split patch tokens over time.
@@ -35,6 +37,26 @@ def motion_cues(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return static, difference, tokens - static.unsqueeze(1)
 
 
+def motion_amount(static: Tensor, residual: Tensor) -> Tensor:
+    """Tell how much a clip moves: ``w = E / (E + e^2)`` with ``E = mean_tn rho_tn^2``, ``rho_tn = |r_tn|^2 / mean |x|^2``.
+
+    0 for a still clip, near 1 for one that moves. ``rho`` is the share of a patch token that changes. Squared, a
+    few patches that move count for more than the noise of a camera or a codec in all patches. ``e`` is no weight
+    to be learned: training on clips that all move would unlearn it.
+
+    Args:
+        static: s, (B, N, D).
+        residual: r, (B, T, N, D).
+
+    Returns:
+        w, (B,), float32.
+    """
+    changes = torch.linalg.vector_norm(residual, dim=-1, dtype=torch.float32).square()  # (B, T, N)
+    whole = static.float().square().sum(dim=-1).mean(dim=-1) + changes.mean(dim=(1, 2))
+    energy = (changes / whole.clamp(min=1e-12)[:, None, None]).square().mean(dim=(1, 2))
+    return energy / (energy + NOISE**2)
+
+
 @dataclass
 class Separation:
     """What the Motion Separation Module makes of a clip."""
@@ -42,6 +64,7 @@ class Separation:
     motion: Tensor  # M, (B, T, N, M): motion-sensitive tokens
     static: Tensor  # S, (B, N, M): global-static tokens
     saliency: Tensor  # a, (B, T, N) in 0..1: how much of each patch's motion is let through
+    amount: Tensor  # w, (B,) in 0..1: how much the clip moves
 
     @property
     def strength(self) -> Tensor:
@@ -128,6 +151,7 @@ class MotionSeparation(nn.Module):
             motion=saliency * motion,
             static=(1 - saliency.mean(dim=1)) * self.to_static(self.norm_static(s)),
             saliency=saliency.squeeze(-1),
+            amount=motion_amount(s, r),
         )
 
 

@@ -24,6 +24,9 @@ class Parts:
     layers: int = about(2, "Layers of MAB.")
     heads: int = about(4, "Attention heads of MAB.")
     residual: bool = about(False, "Learned residual on the text embedding of each training class.")
+    damped: bool = about(True, "Add motion as far as the clip moves, so that a still clip stays plain CLIP.")
 
 
+# Of folders that were written before there was the choice
+UNRECORDED: dict[str, Any] = {"residual": False, "damped": False}
 PLAIN = Parts(separation=False, aggregation=False, negatives="none")

@@ -1,7 +1,8 @@
 """The whole model: a CLIP backbone, motion separation and aggregation, and alignment with prompts; and how it is saved.
 
-An untrained model is the frame-averaged CLIP, bit for bit: ``v = normalize(mean_t f_t + W_o mean_k q_k)`` with
-``W_o`` zero at the start, so training can only add to it. Equations: :mod:`zsar_cli.model.motion` and
+An untrained model is the frame-averaged CLIP, bit for bit: ``v = normalize(mean_t f_t + w W_o mean_k q_k)`` with
+``W_o`` zero at the start, so training can only add to it. ``w`` is how much the clip moves, so a still one stays
+plain CLIP after training too. Equations: :mod:`zsar_cli.model.motion` and
 :mod:`zsar_cli.model.alignment`.
 """
 
@@ -47,7 +48,7 @@ class VideoEncoding:
     embedding: Tensor  # (B, E) of unit length
     separation: Separation | None = None  # what MSM made of the clips
     motion: Tensor | None = None  # (B, M) pooled motion, before and
-    refined: Tensor | None = None  # (B, M) after aggregation
+    refined: Tensor | None = None  # (B, M) after aggregation, as far as the clip moves
     static: Tensor | None = None  # (B, M) pooled static context
 
     @property
@@ -191,7 +192,7 @@ class RecognizerModel(nn.Module):
         return self.backbone.encode_clips(pixels)
 
     def encode_video(self, features: FrameFeatures) -> VideoEncoding:
-        """Compute ``v = normalize(mean_t f_t + W_o mean_k q_k)`` from frame features with leading (B, T)."""
+        """Compute ``v = normalize(mean_t f_t + w W_o mean_k q_k)`` from frame features with leading (B, T)."""
         family = self.backbone.family
         if family is None:
             pooled = features.embedding.float().mean(dim=1)
@@ -208,6 +209,8 @@ class RecognizerModel(nn.Module):
         refined = motion
         if self.mab is not None:
             refined = self.mab(separation, self.backbone.patch_grid).mean(dim=1)
+        if self.parts.damped:
+            refined = separation.amount[:, None].to(refined.dtype) * refined
         return VideoEncoding(
             embedding=F.normalize(pooled + self.project(refined).float(), dim=-1),
             separation=separation,

@@ -21,6 +21,7 @@ from zsar_cli.files import atomic_write, existing
 from zsar_cli.model import hub as sources
 from zsar_cli.model.config import BUNDLED, read_description
 from zsar_cli.model.load import is_recognizer
+from zsar_cli.model.parts import UNRECORDED
 from zsar_cli.model.published.records import named_family
 from zsar_cli.text.class_lists import list_names
 from zsar_cli.text.templates import builtin_templates
@@ -108,7 +109,9 @@ def describe_inputs(
 def load_run_recipe(output: Path) -> Recipe:
     """Read the recipe that a run's folder was started with; OSError or ValueError where it has none."""
     path = output / RECIPE
-    return make_recipe(json.loads(read_file(path, LARGEST)), str(path))
+    content = json.loads(read_file(path, LARGEST))
+    content["parts"] = UNRECORDED | content["parts"]
+    return make_recipe(content, str(path))
 
 
 def precision_before(output: Path) -> str | None:
