@@ -51,7 +51,8 @@ def write_video(
     aspect: Fraction | None = None,
     picture: np.ndarray | None = None,
 ) -> Path:
-    """Writes numbered frames of ``size`` (width, height), or one ``picture`` (height, width, 3) over and over.
+    """Writes numbered frames of ``size`` (width, height), or one ``picture`` (height, width, 3) over and over, or a
+    picture for each frame (frames, height, width, 3).
 
     ``ticks``: when each frame is shown, in 1 / ``rate`` s (default 0, 1, 2, ...); a gap makes the rate
     variable, a start other than 0 an offset, and in MP4 a negative start an edit list that hides frames.
@@ -59,7 +60,7 @@ def write_video(
     """
     stamps = list(ticks) if ticks is not None else list(range(frames))
     if picture is not None:
-        size = picture.shape[1], picture.shape[0]
+        size = picture.shape[-2], picture.shape[-3]
     with av.open(str(path), "w", format=container, options=container_options or {}) as output:
         stream: Any = output.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
@@ -69,7 +70,12 @@ def write_video(
             stream.codec_context.sample_aspect_ratio = aspect
         for number, stamp in enumerate(stamps):
             frame = av.VideoFrame.from_ndarray(
-                numbered_frame(number, *size) if picture is None else picture, format="rgb24"
+                numbered_frame(number, *size)
+                if picture is None
+                else picture[number]
+                if picture.ndim == 4
+                else picture,
+                format="rgb24",
             )
             frame.pts, frame.time_base = stamp, Fraction(1, rate)
             output.mux(stream.encode(frame))
