@@ -69,7 +69,8 @@ def features(model: RecognizerModel, clips: np.ndarray) -> FrameFeatures:
 
 def addition(model: RecognizerModel, encoding: VideoEncoding) -> Tensor:
     """How much the motion modules add to each clip's mean frame embedding, (B,)."""
-    assert model.project is not None and encoding.refined is not None
+    assert model.project is not None
+    assert encoding.refined is not None
     return model.project(encoding.refined).norm(dim=-1)
 
 

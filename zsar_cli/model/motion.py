@@ -38,11 +38,11 @@ def motion_cues(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def motion_amount(static: Tensor, residual: Tensor) -> Tensor:
-    """Tell how much a clip moves: ``w = E / (E + e^2)`` with ``E = mean_tn rho_tn^2``, ``rho_tn = |r_tn|^2 / mean |x|^2``.
+    """Tell how much a clip moves, from 0 for a still one to nearly 1: ``w = E / (E + e^2)``, ``E = mean rho^2``.
 
-    0 for a still clip, near 1 for one that moves. ``rho`` is the share of a patch token that changes. Squared, a
-    few patches that move count for more than the noise of a camera or a codec in all patches. ``e`` is no weight
-    to be learned: training on clips that all move would unlearn it.
+    ``rho = |r|^2 / mean |x|^2`` is the share of a patch token that changes. It is squared, so a few patches that move
+    count for more than the noise of a camera or a codec in all of them. ``e`` is not learned: training on clips that
+    all move would unlearn it.
 
     Args:
         static: s, (B, N, D).
