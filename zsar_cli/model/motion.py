@@ -54,7 +54,8 @@ def motion_amount(static: Tensor, residual: Tensor) -> Tensor:
     changes = torch.linalg.vector_norm(residual, dim=-1, dtype=torch.float32).square()  # (B, T, N)
     whole = static.float().square().sum(dim=-1).mean(dim=-1) + changes.mean(dim=(1, 2))
     energy = (changes / whole.clamp(min=1e-12)[:, None, None]).square().mean(dim=(1, 2))
-    return energy / (energy + NOISE**2)
+    amount: Tensor = energy / (energy + NOISE**2)
+    return amount
 
 
 @dataclass
