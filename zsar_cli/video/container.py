@@ -26,6 +26,8 @@ PLAYLISTS = {"hls", "concat", "dash", "imf", "webm_dash_manifest", "rtsp", "sdp"
 TEXTS = {"tty", "bin", "xbin", "idf", "adf"}  # FFmpeg draws these as pictures of their letters
 ENCRYPTED = "this video is encrypted (DRM) and cannot be decoded; get a copy without protection"
 MOST_READ_ERRORS = 64
+# Titles that are no UTF-8 end nothing. PyAV reads them so by itself from 19 on, which has no such option
+LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def check_path(path: str | os.PathLike[str]) -> str:
@@ -77,7 +79,7 @@ def opened(path: str, number: int | None = None) -> Iterator[tuple[Any, Any]]:
             # A playlist may not reach for the network, whatever it calls itself. Not as ``options``: PyAV before
             # 18 crashes when it hands those to streams that FLV and MPEG-PS only show later.
             allowed = {"protocol_whitelist": "file"}
-            container: Any = av.open(source, container_options=allowed, metadata_errors="ignore")
+            container: Any = av.open(source, container_options=allowed, **LENIENT)
         except BaseException:
             if not isinstance(source, str):
                 source.close()
