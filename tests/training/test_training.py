@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from zsar_cli.training.losses import losses
 from zsar_cli.training.optimizer import learning_rate, make_optimizer, total_steps
 from zsar_cli.training.prompts import ClassPrompts
 from zsar_cli.training.recipe import Recipe, load_recipe, make_recipe, override, recipe_content
+from zsar_cli.training.step import Measured
 from zsar_cli.training.trainer import (
     NonFiniteLossError,
     Trainer,
@@ -314,7 +315,7 @@ def gradients(start: RecognizerModel, recipe: Recipe, folder: Path, **options) -
     run = trainer(start, folder, recipe, **options)
     found: dict[str, torch.Tensor] = {}
 
-    def keep(step: int) -> None:
+    def keep(step: int, measured: Measured) -> None:
         found.update({n: p.grad.clone() for n, p in run.model.named_parameters() if p.grad is not None})
         run.progress.step = run.steps
 
@@ -338,6 +339,18 @@ def test_accumulated_batches_give_the_gradient_of_a_large_one(start, tmp_path, t
     small = replace(large, batch_size=2, accumulate=4)
     # L_dis and L_neg too are means over clips, so nothing depends on how they are split up
     assert_close(gradients(start, large, tmp_path), gradients(start, small, tmp_path))
+
+
+def test_clips_that_cannot_be_read_leave_the_mean_to_the_others(start, tmp_path):
+    recipe = replace(RECIPE, batch_size=4, accumulate=2, clip_norm=1e9)
+    first, second = islice(batches(recipe)(0), 2)
+    kept = [replace(first, clips=first.clips[:3], target=first.target[:3]), second]
+    alone = replace(
+        first, clips=torch.cat([b.clips for b in kept]), target=torch.cat([b.target for b in kept])
+    )
+    gaps = gradients(start, recipe, tmp_path, stream=lambda _: iter(kept))
+    whole = replace(recipe, batch_size=7, accumulate=1)
+    assert_close(gaps, gradients(start, whole, tmp_path, stream=lambda _: iter([alone])))
 
 
 def test_gradient_checkpointing_saves_activations_and_changes_nothing(start, tmp_path):

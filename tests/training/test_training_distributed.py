@@ -18,7 +18,13 @@ from zsar_cli.training.recipe import make_recipe
 
 # Five clips do not divide by two, and one of them cannot be read: the shares differ, and one is empty at times
 RECIPES = {
-    "full": {"batch_size": 5, "accumulate": 2, "w_keep": 0.5, "clip_norm": 1e9, "smoothing": 0.1},
+    "full": {
+        "batch_size": 5,
+        "accumulate": 2,
+        "w_keep": 0.5,
+        "clip_norm": 1e9,
+        "gradient_checkpointing": True,
+    },
     "modules": {"batch_size": 2, "tune": "modules", "w_keep": 0.5, "clip_norm": 1e9},
 }
 

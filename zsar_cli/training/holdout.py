@@ -67,15 +67,15 @@ def top1(
     read again.
     """
     own = items[distributed.rank() :: distributed.world()]
-    counts = torch.zeros(2, dtype=torch.float64)  # right, all
+    right = count = 0
     with torch.no_grad():
         for clips, target in batches(own, model.choose(frames, 1), model.preprocess, pool, batch_size, cache):
             embedding = map_features(model, clips, lambda part, _: model.encode_video(part).embedding, cache)
             scores = model.score(average_views(embedding), text.positive, text.negative, text.rivals(model))
             best = scores.score.argmax(dim=-1).cpu()
-            counts += torch.tensor([(best == target).sum(), len(target)])
-    distributed.add_up([counts])
-    return float(counts[0] / counts[1])
+            right, count = right + int((best == target).sum()), count + len(target)
+    total_right, total = distributed.add_up([right, count])
+    return total_right / total if total else float("nan")
 
 
 def batches(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
@@ -69,6 +71,6 @@ def trainable(name: str, recipe: Recipe) -> bool:
     return recipe.tune == "full" or not name.startswith("backbone.")
 
 
-def autocast(precision: str, device: str) -> torch.autocast:
+def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
     """Compute the block in bf16 where the recipe's precision is bf16; ``device`` is ``cpu`` or ``cuda``."""
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -17,15 +17,10 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from zsar_cli import distributed
 from zsar_cli.errors import UsageError
-from zsar_cli.features.encoding import to_device
-from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.weights import read_safetensors
 from zsar_cli.model.zsar import RecognizerModel, TrainingRecord
 from zsar_cli.run_log import StageTimes
@@ -35,11 +30,11 @@ from zsar_cli.training import checkpoint
 from zsar_cli.training.averaging import WeightAverage
 from zsar_cli.training.checkpoint import Progress
 from zsar_cli.training.data import Batch, Stream
-from zsar_cli.training.losses import TERMS, losses
-from zsar_cli.training.optimizer import autocast, learning_rate, make_optimizer, validation_interval
-from zsar_cli.training.prompts import ClassPrompts, PromptEncoder
+from zsar_cli.training.losses import TERMS
+from zsar_cli.training.optimizer import learning_rate, make_optimizer, validation_interval
+from zsar_cli.training.prompts import PromptEncoder
 from zsar_cli.training.recipe import Recipe
-from zsar_cli.video.augment import change_colours
+from zsar_cli.training.step import Measured, StepGradient
 
 logger = logging.getLogger(__name__)
 BEST = "best"  # the folder of the best model, inside the run's
@@ -83,6 +78,7 @@ class Trainer:
             else None
         )
         self.prompts = PromptEncoder(self.model, self.labels, self.templates, recipe, self.pretrained)
+        self.gradient = StepGradient(self.model, recipe, self.parameters, self.pretrained)
         self.average = WeightAverage(backbone, self.pretrained, recipe, self.steps)
 
     @property
@@ -117,23 +113,19 @@ class Trainer:
         """
         self._training_mode()
         started = time.perf_counter()
-        sums = torch.zeros(len(TERMS) + 1, dtype=torch.float64)
         prompts, batches = None, 0
         if self.ended:
             return
         for batch in self.times.waiting("waiting for clips", self.stream(self.step)):
             prompts = prompts or self.prompts.encode(batch.step)
-            sums[:-1] += self._forward_backward(batch, prompts, batches)
             batches += 1
+            self.gradient.add(batch, prompts, last=batches == self.recipe.accumulate)
             if batches < self.recipe.accumulate:
                 continue
-            prompts.backward()
-            self._update(batch.step)
-            sums[-1] = float(stop())
-            distributed.add_up([sums])
-            ended = bool(sums[-1])
-            report(self._row(batch, sums, time.perf_counter() - started))
-            sums.zero_()
+            found = self.gradient.finish(prompts)
+            self._update(batch.step, found)
+            ended = distributed.anywhere(stop())
+            report(self._row(batch, found, time.perf_counter() - started))
             prompts, batches = None, 0
             last = self.step == self.steps
             if validate is not None and (
@@ -157,15 +149,11 @@ class Trainer:
         if self.recipe.tune != "full":
             self.model.backbone.eval()  # its statistics and its dropout too stay as they are
 
-    def _row(self, batch: Batch, sums: Tensor, seconds: float) -> dict[str, float]:
+    def _row(self, batch: Batch, found: Measured, seconds: float) -> dict[str, float]:
         factor = self._rate(batch.step)
         row = {"step": self.step, "epoch": batch.epoch, "seconds": seconds}
         rates = {"lr": self.recipe.lr * factor, "module_lr": self.recipe.module_lr * factor}
-        return {
-            **row,
-            **rates,
-            **{n: v for n, v in zip(TERMS, sums.tolist(), strict=False) if n in self.terms},
-        }
+        return {**row, **rates, **{n: v for n, v in found.terms.items() if n in self.terms}}
 
     def _rate(self, step: int) -> float:
         return learning_rate(step, self.steps, self.recipe)
@@ -182,67 +170,23 @@ class Trainer:
         }
         return {name for name in TERMS if present.get(name, True)}
 
-    def _forward_backward(self, batch: Batch, prompts: ClassPrompts, number: int) -> Tensor:
-        """Compute this process's part of the loss terms, in the order of TERMS, and add up its gradients."""
-        count = torch.tensor([len(batch.target)], dtype=torch.float64)
-        distributed.add_up([count])
-        found = torch.zeros(len(TERMS), dtype=torch.float64)
-        if not len(batch.target):
-            return found
-        # For towers with dropout
-        torch.manual_seed(
-            int(np.random.SeedSequence([self.recipe.seed, batch.step, number]).generate_state(1)[0])
-        )
-        clips = self._prepare(batch.clips, batch.colours)
-        with autocast(self.recipe.precision, self.device.split(":")[0]):
-            features = clips if isinstance(clips, FrameFeatures) else self.model.encode_frames(clips)
-            encoding = self.model.encode_video(features)
-            frozen = self._frozen_video(clips, features) if self.recipe.w_keep else None
-        terms = losses(self.model, encoding, batch.target.to(self.device), prompts, self.recipe, frozen)
-        self._check_finite("loss", terms["total"], batch.step)
-        share = len(batch.target) / count.item() / self.recipe.accumulate
-        (terms["total"] * share).backward()
-        for name, value in terms.items():
-            found[TERMS.index(name)] = value.item() * share
-        return found
-
-    def _prepare(self, clips: Tensor | FrameFeatures, colours: Tensor | None) -> Tensor | FrameFeatures:
-        device = torch.device(self.device)
-        if isinstance(clips, FrameFeatures):
-            return FrameFeatures(to_device(clips.embedding, device), to_device(clips.tokens, device))
-        pixels = to_device(clips, device)
-        pixels = pixels if colours is None else change_colours(pixels, colours)
-        return self.model.backbone.normalise(pixels, torch.float32)
-
-    @torch.no_grad()
-    def _frozen_video(self, clips: Tensor | FrameFeatures, features: FrameFeatures) -> Tensor:
-        """Embed the clips by the pretrained CLIP, (B, E); a frozen tower's ``features`` are that already."""
-        frames = features.embedding
-        if self.pretrained is not None and isinstance(clips, Tensor):
-            frames = self.pretrained.encode_clips(clips).embedding
-        return F.normalize(frames.float().mean(dim=1), dim=-1)
-
-    def _check_finite(self, what: str, value: Tensor, step: int) -> None:
-        if not torch.isfinite(value):
+    def _check_finite(self, what: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
             kept = (
                 "the last good checkpoint is kept" if checkpoint.found(self.directory) else "nothing was kept"
             )
             raise NonFiniteLossError(
-                f"The {what} became {value.item()} at step {step + 1}; {kept} in {self.directory}. "
+                f"The {what} became {value} at step {step + 1}; {kept} in {self.directory}. "
                 "Try a lower --lr and --module-lr, or --precision fp32."
             )
 
-    def _update(self, step: int) -> None:
-        if distributed.world() > 1:
-            for parameter in self.parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            distributed.add_up([parameter.grad for parameter in self.parameters])
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
-        self._check_finite("gradient", norm, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * self._rate(step)
-        self.optimizer.step()
+    def _update(self, step: int, found: Measured) -> None:
+        self._check_finite("loss", found.terms["total"], step)
+        self._check_finite("gradient", found.norm, step)
+        if found.clips:
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["peak"] * self._rate(step)
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             self.model.log_scale.clamp_(max=math.log(HIGHEST_SCALE))
