@@ -17,10 +17,11 @@ import yaml
 from zsar_cli.errors import UsageError, shown
 from zsar_cli.files import read_text
 
-try:
-    from yaml import CSafeLoader as SafeLoader  # ten times faster
+try:  # ten times faster
+    from yaml import CSafeDumper as SafeDumper
+    from yaml import CSafeLoader as SafeLoader
 except ImportError:  # PyYAML without libyaml
-    from yaml import SafeLoader  # type: ignore[assignment]
+    from yaml import SafeDumper, SafeLoader  # type: ignore[assignment]
 
 YAML_LIMIT = 2_000_000  # characters
 MOST_VALUES = 300_000  # for which libyaml takes some two seconds
@@ -108,6 +109,16 @@ def read(path: str | Path, limit: int = YAML_LIMIT) -> yaml.Node | None:
     if _values(text) > MOST_SETTINGS:
         raise UsageError(f"{path} holds far more values than expected; is this the right file?")
     return compose(text, path)
+
+
+def parse(text: str) -> Any:
+    """Parse a YAML document that ships with this package, or that it wrote; for anybody's there is :func:`load`."""
+    return yaml.load(text, Loader=SafeLoader)
+
+
+def dump(data: Any) -> str:
+    """Write plain data as YAML, keys in the order that they have."""
+    return str(yaml.dump(data, Dumper=SafeDumper, sort_keys=False, allow_unicode=True))
 
 
 def line(node: yaml.Node) -> int:

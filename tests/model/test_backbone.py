@@ -508,6 +508,26 @@ def test_long_text_is_cut_with_a_warning_that_quotes_it(tiny: dict[str, Path], c
     assert torch.isfinite(found).all()
 
 
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("1" * 30, False),
+        ("1" * 31, True),
+        ("é" * 8 + "…" * 30, True),
+        ("ᚠ" * 15, True),
+        ("a" * 90, False),
+    ],
+)
+def test_a_text_that_is_cut_is_named_whether_it_is_embedded_or_in_the_cache(
+    tiny: dict[str, Path], caplog, text: str, cut: bool
+) -> None:
+    backbone = load_backbone(str(tiny["pe"]))
+    for ask in (backbone.encode_text, backbone.warn_truncated):
+        caplog.clear()
+        ask(["short", text])
+        assert [text[:20] in record.getMessage() for record in caplog.records] == [True] * cut
+
+
 def test_texts_do_not_depend_on_their_company(tiny: dict[str, Path]) -> None:
     backbone = load_backbone(str(tiny["vit"]))
     with torch.no_grad():

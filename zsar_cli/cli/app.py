@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -79,13 +80,7 @@ class LazyCommands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import a command by name; None if there is no such command."""
-        if cmd_name not in COMMANDS:
-            return None
-        lazy = COMMANDS[cmd_name]
-        function = getattr(importlib.import_module(f"zsar_cli.cli.{lazy.module}"), lazy.function)
-        part = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=CONTEXT)
-        part.command(cmd_name, help=_with_example(lazy.example, inspect.getdoc(function) or ""))(function)
-        return typer.main.get_command(part)
+        return _command(cmd_name) if cmd_name in COMMANDS else None
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; turn BrokenPipeError, on which Click would exit with 1, into ReaderLeftError."""
@@ -98,6 +93,15 @@ class LazyCommands(TyperGroup):
         """Write the list of commands at the end of ``zsar --help``."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.summary) for name, lazy in COMMANDS.items()])
+
+
+@cache
+def _command(name: str) -> Any:
+    lazy = COMMANDS[name]
+    function = getattr(importlib.import_module(f"zsar_cli.cli.{lazy.module}"), lazy.function)
+    part = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=CONTEXT)
+    part.command(name, help=_with_example(lazy.example, inspect.getdoc(function) or ""))(function)
+    return typer.main.get_command(part)
 
 
 def _with_example(example: str, text: str) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import yaml
-
 from zsar_cli.files import ASSETS, read_text
+from zsar_cli.yaml_files import parse
 
 OTHERS = "Others: any ARCH/TAG of open_clip, ARCH/path/to/weights, or a folder written by zsar train."
 
@@ -24,7 +23,7 @@ class SuggestedModel:
 
 def suggested_models() -> list[SuggestedModel]:
     """List the bundled model, the default model, and some others."""
-    return [SuggestedModel(**entry) for entry in yaml.safe_load(read_text(ASSETS / "models.yaml"))]
+    return [SuggestedModel(**entry) for entry in parse(read_text(ASSETS / "models.yaml"))]
 
 
 def model_lines() -> list[str]:

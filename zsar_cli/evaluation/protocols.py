@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import yaml
 
 from zsar_cli.data.dataset import Dataset, Item, load_dataset, load_motion_shapes, none_line
 from zsar_cli.data.definition import Definition, load_definition
@@ -19,6 +18,7 @@ from zsar_cli.errors import UsageError
 from zsar_cli.evaluation.metrics import harmonic_mean
 from zsar_cli.files import ASSETS
 from zsar_cli.text.class_lists import NameMatcher
+from zsar_cli.yaml_files import parse
 
 logger = logging.getLogger(__name__)
 
@@ -382,5 +382,5 @@ def published_numbers() -> dict[str, Any]:
     A row has a method, its backbone, values in percent and their source.
     """
     path = ASSETS / "published.yaml"
-    numbers: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    numbers: dict[str, Any] = parse(path.read_text(encoding="utf-8"))
     return numbers

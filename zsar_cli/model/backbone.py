@@ -253,8 +253,9 @@ class Backbone(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Tokenize texts (P, L); what is longer than the text tower's context is cut, with a warning."""
-        self.warn_truncated(texts)
         tokens: Tensor = self.tokenizer(list(texts))
+        # Where a row ends in 0, which pads, nothing was cut, and its text need not be tokenized again
+        self.warn_truncated([text for text, last in zip(texts, tokens[:, -1].tolist(), strict=True) if last])
         return tokens
 
     def prepare_tokens(self, tokens: Tensor) -> list[Tensor]:
@@ -279,7 +280,8 @@ class Backbone(nn.Module):
 
     def warn_truncated(self, texts: Sequence[str]) -> None:
         """Log a warning that names the texts longer than the text tower's context, if there are any."""
-        cut = [text for text in texts if self._token_count(text) > self.context_length]
+        longer = [text for text in texts if not self._surely_fits(text)]
+        cut = [text for text in longer if self._token_count(text) > self.context_length]
         if cut:
             quoted = ", ".join(repr(text if len(text) <= 80 else f"{text[:77]}...") for text in cut[:5])
             more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
@@ -290,6 +292,13 @@ class Backbone(nn.Module):
                 quoted,
                 more,
             )
+
+    def _surely_fits(self, text: str) -> bool:
+        """Tell by its length that a text fits: a token is a character of ASCII or more.
+
+        Besides there are the marks of start and end, and some tokenizers put a space in front.
+        """
+        return len(text) + 4 <= self.context_length and text.isascii()
 
     def _token_count(self, text: str) -> int:
         inner = getattr(self.tokenizer, "tokenizer", None)

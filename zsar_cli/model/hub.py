@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,14 @@ def offline() -> Iterator[None]:
             setattr(module, name, value)
 
 
+@cache
+def _clip_tokenizer(length: int, **options: Any) -> Any:
+    """Make CLIP's own tokenizer, once for all models that have it: unpacking its 49,000 merges takes 0.1 s."""
+    import open_clip
+
+    return open_clip.SimpleTokenizer(context_length=length, **options)
+
+
 def load_tokenizer(source: str | None, model_cfg: dict[str, Any]) -> Any:
     """Load the tokenizer of a text tower: CLIP's own, or one from a folder, from the hub's cache or from the hub.
 
@@ -311,7 +320,7 @@ def load_tokenizer(source: str | None, model_cfg: dict[str, Any]) -> Any:
     options = text_cfg.get("tokenizer_kwargs") or {}
     name = text_cfg.get("hf_tokenizer_name")
     if not name:
-        return open_clip.SimpleTokenizer(context_length=length, **options)
+        return _clip_tokenizer(length, **options)
     folder = Path(source.removeprefix(FOLDER)) if source and source.startswith(FOLDER) else None
     try:
         import transformers  # noqa: F401 - open_clip needs it for this tokenizer

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,6 +38,7 @@ from zsar_cli.model.published.family import score_published
 from zsar_cli.model.published.records import families
 from zsar_cli.video.sampling import Sampling, Way
 from zsar_cli.video.transforms import Preprocess
+from zsar_cli.yaml_files import dump
 
 
 @dataclass
@@ -358,6 +358,4 @@ class RecognizerModel(nn.Module):
             save_file(tensors, aside)
             config["weights_crc32"] = checksum(aside)
         with atomic_write(directory / "config.yaml") as aside:
-            Path(aside).write_text(
-                yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
-            )
+            Path(aside).write_text(dump(config), encoding="utf-8")

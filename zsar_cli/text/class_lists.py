@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-import yaml
-
 from zsar_cli.errors import UsageError
 from zsar_cli.files import ASSETS
+from zsar_cli.yaml_files import parse
 
 LISTS = ASSETS / "lists"
 
@@ -51,7 +50,7 @@ def class_list(name: str) -> ClassList:
         raise UsageError(
             f"There is no built-in class list {name!r}; the lists are {', '.join(list_names())}."
         )
-    raw = yaml.safe_load((LISTS / f"{stem}.yaml").read_text(encoding="utf-8"))
+    raw = parse((LISTS / f"{stem}.yaml").read_text(encoding="utf-8"))
     names: list[str] = []
     aliases: dict[str, tuple[str, ...]] = {}
     for entry in raw["classes"]:

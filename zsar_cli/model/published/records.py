@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field
 
 from zsar_cli.errors import UsageError
@@ -13,6 +12,7 @@ from zsar_cli.files import ASSETS, read_text
 from zsar_cli.schemas import Checked, Name, Number, Whole, check
 from zsar_cli.video.sampling import Sampling, Way
 from zsar_cli.video.transforms import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from zsar_cli.yaml_files import parse
 
 DATASETS = ("ucf101", "hmdb51", "kinetics600")
 LABELS = {
@@ -100,7 +100,7 @@ class FamilyRecord(Checked):
 def published_models() -> dict[str, FamilyRecord]:
     """Load all that is known of published models, the families' and those that open_clip has."""
     path = ASSETS / "families.yaml"
-    content = yaml.safe_load(read_text(path))
+    content = parse(read_text(path))
     return {name: check(FamilyRecord, entry, f"{path}: {name}") for name, entry in content.items()}
 
 
