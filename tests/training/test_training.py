@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from tests.tiny_models import VIT
 from zsar_cli.data.dataset import Item
-from zsar_cli.errors import UsageError
+from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.zsar import Parts, RecognizerModel
 from zsar_cli.text.templates import Templates
@@ -269,6 +269,24 @@ def test_videos_that_cannot_be_read_leave_gaps_and_many_end_the_run(tmp_path):
             UsageError, match=r"1 of 4 training videos could not be read, such as .*missing\.mp4"
         ):
             list(decoded_stream(*args, max_unreadable=0.2)(0))
+
+
+def test_held_out_clips_are_decoded_on_while_a_batch_is_looked_at(tmp_path):
+    from zsar_cli.training.holdout import batches as held_out_batches
+
+    asked = []
+
+    class Pool:
+        def imap(self, items, request):
+            ahead = list(items)  # whatever it is given, it decodes ahead
+            asked.append(len(ahead))
+            return ((item, VideoError("not_found", "") if k == 1 else k) for k, item in enumerate(ahead))
+
+    items = [Item(f"{n}.mp4", n) for n in range(5)]
+    found = list(held_out_batches(items, Sampling(2), PREPROCESS, Pool(), 2, None))
+    assert [[clip for _, clip in clips] for clips, _ in found] == [[0], [2, 3], [4]]
+    assert [target.tolist() for _, target in found] == [[0], [2, 3], [4]]
+    assert asked == [5]
 
 
 # --- losses

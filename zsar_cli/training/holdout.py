@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -86,13 +87,12 @@ def batches(
     size: int,
     cache: FeatureCache | None,
 ) -> Iterator[tuple[list[tuple[str | None, Clip | EncodedClip]], Tensor]]:
-    """Yield (B readable clips with their keys, targets (B,))."""
-    for start in range(0, len(items), size):
-        part = items[start : start + size]
-        requests = (ClipRequest(item.path, sampling, preprocess) for item in part)
-        loaded = zip(part, load_cached(pool, requests, cache, render_request), strict=True)
+    """Yield (B readable clips with their keys, targets (B,)); the pool decodes on while a batch is looked at."""
+    requests = (ClipRequest(item.path, sampling, preprocess) for item in items)
+    loaded = zip(items, load_cached(pool, requests, cache, render_request), strict=True)
+    while part := list(islice(loaded, size)):
         good = [
-            (item.label, (key, clip)) for item, (_, key, clip) in loaded if not isinstance(clip, VideoError)
+            (item.label, (key, clip)) for item, (_, key, clip) in part if not isinstance(clip, VideoError)
         ]
         if good:
             yield [clip for _, clip in good], torch.tensor([label for label, _ in good])
