@@ -41,6 +41,7 @@ class StageTimes:
     """Seconds by stage, added up over a run."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    _told: dict[str, float] = field(default_factory=dict)  # by :meth:`since_last`
 
     @contextmanager
     def measured(self, stage: str) -> Iterator[None]:
@@ -60,6 +61,12 @@ class StageTimes:
             if item is end:
                 return
             yield item  # type: ignore[misc]
+
+    def since_last(self, stage: str) -> float:
+        """Give the seconds of a stage since this was last asked of it."""
+        now = self.seconds.get(stage, 0.0)
+        before, self._told[stage] = self._told.get(stage, 0.0), now
+        return now - before
 
     def __str__(self) -> str:
         return ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.seconds.items())

@@ -273,7 +273,8 @@ def training_progress(show: bool = True) -> Iterator[Callable[[dict[str, float],
                 task = bars.add_task("", total=steps, completed=step - 1)
             said = f"loss {row['total']:.3f}"
             if console.width >= WIDE:
-                rate = f"{1 / max(row['seconds'], 1e-9):.1f}/s  lr {row['module_lr']:.1e}  "
+                rate = f"{1 / max(row['seconds'], 1e-9):.1f}/s{_waited(row['data_wait'], row['seconds'])}  "
+                rate += f"lr {row['module_lr']:.1e}  "
                 said = rate + _loss_terms(row)
             bars.update(task, completed=step, description=said + held_out)
             bars.refresh()
@@ -289,6 +290,11 @@ def _loss_terms(row: dict[str, float]) -> str:
     return " ".join(f"{'loss' if name == 'total' else name} {row[name]:.3f}" for name in terms if name in row)
 
 
+def _waited(data_wait: float, seconds: float) -> str:
+    """Say how long the model waited for clips, where that is more than a tenth of the time."""
+    return f" ({data_wait:.2g} s waiting for clips)" if data_wait > 0.1 * seconds else ""
+
+
 def _training_line(row: dict[str, float], steps: int) -> None:
     step = int(row["step"])
     if "held_out_top1" in row:
@@ -299,7 +305,7 @@ def _training_line(row: dict[str, float], steps: int) -> None:
         left = timedelta(seconds=round((steps - step) * row["seconds"]))
         note(
             f"step {step}/{steps}  {_loss_terms(row)}  lr {row['lr']:.1e} and {row['module_lr']:.1e}  "
-            f"{row['seconds']:.2f} s/step, {left} left"
+            f"{row['seconds']:.2f} s/step{_waited(row['data_wait'], row['seconds'])}, {left} left"
         )
 
 
@@ -311,7 +317,9 @@ def train_summary(summary: Any, directory: Path) -> None:
     if _settings["quiet"]:
         return
     table = Table(
-        title=f"{summary.steps} steps in {summary.seconds:.0f} s", title_justify="left", show_edge=False
+        title=f"{summary.steps} steps in {summary.seconds:.0f} s{_waited(summary.data_wait, summary.seconds)}",
+        title_justify="left",
+        show_edge=False,
     )
     cells = {"final loss": f"{summary.loss:.3f}"}
     if summary.best is not None:

@@ -27,7 +27,7 @@ from zsar_cli.training.history import History, open_history
 from zsar_cli.training.optimizer import total_steps
 from zsar_cli.training.recipe import Recipe
 from zsar_cli.training.start import open_cache, start_model, with_precision
-from zsar_cli.training.trainer import Trainer
+from zsar_cli.training.trainer import WAITING, Trainer
 from zsar_cli.video.pool import DecodePool
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ class Summary:
     cache: str = ""  # what was read and added, in words
     ended: bool = True  # False: it was stopped, and can go on
     baselines: Baselines | None = None  # of a frozen tower
+    data_wait: float = 0.0  # s that the model waited for clips
 
 
 def describe_run(environment: Environment) -> list[str]:
@@ -220,6 +221,7 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
             cache=cache.summary() if environment.cache is not None and cache is not None else "",
             ended=trainer.ended,
             baselines=baselines,
+            data_wait=trainer.times.seconds.get(WAITING, 0.0),
         )
         if not trainer.ended:
             return summary

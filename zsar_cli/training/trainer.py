@@ -37,6 +37,7 @@ from zsar_cli.training.recipe import Recipe
 from zsar_cli.training.step import Measured, StepGradient
 
 logger = logging.getLogger(__name__)
+WAITING = "waiting for clips"
 BEST = "best"  # the folder of the best model, inside the run's
 HIGHEST_SCALE = 100.0  # of the temperature, as CLIP bounds it
 
@@ -116,7 +117,7 @@ class Trainer:
         prompts, batches = None, 0
         if self.ended:
             return
-        for batch in self.times.waiting("waiting for clips", self.stream(self.step)):
+        for batch in self.times.waiting(WAITING, self.stream(self.step)):
             prompts = prompts or self.prompts.encode(batch.step)
             batches += 1
             self.gradient.add(batch, prompts, last=batches == self.recipe.accumulate)
@@ -151,7 +152,8 @@ class Trainer:
 
     def _row(self, batch: Batch, found: Measured, seconds: float) -> dict[str, float]:
         factor = self._rate(batch.step)
-        row = {"step": self.step, "epoch": batch.epoch, "seconds": seconds}
+        waited = self.times.since_last(WAITING)
+        row = {"step": self.step, "epoch": batch.epoch, "seconds": seconds, "data_wait": waited}
         rates = {"lr": self.recipe.lr * factor, "module_lr": self.recipe.module_lr * factor}
         return {**row, **rates, **{n: v for n, v in found.terms.items() if n in self.terms}}
 
