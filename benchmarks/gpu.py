@@ -172,7 +172,9 @@ def open_peers(setup: Setup, name: str, clip: str) -> dict[str, Contender]:
     if name == "ViT-L/14":
         return found
     try:
-        folder = str(material.make_xclip(setup.work / f"xclip-{name[-1]}", tiny=setup.quick))
+        folder = str(
+            material.make_xclip(setup.work / "xclip-tiny" if setup.quick else "xclip", tiny=setup.quick)
+        )
     except ImportError as error:
         setup.results.note(f"X-CLIP: not measured ({error})")
         return found
