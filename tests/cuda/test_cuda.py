@@ -45,7 +45,7 @@ DEVICE = "cuda"
 MOTIONS = motion_shapes.class_labels("all")
 ACTIONS = ("walking a dog", "cooking", "playing the violin", "swimming", "opening a door")
 # How often the host waits for the device
-WAITS_A_BATCH, WAITS_A_STEP = 12, 40
+WAITS_A_BATCH, WAITS_A_STEP = 4, 8
 
 
 def scores(prediction: Any) -> dict[str, float]:
