@@ -320,11 +320,13 @@ def training_from_files(setup: Setup, name: str, clip: str) -> None:
             **{"workers": setup.workers, "report": report, **few},
         )
     shutil.rmtree(output)
-    rate = Figure([(len(ends) - 2) * size / (ends[-1] - ends[1])])
+    seconds = ends[-1] - ends[1]  # the first two steps fill the queues
+    rate = Figure([(len(ends) - 2) * size / seconds])
+    waited = 100 * sum(row["data_wait"] for row in rows[2:]) / seconds
     setup.results.table(
         f"training, {name}, from videos of {SIZE[0]}x{SIZE[1]}: {size} clips a step",
-        ["decoding processes", "clips a second", "GPU idle with start and end, %"],
-        [[str(setup.workers), rate.text(1), percent(use.idle)]],
+        ["decoding processes", "clips a second", "waiting for clips, %", "GPU idle with start and end, %"],
+        [[str(setup.workers), rate.text(1), percent(waited), percent(use.idle)]],
         {"rate": rate},
     )
 

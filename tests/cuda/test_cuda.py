@@ -248,8 +248,9 @@ def test_a_stopped_run_goes_on_with_fused_adamw_to_the_weights_of_one_piece(star
     steps = [state["step"] for state in second.optimizer.state.values()]
     assert {step.device.type for step in steps} == {torch.device(DEVICE).type}  # as the fused kernel asks
     rest = watched(second).rows
-    assert [row["total"] for row in rest] == pytest.approx([row["total"] for row in rows[3:]], rel=1e-4)
-    assert moved_apart(second.model.state_dict(), whole.model.state_dict(), start.state_dict()) < 0.01
+    assert [row["total"] for row in rest] == pytest.approx([row["total"] for row in rows[3:]], rel=1e-3)
+    # Noise of 1e-8 in the gradients, as of sums in another order, leads 0.05 apart; moments that are lost, 0.2
+    assert moved_apart(second.model.state_dict(), whole.model.state_dict(), start.state_dict()) < 0.1
 
 
 TINY = {
