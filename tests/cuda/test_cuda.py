@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+import zsar_cli
 from benchmarks.measure import counted_waits
 from tests.close import assert_close
 from tests.tiny_models import VIT
@@ -127,6 +128,20 @@ def test_a_cache_filled_on_the_gpu_answers_again_and_on_the_cpu(zsar, moving, mo
     assert_close(filled, plain, 5e-3)  # its features are in fp16
     assert_close(predict(DEVICE, "--cache", tmp_path), filled, 1e-5)
     assert_close(predict("cpu", "--cache", tmp_path), filled, 1e-3)
+
+
+def test_an_evaluation_has_the_figures_of_the_cpu(moving, tmp_path):
+    for number, path in enumerate(moving):
+        (tmp_path / "videos" / MOTIONS[number]).mkdir(parents=True)
+        (tmp_path / "videos" / MOTIONS[number] / path.name).symlink_to(path)
+    found = {}
+    for device in ("cpu", DEVICE):
+        where = {"output": tmp_path / device, "device": device, "workers": 2}
+        how = {"precision": "fp32", "probe_motion": True}
+        zsar_cli.evaluate(tmp_path / "videos", "motion-tiny", **where, **how)
+        lines = (tmp_path / device / "predictions.jsonl").read_text().splitlines()
+        found[device] = [json.loads(line) for line in lines]
+    assert_close(found[DEVICE], found["cpu"], 1e-3)
 
 
 def test_an_explanation_shows_the_heat_map_of_the_cpu(moving):
