@@ -498,3 +498,14 @@ def test_a_folder_that_cannot_be_written(zsar, recipe, tmp_path):
         done = zsar("train", "-c", recipe, "-o", tmp_path / "closed" / "run")
         assert done.code == 2
         assert "cannot be written" in done.err
+
+
+def test_prepared_videos_are_trained_on(zsar, videos, tmp_path, tiny_clip_dir):
+    small = tmp_path / "small"
+    done = zsar("train", "--data", videos, "--prepare", small, "--workers", 0)
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines()[-1] == f"Next:  zsar train --data {small}/data.yaml --data-root {small}"
+    options = ("--data", small / "data.yaml", "--data-root", small, "--output", tmp_path / "run", *SMALL)
+    options += ("--model", tiny_clip_dir, "--steps", 1, "--batch-size", 2, "--frames", 2, "--workers", 0)
+    assert zsar("train", *options).code == 0
+    assert zsar("train", "--data", videos, "--prepare", videos).code == 2

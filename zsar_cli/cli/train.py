@@ -19,6 +19,7 @@ from zsar_cli.cli.options import (
     WorkersOption,
     complete_config,
 )
+from zsar_cli.cli.prepare import prepare_data
 from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
 from zsar_cli.cli.signals import listening
 from zsar_cli.training.train import plan_training, run_planned
@@ -58,6 +59,17 @@ def train(
             metavar="DIR",
         ),
     ] = None,
+    prepare: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Re-encode the data set's videos into this folder once, small and fast to decode, with lists of "
+            "its splits, and exit. Repeating the command continues it. Then train with --data DIR/data.yaml.",
+            metavar="DIR",
+        ),
+    ] = None,
+    prepare_side: Annotated[
+        int, typer.Option(min=32, max=4096, help="Shorter side of the videos of --prepare, in pixels.")
+    ] = 256,
     backbone: BackboneOption = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     resume: Annotated[
@@ -107,6 +119,8 @@ def train(
         for line in describe_run(planned.environment):
             console.out(printable(line))
         return
+    if prepare is not None:
+        return prepare_data(planned.environment, prepare, side=prepare_side, workers=workers)
     first = distributed.rank() == 0
     with _stoppable() as stop, console.training_progress(show=first) as progress:
         summary = run_planned(
