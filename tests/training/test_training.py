@@ -28,7 +28,7 @@ from zsar_cli.training.averaging import interpolate
 from zsar_cli.training.clips import MIRRORED
 from zsar_cli.training.data import Batch, Schedule, decoded_stream, one_ahead
 from zsar_cli.training.holdout import hold_out
-from zsar_cli.training.losses import losses
+from zsar_cli.training.losses import losses, make_probes
 from zsar_cli.training.optimizer import learning_rate, make_optimizer, total_steps
 from zsar_cli.training.prompts import ClassPrompts
 from zsar_cli.training.recipe import Recipe, load_recipe, make_recipe, override, recipe_content
@@ -87,7 +87,8 @@ def trainer(start: RecognizerModel, folder: Path, recipe: Recipe = RECIPE, **opt
 
 
 def weights(model: RecognizerModel) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    """What a model keeps when its training is over."""
+    return {name: t.clone() for name, t in model.state_dict().items() if not name.startswith("probes.")}
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -294,6 +295,8 @@ def test_held_out_clips_are_decoded_on_while_a_batch_is_looked_at(tmp_path):
 
 def test_label_smoothing_and_weights_of_the_terms(start):
     model = deepcopy(start)
+    model.probes = make_probes(model)
+    torch.nn.init.eye_(model.probes["motion"].map.weight)
     encoding = model(torch.randn(4, 2, 3, 32, 32))
     text = model.backbone.encode_text(LABELS).detach()
     target = torch.tensor([0, 1, 2, 0])

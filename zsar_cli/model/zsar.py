@@ -110,6 +110,7 @@ class RecognizerModel(nn.Module):
         self.project = nn.Linear(width, backbone.embed_dim, bias=False) if parts.separation else None  # W_o
         if self.project is not None:
             nn.init.zeros_(self.project.weight)
+        self.probes: nn.ModuleDict | None = None  # only while L_dis trains the model
         self.adapter = NegativeAdapter(backbone.embed_dim) if parts.negatives == "learned" else None
         self.log_scale = nn.Parameter(backbone.logit_scale.detach().float().log().reshape(()).clone())  # tau
         classes = len(self.record.classes) if parts.residual else 0
@@ -340,7 +341,7 @@ class RecognizerModel(nn.Module):
             .contiguous()
             .cpu()
             for name, tensor in self.state_dict().items()
-            if backbone or not name.startswith("backbone.")
+            if not name.startswith("probes.") and (backbone or not name.startswith("backbone."))
         }
         config = {
             "format": 1,

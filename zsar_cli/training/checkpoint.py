@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 FOLDER = "checkpoints"
+PROBES = "probes.safetensors"  # of L_dis, which a model does not keep
 LARGEST = 1_000_000  # bytes of state.json
 KEPT = 2  # the last, and the one before it in case that one is damaged
 
@@ -89,6 +90,9 @@ def save(
                 shutil.rmtree(left)
             aside.mkdir(parents=True)
             model.save(aside, backbone=whole)
+            if model.probes is not None:
+                with atomic_write(aside / PROBES) as path:
+                    save_file(model.probes.state_dict(prefix="probes."), path)
             with atomic_write(aside / "optimizer.safetensors") as path:
                 save_file(_moments(model, optimizer), path)
             if mean is not None:
@@ -127,10 +131,12 @@ def load(
     device = str(model.backbone.device)
     try:
         progress = _read_progress(path, step)
-        for name in ("model.safetensors", "optimizer.safetensors", "mean.safetensors"):
+        for name in ("model.safetensors", PROBES, "optimizer.safetensors", "mean.safetensors"):
             if (path / name).exists():
                 check_header(path / name)
         weights = load_file(path / "model.safetensors", device=device)
+        if model.probes is not None:
+            weights |= load_file(path / PROBES, device=device)
         moments = load_file(path / "optimizer.safetensors", device=device)
         kept = load_file(path / "mean.safetensors", device=device) if mean is not None else {}
         missing, unknown = model.load_state_dict(weights, strict=False)

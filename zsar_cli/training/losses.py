@@ -8,7 +8,10 @@ of unit length. Shapes: B clips, C classes, E joint embedding size, M width of t
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsar_cli.model.alignment import yes_margin
@@ -17,6 +20,29 @@ from zsar_cli.training.prompts import ClassPrompts
 from zsar_cli.training.recipe import Recipe
 
 TERMS = ("pos", "neg", "dis", "opp", "keep", "total")
+
+
+class AppearanceProbe(nn.Module):
+    """A linear map that tries to read a clip's appearance from its motion, while L_dis keeps it from succeeding.
+
+    It is trained with a model and no part of it afterwards.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(width))  # c, of the static tokens over clips
+        self.map = nn.Linear(width, width)  # P, b
+        nn.init.zeros_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+
+
+def make_probes(model: RecognizerModel) -> nn.ModuleDict | None:
+    """Make a probe for what MSM gives and one for what MAB does, by what :class:`VideoEncoding` calls them."""
+    if model.msm is None:
+        return None
+    names = ("motion", "refined") if model.mab is not None else ("motion",)
+    probes = nn.ModuleDict({name: AppearanceProbe(model.parts.width) for name in names})
+    return probes.to(model.backbone.device)
 
 
 def positive_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -37,9 +63,25 @@ def negative_loss(margin: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (F.softplus(-true).mean() + others / (margin.numel() - len(true)))
 
 
-def separation_loss(motion: Tensor, static: Tensor) -> Tensor:
-    """Compute L_dis: ``cos^2`` of a clip's pooled motion (B, M) and pooled static tokens (B, M)."""
-    return F.cosine_similarity(motion.float(), static.float(), dim=-1).square().mean()
+def separation_loss(motion: Tensor, static: Tensor, probe: AppearanceProbe) -> Tensor:
+    """Compute L_dis: how much of a clip's appearance the probe reads from its motion, ``mean max(0, u·(P m + b))``.
+
+    The appearance is ``u = (s - c) / |s - c|`` with the pooled static tokens s. Of u and a probe that fits it as well
+    as it can, the product is the share of the appearance that it explains, R^2. Only m feels that: with u or P free,
+    they would turn away from each other and leave the appearance where it is. P, b and c are fitted by least squares
+    in the same backward pass, which adds nothing to the value.
+
+    Args:
+        motion: m, (B, M).
+        static: s, (B, M).
+    """
+    motion, static = motion.float(), static.detach().float()
+    appearance = F.normalize(static - probe.mean.detach(), dim=-1)
+    read = F.linear(motion, probe.map.weight.detach(), probe.map.bias.detach())
+    explained = (read * appearance).sum(dim=-1).relu().mean()
+    errors = probe.map(motion.detach()) - appearance, static - probe.mean
+    fit = torch.cat(errors, dim=-1).square().sum(dim=-1).mean()
+    return explained + fit - fit.detach()
 
 
 def opposition_loss(positive: Tensor, negative: Tensor) -> Tensor:
@@ -63,7 +105,8 @@ def losses(
 ) -> dict[str, Tensor]:
     """Compute the terms of the loss for one batch, those that the model and the recipe have, and their sum.
 
-    L_dis is the mean over MSM's motion tokens and MAB's queries, L_keep the sum over clips and labels.
+    L_dis is the mean over MSM's motion tokens and MAB's queries, where the model has probes; L_keep the sum over clips
+    and labels.
 
     Args:
         model: gives the scales and the negatives.
@@ -85,10 +128,12 @@ def losses(
         terms["neg"] = negative_loss(margin, target)
         if model.adapter is not None:
             terms["opp"] = opposition_loss(positive, negative)
-    if encoding.motion is not None and encoding.static is not None and encoding.refined is not None:
-        terms["dis"] = separation_loss(encoding.motion, encoding.static)
-        if model.mab is not None:
-            terms["dis"] = 0.5 * (terms["dis"] + separation_loss(encoding.refined, encoding.static))
+    if model.probes is not None and encoding.static is not None:
+        probes: Any = model.probes.items()
+        separations = [
+            separation_loss(getattr(encoding, name), encoding.static, probe) for name, probe in probes
+        ]
+        terms["dis"] = torch.stack(separations).mean()
     if recipe.w_keep and frozen is not None:
         terms["keep"] = keep_loss(video, frozen)
         if prompts.frozen is not None:

@@ -11,6 +11,8 @@ import torch
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.training.recipe import Recipe
 
+PROBE_RATE = 5e-3  # ahead of what it reads, whose rates are lower
+
 
 def total_steps(count: int, recipe: Recipe) -> int:
     """Count the optimiser steps of a run over ``count`` clips."""
@@ -56,6 +58,8 @@ def peak_rate(name: str, recipe: Recipe) -> float:
     """Choose the highest learning rate of a parameter of the model."""
     if name.startswith("backbone."):
         return recipe.lr
+    if name.startswith("probes."):
+        return PROBE_RATE
     if recipe.negative_lr is not None and name.split(".")[0] in ("adapter", "log_negative_scale", "offset"):
         return recipe.negative_lr
     return recipe.module_lr
@@ -64,9 +68,11 @@ def peak_rate(name: str, recipe: Recipe) -> float:
 def trainable(name: str, recipe: Recipe) -> bool:
     """Tell whether a parameter of the model is trained: the backbone only with ``tune: full``.
 
-    The backbone's own logit scale never is: the model has its own copy.
+    The backbone's own logit scale never is: the model has its own copy. Without MAB, nothing reads static tokens.
     """
     if name == "backbone.clip.logit_scale" or name == "backbone.clip.logit_bias":
+        return False
+    if not recipe.parts.aggregation and name.startswith(("msm.norm_static.", "msm.to_static.")):
         return False
     return recipe.tune == "full" or not name.startswith("backbone.")
 

@@ -59,7 +59,7 @@ class Recipe:
     clip_norm: float = about(1.0, "Maximum gradient norm.")
     smoothing: float = about(0.0, "Label smoothing.")
     w_neg: float = about(0.5, "Weight of L_neg: binary cross-entropy of yes against no for each label.")
-    w_dis: float = about(0.1, "Weight of L_dis: decorrelates motion and static context.")
+    w_dis: float = about(0.3, "Weight of L_dis: keeps appearance out of the motion embeddings.")
     w_opp: float = about(0.05, "Weight of L_opp: separates a label from its negative.")
     w_keep: float = about(0.0, "Weight of L_keep: distils the pretrained CLIP (video and text).")
     beta: float = about(0.0, "Weight of log yes in the logits of the final model.")

@@ -30,7 +30,7 @@ from zsar_cli.training import checkpoint
 from zsar_cli.training.averaging import WeightAverage
 from zsar_cli.training.checkpoint import Progress
 from zsar_cli.training.data import Batch, Stream
-from zsar_cli.training.losses import TERMS
+from zsar_cli.training.losses import TERMS, make_probes
 from zsar_cli.training.optimizer import learning_rate, make_optimizer, validation_interval
 from zsar_cli.training.prompts import PromptEncoder
 from zsar_cli.training.recipe import Recipe
@@ -69,6 +69,7 @@ class Trainer:
         self.model.beta = recipe.beta  # validation asks for the answers that the released model gives
         self.progress = Progress()
         self.times = StageTimes()
+        self.model.probes = make_probes(self.model) if recipe.w_dis else None
         self.optimizer = make_optimizer(self.model, recipe)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if recipe.gradient_checkpointing:
@@ -167,7 +168,7 @@ class Trainer:
         present = {
             "neg": model.uses_negatives,
             "opp": model.adapter is not None,
-            "dis": model.msm is not None,
+            "dis": model.probes is not None,
             "keep": recipe.w_keep > 0,
         }
         return {name for name in TERMS if present.get(name, True)}
@@ -255,6 +256,7 @@ class Trainer:
         """Leave the model with its final weights, and write it to the run's folder."""
         self.average.release()
         self.model.eval()
+        self.model.probes = None
         best = self.directory / BEST / "model.safetensors"
         if self.recipe.patience is not None and self.progress.best_step:
             self.model.load_state_dict(read_safetensors(best), strict=False)
