@@ -258,7 +258,7 @@ class Recognizer:
             VideoError: the video cannot be read.
             UsageError: the labels or templates are wrong, or a stride leaves gaps between windows.
         """
-        windows = window_options(options, self.model.frames)
+        windows = window_options(options, self.model.frames, self.model.clip_seconds)
         with Inputs(windows.fps) as inputs, DecodePool(0) as pool:
             videos = [inputs.take(video)]
             asked = self._asked(labels, options, windows.frames, DEFAULT)

@@ -137,6 +137,18 @@ def test_no_confidence_asked_for_never_says_none(tmp_path):
     assert timeline(path, 2, 1)[0].segments[-1].answer == "none of these"
 
 
+def test_with_shots_segments_end_at_cuts_and_no_window_straddles_one(tmp_path):
+    red, blue, other_red = COLOURS["red"], COLOURS["blue"], (150, 20, 10)
+    path = write_colours(tmp_path / "a.mp4", [(red, 3.3), (blue, 0.5), (red, 2.4), (other_red, 2.0)])
+    found, _ = timeline(path, 2, 1, shots=True)
+    assert [segment.answer for segment in found.segments] == ["red", "blue", "red", "red"]
+    for segment, first, last in zip(found.segments, (0, 3.3, 3.8, 6.2), (3.3, 3.8, 6.2, 8.2), strict=True):
+        assert (segment.start, segment.end) == pytest.approx((first, last))
+        assert all(first <= number / 10 < last for number in segment.seen)
+    assert len(set(found.segments[1].seen)) == 5  # all there are of half a second
+    assert [segment.answer for segment in timeline(path, 2, 1)[0].segments] == ["red"]
+
+
 @pytest.mark.parametrize(
     ("name", "count", "rate"), [("a.mp4", 40, 20), ("b.mkv", 100, 30), ("c.mp4", 16, 25)]
 )

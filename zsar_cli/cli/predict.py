@@ -27,6 +27,8 @@ from zsar_cli.cli.predict_checks import (
     chosen_windows,
     find_inputs,
     labels_and_templates,
+    own_windows,
+    wants_own_windows,
 )
 from zsar_cli.cli.predict_options import Asked
 from zsar_cli.cli.predict_run import Run, interruptible
@@ -61,6 +63,7 @@ def predict(
     output: own.OutputOption = None,
     window: own.WindowOption = None,
     stride: own.StrideOption = None,
+    shots: own.ShotsOption = None,
     explain: own.ExplainOption = None,
     explain_label: own.ExplainLabelOption = None,
     report: own.ReportOption = None,
@@ -95,7 +98,7 @@ def predict(
     if _convert(asked):
         return
     check_outputs(asked)
-    windows = chosen_windows(asked, rule)
+    windows = chosen_windows(asked)
     wanted, templates = labels_and_templates(asked)
     from zsar_cli.prediction.clips import ClipOptions
 
@@ -161,6 +164,10 @@ def _answer(
         text = _embeddings(recognizer, wanted, asked.prompts, templates)
     if asked.workers is None:
         pool.grow(default_workers(recognizer.model.backbone.device.type))
+    if run.windows is None and distributed.from_first(
+        wants_own_windows(asked, recognizer.model, found, pool)
+    ):
+        run.windows, recognizer.cache = own_windows(asked, recognizer.model), None
     _settle(asked, run, recognizer, text, wanted)
     if asked.report is not None:
         from zsar_cli.prediction.report import FilmSize
@@ -183,8 +190,12 @@ def _settle(
     asked: Asked, run: Run, recognizer: Recognizer, text: PromptEmbeddings, wanted: Labels | None
 ) -> None:
     """Set what depends on the model and the labels: the threshold, the number of labels, the frames of windows."""
+    from zsar_cli.prediction.confidence import DEFAULT
+
     if asked.explain is not None:
         _prepare_sheets(run, recognizer, text, asked.explain_label or [])
+    if run.windows is not None and run.rule.min_confidence is None:
+        run.rule = replace(run.rule, min_confidence=DEFAULT)
     frames = asked.frames or recognizer.model.frames
     unbound = asked.min_confidence is None and asked.threshold is None and not asked.multi
     if unbound and wanted is not None:

@@ -19,9 +19,11 @@ from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_inputs
 
 if TYPE_CHECKING:
+    from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.prediction.confidence import AnswerRule
     from zsar_cli.prediction.windows import WindowOptions
     from zsar_cli.text.labels import Labels
+    from zsar_cli.video.pool import DecodePool
 
 
 def check_numbers(asked: Asked) -> None:
@@ -72,40 +74,90 @@ def find_inputs(asked: Asked) -> list[str] | None:
     return found
 
 
-def chosen_windows(asked: Asked, rule: AnswerRule) -> WindowOptions | None:
-    """Check and return the options of sliding windows; None without ``--window``."""
-    if asked.window is None:
+def chosen_windows(asked: Asked) -> WindowOptions | None:
+    """Check and return the options of sliding windows that are asked for; None where none are."""
+    from zsar_cli.model.config import clip_seconds_of
+
+    length = asked.window
+    if length is None and (asked.stride is not None or asked.shots or asked.written_format in SUBTITLES):
+        length = clip_seconds_of(asked.model)
+    if not length:
         if asked.stride is not None:
             raise UsageError("--stride needs --window, the length of the sliding windows.")
+        if asked.shots:
+            raise UsageError("--shots needs sliding windows; add --window SECONDS, such as --window 4.")
         if asked.written_format in SUBTITLES:
             raise UsageError("Subtitles need sliding windows; add --window SECONDS, such as --window 4.")
         return None
     if asked.views > 1 or asked.crops > 1:
         raise UsageError("--window cannot be combined with --views or --crops.")
-    if asked.cache is not None and asked.cache != _from_environment("ZSAR_FEATURES"):
+    if _typed_cache(asked):
         raise UsageError(
             "--cache cannot be combined with --window, as it stores clips of whole videos; remove one of them."
         )
+    shots = clip_seconds_of(asked.model) is not None if asked.shots is None else asked.shots
+    return _window_options(asked, length, shots)
+
+
+def _window_options(asked: Asked, length: float, shots: bool) -> WindowOptions:
     from zsar_cli.prediction.windows import WindowOptions
 
-    stride = asked.window / 2 if asked.stride is None else asked.stride
-    assert rule.min_confidence is not None
     return WindowOptions(
-        asked.window,
-        stride,
+        length,
+        length / 2 if asked.stride is None else asked.stride,
         asked.frames or 8,
         asked.top_k,
-        rule.min_confidence,
-        asked.decoder,
-        asked.fps,
-        rule.multi,
+        decoder=asked.decoder,
+        fps=asked.fps,
+        multi=asked.multi,
+        shots=shots,
     )
+
+
+LONGER = 1.5  # times as long as a clip of training is a video over which windows of that length slide unasked
+
+
+def wants_own_windows(
+    asked: Asked, model: RecognizerModel, found: list[str] | None, pool: DecodePool
+) -> bool:
+    """Tell whether windows of the model's own length slide unasked: it has one, and a video is longer.
+
+    Of a list on standard input, whose videos are not known yet, one is taken to be.
+    """
+    from zsar_cli.prediction.windows import any_longer
+
+    seconds = model.clip_seconds
+    if (
+        seconds is None
+        or asked.window is not None
+        or asked.views > 1
+        or asked.crops > 1
+        or _typed_cache(asked)
+    ):
+        return False
+    return asked.listed or any_longer(found or (), LONGER * seconds, pool, asked.fps)
+
+
+def own_windows(asked: Asked, model: RecognizerModel) -> WindowOptions:
+    """Make windows as long as the model's clips of training, with a note that says so."""
+    from zsar_cli.cli import console
+
+    seconds = model.clip_seconds
+    assert seconds is not None
+    shots = asked.shots is not False
+    inside = ", inside its shots" if shots else ""
+    if distributed.rank() == 0:
+        console.note(
+            f"{model.name} was trained on clips of {seconds:g} s, so windows of {seconds:g} s slide over each "
+            f"video{inside}. Turn this off with --window 0."
+        )
+    return _window_options(asked, seconds, shots)
 
 
 def chosen_rule(asked: Asked) -> AnswerRule:
     """Return the rule for answers; a note tells the new name of ``--threshold``."""
     from zsar_cli.cli import console
-    from zsar_cli.prediction.confidence import DEFAULT, answer_rule
+    from zsar_cli.prediction.confidence import answer_rule
 
     min_confidence, threshold = asked.min_confidence, asked.threshold
     if asked.multi and asked.typed_calibration:
@@ -131,7 +183,6 @@ def chosen_rule(asked: Asked) -> AnswerRule:
         min_confidence,
         threshold,
         multi=asked.multi,
-        default=None if asked.window is None else DEFAULT,
         tell=tell,
     )
 
@@ -146,9 +197,10 @@ def check_explain(folder: Path | None, labels: Sequence[str] | None) -> None:
         raise UsageError("--explain-label needs --explain FOLDER.")
 
 
-def _from_environment(name: str) -> Path | None:
+def _typed_cache(asked: Asked) -> bool:
     # What the environment says always may be overruled; what was typed is meant
-    return Path(value) if (value := os.environ.get(name)) else None
+    always = os.environ.get("ZSAR_FEATURES")
+    return asked.cache is not None and asked.cache != (Path(always) if always else None)
 
 
 def labels_and_templates(asked: Asked) -> tuple[Labels | None, str | None]:

@@ -84,10 +84,20 @@ OutputOption = Annotated[
 WindowOption = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(
-        min=checks.WINDOW[0],
+        min=0,
         max=checks.WINDOW[1],
-        help="Localise actions in time: slide a window of this length over each video and return segments.",
+        help="Localise actions in time: slide a window of this length over each video and return segments. Default, "
+        "with a model trained on clips of one length and a longer video: that length. 0: never.",
         metavar="SECONDS",
+    ),
+]
+ShotsOption = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option(
+        "--shots/--no-shots",
+        help="Windows lie inside shots: a hard cut ends a segment. Default: with a model trained on clips of one "
+        "length.",
+        show_default=False,
     ),
 ]
 StrideOption = Annotated[
@@ -157,6 +167,7 @@ class Asked:
     output: Path | None
     window: float | None
     stride: float | None
+    shots: bool | None
     explain: Path | None
     explain_label: list[str] | None
     report: Path | None

@@ -132,6 +132,12 @@ def classes_of(spec: str) -> dict[str, str]:
     return prompted(known.get("classes", ()), known.get("phrases", ()))
 
 
+def clip_seconds_of(spec: str) -> float | None:
+    """Read how many seconds the clips had that a model of zsar's own was trained on; None where that was any."""
+    path = model_directory(spec) / "config.yaml"
+    return read_description(path).remembered.get("clip_seconds") if path.is_file() else None
+
+
 def prompted(classes: Sequence[str], phrases: Sequence[str]) -> dict[str, str]:
     """Say what prompts called each class of a training; version 0.1.0 put the names in as they are, and kept none."""
     return dict(zip(classes, phrases or classes, strict=True))

@@ -33,6 +33,7 @@ _OPTIONS = (
         "crops",
         "window",
         "stride",
+        "shots",
         "min_confidence",
         "multi",
         "top_k",

@@ -16,15 +16,19 @@ class FrameKeeper:
 
     most: int = 48
     every: int = 1
+    step: float = 0.0  # s from tick to tick
     kept: list[tuple[int, float, np.ndarray]] = field(default_factory=list)  # (tick, s, frame)
 
     def take(self, chunk: GridChunk) -> None:
         """Look at the next frames, in order."""
         frames = chunk.pixels if chunk.look is None else chunk.look
-        for tick, frame in zip(chunk.ticks.tolist(), frames, strict=True):
+        self.step = self.step or chunk.step
+        for own, frame in zip(chunk.ticks.tolist(), frames, strict=True):
+            time = chunk.start + (own + 0.5) * chunk.step
+            tick = int(time / self.step)  # of the video, whose shots have ticks of their own
             if self.kept and tick // self.every == self.kept[-1][0] // self.every:
                 continue
-            self.kept.append((tick, chunk.info.start + (tick + 0.5) * chunk.step, frame.copy()))
+            self.kept.append((tick, chunk.info.start + time, frame.copy()))
             while len(self.kept) > self.most:
                 self.every *= 2
                 self.kept = [

@@ -105,12 +105,15 @@ class SegmentOptions(FrameOptions, AnswerOptions, total=False):
     """Of :meth:`zsar_cli.Recognizer.segments`.
 
     Attributes:
-        window: length of a window in seconds, which is sampled at ``frames`` frames; default 4.
+        window: length of a window in seconds, which is sampled at ``frames`` frames; default as long as the clips that
+            the model was trained on if they were of one length, else 4.
         stride: seconds between the starts of two windows; default half a window.
+        shots: whether windows lie inside shots, so that a hard cut ends a segment; default only with such a model.
     """
 
-    window: float
+    window: float | None
     stride: float | None
+    shots: bool | None
 
 
 def takes(kind: type) -> Callable[[Method], Method]:
@@ -171,10 +174,14 @@ def rule_of(options: Mapping[str, Any], default: float | None = None) -> AnswerR
     return answer_rule(*given, multi=options.get("multi", False), default=default, tell=tell)
 
 
-def window_options(options: Mapping[str, Any], frames: int) -> WindowOptions:
-    """Make the windows that are asked for, of the model's ``frames`` unless another number is given. UsageError."""
+def window_options(options: Mapping[str, Any], frames: int, seconds: float | None = None) -> WindowOptions:
+    """Make the windows that are asked for, of the model's ``frames`` unless another number is given. UsageError.
+
+    ``seconds``: of the clips that the model was trained on, if they were of one length.
+    """
     own = {field.name for field in fields(WindowOptions)}
     own.remove("min_confidence")  # the rule's
     given = {name: value for name, value in options.items() if name in own and value is not None}
-    window = checks.number("window", options.get("window", WindowOptions.window), checks.WINDOW)
-    return WindowOptions(**{"stride": window / 2, "frames": frames, **given})
+    window = checks.number("window", given.get("window", seconds or WindowOptions.window), checks.WINDOW)
+    usual = {"window": window, "stride": window / 2, "frames": frames, "shots": seconds is not None}
+    return WindowOptions(**{**usual, **given})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -85,10 +85,11 @@ def merge(
     labels: list[str],
     options: WindowOptions,
     seen: Callable[[int], tuple[int, ...]],
+    cuts: Collection[int] = (),
 ) -> list[Segment]:
     """Merge neighbours with one answer to segments; stretch s lasts from ``times[s]`` to ``times[s + 1]``.
 
-    ``seen`` gives the frames that a stretch was judged by.
+    ``seen`` gives the frames that a stretch was judged by. A segment ends before each stretch of ``cuts``.
     """
     rule = AnswerRule(options.min_confidence, options.multi)
     answers: list[Any]  # of each stretch: a label, or the places of several
@@ -102,7 +103,7 @@ def merge(
     segments = []
     first = 0
     for place in range(1, len(answers) + 1):
-        if place < len(answers) and answers[place] == answers[first]:
+        if place < len(answers) and place not in cuts and answers[place] == answers[first]:
             continue
         found = _segment(table, times, labels, options.top_k, first, place, answers[first])
         surest = first + int(table.unknown[first:place].argmin())

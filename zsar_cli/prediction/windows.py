@@ -4,7 +4,8 @@ A video is decoded once and each of its frames goes through the visual tower onc
 moment is answered by the surest of the windows that cover it, the one with the lowest ``unknown``: a window that
 straddles two actions is rarely that, so segments end where actions do (the mean of the windows' embeddings blurred
 every boundary by half a window). The price: an action before nothing may seem to last up to a window longer.
-Neighbouring stretches with the same answer become one segment.
+Neighbouring stretches with the same answer become one segment. With ``shots``, windows lie inside shots, and a hard cut
+ends a segment.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from zsar_cli import checks
@@ -24,7 +26,7 @@ from zsar_cli.prediction.records import Failure
 from zsar_cli.prediction.timeline import StretchScores, Timeline, merge
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.given import Video, named
-from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, spans
+from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, load_info, spans
 from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.pool import DecodePool
 from zsar_cli.video.times import VideoInfo
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 WINDOWS_AT_ONCE = 16  # through the motion modules together
 SCORED_AT_ONCE = 1024
+LOOKED_AT = 64  # videos whose durations decide whether windows are needed
 MOST_WINDOWS = 250_000  # of one video: what they say is kept to its end; at the default stride, 138 hours
 
 
@@ -45,6 +48,7 @@ MOST_WINDOWS = 250_000  # of one video: what they say is kept to its end; at the
 class WindowOptions:
     """Windows of ``window`` s that start ``stride`` s apart, each shown to the model as ``frames`` frames.
 
+    ``shots``: no window straddles a hard cut, and a shot that is shorter than a window is one.
     ``min_confidence`` and ``multi`` as in :class:`zsar_cli.prediction.confidence.AnswerRule`. ``fps``: of folders of
     frames.
     """
@@ -57,6 +61,7 @@ class WindowOptions:
     decoder: str = "auto"
     fps: float = IMAGE_RATE
     multi: bool = False
+    shots: bool = False
 
     def __post_init__(self) -> None:
         checks.number("window", self.window, checks.WINDOW)
@@ -65,6 +70,7 @@ class WindowOptions:
         checks.whole("top_k", self.top_k, checks.TOP_K)
         checks.number("min_confidence", self.min_confidence, checks.SHARE)
         checks.truth("multi", self.multi)
+        checks.truth("shots", self.shots)
         checks.choice("decoder", self.decoder, checks.DECODERS)
         checks.number("fps", self.fps, checks.FPS)
         if not 0 < self.stride <= self.window:
@@ -95,7 +101,8 @@ def run_windows(
 
     def request(video: Video) -> GridRequest:
         source = named(video)[1]
-        return GridRequest(source, options.window, options.frames, model.preprocess, options.fps, look=shown)
+        how = {"look": shown, "shots": options.shots}
+        return GridRequest(source, options.window, options.frames, model.preprocess, options.fps, **how)
 
     for video, chunks in pool.stream(videos, load_grid, request, stop):
         path = named(video)[0]
@@ -107,20 +114,55 @@ def run_windows(
                     return
                 with times.measured("model"), memory_explained("use fewer --frames, a longer --stride"):
                     report(slider.take(chunk), chunk.info.duration or None)
-                if len(slider.spans) > MOST_WINDOWS:
+                if len(slider.embeddings) > MOST_WINDOWS:
                     raise VideoError(
                         "too_long", f"these are more than {MOST_WINDOWS:,} windows; make --stride longer"
                     )
             if stop.is_set():
                 return
         except VideoError as error:
-            if not slider.shown:
+            if not slider.shots:
                 yield Failure(path, error.kind, error.message)
                 continue
             # What was found in an hour of video is not thrown away because its end is damaged
             warning = f"only the first {slider.duration:.1f} s could be read: {error.message}"
         slider.finish(whole=warning is None)
         yield _timeline(path, slider, text, options, warning)
+
+
+def any_longer(videos: Iterable[Video], seconds: float, pool: DecodePool, fps: float = IMAGE_RATE) -> bool:
+    """Tell whether one of the first videos is longer, by their indexes; those that cannot be read are not."""
+
+    def request(video: Video) -> GridRequest:
+        return GridRequest(named(video)[1], seconds, image_rate=fps)
+
+    for _, found in pool.stream(islice(videos, LOOKED_AT), load_info, request):
+        try:
+            if any(info.duration > seconds for info in found):
+                return True
+        except VideoError:
+            continue
+    return False
+
+
+@dataclass
+class _Shot:
+    """A shot, or a whole video where cuts are not looked for: its ticks, its windows, and their frames."""
+
+    start: float  # s from the video's first frame
+    step: float  # s from tick to tick
+    first: int  # of its spans among the video's
+    spans: list[Span] = field(default_factory=list)
+    number: int = 0  # of the next window
+    ticks: list[int] = field(default_factory=list)  # of all frames, rising
+    indices: list[int] = field(default_factory=list)  # which frames of the file they are
+    # (first tick, features of one frame) of what windows still need
+    shown: list[tuple[int, FrameFeatures]] = field(default_factory=list)
+
+    def indices_of(self, span: Span, frames: int) -> tuple[int, ...]:
+        """Find the frames of the file that a window shows to the model."""
+        ticks = range(span.start, span.start + frames)
+        return tuple(self.indices[max(bisect_right(self.ticks, tick) - 1, 0)] for tick in ticks)
 
 
 @dataclass
@@ -131,49 +173,48 @@ class _Slider:
     options: WindowOptions
     keeper: FrameKeeper | None = None
     embeddings: list[Tensor] = field(default_factory=list)  # of each span of windows, (E,)
-    spans: list[Span] = field(default_factory=list)
-    number: int = 0  # of the next window
-    step: float = 0.0
+    shots: list[_Shot] = field(default_factory=list)
     duration: float = 0.0  # s so far
     info: VideoInfo = field(default_factory=lambda: VideoInfo(0.0, 0, 0, 0, 1.0))  # by the file's index
     frames: int = 0
-    ticks: list[int] = field(default_factory=list)  # of all frames, rising
-    indices: list[int] = field(default_factory=list)  # which frames of the file they are
     warning: str | None = None
     total: Tensor | float = 0.0  # of all frame embeddings, (E,)
-    shown: list[tuple[int, FrameFeatures]] = field(
-        default_factory=list
-    )  # (first tick, features of one frame)
 
     def take(self, chunk: GridChunk) -> float:
         """Encode the frames of a chunk and the windows they complete; returns the seconds that were added."""
         features = self._encode(chunk)
         if self.keeper is not None:
             self.keeper.take(chunk)
-        self.step, self.warning = chunk.step, chunk.warning
+        if not self.shots or chunk.start != self.shots[-1].start:
+            self._end_shot(chunk.start)
+            self.shots.append(_Shot(chunk.start, chunk.step, len(self.embeddings)))
+        shot = self.shots[-1]
+        shot.ticks += chunk.ticks.tolist()
+        shot.indices += chunk.indices.tolist()
+        shot.shown += zip(chunk.ticks.tolist(), features, strict=True)
+        self.info, self.warning = chunk.info, chunk.warning
         self.frames += len(chunk.ticks)
-        self.ticks += chunk.ticks.tolist()
-        self.indices += chunk.indices.tolist()
-        before, self.duration = self.duration, (int(chunk.ticks[-1]) + 1) * chunk.step
-        self.info = chunk.info
-        self.shown += [(int(tick), features[i]) for i, tick in enumerate(chunk.ticks)]
-        self._slide(int(chunk.ticks[-1]) + 1)
+        end = int(chunk.ticks[-1]) + 1
+        before, self.duration = self.duration, chunk.start + end * chunk.step
+        self._slide(shot, end)
         return self.duration - before
-
-    def indices_of(self, span: Span) -> tuple[int, ...]:
-        """Find the frames of the file that a window shows to the model."""
-        ticks = range(span.start, span.start + self.options.frames)
-        return tuple(self.indices[max(bisect_right(self.ticks, tick) - 1, 0)] for tick in ticks)
 
     def finish(self, whole: bool) -> None:
         """Score the windows that only the video's end completes. ``whole``: it was read to its end."""
         if whole and self.info.duration > 0:
             self.duration = self.info.duration
-        self._slide(round(self.duration / self.step))
-        last = last_span(
-            self.spans[-1] if self.spans else None, self.duration, self.options.frames, self.step
-        )
-        self._embed([last] if last else [])
+        self._end_shot(self.duration)
+
+    def _end_shot(self, end: float) -> None:
+        """Score the windows that only a shot's end completes, at ``end`` s from the video's first frame."""
+        if not self.shots:
+            return
+        shot = self.shots[-1]
+        self._slide(shot, round((end - shot.start) / shot.step))
+        before = shot.spans[-1] if shot.spans else None
+        last = last_span(before, end - shot.start, self.options.frames, shot.step)
+        self._embed(shot, [last] if last else [])
+        shot.shown.clear()
 
     @property
     def _whole_clips(self) -> bool:
@@ -181,30 +222,27 @@ class _Slider:
         family = self.model.backbone.family
         return family is not None and bool(family.across_frames)
 
-    @property
-    def _stride(self) -> float:
-        """In ticks; windows start on ticks. A video shorter than a window is one window; its stride shrinks along."""
-        return min(max(self.options.stride / self.step, 1.0), float(self.options.frames))
-
-    def _slide(self, end: int) -> None:
+    def _slide(self, shot: _Shot, end: int) -> None:
         """Score every window whose ticks lie before ``end``."""
         frames = self.options.frames
+        # In ticks; windows start on ticks. A shot shorter than a window is one window; its stride shrinks along
+        stride = min(max(self.options.stride / shot.step, 1.0), float(frames))
         ready: list[Span] = []
-        for number, span in spans([tick for tick, _ in self.shown], self.number, end, frames, self._stride):
+        for number, span in spans([tick for tick, _ in shot.shown], shot.number, end, frames, stride):
             ready.append(span)
-            self.number = number
-        self._embed(ready)
-        # The last window ends with the video: it may reach back a window from here
-        keep = min(round(self.number * self._stride), end - frames)
-        gone = bisect_right([tick for tick, _ in self.shown], keep) - 1
-        del self.shown[: max(gone, 0)]
+            shot.number = number
+        self._embed(shot, ready)
+        # The last window ends with the shot: it may reach back a window from here
+        keep = min(round(shot.number * stride), end - frames)
+        gone = bisect_right([tick for tick, _ in shot.shown], keep) - 1
+        del shot.shown[: max(gone, 0)]
 
-    def _embed(self, some: list[Span]) -> None:
+    def _embed(self, shot: _Shot, some: list[Span]) -> None:
         import torch
 
         for first in range(0, len(some), WINDOWS_AT_ONCE):
             part = some[first : first + WINDOWS_AT_ONCE]
-            windows = [self._window(span.start) for span in part]
+            windows = [self._window(shot, span.start) for span in part]
             stacked = type(windows[0])(
                 torch.stack([w.embedding for w in windows]), torch.stack([w.tokens for w in windows])
             )
@@ -212,17 +250,17 @@ class _Slider:
                 if self._whole_clips:
                     stacked = self.model.encode_frames(stacked.embedding)
                 self.embeddings += list(self.model.encode_video(stacked).embedding)
-        self.spans += some
+        shot.spans += some
 
-    def _window(self, start: int) -> FrameFeatures:
+    def _window(self, shot: _Shot, start: int) -> FrameFeatures:
         """Collect the features (T, ...) of the frames that are on show at the window's ticks."""
         import torch
 
         seen, place = [], 0
         for tick in range(start, start + self.options.frames):
-            while place + 1 < len(self.shown) and self.shown[place + 1][0] <= tick:
+            while place + 1 < len(shot.shown) and shot.shown[place + 1][0] <= tick:
                 place += 1
-            seen.append(self.shown[place][1])
+            seen.append(shot.shown[place][1])
         kind = type(seen[0])
         return kind(torch.stack([f.embedding for f in seen]), torch.stack([f.tokens for f in seen]))
 
@@ -261,16 +299,17 @@ def _timeline(
         return Failure(
             path, "not_finite", "the model's numbers overflowed on this video; use --precision fp32"
         )
-    parts, doubt = cells(slider.spans), windows.unknown.tolist()
-    surest = [min(covering, key=lambda window: doubt[window]) for _, _, covering in parts]
+    stretches = list(_stretches(slider, windows.unknown.tolist()))
+    surest = [shot.first + window for _, shot, window in stretches]
     table = StretchScores(windows.score[surest], windows.yes[surest], windows.unknown[surest])
-    times = [min(first * slider.step, slider.duration) for first, _, _ in parts] + [slider.duration]
-    info = slider.info
+    info, times = slider.info, [time for time, _, _ in stretches] + [slider.duration]
 
     def seen(stretch: int) -> tuple[int, ...]:
-        return slider.indices_of(slider.spans[surest[stretch]])
+        _, shot, window = stretches[stretch]
+        return shot.indices_of(shot.spans[window], options.frames)
 
-    segments = merge(table, [info.start + time for time in times], text.labels, options, seen)
+    cuts = {i for i in range(1, len(stretches)) if stretches[i][1] is not stretches[i - 1][1]}
+    segments = merge(table, [info.start + time for time in times], text.labels, options, seen, cuts)
     return Timeline(
         video=path,
         segments=segments,
@@ -281,6 +320,15 @@ def _timeline(
         shown=None if slider.keeper is None else slider.keeper.shown(),
         min_confidence=options.min_confidence,
     )
+
+
+def _stretches(slider: _Slider, doubt: list[float]) -> Iterator[tuple[float, _Shot, int]]:
+    """Yield each stretch between starts and ends of windows: its start in s, its shot, the surest window over it."""
+    ends = [shot.start for shot in slider.shots[1:]] + [slider.duration]
+    for shot, end in zip(slider.shots, ends, strict=True):
+        for first, _, covering in cells(shot.spans):
+            surest = min(covering, key=lambda window: doubt[shot.first + window])
+            yield min(shot.start + first * shot.step, end), shot, surest
 
 
 def _means_nothing(slider: _Slider) -> str | None:

@@ -11,8 +11,10 @@ frames, and on damaged ones it can end the process.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -21,6 +23,7 @@ import numpy as np
 
 from zsar_cli.errors import VideoError
 from zsar_cli.video.container import check_path, file_errors, nothing_read, opened, packets
+from zsar_cli.video.cuts import mark_cuts, shrinker
 from zsar_cli.video.frames import Choose, DecodedVideo, KeptFrames, Resize, chosen, stack
 from zsar_cli.video.images import IMAGE_RATE, ImageSequence, image_sequence
 from zsar_cli.video.probe import Index, read_index
@@ -31,6 +34,7 @@ from zsar_cli.video.upright import STRAIGHT, to_rgb, turn_of_frame
 Readable: TypeAlias = "str | os.PathLike[str] | ImageSequence"  # a path, or frames at hand
 
 DECODERS = ("auto", "decord", "pyav")
+DENSE = 4  # times as many ticks in the opening of a shot
 MP4_STARTS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}  # first boxes
 DECORD_READS = {"h264", "vp8", "vp9", "mpeg4", "mjpeg"}  # in files that are cuttable, with the right frames
 
@@ -84,6 +88,7 @@ def iter_frames(
     resize: Resize | None = None,
     chunk: int = 32,
     image_rate: float = IMAGE_RATE,
+    opening: float | None = None,
 ) -> Iterator[DecodedVideo]:
     """Decode a long video once, in sequence, and yield ``chunk`` frames at a time: memory stays bounded.
 
@@ -94,32 +99,38 @@ def iter_frames(
         resize: see :func:`read_frames`.
         chunk: the most frames that are held at a time.
         image_rate: frames a second of a folder of images.
+        opening: look for hard cuts. With each shot the ticks begin anew, and in so many seconds from its first frame
+            on they come :data:`DENSE` times as often: it may be a short one.
 
     Yields:
-        Frames in order. ``info`` comes from the file's index. The last chunk's ``warning`` says what could not be read.
+        Frames in order, of one shot each. ``info`` comes from the file's index. The last chunk's ``warning`` says what
+        could not be read.
 
     Raises:
         VideoError: the file cannot be read, or not one frame of it.
     """
     name, images = _images(path, image_rate)
+    ticks = _Ticks(rate, first, opening)
     if images is not None:
-        yield from _iter_images(images, _Ticks(rate, first), resize, chunk)
+        yield from _iter_images(images, ticks, resize, chunk)
         return
     with file_errors(name):
         index = read_index(name)
         clock = Clock(index)
-        ticks = _Ticks(rate, first)
         reader = _Sequence(name, index)
         batch: list[tuple[int, float, np.ndarray]] = []
         size = (0, 0)
-        for number, frame in reader.frames():
+        for (number, frame), cut in _with_cuts(reader.frames(), ticks):
             time = clock.time(number, frame.pts)
+            # Held back until a later frame comes, so that the last chunk can carry the warning
+            if batch and (cut or (len(batch) == chunk and ticks.takes(time))):
+                yield _chunk(batch, planned_timing(index, size), None, ticks.start)
+                batch = []
+            if cut:
+                ticks.begin(time)
             if not ticks.takes(time):
                 continue
-            # Held back until a later frame comes, so that the last chunk can carry the warning
-            if len(batch) == chunk:
-                yield _chunk(batch, planned_timing(index, size), None)
-                batch = []
+            ticks.take(time)
             pixels = to_rgb(frame, index.aspect)
             size = pixels.shape[:2]
             batch.append((number, time, resize(pixels) if resize else pixels))
@@ -127,7 +138,7 @@ def iter_frames(
             raise nothing_read(name)
         info, _, timed = timing(reader.pts, index, size)
         if batch:
-            yield _chunk(batch, info, shortfall(info, index, reader.problems, timed))
+            yield _chunk(batch, info, shortfall(info, index, reader.problems, timed), ticks.start)
 
 
 def planned_info(path: Readable, *, image_rate: float = IMAGE_RATE) -> VideoInfo:
@@ -264,10 +275,31 @@ def _read_images(images: ImageSequence, choose: Choose, resize: Resize | None) -
 def _iter_images(
     images: ImageSequence, ticks: _Ticks, resize: Resize | None, chunk: int
 ) -> Iterator[DecodedVideo]:
-    numbers = [number for number, time in enumerate(images.times) if ticks.takes(float(time))]
-    for start in range(0, len(numbers), chunk):
-        part = numbers[start : start + chunk]
-        yield _read_images(images, lambda _, part=part: part, resize)
+    cuts: set[int] = set()
+    if ticks.opening is not None:
+        pictures = (
+            av.VideoFrame.from_ndarray(picture, "rgb24") for picture in images.read(range(len(images)))
+        )
+        cuts = {number for number, (_, cut) in enumerate(mark_cuts(pictures, shrinker())) if cut}
+    shots: dict[float, list[int]] = {}
+    for number, time in enumerate(map(float, images.times)):
+        if number in cuts:
+            ticks.begin(time)
+        if ticks.takes(time):
+            ticks.take(time)
+            shots.setdefault(ticks.start, []).append(number)
+    for start, numbers in shots.items():
+        for place in range(0, len(numbers), chunk):
+            part = numbers[place : place + chunk]
+            yield replace(_read_images(images, lambda _, part=part: part, resize), shot=start)
+
+
+def _with_cuts(frames: Iterator[tuple[int, Any]], ticks: _Ticks) -> Iterator[tuple[tuple[int, Any], bool]]:
+    """Yield frames with their numbers, and whether a shot begins with them where cuts are looked for."""
+    if ticks.opening is None:
+        return ((frame, False) for frame in frames)
+    shrink = shrinker()
+    return mark_cuts(frames, lambda numbered: shrink(numbered[1]))
 
 
 def _image_info(images: ImageSequence, size: tuple[int, int] = (0, 0)) -> VideoInfo:
@@ -277,25 +309,36 @@ def _image_info(images: ImageSequence, size: tuple[int, int] = (0, 0)) -> VideoI
 
 
 class _Ticks:
-    """Ticks of a clock, ``rate`` a second, the first at ``first`` s."""
+    """Ticks of a clock, ``rate`` a second, the first at ``first`` s of a shot; denser in its ``opening`` s."""
 
-    def __init__(self, rate: float, first: float) -> None:
-        self.rate, self.first = rate, first
-        self.next = 0
+    def __init__(self, rate: float, first: float, opening: float | None = None) -> None:
+        self.rate, self.first, self.opening = rate, first, opening
+        self.begin(0.0)
+
+    def begin(self, time: float) -> None:
+        """Begin a shot."""
+        self.start = time
+        self.last = -1.0 if self.opening is None else -math.inf  # tick that a frame was taken for
 
     def takes(self, time: float) -> bool:
         """Tell whether a frame at that time is the first at or after a tick; times must not fall."""
-        ticks = (time - self.first) * self.rate + 1e-6
-        if ticks < self.next:
-            return False
-        self.next = int(ticks) + 1
-        return True
+        return self._tick(time) > self.last
+
+    def take(self, time: float) -> None:
+        """Take that frame."""
+        self.last = self._tick(time)
+
+    def _tick(self, time: float) -> float:
+        dense = DENSE if self.opening is not None and time - self.start < self.opening else 1
+        return math.floor(((time - self.start - self.first) * self.rate + 1e-6) * dense) / dense
 
 
-def _chunk(batch: list[tuple[int, float, np.ndarray]], info: VideoInfo, warning: str | None) -> DecodedVideo:
+def _chunk(
+    batch: list[tuple[int, float, np.ndarray]], info: VideoInfo, warning: str | None, shot: float
+) -> DecodedVideo:
     numbers, times, frames = zip(*batch, strict=True)
     return DecodedVideo(
-        stack(list(frames)), np.asarray(numbers, np.int64), np.asarray(times, float), info, warning
+        stack(list(frames)), np.asarray(numbers, np.int64), np.asarray(times, float), info, warning, shot
     )
 
 

@@ -18,7 +18,8 @@ Resize = Callable[[np.ndarray], np.ndarray]
 class DecodedVideo:
     """``frames`` (n, H, W, 3) uint8 in the order asked for, or what ``resize`` made of them.
 
-    ``times`` in s from the first frame; ``warning``: how much of the video could not be read.
+    ``times`` in s from the first frame; ``warning``: how much of the video could not be read. ``shot``: where the shot
+    begins that they are of, in s from the first frame, where cuts are looked for.
     """
 
     frames: np.ndarray
@@ -26,6 +27,7 @@ class DecodedVideo:
     times: np.ndarray
     info: VideoInfo
     warning: str | None = None
+    shot: float = 0.0
 
 
 class KeptFrames:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 
 from zsar_cli.errors import VideoError
 from zsar_cli.video.decode import iter_frames, planned_info
+from zsar_cli.video.frames import DecodedVideo
 from zsar_cli.video.images import IMAGE_RATE, ImageSequence
 from zsar_cli.video.looks import Cropper
 from zsar_cli.video.times import VideoInfo
@@ -35,11 +36,12 @@ class GridRequest:
     preprocess: Preprocess = field(default_factory=Preprocess)
     image_rate: float = IMAGE_RATE  # frames a second of a folder of images
     look: bool = False  # whether frames are wanted at a size for people besides
+    shots: bool = False  # whether windows lie inside shots: a grid for each
 
 
 @dataclass
 class GridChunk:
-    """Frames in order. A tick shows the frame with the highest tick number that is not above it."""
+    """Frames of a shot in order. A tick shows the frame with the highest tick number that is not above it."""
 
     pixels: np.ndarray  # (n, h, w, 3) uint8
     ticks: np.ndarray  # (n,) int64, rising
@@ -48,10 +50,11 @@ class GridChunk:
     info: VideoInfo
     warning: str | None = None
     look: np.ndarray | None = None  # (n, H, W, 3), where it was wanted and is larger than ``pixels``
+    start: float = 0.0  # s from the video's first frame to the shot's, with which its ticks begin
 
 
 def load_grid(request: GridRequest) -> Iterator[GridChunk]:
-    """Decode a video once, in sequence. One shorter than a window gets a window of its own length.
+    """Decode a video once, in sequence. One shorter than a window, and a shot, gets a window of its own length.
 
     Raises:
         VideoError: the file cannot be read, or its time stamps make no sense.
@@ -71,20 +74,93 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
     first = min(first, (planned.frame_count - 1) / planned.fps)
     empty = True
     cropper = Cropper(request.preprocess, look=request.look)
-    for part in iter_frames(
+    opening = min(step * request.frames, CHUNK_SECONDS) if request.shots else None
+    parts = iter_frames(
         request.path,
         rate=1 / step,
         first=first,
         resize=cropper,
         chunk=max(1, min(CHUNK_FRAMES, int(CHUNK_SECONDS / step))),
         image_rate=request.image_rate,
+        opening=opening,
+    )
+    whole = _Grid(step, first)
+    for part, grid in (
+        ((part, whole) for part in parts) if opening is None else _shots(parts, whole, opening, frame)
     ):
-        ticks = np.floor(np.minimum((part.times - first) / step + 1e-6, MOST_TICKS)).astype(np.int64)
-        pixels, look = cropper.split(part.frames)
-        yield GridChunk(pixels[:, 0], ticks, step, part.indices, part.info, part.warning, look)
-        empty = False
+        chunk = grid.chunk(part, cropper)
+        if chunk is not None:
+            yield chunk
+            empty = False
     if empty:
         raise VideoError("unreadable", "too few frames of this video could be read; it is damaged")
+
+
+def load_info(request: GridRequest) -> Iterator[VideoInfo]:
+    """Yield what a video's index promises, once. Raises VideoError where it cannot be read."""
+    yield planned_info(request.path, image_rate=request.image_rate)
+
+
+@dataclass
+class _Grid:
+    """Ticks ``step`` s apart, the first ``first`` s from the start of a shot."""
+
+    step: float
+    first: float
+    last: int = -1  # tick that has its frame
+
+    def chunk(self, part: DecodedVideo, cropper: Cropper) -> GridChunk | None:
+        """Keep of the next frames the first at or after each tick; None where that is none of them."""
+        places = (part.times - part.shot - self.first) / self.step + 1e-6
+        ticks = np.floor(np.minimum(places, MOST_TICKS)).astype(np.int64)
+        kept = np.flatnonzero(np.diff(np.maximum.accumulate(np.maximum(ticks, self.last)), prepend=self.last))
+        if not len(kept):
+            return None
+        self.last = int(ticks[kept[-1]])
+        pixels, look = cropper.split(part.frames[kept])
+        numbers, start = part.indices[kept], part.shot
+        return GridChunk(pixels[:, 0], ticks[kept], self.step, numbers, part.info, part.warning, look, start)
+
+
+def _shots(
+    parts: Iterator[DecodedVideo], whole: _Grid, opening: float, frame: float
+) -> Iterator[tuple[DecodedVideo, _Grid]]:
+    """Yield frames with the grid of their shot: one that is over before a window is has a finer one.
+
+    Args:
+        parts: of one shot each, denser in the first ``opening`` s of it.
+        whole: the grid of a shot that is long enough.
+        frame: s from one frame to the next.
+    """
+    held: list[DecodedVideo] = []  # of a shot of which it is not known yet
+    grid: _Grid | None = None
+
+    def short(end: float) -> Iterator[tuple[DecodedVideo, _Grid]]:
+        length, step = end - held[0].shot, whole.step
+        first = whole.first
+        if length < opening * 0.999:
+            step *= max(length, frame) / opening
+            first = min(step / 2 - frame + min(0.001, frame / 4), held[-1].times[-1] - held[0].shot)
+        own = _Grid(step, first)
+        return ((part, own) for part in held)
+
+    shot = 0.0
+    for part in parts:
+        if part.shot != shot:
+            if held:
+                yield from short(part.shot)
+            held, grid, shot = [], None, part.shot
+        if grid is None:
+            held.append(part)
+            if part.times[-1] - shot < opening:
+                continue
+            grid = replace(whole)
+            yield from ((early, grid) for early in held)
+            held = []
+        else:
+            yield part, grid
+    if held:
+        yield from short(held[-1].info.duration)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ def new_page(
     window = run.windows
     seen = f"{run.options.frames or model.frames} frames a {'window' if window else 'video'}"
     if window is not None:
-        seen = f"windows of {window.window:g} s every {window.stride:g} s, " + seen
+        inside = " inside shots" if window.shots else ""
+        seen = f"windows of {window.window:g} s every {window.stride:g} s{inside}, " + seen
     chosen = run.rule.min_confidence
     return AnswersPage(
         labels,

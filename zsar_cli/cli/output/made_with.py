@@ -49,6 +49,7 @@ def made_with(
         "min_confidence": run.rule.min_confidence,
         **{key: value for key, value in options.items() if key not in MOVES_NOTHING},
         "multi": run.rule.multi or None,
+        "shots": options.get("shots") or None,
         "frames": options["frames"] or model.frames,
     }
 
