@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -21,6 +22,10 @@ from tests import forked
 from tests.forked import Process, Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SERVER = "FORK_SERVER"  # names the socket of the one server of all workers
+
+# Looking again and again through all that torch brings takes a tenth of the time
+gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_configure() -> None:
@@ -38,6 +43,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slow ones first, so that the workers end together."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Start one server for all workers; it imports when it is first asked."""
+    folder = tempfile.TemporaryDirectory(prefix="zsar-tests-")  # pytest's own are too long for a socket
+    os.environ[SERVER] = str(Path(folder.name) / "socket")
+    process = forked.start_server(os.environ[SERVER])
+    config.add_cleanup(folder.cleanup)
+    config.add_cleanup(process.wait)
+    config.add_cleanup(process.kill)  # the last one comes first
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +82,9 @@ def tiny_clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """Starts ``zsar`` as processes that need not import torch."""
+    if SERVER in os.environ:
+        yield Server(os.environ[SERVER])
+        return
     with tempfile.TemporaryDirectory(
         prefix="zsar-tests-"
     ) as folder:  # pytest's own are too long for a socket

@@ -37,15 +37,20 @@ PRELOAD = [
         "rich.progress",
         "safetensors.torch",
         "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+        "matplotlib.style",
         "matplotlib.projections",
         "typer._adapters",
+        "typer._click.decorators",
+        "rich._emoji_codes",
+        "numpy.ctypeslib",
     ),
     *(f"zsar_cli.cli.{command}" for command in ("predict", "train", "eval", "embed_prompts")),
     *(
         f"zsar_cli.{module}"
         for module in ("recognizer", "training.run", "evaluation.inference", "video.decode")
     ),
-    *("zsar_cli.data.motion_shapes", "zsar_cli.model.zsar"),
+    *("zsar_cli.data.motion_shapes", "zsar_cli.model.zsar", "zsar_cli.plots", "zsar_cli.prediction.report"),
 ]
 
 At = tuple[int, Path, int]  # a number of changes to files, a folder and a signal
@@ -172,6 +177,20 @@ def prepare() -> None:
     for module in PRELOAD:
         with contextlib.suppress(ImportError):  # of another version of a library: the command needs it or not
             importlib.import_module(module)
+    from torch.distributed.elastic.rendezvous import dynamic_rendezvous
+
+    from zsar_cli.cli.app import COMMANDS, LazyCommands
+    from zsar_cli.data.dataset import load_motion_shapes
+    from zsar_cli.model.hub import load_tokenizer
+    from zsar_cli.model.published.records import published_models
+
+    for name in COMMANDS:
+        LazyCommands().get_command(None, name)
+    load_motion_shapes("train")
+    load_tokenizer(None, {"text_cfg": {}})
+    published_models()
+    # For its log torchrun asks which method it is in, of every module that is imported: a second a process
+    dynamic_rendezvous.get_method_name = lambda depth=2: ""
     gc.freeze()  # collections in the commands need not look at all this
 
 

@@ -31,7 +31,12 @@ TINY = {
     "module_lr": 1e-3,
     "holdout": 0.001,
     "validate_every": 5,
-    "architecture": {**VIT, "vision_cfg": {**VIT["vision_cfg"], "patch_size": 16}},
+    "templates": "plain",  # four texts a class
+    "architecture": {
+        **VIT,
+        "vision_cfg": {**VIT["vision_cfg"], "patch_size": 16},
+        "text_cfg": {**VIT["text_cfg"], "width": 8},  # the embeddings of 49,408 tokens fill the checkpoints
+    },
     "parts": {"width": 16, "queries": 2, "layers": 1, "heads": 2},
 }
 SMALL = ("--parts-width", 16, "--parts-queries", 2, "--parts-layers", 1, "--parts-heads", 2)

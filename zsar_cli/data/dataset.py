@@ -6,9 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
-from zsar_cli.data.annotations import Listing, read_listing
+from zsar_cli.data import motion_shapes
+from zsar_cli.data.annotations import Listing, read_listing, rows_hash
 from zsar_cli.data.definition import Definition, Split, known_name, load_definition
 from zsar_cli.data.label_ids import UCF_NAME, read_numbers
 from zsar_cli.data.rows import Row
@@ -156,25 +158,23 @@ def load_motion_shapes(split: str) -> Dataset:
 
     Item paths read ``motion-shapes:SPLIT/LABEL/INDEX``.
     """
-    from zsar_cli.data import motion_shapes
-    from zsar_cli.data.annotations import rows_hash
-
     if split not in motion_shapes.SPLITS:
         raise UsageError(f"motion-shapes has no split {split!r}. It has: {', '.join(motion_shapes.SPLITS)}.")
+    names, items, digest = _rendered(split)
+    listing = f"motion-shapes {split}"
+    return Dataset(
+        "motion-shapes", names, list(items), listing, len(items), digest, split=split, list_format="rendered"
+    )
+
+
+@cache
+def _rendered(split: str) -> tuple[tuple[str, ...], tuple[Item, ...], str]:
+    """List the classes of a split of motion-shapes, its clips, and the hash of that list."""
     names = tuple(kind.label for kind in motion_shapes.split_classes(split))
     index = {name: number for number, name in enumerate(names)}
     rows = [Row(f"motion-shapes:{split}/{name}/{i}", name) for name, i in motion_shapes.clip_ids(split)]
-    items = [Item(row.path, index[str(row.label)], row.path) for row in rows]
-    return Dataset(
-        "motion-shapes",
-        names,
-        items,
-        f"motion-shapes {split}",
-        len(rows),
-        rows_hash(rows),
-        split=split,
-        list_format="rendered",
-    )
+    items = tuple(Item(row.path, index[str(row.label)], row.path) for row in rows)
+    return names, items, rows_hash(rows)
 
 
 def _find_listing(
