@@ -159,7 +159,7 @@ def test_every_field_of_a_recipe_has_a_flag(zsar, recipe, tmp_path, tiny_clip_di
         "label_column": "2",
     }
     parts = {"aggregation": True, "gated": False, "negatives": "fixed", "separation": True}
-    parts |= {"width": 8, "queries": 1, "layers": 2, "heads": 1, "residual": True}
+    parts |= {"width": 8, "queries": 1, "layers": 2, "heads": 1, "residual": True, "damped": False}
     empty = tmp_path / "empty.yaml"
     empty.write_text("")
     flags = []

@@ -110,7 +110,8 @@ def load_run_recipe(output: Path) -> Recipe:
     """Read the recipe that a run's folder was started with; OSError or ValueError where it has none."""
     path = output / RECIPE
     content = json.loads(read_file(path, LARGEST))
-    content["parts"] = UNRECORDED | content["parts"]
+    if isinstance(content, dict) and isinstance(content.get("parts"), dict):
+        content["parts"] = UNRECORDED | content["parts"]
     return make_recipe(content, str(path))
 
 
