@@ -401,6 +401,16 @@ def test_bf16_runs_the_towers_in_bf16_and_the_losses_in_fp32(start, tmp_path):
     assert rows[0]["total"] == pytest.approx(exact[0]["total"], rel=0.02)
 
 
+@pytest.mark.parametrize(("starts_at", "at_most"), [(14.3, 100.0), (117.0, 117.0)], ids=["CLIP", "SigLIP"])
+def test_the_temperature_is_held_below_100_or_where_it_started(start, tmp_path, starts_at, at_most):
+    model = deepcopy(start)
+    model.log_scale.data.fill_(math.log(starts_at))
+    run = trainer(model, tmp_path, replace(RECIPE, steps=1))
+    run.model.log_scale.data.fill_(math.log(200))
+    run.run()
+    assert run.model.log_scale.exp().item() == pytest.approx(at_most, rel=1e-4)
+
+
 def test_gradients_are_clipped(start, tmp_path):
     run = trainer(start, tmp_path, replace(RECIPE, clip_norm=1e-3))
     norms: list[float] = []

@@ -39,7 +39,7 @@ from zsar_cli.training.step import Measured, StepGradient
 logger = logging.getLogger(__name__)
 WAITING = "waiting for clips"
 BEST = "best"  # the folder of the best model, inside the run's
-HIGHEST_SCALE = 100.0  # of the temperature, as CLIP bounds it
+HIGHEST_SCALE = 100.0  # of the temperature, as CLIP bounds it; SigLIP starts above
 
 
 class NonFiniteLossError(UsageError):
@@ -67,6 +67,7 @@ class Trainer:
     def __post_init__(self) -> None:
         recipe, backbone = self.recipe, self.model.backbone
         self.model.beta = recipe.beta  # validation asks for the answers that the released model gives
+        self.highest = max(math.log(HIGHEST_SCALE), self.model.log_scale.item())
         self.progress = Progress()
         self.times = StageTimes()
         self.model.probes = make_probes(self.model) if recipe.w_dis else None
@@ -192,7 +193,7 @@ class Trainer:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            self.model.log_scale.clamp_(max=math.log(HIGHEST_SCALE))
+            self.model.log_scale.clamp_(max=self.highest)
         self.progress.step = step + 1
         self.average.update(self.step)
 
