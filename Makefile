@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast check audit format bench ablation own-data fuzz soak motion-tiny samples pictures readme wheel clean
+.PHONY: help demo test test-fast check audit format bench ablation camera own-data fuzz soak motion-tiny samples pictures readme wheel clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,11 @@ ablation: $(VENV)/.installed  ## what each part of the method adds: 18 trainings
 
 own-data: $(VENV)/.installed  ## zero-shot, probe and training on three small data sets, 30 minutes
 	$(BIN)/python -m benchmarks.own_data
+
+CAMERA ?= --data ../shared/camera/photo --data ../shared/camera/live --data ../shared/camera/natural
+camera: $(VENV)/.installed  ## camera movements of footage beside optical flow: make camera CAMERA="--data FOLDER ..."
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
+	$(BIN)/python -m benchmarks.camera $(CAMERA)
 
 motion-tiny: $(VENV)/.installed  ## train the bundled model, 50 minutes
 	$(BIN)/zsar train --config motion-tiny --output runs/motion-tiny
