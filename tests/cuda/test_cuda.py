@@ -34,6 +34,7 @@ from zsar_cli import Recognizer
 from zsar_cli.data import motion_shapes
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.prediction.clips import answer_clips
+from zsar_cli.training.data import Batch
 from zsar_cli.training.trainer import Trainer
 from zsar_cli.video.pool import ClipRequest, load_clip
 
@@ -346,6 +347,27 @@ def test_torchrun_with_one_process_trains_on_the_gpu(torchrun, recipe, tmp_path)
     running = torchrun("train", "-c", recipe, "-o", tmp_path / "run", "--device", DEVICE, count=1)
     assert running.wait(150) == 0, running.read("stderr")
     assert len(losses_of(tmp_path / "run")) == TINY["steps"]
+
+
+def test_training_goes_on_with_less_where_the_memory_is_full(on_gpu, tmp_path):
+    model = RecognizerModel(on_gpu.backbone, PARTS).to(DEVICE)
+    noise = np.random.default_rng(0).integers(0, 255, (24, 4, 224, 224, 3), np.uint8)
+
+    def train(size: int) -> tuple[int, dict[str, float]]:
+        recipe = replace(RECIPE, frames=4, steps=1, batch_size=size, precision="fp32")
+        batch = Batch(0, 0, torch.from_numpy(noise[:size]), torch.arange(size) % len(LABELS))
+        run = trainer(model, tmp_path, recipe, stream=lambda _: iter([batch]), device=DEVICE)
+        run.save_checkpoint = lambda: None
+        bytes_, seen = peak(lambda: watched(run))
+        return bytes_, seen.rows[0]
+
+    least, _ = train(2)
+    most, expected = train(24)
+    assert most > 1.2 * least
+    with less_memory((least + most) / 2):
+        _, found = train(24)
+    for term in ("pos", "neg", "total"):
+        assert found[term] == pytest.approx(expected[term], rel=1e-3)
 
 
 # --- waiting
