@@ -108,6 +108,7 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
                 torch, "inference_mode", lambda on=True: torch.no_grad() if on else inference_mode(on)
             )
             patch.setattr(Tensor, "numpy", values)
+            patch.setattr(nn.Module, "to", move)
             tolist = FakeTensor.tolist  # reads number by number
             patch.setattr(FakeTensor, "tolist", lambda tensor: tolist(tensor.cpu()))
             with FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()), Watch() as watch:
@@ -124,16 +125,16 @@ def make_model(tower: str, parts: Parts) -> RecognizerModel:
     return RecognizerModel(backbone, parts).eval()
 
 
-def move(model: nn.Module) -> RecognizerModel:
-    """Put what ``Module.to`` moves on the stand-in, and nothing else; ``to`` itself fails for fake tensors."""
+def move(model: nn.Module, device: Any = STAND_IN) -> Any:
+    """Do what ``Module.to`` does, which fails for fake tensors: nothing moves but parameters and buffers."""
     for part in model.modules():
         for name, p in part._parameters.items():
             if p is not None:
-                empty = torch.empty_strided(p.shape, p.stride(), dtype=p.dtype, device=STAND_IN)
+                empty = torch.empty_strided(p.shape, p.stride(), dtype=p.dtype, device=device)
                 part._parameters[name] = nn.Parameter(empty, requires_grad=p.requires_grad)
         for name, b in part._buffers.items():
             if b is not None:
-                part._buffers[name] = torch.empty_strided(b.shape, b.stride(), dtype=b.dtype, device=STAND_IN)
+                part._buffers[name] = torch.empty_strided(b.shape, b.stride(), dtype=b.dtype, device=device)
     return model
 
 
@@ -164,8 +165,11 @@ def test_all_stays_on_the_device_and_the_host_waits_once(tower, parts, accelerat
         orders = evaluate(model, text)
         assert seen.reads.total() <= orders * READS_A_BATCH, seen.reads
         if parts.separation:
+            run = one_step(model, tmp_path)
             seen.reads.clear()
-            train_a_step(model, tmp_path)
+            run.run()
+            assert run.step == 1
+            assert all(str(p.device) == STAND_IN for p in run.parameters)
             assert seen.reads.total() <= READS_A_STEP, seen.reads
         assert not seen.doubles  # MPS has none
 
@@ -179,12 +183,10 @@ def evaluate(model: RecognizerModel, text: PromptEmbeddings) -> int:
     return embedding.shape[1]
 
 
-def train_a_step(model: RecognizerModel, folder: Path) -> None:
+def one_step(model: RecognizerModel, folder: Path) -> Trainer:
     recipe = Recipe(frames=2, steps=1, batch_size=2, precision="fp32", parts=SMALL)
     pixels = torch.zeros(2, 2, *model.preprocess.size, 3, dtype=torch.uint8)
     batch = Batch(0, 0, pixels, torch.arange(2))
     run = Trainer(model, recipe, LABELS, TEMPLATES, lambda _: iter([batch]), 1, folder, STAND_IN)
     run.save_checkpoint = lambda: None  # type: ignore[method-assign]
-    run.run()
-    assert run.step == 1
-    assert all(str(p.device) == STAND_IN for p in run.parameters)
+    return run
