@@ -246,7 +246,7 @@ def test_bf16_trains_to_about_the_losses_of_fp32(start, tmp_path):  # noqa: F811
 
 def moved_apart(one: dict[str, Tensor], other: dict[str, Tensor], start: dict[str, Tensor]) -> float:  # noqa: F811
     """How far two runs end from one another, as a part of how far they went."""
-    names = [name for name, tensor in one.items() if tensor.is_floating_point()]
+    names = [name for name, tensor in start.items() if tensor.is_floating_point()]
     away = sum(float((one[n].float().cpu() - other[n].float().cpu()).square().sum()) for n in names)
     went = sum(float((other[n].float().cpu() - start[n].float().cpu()).square().sum()) for n in names)
     return (away / went) ** 0.5
