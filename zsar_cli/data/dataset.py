@@ -160,7 +160,7 @@ def load_motion_shapes(split: str) -> Dataset:
     """
     if split not in motion_shapes.SPLITS:
         raise UsageError(f"motion-shapes has no split {split!r}. It has: {', '.join(motion_shapes.SPLITS)}.")
-    names, items, digest = _rendered(split)
+    names, items, digest = _rendered(split, motion_shapes.CLIPS_PER_CLASS[split])
     listing = f"motion-shapes {split}"
     return Dataset(
         "motion-shapes", names, list(items), listing, len(items), digest, split=split, list_format="rendered"
@@ -168,11 +168,12 @@ def load_motion_shapes(split: str) -> Dataset:
 
 
 @cache
-def _rendered(split: str) -> tuple[tuple[str, ...], tuple[Item, ...], str]:
-    """List the classes of a split of motion-shapes, its clips, and the hash of that list."""
+def _rendered(split: str, per_class: int) -> tuple[tuple[str, ...], tuple[Item, ...], str]:
+    """List the classes of a split of motion-shapes, so many clips of each, and the hash of that list."""
     names = tuple(kind.label for kind in motion_shapes.split_classes(split))
     index = {name: number for number, name in enumerate(names)}
-    rows = [Row(f"motion-shapes:{split}/{name}/{i}", name) for name, i in motion_shapes.clip_ids(split)]
+    ids = motion_shapes.clip_ids(split, per_class)
+    rows = [Row(f"motion-shapes:{split}/{name}/{i}", name) for name, i in ids]
     items = tuple(Item(row.path, index[str(row.label)], row.path) for row in rows)
     return names, items, rows_hash(rows)
 

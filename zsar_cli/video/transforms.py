@@ -84,6 +84,8 @@ def resize_and_crop(frames: np.ndarray, preprocess: Preprocess, *, crops: int = 
     """
     if crops not in (1, 3):
         raise ValueError(f"crops must be 1 or 3, not {crops}")
+    if crops == 1 and frames.shape[-3:-1] == tuple(preprocess.size) and preprocess.resize_mode != "larger":
+        return np.ascontiguousarray(frames)  # there is nothing to do
     leading = frames.shape[:-3]
     flat = frames.reshape(-1, *frames.shape[-3:])
     done = np.stack([_one_frame(frame, preprocess, crops) for frame in flat])  # (F, crops, h, w, 3)
