@@ -50,8 +50,8 @@ bench: $(VENV)/.installed  ## speed and memory beside other tools, 30 minutes on
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
 
-ablation: $(VENV)/.installed  ## what each part of the method adds: 18 trainings, 100 minutes
-	$(BIN)/python benchmarks/ablation.py
+ablation: $(VENV)/.installed  ## what each part of the method adds: 21 trainings, two hours
+	$(BIN)/python -m benchmarks.ablation
 
 own-data: $(VENV)/.installed  ## zero-shot, probe and training on three small data sets, 30 minutes
 	$(BIN)/python -m benchmarks.own_data

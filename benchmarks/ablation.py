@@ -1,7 +1,7 @@
 """What each part of the method adds, on motion-shapes: the same small CLIP trained with and without it.
 
-    python benchmarks/ablation.py            # every variant, 3 seeds; goes on where it was stopped
-    python benchmarks/ablation.py --table    # only the tables of what is there
+    python -m benchmarks.ablation            # every variant, 3 seeds; goes on where it was stopped
+    python -m benchmarks.ablation --table    # only the tables of what is there
 
 All variants start from the same weights (of their seed), see the same clips in the same order and take the same
 number of steps: those of ``benchmarks/ablation.yaml``. The tables go to standard output and into ``--output``.
@@ -14,21 +14,23 @@ import json
 import multiprocessing
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.appearance import READ, chance, probe
+
 HERE = Path(__file__).parent
-# Every variant as what it takes from the whole method.
+# Every variant as the fields of the recipe that it changes; results are named by their place, so new ones go last.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "frame average": {"separation": False, "aggregation": False, "negatives": "none"},
-    "+ MSM": {"aggregation": False, "negatives": "none"},
-    "+ MSM + MAB": {"negatives": "none"},
+    "frame average": {"parts": {"separation": False, "aggregation": False, "negatives": "none"}},
+    "+ MSM": {"parts": {"aggregation": False, "negatives": "none"}},
+    "+ MSM + MAB": {"parts": {"negatives": "none"}},
     "+ MSM + MAB + negatives (the whole method)": {},
-    "whole, without MAB's gate": {"gated": False},
-    "whole, negatives fixed": {"negatives": "fixed"},
+    "whole, without MAB's gate": {"parts": {"gated": False}},
+    "whole, negatives fixed": {"parts": {"negatives": "fixed"}},
+    "whole, without L_dis": {"w_dis": 0.0},
 }
 BASELINE, WHOLE = (list(VARIANTS)[k] for k in (0, 3))
 SEEDS = [0, 1, 2]
@@ -44,8 +46,7 @@ def run(variant: str, seed: int, output: Path, steps: int | None) -> None:
     from zsar_cli.training.run import Environment, run_training
 
     torch.set_num_threads(1)  # runs stand side by side, a core each
-    recipe = load_recipe(str(HERE / "ablation.yaml"), seed=seed, steps=steps)
-    recipe = replace(recipe, parts=replace(recipe.parts, **VARIANTS[variant]))
+    recipe = load_recipe(str(HERE / "ablation.yaml"), seed=seed, steps=steps, **VARIANTS[variant])
     folder = output / "runs" / result_name(variant, seed)
     shutil.rmtree(folder, ignore_errors=True)
     summary = run_training(Environment(recipe, folder, checkpoint_every=recipe.steps or 1000))
@@ -91,6 +92,7 @@ def measure(model: Any) -> dict[str, Any]:
         "AUROC": unknown["yes"]["auroc"],
         "FPR95": unknown["yes"]["fpr95"],
         "unknown": unknown,
+        "probes": probe(model),
         "order": {
             order: float(
                 np.mean([r["rank"] == 0 for r in np.array(records("unseen", unseen, order))[ordered]])
@@ -169,11 +171,24 @@ def tables(output: Path, seeds: list[int]) -> str:
         for variant in (BASELINE, WHOLE):
             cells = [cell([run["order"][order] for run in done[variant]]) for order in whole[0]["order"]]
             lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    lines += probe_table(done)
     count = max((len(runs) for runs in done.values()), default=0)
     steps = next((runs[0]["steps"] for runs in done.values() if runs), 0)
     spread = f"mean ± standard deviation over {count} seeds" if count > 1 else "of one seed only"
     lines += ["", f"Percent, {spread}, {steps} steps each."]
     return "\n".join(lines)
+
+
+def probe_table(done: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """What linear probes read from motion and static embeddings, of the variants that have them."""
+    rows = {name: runs for name, runs in done.items() if any(run.get("probes") for run in runs)}
+    if not rows:
+        return []
+    lines = ["", "| a linear probe reads | " + " | ".join(READ) + " |", "|---|" + "---:|" * len(READ)]
+    for name, runs in rows.items():
+        cells = [cell([run["probes"][what] for run in runs if what in run["probes"]]) for what in READ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return [*lines, "| the most frequent answer | " + " | ".join(cell([v]) for v in chance().values()) + " |"]
 
 
 def cell(values: list[float]) -> str:
