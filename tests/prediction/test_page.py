@@ -129,7 +129,8 @@ def test_cards_hold_answers_failures_and_frames(tmp_path):
     path = tmp_path / "page.html"
     parts = [
         Segment(0, 2, "waving", [LabelScore("waving", 0.9, 0.8)], 0.2),
-        Segment(2, 5, "none of these", [LabelScore("running", 0.5, 0.1)], 0.9),
+        Segment(2, 4, "none of these", [LabelScore("running", 0.5, 0.1)], 0.9),
+        Segment(4, 5, "none of these", [LabelScore("running", 0.6, 0.1)], 0.9),
     ]
     answers = [
         prediction("a/one.mp4"),
@@ -146,7 +147,8 @@ def test_cards_hold_answers_failures_and_frames(tmp_path):
     assert one["predictions"] == [[0, 0.5, 0.5], [1, 0.5, 0.5]]
     assert (one["frames"], one["width"], one["height"]) == (8, 64, 48)
     assert two["error"] == "not a video"
-    assert [part["predictions"][0][0] for part in three["segments"]] == [0, 1]
+    assert [part["predictions"][0][0] for part in three["segments"]] == [0, 1, 1]
+    assert [part.get("cut", False) for part in three["segments"]] == [False, False, True]
     assert (three["frames"], len(three["times"])) == (20, 20)
     assert "frames" not in four
     strip = Image.open(io.BytesIO(base64.b64decode(found.inside["frames-0"])))

@@ -131,12 +131,12 @@ function timelineOf(video) {
   }
   return [line, cues];
 }
-function stretchesOf(video) { // neighbours with one answer are one stretch, as surely as their surest part
+function stretchesOf(video) { // neighbours with one answer and no cut between are one stretch, as surely as their surest part
   const found = [];
   for (const segment of video.segments) {
     const answer = answersOfPart(segment).map(named).join(" + "), last = found.at(-1), confidence = confidenceOf(segment);
     const colour = colourOf(answersOfPart(segment)[0]);
-    if (last && last.answer === answer) {
+    if (last && last.answer === answer && !segment.cut) {
       last.end = segment.end;
       last.confidence = Math.max(last.confidence, confidence);
     } else found.push({ start: segment.start, end: segment.end, answer, colour, confidence });

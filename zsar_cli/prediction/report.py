@@ -15,6 +15,7 @@ import tempfile
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -132,6 +133,11 @@ class AnswersPage:
                     {"start": s["start"], "end": s["end"], "unknown": s["unknown"]} | self._predictions(s)
                     for s in record["segments"]
                 ]
+                for part, (before, after) in zip(
+                    card["segments"][1:], pairwise(map(_answered, record["segments"])), strict=True
+                ):
+                    if before == after:  # nothing but a cut parts them
+                        part["cut"] = True
             else:
                 card |= self._predictions(record)
             if strip is not None:
@@ -250,6 +256,10 @@ def decoded_again(
             yield None
         else:
             yield filmstrip(shown_of(clip, 0), size, whole="segments" in record)
+
+
+def _answered(segment: dict[str, Any]) -> Any:
+    return segment.get("answers", segment.get("answer"))
 
 
 def _labels_of(records: Iterable[dict[str, Any]]) -> list[str]:

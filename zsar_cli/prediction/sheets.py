@@ -296,7 +296,14 @@ def _timeline_axes(
     for place, label in enumerate(rows):
         spans = [(s.start, s.end - s.start) for s in when[label]]
         thick = 0.12 if label == NONE_OF_THESE else 0.72
-        axes.broken_barh(spans, (place - thick / 2, thick), facecolors=painted.get(label, GREY))
+        # White edges, so that a cut between two segments of one label shows
+        axes.broken_barh(
+            spans,
+            (place - thick / 2, thick),
+            facecolors=painted.get(label, GREY),
+            edgecolor="white",
+            linewidth=0.8,
+        )
         axes.text(1.01, place, clock(sum(length for _, length in spans)), fontsize=9, va="center", color=GREY,
                   transform=axes.get_yaxis_transform())  # fmt: skip
     axes.set_yticks(range(len(rows)), [short(label, 46) for label in rows], fontsize=9)
