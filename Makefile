@@ -60,6 +60,7 @@ CAMERA ?= --data ../shared/camera/photo --data ../shared/camera/live --data ../s
 camera: $(VENV)/.installed  ## camera movements of footage beside optical flow: make camera CAMERA="--data FOLDER ..."
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
 	$(BIN)/python -m benchmarks.camera $(CAMERA)
+	$(BIN)/python -m benchmarks.cuts $(CAMERA)
 
 motion-tiny: $(VENV)/.installed  ## train the bundled model, 50 minutes
 	$(BIN)/zsar train --config motion-tiny --output runs/motion-tiny

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import camera, flow
+from benchmarks import camera, cuts, flow
 from tests.video_files import write_video
 
 
@@ -48,6 +48,18 @@ def test_all_tables_are_printed(tmp_path, tiny_clip_dir, capsys):
     rows = [line for line in said.out.splitlines() if " of 2;" in line]
     model, averaged = (line.split("|")[2] for line in rows[:2])
     assert model == averaged
+
+
+def test_cuts_between_joined_clips_are_counted_for_both_methods(tmp_path, capsys):
+    pytest.importorskip("cv2")
+    (tmp_path / "a static shot").mkdir()
+    for number in range(4):
+        colours = np.random.default_rng(number).integers(0, 256, (8, 12, 3))
+        picture = np.kron(colours, np.ones((8, 8, 1))).astype(np.uint8)
+        write_video(tmp_path / "a static shot" / f"{number}.mp4", 12, picture=picture)
+    cuts.main(["--data", str(tmp_path), "--count", "1"])
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[3] == "| as they are | 3 | 0 | 0 | 0 | 0 |"
 
 
 @pytest.mark.parametrize(
