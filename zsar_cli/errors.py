@@ -53,14 +53,17 @@ def memory_explained(advice: str) -> Iterator[None]:
     """Turn an out-of-memory error of a GPU or of the CPU into a UsageError with advice."""
     try:
         yield
-    except (
-        RuntimeError
-    ) as error:  # torch's OutOfMemoryError is one; MPS and the CPU have no kind of their own
-        if not any(
-            words in str(error) for words in ("out of memory", "not enough memory", "t allocate memory")
-        ):
+    except RuntimeError as error:
+        if not out_of_memory(error):
             raise
         raise UsageError(f"The device is out of memory; {advice}, or another --device.") from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that a device has no memory left."""
+    # torch's OutOfMemoryError is a RuntimeError; MPS and the CPU have no kind of their own
+    words = ("out of memory", "not enough memory", "t allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def shown(value: object, limit: int = 60) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from zsar_cli.errors import VideoError
 from zsar_cli.features.cache import EncodedClip, FeatureCache
 from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.model.precision import arithmetic
 from zsar_cli.video.given import Given
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, Ready, load_clip
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
 
 Loaded: TypeAlias = "tuple[ClipRequest, str | None, Clip | EncodedClip | VideoError]"  # asked, key, got
-FRAMES_AT_ONCE = 512  # that go through the visual tower together, however many views a video has
 
 
 def load_cached(
@@ -99,24 +99,26 @@ def map_features(
         (B, V, ...).
     """
     results = []
-    for start, group in _groups(videos):
+    for start, group in _groups(videos, model.backbone.frames_at_once.size):
         views, frames = _leading(group[0][1])
         of_video = [start + k for k in range(len(group)) for _ in range(views)]
         if cache is None:
             pixels = torch.from_numpy(np.concatenate([clip.pixels for _, clip in group]))
         else:
             stored = stack_features(encode_clips(model, group, cache))
-        at_once = max(1, FRAMES_AT_ONCE // frames)
-        for first in range(0, len(of_video), at_once):
-            part = slice(first, first + at_once)
+
+        def mapped(part: slice) -> Tensor:
             if cache is None:
-                features = encode_pixels(model, pixels[part])
+                features = encode_pixels(model, pixels[part])  # noqa: B023 - called in this round
             else:
                 features = FrameFeatures(
-                    to_device(stored.embedding[part], model.backbone.device),
-                    to_device(stored.tokens[part], model.backbone.device),
+                    to_device(stored.embedding[part], model.backbone.device),  # noqa: B023
+                    to_device(stored.tokens[part], model.backbone.device),  # noqa: B023
                 )
-            results.append(function(features, of_video[part]))
+            return function(features, of_video[part])  # noqa: B023
+
+        with arithmetic(model.backbone.precision):
+            results += model.backbone.frames_at_once.map(len(of_video), mapped, frames)
     return torch.unflatten(torch.cat(results), 0, (len(videos), -1))
 
 
@@ -129,12 +131,14 @@ def encode_clips(
     encoded: Iterator[FrameFeatures] = iter(())
     if fresh:
         pixels = torch.from_numpy(np.concatenate([clip.pixels for _, clip in fresh]))
-        parts = [
-            encode_pixels(model, part) for part in pixels.split(max(1, FRAMES_AT_ONCE // pixels.shape[1]))
-        ]
-        embeddings = torch.cat([part.embedding.half().cpu() for part in parts]).chunk(len(fresh))
         keep = None if cache.needs_tokens else 0
-        tokens = torch.cat([part.tokens[..., :keep, :keep].half().cpu() for part in parts]).chunk(len(fresh))
+
+        def encode(part: slice) -> tuple[Tensor, Tensor]:
+            found = encode_pixels(model, pixels[part])
+            return found.embedding.half().cpu(), found.tokens[..., :keep, :keep].half().cpu()
+
+        parts = list(model.backbone.frames_at_once.map(len(pixels), encode, pixels.shape[1]))
+        embeddings, tokens = (torch.cat(kind).chunk(len(fresh)) for kind in zip(*parts, strict=True))
         encoded = (FrameFeatures(e, t) for e, t in zip(embeddings, tokens, strict=True))
     result = []
     for key, clip in videos:
@@ -157,7 +161,8 @@ def stack_features(clips: Sequence[EncodedClip]) -> FrameFeatures:
 def encode_pixels(model: RecognizerModel, pixels: Tensor) -> FrameFeatures:
     """Run the visual tower over clips (B, T, h, w, 3) uint8, which are normalised where the model is."""
     pixels = to_device(pixels, model.backbone.device)
-    return model.encode_frames(model.backbone.normalise(pixels))
+    with arithmetic(model.backbone.precision):
+        return model.encode_frames(model.backbone.normalise(pixels))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -176,10 +181,12 @@ def to_host(*tensors: Tensor) -> list[Tensor]:
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def _groups(videos: Sequence[tuple[Any, Any]]) -> Iterator[tuple[int, Sequence[tuple[Any, Any]]]]:
-    """Group videos into portions of at most FRAMES_AT_ONCE frames, or of one video; with where each begins."""
+def _groups(
+    videos: Sequence[tuple[Any, Any]], most: int
+) -> Iterator[tuple[int, Sequence[tuple[Any, Any]]]]:
+    """Group videos into portions of at most so many frames, or of one video; with where each begins."""
     views, frames = _leading(videos[0][1])
-    size = max(1, FRAMES_AT_ONCE // (views * frames))
+    size = max(1, most // (views * frames))
     for start in range(0, len(videos), size):
         yield start, videos[start : start + size]
 

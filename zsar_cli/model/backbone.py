@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,16 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsar_cli.errors import UsageError
-from zsar_cli.model.factory import build, for_weights, load_weights, preprocess_of, token_width
+from zsar_cli.model.factory import build, for_weights, load_weights, preprocess_of, token_count, token_width
 from zsar_cli.model.hub import find_source, load_tokenizer, offline
 from zsar_cli.model.int8 import cpu_has_int8, each_on_a_core, int8_blocks, to_int8
-from zsar_cli.model.precision import DTYPES, cast, check_precision, resolve_precision
+from zsar_cli.model.precision import DTYPES, cast, check_precision, device_memory, resolve_precision
 from zsar_cli.model.text_tower import encode_tokens, trim
+from zsar_cli.portions import Portion
 from zsar_cli.video.transforms import Preprocess, statistics, to_floats
 
 logger = logging.getLogger(__name__)
 
 TEXTS_AT_ONCE = 128
+FRAMES_AT_ONCE = 512  # however many views a video has
+VALUES = 16  # of a patch token that are in memory at a time, as multiples of its width: a block's MLP and attention
 # At a time: a CPU is slower where the activations of many frames do not fit its caches
 CPU_PIXELS = 8 * 224 * 224
 SAMPLE = 512  # values of each tensor that the fingerprint looks at
@@ -62,6 +65,8 @@ class Backbone(nn.Module):
         self._tokenizer_source: str | None = None  # an architecture or "local-dir:..."; None: from model_cfg
         self._fingerprint: tuple[tuple[int, ...], str] | None = None
         self._patch_grid: tuple[int, int] | None = None
+        self._frames_at_once: Portion | None = None
+        self.texts_at_once = Portion(TEXTS_AT_ONCE, "texts")
         mean, std = statistics(preprocess)  # move with the weights: a list would be copied for every batch
         self.register_buffer("_mean", mean, persistent=False)
         self.register_buffer("_std", std, persistent=False)
@@ -176,6 +181,17 @@ class Backbone(nn.Module):
         assert self._patch_grid is not None
         return self._patch_grid
 
+    @property
+    def frames_at_once(self) -> Portion:
+        """How many frames go through the visual tower together: what a quarter of the memory holds, at most 512."""
+        if self._frames_at_once is None:
+            tokens = token_count(self.clip.visual, self.preprocess.size) if self.family is None else 256
+            size = 4 if self.dtype == torch.float32 else 2
+            of_frame = tokens * self.token_dim * VALUES * size
+            room = device_memory(self.device) // 4 // of_frame
+            self._frames_at_once = Portion(max(1, min(FRAMES_AT_ONCE, room)), "frames")
+        return self._frames_at_once
+
     # --- frames and texts
 
     def normalise(self, pixels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -275,8 +291,13 @@ class Backbone(nn.Module):
         split = self.prepare_tokens(tokens) if isinstance(tokens, Tensor) else tokens
         if self.family is not None and self.family.own_text:
             return torch.cat([self.family.encode_text(self.clip, part) for part in split])
-        parts = [encode_tokens(self.clip, self.model_cfg["text_cfg"], part) for part in split]
-        return torch.cat([F.normalize(part.float(), dim=-1) for part in parts])
+        return torch.cat([F.normalize(row.float(), dim=-1) for part in split for row in self._encode_texts(part)])
+
+    def _encode_texts(self, tokens: Tensor) -> Iterator[Tensor]:
+        def encode(rows: slice) -> Tensor:
+            return encode_tokens(self.clip, self.model_cfg["text_cfg"], tokens[rows])
+
+        return self.texts_at_once.map(len(tokens), encode)
 
     def warn_truncated(self, texts: Sequence[str]) -> None:
         """Log a warning that names the texts longer than the text tower's context, if there are any."""

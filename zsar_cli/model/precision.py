@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +11,7 @@ import torch
 from zsar_cli.distributed import own_device
 from zsar_cli.errors import UsageError
 from zsar_cli.model.int8 import LEAST_WIDTH
+from zsar_cli.resources import available_memory
 
 if TYPE_CHECKING:
     from zsar_cli.model.backbone import Backbone
@@ -58,6 +61,37 @@ def resolve_precision(name: str, device: str, backbone: Backbone) -> str:
     if backbone.token_dim < LEAST_WIDTH or not device.startswith("cuda"):
         return "fp32"
     return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Let a GPU multiply what is left in float32 as TF32 in the block, unless the precision is fp32.
+
+    TF32 keeps 10 bits of the mantissa, as bf16 keeps 7; fp32 means all of them, in cuDNN's convolutions too.
+    """
+    lower = precision != "fp32"
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolution.allow_tf32
+    matmul.allow_tf32 = convolution.allow_tf32 = lower
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, convolution.allow_tf32 = before
+
+
+def device_memory(device: torch.device) -> int:
+    """Count a device's bytes; of the CPU and of MPS, those that this process may use."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return available_memory()
+
+
+def trains_in(device: str) -> str:
+    """Choose the precision that a device trains in fastest: bf16 or fp16 where it has units for it, else fp32."""
+    if not device.startswith("cuda"):
+        return "fp32"  # autocast takes 3 to 8 times as long on a CPU
+    capability = torch.cuda.get_device_capability(device)
+    return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
 
 
 def cast(clip: Any, precision: str) -> None:

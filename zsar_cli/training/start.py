@@ -17,6 +17,7 @@ from zsar_cli.features.cache import FeatureCache
 from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.factory import token_count, within_memory
 from zsar_cli.model.load import is_recognizer, load_model, load_trainable
+from zsar_cli.model.precision import trains_in
 from zsar_cli.model.published.records import named_family
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.training.folder import FEATURES
@@ -29,16 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 def with_precision(recipe: Recipe, device: str, before: str | None) -> Recipe:
-    """Resolve ``auto``: the precision that the run began in, else the one that this device is fastest in.
-
-    Autocast to bf16 takes 3 to 8 times as long as fp32 on a CPU.
-    """
+    """Resolve ``auto``: the precision that the run began in, else the one that this device is fastest in."""
     precision = recipe.precision
     if precision == "auto":
-        ampere = device.startswith("cuda") and torch.cuda.get_device_capability(device) >= (8, 0)
-        precision = distributed.from_first(before or ("bf16" if ampere else "fp32"))
-    if precision == "bf16" and device == "cpu" and distributed.rank() == 0:
-        logger.warning("bf16 makes training 3 to 8 times slower on a CPU; --precision fp32 is faster")
+        precision = distributed.from_first(before or trains_in(device))
+    if precision != "fp32" and device == "cpu" and distributed.rank() == 0:
+        logger.warning("%s makes training 3 to 8 times slower on a CPU; --precision fp32 is faster", precision)
     return replace(recipe, precision=precision)
 
 
