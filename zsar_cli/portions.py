@@ -22,6 +22,9 @@ class Portion:
 
     size: int
     what: str
+    last_resort: Callable[[], bool] = lambda: (
+        False
+    )  # what else frees memory, where one thing alone is too much
 
     def map(self, count: int, function: Callable[[slice], T], each: int = 1) -> Iterator[T]:
         """Yield ``function`` of one slice after the other of ``count`` things that are ``each`` so many.
@@ -54,7 +57,9 @@ class Attempt:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> bool:
-        if error is None or not out_of_memory(error) or self.count < 2:
+        if error is None or not out_of_memory(error):
+            return False
+        if self.count < 2 and not self.portion.last_resort():
             return False
         self.failed = True
         traceback.clear_frames(trace)  # they hold what filled the memory

@@ -28,6 +28,7 @@ from zsar_cli.evaluation.results import PromptSettings, run_plan
 from zsar_cli.evaluation.summary import summarise
 from zsar_cli.model.alignment import Scores, score_with_bank
 from zsar_cli.model.zsar import RecognizerModel
+from zsar_cli.portions import Portion
 from zsar_cli.text.embeddings import PromptEmbeddings
 from zsar_cli.video.pool import ClipRequest
 from zsar_cli.video.sampling import Sampling
@@ -47,7 +48,7 @@ class Sums(nn.Module):
     uses_negatives = False
     trained_on = None
     preprocess = Preprocess(size=(16, 16))
-    published, way = None, None
+    published, way, clip_seconds = None, None, None
     fingerprint, choose = RecognizerModel.fingerprint, RecognizerModel.choose
     join_views, text_vectors = RecognizerModel.join_views, RecognizerModel.text_vectors
 
@@ -56,7 +57,7 @@ class Sums(nn.Module):
         self.backbone = nn.Identity()
         self.backbone.device, self.backbone.dtype = torch.device("cpu"), torch.float32
         self.backbone.precision, self.backbone.fingerprint = "fp32", lambda: "sums"
-        self.backbone.spec = "sums"
+        self.backbone.spec, self.backbone.frames_at_once = "sums", Portion(512, "frames")
         self.backbone.normalise = partial(normalise, preprocess=self.preprocess)
         self.log_scale = nn.Parameter(torch.tensor(3.0))
         self.mix = nn.Parameter(torch.randn(12, 8, generator=torch.Generator().manual_seed(0)))

@@ -404,7 +404,7 @@ def test_many_views_go_through_in_portions(videos, tiny_clip_dir, tmp_path, monk
 
     whole = map_features(model, clips, embed)
     assert seen == [[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]]
-    monkeypatch.setattr("zsar_cli.features.encoding.FRAMES_AT_ONCE", 8)  # two clips; a video has three
+    model.backbone.frames_at_once.size = 8  # two clips; a video has three
     portions = map_features(model, clips, embed, cache)
     assert max(map(len, seen[1:])) == 2
     again = map_features(model, [clips[0], *((key, cache.get(key)) for key, _ in clips[1:])], embed, cache)

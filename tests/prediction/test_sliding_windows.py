@@ -23,6 +23,7 @@ from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.model.alignment import score_with_bank
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.zsar import VideoEncoding
+from zsar_cli.portions import Portion
 from zsar_cli.prediction.records import Failure
 from zsar_cli.prediction.windows import WindowOptions, run_windows
 from zsar_cli.text.embeddings import PromptEmbeddings
@@ -70,7 +71,8 @@ class ColourModel:
     def __init__(self) -> None:
         self.seen = 0
         self.windows: list[int] = []
-        self.backbone, self.family = self, None
+        self.backbone, self.family, self.precision = self, None, "fp32"
+        self.frames_at_once = Portion(512, "frames")
 
     def normalise(self, pixels):
         return normalise(pixels, self.preprocess)

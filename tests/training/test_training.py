@@ -117,7 +117,7 @@ def test_bundled_recipes_are_sound_and_survive_writing():
         ({"flip": "maybe"}, "flip must be true or false"),
         ({"model": 3}, "model must be a string"),
         ({"tune": "half"}, "tune must be full or modules, not 'half'"),
-        ({"precision": "fp8"}, "precision must be auto, fp32 or bf16"),
+        ({"precision": "fp8"}, "precision must be auto, fp32, bf16 or fp16"),
         ({"learning_rate": 1}, "unknown field 'learning_rate'"),
         ({"parts": {"depth": 1}}, "unknown field 'depth'"),
         ({"parts": {"negatives": "some"}}, "parts.negatives must be learned, fixed or none"),
@@ -411,6 +411,32 @@ def test_the_temperature_is_held_below_100_or_where_it_started(start, tmp_path, 
     assert run.model.log_scale.exp().item() == pytest.approx(at_most, rel=1e-4)
 
 
+def test_fp16_leaves_out_a_step_that_overflows_and_goes_on_with_a_smaller_scale(start, tmp_path):
+    recipe = replace(RECIPE, precision="fp16", batch_size=1, frames=1, steps=3)
+    run = trainer(start, tmp_path, recipe)
+    run.gradient.scaler.load_state_dict(run.gradient.scaler.state_dict() | {"scale": 2.0**8})
+    calls: list[int] = []
+
+    def overflow(gradient: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return gradient * float("inf") if len(calls) == 2 else gradient
+
+    run.model.project.weight.register_hook(overflow)
+    seen: list[tuple[float, bool]] = []
+    before = weights(run.model)
+
+    def watch(row: dict[str, float]) -> None:
+        nonlocal before
+        seen.append((run.gradient.scaler.get_scale(), same(before, weights(run.model))))
+        before = weights(run.model)
+
+    run.run(report=watch)
+    assert seen == [(2.0**8, False), (2.0**7, True), (2.0**7, False)]
+    again = trainer(start, tmp_path, recipe)
+    assert again.resume()
+    assert again.gradient.scaler.state_dict() == run.gradient.scaler.state_dict()
+
+
 def test_gradients_are_clipped(start, tmp_path):
     run = trainer(start, tmp_path, replace(RECIPE, clip_norm=1e-3))
     norms: list[float] = []
@@ -418,7 +444,9 @@ def test_gradients_are_clipped(start, tmp_path):
 
     def watch() -> None:
         norms.append(
-            math.sqrt(sum(float(p.grad.square().sum()) for p in run.parameters if p.grad is not None))
+            math.sqrt(
+                sum(float(p.grad.square().sum()) for p in run.gradient.parameters if p.grad is not None)
+            )
         )
         step()
 

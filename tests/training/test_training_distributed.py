@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.tiny_models import VIT
+from tests.training.test_fit import full
 from tests.training.test_training import PARTS, PREPROCESS, RECIPE, assert_close, batches, trainer
 from zsar_cli import distributed
 from zsar_cli.model.backbone import Backbone
@@ -44,6 +45,10 @@ def train(name: str, folder: Path) -> None:
     place = distributed.rank(), distributed.world()
     stream = batches(recipe, *place, lost=lambda position: position % 4 == 1)
     run = trainer(start, folder, recipe, stream=stream)
+    if distributed.rank() == 1:  # a smaller GPU: it takes its clips one at a time
+        run.model.encode_frames = lambda pixels, encode=run.model.encode_frames: (
+            encode(pixels) if len(pixels) == 1 else full()
+        )
     rows: list[dict[str, float]] = []
     step = run.optimizer.step
 

@@ -72,6 +72,14 @@ def train(
     ] = 256,
     backbone: BackboneOption = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    micro_batch: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            min=1,
+            help="Most clips through the model at once. Default: as many as fit; halved when memory runs out. "
+            "Results do not depend on it.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --output from its last checkpoint.")
     ] = False,
@@ -105,6 +113,7 @@ def train(
         cache=cache,
         backbone=backbone,
         checkpoint_every=checkpoint_every,
+        micro_batch=micro_batch,
         overwrite=overwrite,
         tensorboard=tensorboard,
     )

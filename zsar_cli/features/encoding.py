@@ -98,7 +98,7 @@ def map_features(
     Returns:
         (B, V, ...).
     """
-    results = []
+    results: list[Tensor] = []
     for start, group in _groups(videos, model.backbone.frames_at_once.size):
         views, frames = _leading(group[0][1])
         of_video = [start + k for k in range(len(group)) for _ in range(views)]
@@ -181,9 +181,7 @@ def to_host(*tensors: Tensor) -> list[Tensor]:
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def _groups(
-    videos: Sequence[tuple[Any, Any]], most: int
-) -> Iterator[tuple[int, Sequence[tuple[Any, Any]]]]:
+def _groups(videos: Sequence[tuple[Any, Any]], most: int) -> Iterator[tuple[int, Sequence[tuple[Any, Any]]]]:
     """Group videos into portions of at most so many frames, or of one video; with where each begins."""
     views, frames = _leading(videos[0][1])
     size = max(1, most // (views * frames))

@@ -291,7 +291,9 @@ class Backbone(nn.Module):
         split = self.prepare_tokens(tokens) if isinstance(tokens, Tensor) else tokens
         if self.family is not None and self.family.own_text:
             return torch.cat([self.family.encode_text(self.clip, part) for part in split])
-        return torch.cat([F.normalize(row.float(), dim=-1) for part in split for row in self._encode_texts(part)])
+        return torch.cat(
+            [F.normalize(row.float(), dim=-1) for part in split for row in self._encode_texts(part)]
+        )
 
     def _encode_texts(self, tokens: Tensor) -> Iterator[Tensor]:
         def encode(rows: slice) -> Tensor:

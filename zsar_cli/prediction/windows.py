@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
+from zsar_cli.portions import Portion
 from zsar_cli.prediction.confidence import DEFAULT
 from zsar_cli.prediction.familiar import LEAST, MEANS_NOTHING, usual_frames
 from zsar_cli.prediction.frame_keeper import FrameKeeper
@@ -178,6 +179,7 @@ class _Slider:
     info: VideoInfo = field(default_factory=lambda: VideoInfo(0.0, 0, 0, 0, 1.0))  # by the file's index
     frames: int = 0
     warning: str | None = None
+    at_once: Portion = field(default_factory=lambda: Portion(WINDOWS_AT_ONCE, "windows"))
     total: Tensor | float = 0.0  # of all frame embeddings, (E,)
 
     def take(self, chunk: GridChunk) -> float:
@@ -240,16 +242,20 @@ class _Slider:
     def _embed(self, shot: _Shot, some: list[Span]) -> None:
         import torch
 
-        for first in range(0, len(some), WINDOWS_AT_ONCE):
-            part = some[first : first + WINDOWS_AT_ONCE]
-            windows = [self._window(shot, span.start) for span in part]
+        from zsar_cli.model.precision import arithmetic
+
+        def embed(part: slice) -> Tensor:
+            windows = [self._window(shot, span.start) for span in some[part]]
             stacked = type(windows[0])(
                 torch.stack([w.embedding for w in windows]), torch.stack([w.tokens for w in windows])
             )
-            with torch.inference_mode():
-                if self._whole_clips:
-                    stacked = self.model.encode_frames(stacked.embedding)
-                self.embeddings += list(self.model.encode_video(stacked).embedding)
+            if self._whole_clips:
+                stacked = self.model.encode_frames(stacked.embedding)
+            return self.model.encode_video(stacked).embedding
+
+        with torch.inference_mode(), arithmetic(self.model.backbone.precision):
+            for part in self.at_once.map(len(some), embed):
+                self.embeddings += list(part)
         shot.spans += some
 
     def _window(self, shot: _Shot, start: int) -> FrameFeatures:
@@ -270,17 +276,23 @@ class _Slider:
 
         from zsar_cli.features.encoding import to_device
         from zsar_cli.model.backbone import FrameFeatures
+        from zsar_cli.model.precision import arithmetic
 
         backbone = self.model.backbone
         pixels = to_device(torch.from_numpy(chunk.pixels), backbone.device)
         if self._whole_clips:  # the tower sees the frames of a window together, and not before
             frames = backbone.normalise(pixels)
             return [FrameFeatures(frame, frame[:0, :0]) for frame in frames]
-        with torch.inference_mode():
-            found = backbone.encode_frames(backbone.normalise(pixels))
-        self.total = self.total + found.embedding.float().sum(dim=0)
-        kind = type(found)
-        return [kind(e, t) for e, t in zip(found.embedding, found.tokens, strict=True)]
+
+        def encode(part: slice) -> FrameFeatures:
+            found: FrameFeatures = backbone.encode_frames(backbone.normalise(pixels[part]))
+            return found
+
+        with torch.inference_mode(), arithmetic(backbone.precision):
+            parts = list(backbone.frames_at_once.map(len(pixels), encode))
+        self.total = self.total + sum(part.embedding.float().sum(dim=0) for part in parts)
+        kind = type(parts[0])
+        return [kind(*pair) for f in parts for pair in zip(f.embedding, f.tokens, strict=True)]
 
 
 def _timeline(

@@ -32,11 +32,13 @@ KEPT = 2  # the last, and the one before it in case that one is damaged
 
 @dataclass
 class Progress:
-    """Steps done, and the best validation so far (-1 before the first)."""
+    """Steps done, the best validation so far (-1 before the first), and where torch's GradScaler stands in fp16."""
 
     step: int = 0
     best: float = -1.0
     best_step: int = 0
+    loss_scale: float | None = None
+    growth: int = 0
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -48,6 +48,20 @@ class Batch:
     clips: Tensor | FrameFeatures  # uint8 (B, T, h, w, 3), or their visual features in fp16
     target: Tensor  # (B,) class indices
     colours: Tensor | None = None  # (B, 4): how each clip's are changed, see zsar_cli.video.augment
+
+    def part(self, rows: slice) -> Batch:
+        """Take some of the clips."""
+        clips, colours = self.clips, self.colours
+        if isinstance(clips, FrameFeatures):
+            some: Tensor | FrameFeatures = FrameFeatures(clips.embedding[rows], clips.tokens[rows])
+        else:
+            some = clips[rows]
+        return replace(
+            self,
+            clips=some,
+            target=self.target[rows],
+            colours=None if colours is None else colours[rows],
+        )
 
 
 Stream = Callable[[int], Iterator[Batch]]  # from the step given to the end of the run

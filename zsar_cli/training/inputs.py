@@ -40,6 +40,7 @@ BY_CONTENT = (
     "label_column",
     "templates",
 )  # fields of the recipe that inputs.json holds to
+FITS = ("gradient_checkpointing",)  # changes no weight
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def refuse_other_recipe(output: Path, recipe: Recipe) -> None:
         raise UsageError(f"{path} is damaged; start a new run in another --output.") from error
     by_content = BY_CONTENT if (output / INPUTS).is_file() else ()
     now = recipe_content(recipe)
-    changed = sorted(key for key in now if before[key] != now[key] and key not in by_content)
+    changed = sorted(key for key in now if before[key] != now[key] and key not in (*by_content, *FITS))
     if changed:
         told = ", ".join(f"{key}{_difference(before[key], now[key])}" for key in changed)
         raise UsageError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from zsar_cli.model.precision import DTYPES
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.training.recipe import Recipe
 
@@ -78,5 +79,5 @@ def trainable(name: str, recipe: Recipe) -> bool:
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
-    """Compute the block in bf16 where the recipe's precision is bf16; ``device`` is ``cpu`` or ``cuda``."""
-    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+    """Compute the block in bf16 or fp16 where the recipe's precision is that; ``device`` is ``cpu`` or ``cuda``."""
+    return torch.autocast(device, DTYPES[precision]) if precision in ("bf16", "fp16") else nullcontext()

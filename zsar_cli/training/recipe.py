@@ -88,9 +88,13 @@ class Recipe:
     colour_jitter: float = about(0.4, "Strength of brightness, contrast and saturation jitter.")
     grey: float = about(0.0, "Fraction of clips converted to greyscale.")
     precision: str = about(
-        "auto", "fp32, bf16 (autocast), or auto: bf16 on CUDA GPUs from Ampere on, fp32 elsewhere."
+        "auto",
+        "fp32, bf16 or fp16 (autocast), or auto: bf16 on CUDA GPUs from Ampere on, fp16 on Volta and Turing, "
+        "fp32 elsewhere.",
     )
-    gradient_checkpointing: bool = about(False, "Save memory in the towers at the cost of time.")
+    gradient_checkpointing: bool | None = about(
+        None, "Save memory in the towers at the cost of time. Default: if few clips fit otherwise."
+    )
     half: bool = about(False, "Save the final weights in fp16.")
     seed: int = about(0, "Random seed.")
     architecture: dict[str, Any] | None = about(  # noqa: RUF009 - an immutable default, whatever its annotation
@@ -143,7 +147,7 @@ LIMITS: dict[str, Any] = {
 }
 CHOICES = {
     "tune": ("full", "modules"),
-    "precision": ("auto", "fp32", "bf16"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
     "negatives": ("learned", "fixed", "none"),
 }
 

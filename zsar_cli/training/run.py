@@ -13,7 +13,7 @@ from zsar_cli import distributed
 from zsar_cli.data.dataset import load_motion_shapes
 from zsar_cli.data.motion_shapes import clip_ids
 from zsar_cli.model.load import is_recognizer
-from zsar_cli.model.precision import resolve_device
+from zsar_cli.model.precision import arithmetic, resolve_device
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.resources import default_workers
 from zsar_cli.run_log import log_setup
@@ -46,6 +46,7 @@ class Environment:
     workers: int | None = None  # as many as suit the device
     max_missing: float = 0.1
     checkpoint_every: int = 500
+    micro_batch: int | None = None  # clips through the model at once; found where it is not given
     tensorboard: bool = False
     # Of the frozen tower's features; the recipe must not augment. In the run's folder unless one is given
     cache: Path | None = None
@@ -180,7 +181,8 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
                 baselines = measure_baselines(model, recipe, data, templates, pool, cache, advance)
         # The weights that a model of zsar's own was built on cannot be found by a name
         whole = recipe.tune == "full" or is_recognizer(recipe.model)
-        place = (output, device, whole, environment.data_root)
+        stack.enter_context(arithmetic(recipe.precision))
+        place = (output, device, whole, environment.data_root, environment.micro_batch)
         trainer = Trainer(model, recipe, dataset.classes, templates, stream, steps, *place)
         if resume and not trainer.resume() and first:
             logger.warning("%s holds no checkpoint to resume from; the run starts at the beginning", output)

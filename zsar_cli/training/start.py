@@ -35,7 +35,9 @@ def with_precision(recipe: Recipe, device: str, before: str | None) -> Recipe:
     if precision == "auto":
         precision = distributed.from_first(before or trains_in(device))
     if precision != "fp32" and device == "cpu" and distributed.rank() == 0:
-        logger.warning("%s makes training 3 to 8 times slower on a CPU; --precision fp32 is faster", precision)
+        logger.warning(
+            "%s makes training 3 to 8 times slower on a CPU; --precision fp32 is faster", precision
+        )
     return replace(recipe, precision=precision)
 
 

@@ -37,6 +37,7 @@ def train(
     cache: StrPath | None = None,
     backbone: StrPath | None = None,
     checkpoint_every: int = 500,
+    micro_batch: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
@@ -59,6 +60,8 @@ def train(
         cache: a folder that keeps the visual features of each clip, for ``tune="modules"``.
         backbone: where the weights are now that a run named as ``model`` was trained on.
         checkpoint_every: steps between checkpoints.
+        micro_batch: the most clips that go through the model at once; by default as many as fit. Results do not
+            depend on it.
         resume: continue the run in ``output`` from its last checkpoint.
         overwrite: replace what ``output`` holds.
         tensorboard: also write TensorBoard's event files.
@@ -85,6 +88,7 @@ def train(
         cache=cache,
         backbone=backbone,
         checkpoint_every=checkpoint_every,
+        micro_batch=micro_batch,
         overwrite=overwrite,
         tensorboard=tensorboard,
     )
@@ -119,6 +123,7 @@ def plan_training(
     cache: StrPath | None,
     backbone: StrPath | None,
     checkpoint_every: int,
+    micro_batch: int | None,
     overwrite: bool,
     tensorboard: bool,
 ) -> PlannedRun:
@@ -150,6 +155,7 @@ def plan_training(
         workers=None if workers is None else checks.whole("workers", workers, checks.WORKERS),
         max_missing=checks.number("max_missing", max_missing, checks.SHARE),
         checkpoint_every=checks.whole("checkpoint_every", checkpoint_every, (1, 10**9)),
+        micro_batch=None if micro_batch is None else checks.whole("micro_batch", micro_batch, (1, 100_000)),
         tensorboard=checks.truth("tensorboard", tensorboard),
         cache=checks.optional_path("cache", cache),
         backbone=checks.optional_text("backbone", backbone),

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from zsar_cli import distributed
-from zsar_cli.errors import UsageError
+from zsar_cli.errors import UsageError, memory_explained
 from zsar_cli.model.weights import read_safetensors
 from zsar_cli.model.zsar import RecognizerModel, TrainingRecord
 from zsar_cli.run_log import StageTimes
@@ -39,6 +39,7 @@ from zsar_cli.training.step import Measured, StepGradient
 logger = logging.getLogger(__name__)
 WAITING = "waiting for clips"
 BEST = "best"  # the folder of the best model, inside the run's
+LEAST_SCALE = 2.0**-10  # of the loss in fp16: a gradient that still overflows is not finite
 HIGHEST_SCALE = 100.0  # of the temperature, as CLIP bounds it; SigLIP starts above
 
 
@@ -63,6 +64,7 @@ class Trainer:
     device: str = "cpu"
     whole: bool = True
     data_root: str | None = None  # for the record
+    micro_batch: int | None = None  # clips at once; found where it is not given
 
     def __post_init__(self) -> None:
         recipe, backbone = self.recipe, self.model.backbone
@@ -72,16 +74,13 @@ class Trainer:
         self.times = StageTimes()
         self.model.probes = make_probes(self.model) if recipe.w_dis else None
         self.optimizer = make_optimizer(self.model, recipe)
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if recipe.gradient_checkpointing:
-            backbone.set_grad_checkpointing(True)
         self.pretrained = (
             deepcopy(backbone).eval().requires_grad_(False)
             if recipe.tune == "full" and (recipe.w_keep or recipe.pretrained_weight)
             else None
         )
         self.prompts = PromptEncoder(self.model, self.labels, self.templates, recipe, self.pretrained)
-        self.gradient = StepGradient(self.model, recipe, self.parameters, self.pretrained)
+        self.gradient = StepGradient(self.model, recipe, self.optimizer, self.pretrained, self.micro_batch)
         self.average = WeightAverage(backbone, self.pretrained, recipe, self.steps)
 
     @property
@@ -98,6 +97,7 @@ class Trainer:
             progress.best_step > 0 and 0 < waited <= self.step - progress.best_step
         )
 
+    @memory_explained("use fewer --frames, --gradient-checkpointing")
     def run(
         self,
         *,
@@ -186,11 +186,13 @@ class Trainer:
 
     def _update(self, step: int, found: Measured) -> None:
         self._check_finite("loss", found.terms["total"], step)
-        self._check_finite("gradient", found.norm, step)
+        scaler = self.gradient.scaler
+        if scaler is None or (not math.isfinite(found.norm) and scaler.get_scale() < LEAST_SCALE):
+            self._check_finite("gradient", found.norm, step)
         if found.clips:
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak"] * self._rate(step)
-            self.optimizer.step()
+            self.gradient.update()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             self.model.log_scale.clamp_(max=self.highest)
@@ -223,6 +225,9 @@ class Trainer:
         """Write where the run stands; one process does, and the others go on."""
         if distributed.rank() == 0:
             self.model.record = self.make_record()
+            if (scaler := self.gradient.scaler) is not None:
+                state = scaler.state_dict()
+                self.progress.loss_scale, self.progress.growth = state["scale"], state["_growth_tracker"]
             checkpoint.save(
                 self.directory, self.model, self.optimizer, self.average.mean, self.progress, self.whole
             )
@@ -235,6 +240,9 @@ class Trainer:
         self.progress = checkpoint.load(
             self.directory, step, self.model, self.optimizer, self.average.mean, self.whole
         )
+        if (scaler := self.gradient.scaler) is not None and self.progress.loss_scale is not None:
+            told = {"scale": self.progress.loss_scale, "_growth_tracker": self.progress.growth}
+            scaler.load_state_dict(scaler.state_dict() | told)
         return True
 
     def make_record(self) -> TrainingRecord:
