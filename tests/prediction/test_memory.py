@@ -32,6 +32,7 @@ def ask(tiny_clip_dir, tmp_path):
             *[label.score for label in found.predictions],
             *[segment.unknown for segment in timeline.segments],
             *embedding.tolist(),
+            *recognizer.model.backbone.encode_text(LABELS).flatten().tolist(),  # others may be in the cache
         ]
 
     return numbers
