@@ -227,71 +227,79 @@ def count_batch(
 
 
 def training(setup: Setup, name: str, clip: str) -> None:
-    """Clips a second of full tuning, from clips in memory."""
+    """Clips a second of full tuning, from clips in memory: with what is found to fit, and with given micro-batches."""
     rows, figures = [], {}
-    for checkpointing in (False, True):
-        for size in (2,) if setup.quick else (8, 16, 32):
-            setup.forget()
-            try:
-                rate, idle, places = measured_steps(setup, clip, size, checkpointing)
-            except torch.OutOfMemoryError:
-                rate, idle, places = None, None, Counter()
-            checkpoints = "yes" if checkpointing else "no"
-            told = "out of memory" if rate is None else rate.text(1)
-            rows.append([str(size), checkpoints, told, percent(idle), f"{setup.peak():.1f}"])
-            if rate is not None:
-                figures[f"{size}, {'checkpointing' if checkpointing else 'none'}"] = rate
-            if places and size == 32 and not checkpointing:
-                setup.results.note(waits(f"{name}: a training step of {A_STEP // size} batches", places))
+    ways: list[tuple[int | None, bool | None]] = [(None, None)]
+    ways += [(size, again) for again in (False, True) for size in ((2,) if setup.quick else (8, 16, 32))]
+    for size, checkpointing in ways:
+        setup.forget()
+        run = Steps(setup, clip, size, checkpointing)
+        rate, idle = run.timed()
+        gradient = run.trainer.gradient
+        way, again = f"{gradient.portion.size}", "yes" if gradient.checkpointing else "no"
+        way += ", as found" if size is None else ""
+        rows.append([way, again, rate.text(1), percent(idle), f"{setup.peak():.1f}"])
+        figures[f"{way}, {again}"] = rate
+        if setup.gpu and size is None:
+            portions = -(-run.clips // gradient.portion.size)
+            setup.results.note(waits(f"{name}: a training step of {portions} portions", run.waits()))
+        del run, gradient
     setup.results.table(
         f"training, {name}, tune: full: {A_STEP} clips of {FRAMES} frames and 400 labels a step, from memory",
-        ["clips a batch", "checkpointing", "clips a second", "GPU idle, %", "peak memory, GB"],
+        ["clips at once", "checkpointing", "clips a second", "GPU idle, %", "peak memory, GB"],
         rows,
         figures,
     )
 
 
-def measured_steps(
-    setup: Setup, clip: str, size: int, checkpointing: bool
-) -> tuple[Figure, float | None, Counter[str]]:
-    """Clips a second of each of two steps after the first, GPU idle in %, and the waits of a step."""
-    recipe = load_recipe("kinetics", model=clip, gradient_checkpointing=checkpointing)
-    a_step = 2 * size if setup.quick else A_STEP
-    recipe = replace(recipe, batch_size=size, accumulate=a_step // size)
-    recipe = with_precision(recipe, setup.device, None)
-    torch.manual_seed(0)
-    model = RecognizerModel(Recognizer.load(clip, precision="fp32").model.backbone, Parts()).to(setup.device)
-    names = load_labels(LABELS).names[: 8 if setup.quick else None]
-    noise = np.random.default_rng(0)
-    pixels = torch.from_numpy(noise.integers(0, 255, (size, FRAMES, *model.preprocess.size, 3), np.uint8))
+class Steps:
+    """Steps of the recipe ``kinetics`` over the same clips; ``size`` of them go through the model at once."""
 
-    def stream(first: int) -> Iterator[Batch]:
-        for step in range(first, trainer.steps):
-            for _ in range(recipe.accumulate):
-                yield Batch(step, 0, pixels, torch.arange(size) % len(names))
+    def __init__(self, setup: Setup, clip: str, size: int | None, checkpointing: bool | None) -> None:
+        self.setup, self.clips = setup, 4 if setup.quick else A_STEP
+        recipe = load_recipe("kinetics", model=clip, gradient_checkpointing=checkpointing)
+        recipe = with_precision(replace(recipe, batch_size=self.clips), setup.device, None)
+        torch.manual_seed(0)
+        model = RecognizerModel(Recognizer.load(clip, precision="fp32").model.backbone, Parts())
+        names = load_labels(LABELS).names[: 8 if setup.quick else None]
+        shape = (self.clips, FRAMES, *model.preprocess.size, 3)
+        self.pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 255, shape, np.uint8))
+        self.target = torch.arange(self.clips) % len(names)
+        self.trainer = Trainer(
+            *(model.to(setup.device), recipe, names, load_templates(recipe.templates), self.stream),
+            *(1, Path("unused"), setup.device),
+            micro_batch=size,
+        )
+        self.trainer.save_checkpoint = lambda: None  # type: ignore[method-assign]
 
-    ends: list[float] = []
+    def stream(self, first: int) -> Iterator[Batch]:
+        for step in range(first, self.trainer.steps):
+            yield Batch(step, 0, self.pixels, self.target)
 
-    def report(_: object) -> None:
-        setup.wait()
-        ends.append(time.perf_counter())
+    def run(self, steps: int) -> list[float]:
+        """Seconds at the start and after each step."""
+        ends = [time.perf_counter()]
 
-    def run(steps: int) -> None:
-        trainer.steps = trainer.step + steps
-        trainer.run(report=report)
+        def report(_: object) -> None:
+            self.setup.wait()
+            ends.append(time.perf_counter())
 
-    templates = load_templates(recipe.templates)
-    trainer = Trainer(model, recipe, names, templates, stream, 1, Path("unused"), setup.device)
-    trainer.save_checkpoint = lambda: None  # type: ignore[method-assign]
-    run(1)
-    steps = 1 if setup.quick else 2
-    _, idle = setup.timed(lambda: run(steps))
-    seconds = np.diff(ends)[:steps]
-    places: Counter[str] = Counter()
-    if setup.gpu:
+        self.trainer.steps = self.trainer.step + steps
+        self.trainer.run(report=report)
+        return ends
+
+    def timed(self) -> tuple[Figure, float | None]:
+        """Clips a second of each of some steps after the first two, and the time that the GPU is idle, in %."""
+        self.run(1 if self.setup.quick else 2)
+        ends: list[float] = []
+        _, idle = self.setup.timed(lambda: ends.extend(self.run(1 if self.setup.quick else 2)))
+        return Figure([self.clips / seconds for seconds in np.diff(ends)]), idle
+
+    def waits(self) -> Counter[str]:
+        """How often a step waits for the GPU."""
         with counted_waits() as places:
-            run(1)
-    return Figure([a_step / s for s in seconds]), idle, places
+            self.run(1)
+        return places
 
 
 def training_from_files(setup: Setup, name: str, clip: str) -> None:
@@ -359,9 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     results = Results(quick=options.quick)
     if options.device != "cpu":
         results.gpu = torch.cuda.get_device_name(options.device)
-    setup = Setup(
-        *(options.work, options.device, options.quick, not options.no_peers, options.clips, results)
-    )
+    peers = not options.no_peers
+    setup = Setup(options.work, options.device, options.quick, peers, options.clips, results)
     chosen: dict[str, Any] = {name: MODELS[name] for name in options.models}
     if options.quick:
         chosen = {"tiny": material.TINY}

@@ -169,7 +169,7 @@ def test_all_stays_on_the_device_and_the_host_waits_once(tower, parts, accelerat
             seen.reads.clear()
             run.run()
             assert run.step == 1
-            assert all(str(p.device) == STAND_IN for p in run.parameters)
+            assert all(str(p.device) == STAND_IN for p in model.parameters())
             assert seen.reads.total() <= READS_A_STEP, seen.reads
         assert not seen.doubles  # MPS has none
 
