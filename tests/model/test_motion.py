@@ -219,6 +219,21 @@ def test_gradients_reach_every_trainable_parameter_and_no_other(tune, negatives)
             assert parameter.grad is None, name
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_nothing_is_trained_that_the_loss_does_not_reach(weight):
+    """DistributedDataParallel waits for the gradient of every trained parameter."""
+    parts = replace(PARTS, aggregation=False, negatives="none")
+    recipe = Recipe(w_dis=weight, parts=parts)
+    model = make_model(parts=parts)
+    model.probes = make_probes(model) if weight else None
+    make_optimizer(model, recipe)
+    texts = model.backbone.encode_text(["a", "b"])
+    losses(model, model(torch.randn(2, 3, 3, 32, 32)), torch.arange(2), ClassPrompts(texts, None), recipe)[
+        "total"
+    ].backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
 def test_saved_model_loads_to_the_same_answers(tmp_path):
     model = trained(make_model())
     model.beta = 0.5
