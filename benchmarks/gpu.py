@@ -369,10 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> Results:
         results.gpu = torch.cuda.get_device_name(options.device)
     peers = not options.no_peers
     setup = Setup(options.work, options.device, options.quick, peers, options.clips, results)
-    chosen: dict[str, Any] = {name: MODELS[name] for name in options.models}
-    if options.quick:
-        chosen = {"tiny": material.TINY}
-    for name, architecture in chosen.items():
+    chosen = [("tiny", material.TINY)] if options.quick else [(n, MODELS[n]) for n in options.models]
+    for name, architecture in chosen:
         clip = material.make_clip_model(options.work / name.replace("/", "-"), architecture)
         motion = material.make_motion_model(options.work / f"{clip.name}-motion", clip)
         for section in (predict, tower):
