@@ -104,6 +104,9 @@ def test_every_way_gives_the_frames_of_reading_in_sequence(name, tmp_path, monke
     assert reference.warning is None
     assert reference.times[0] == 0
     assert (np.diff(reference.times) > 0).all()
+    (threaded,) = iter_frames(path, rate=1e9, chunk=40, threads=4)
+    assert np.array_equal(threaded.frames, reference.frames)
+    assert threaded.times == pytest.approx(reference.times)
     if "ticks" in how:
         ticks = np.asarray(how["ticks"])[first:]
         assert reference.times == pytest.approx((ticks - ticks[0]) / 20, abs=0.002)
@@ -212,6 +215,24 @@ def test_frames_at_a_rate(plain):
     assert [len(part.frames) for part in parts] == [3, 3, 2]
     assert [time for part in parts for time in part.times] == pytest.approx(np.arange(8) / 4)
     assert [number for part in parts for number in numbers(part)] == list(range(0, 40, 5))
+
+
+@pytest.mark.parametrize(("damaged", "threads"), [(False, [4]), (True, [4, 1])])
+def test_several_threads_decode_until_something_is_damaged(damaged, threads, plain, tmp_path, monkeypatch):
+    path = tmp_path / "a.mp4"
+    content = bytearray(plain.read_bytes())
+    with av.open(str(plain)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][15]
+    if damaged:
+        content[packet.pos + 4 : packet.pos + 5] = b"\xff"  # the kind of a slice
+    path.write_bytes(content)
+    alone = [frame for part in iter_frames(path, rate=1e9) for frame in part.frames]
+    used = []
+    really = decode.opened
+    monkeypatch.setattr(decode, "opened", lambda *given: used.append(given[2]) or really(*given))
+    together = [frame for part in iter_frames(path, rate=1e9, threads=4) for frame in part.frames]
+    assert np.array_equal(together, alone)
+    assert used == threads
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "h264.ts", "mpeg4.avi"])

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 WINDOWS_AT_ONCE = 16  # through the motion modules together
 SCORED_AT_ONCE = 1024
 LOOKED_AT = 64  # videos whose durations decide whether windows are needed
+DECODING_THREADS = 4  # of the one video that is looked at
 MOST_WINDOWS = 250_000  # of one video: what they say is kept to its end; at the default stride, 138 hours
 
 
@@ -102,8 +103,10 @@ def run_windows(
 
     def request(video: Video) -> GridRequest:
         source = named(video)[1]
-        how = {"look": shown, "shots": options.shots}
-        return GridRequest(source, options.window, options.frames, model.preprocess, options.fps, **how)
+        # Not in this process, where anybody's log of FFmpeg's messages would hold threads up
+        threads = DECODING_THREADS if pool.workers else 1
+        shape = options.window, options.frames, model.preprocess, options.fps
+        return GridRequest(source, *shape, look=shown, shots=options.shots, threads=threads)
 
     for video, chunks in pool.stream(videos, load_grid, request, stop):
         path = named(video)[0]

@@ -20,7 +20,9 @@ from zsar_cli.video.find import local_path, why_unread
 from zsar_cli.video.identify import PLAYLIST, what_it_is
 from zsar_cli.video.upright import MOST_PIXELS
 
-av.logging.set_level(av.logging.PANIC)  # what is wrong with a file goes into its record, not onto the screen
+# What is wrong with a file goes into its record, not onto the screen. Not PANIC: with any level, a decoder's threads
+# wait for Python's lock whenever they have something to log, and whoever has it may wait for them.
+av.logging.set_level(None)
 
 PLAYLISTS = {"hls", "concat", "dash", "imf", "webm_dash_manifest", "rtsp", "sdp", "sap"}
 TEXTS = {"tty", "bin", "xbin", "idf", "adf"}  # FFmpeg draws these as pictures of their letters
@@ -61,10 +63,11 @@ def check_path(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def opened(path: str, number: int | None = None) -> Iterator[tuple[Any, Any]]:
+def opened(path: str, number: int | None = None, threads: int = 1) -> Iterator[tuple[Any, Any]]:
     """Open a video with PyAV: the container, and the video stream of that number, all others left out.
 
     Without a number: the container, and a list of the video streams that can be decoded, nothing left out.
+    ``threads``: that decode frames of the stream at the same time.
 
     Raises:
         VideoError: no_video, encrypted, unreadable, permission, memory.
@@ -99,6 +102,11 @@ def opened(path: str, number: int | None = None) -> Iterator[tuple[Any, Any]]:
                         "unreadable", "the file is damaged: opening it twice gives different streams"
                     )
                 leave_out_others(container, [stream])
+                if threads > 1:
+                    context = stream.codec_context
+                    context.thread_count, context.thread_type = threads, "FRAME"
+                    # Damage is to be told: how it is concealed depends on the number of threads
+                    context.options = {**context.options, "err_detect": "+explode+bitstream+buffer"}
                 yield container, stream
         finally:
             container.close()

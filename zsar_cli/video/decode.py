@@ -36,6 +36,7 @@ Readable: TypeAlias = "str | os.PathLike[str] | ImageSequence"  # a path, or fra
 DECODERS = ("auto", "decord", "pyav")
 DENSE = 4  # times as many ticks in the opening of a shot
 MP4_STARTS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}  # first boxes
+THREADED = {"h264", "hevc"}
 DECORD_READS = {"h264", "vp8", "vp9", "mpeg4", "mjpeg"}  # in files that are cuttable, with the right frames
 
 
@@ -89,6 +90,7 @@ def iter_frames(
     chunk: int = 32,
     image_rate: float = IMAGE_RATE,
     opening: float | None = None,
+    threads: int = 1,
 ) -> Iterator[DecodedVideo]:
     """Decode a long video once, in sequence, and yield ``chunk`` frames at a time: memory stays bounded.
 
@@ -101,6 +103,7 @@ def iter_frames(
         image_rate: frames a second of a folder of images.
         opening: look for hard cuts. With each shot the ticks begin anew, and in so many seconds from its first frame
             on they come :data:`DENSE` times as often: it may be a short one.
+        threads: that decode frames at the same time; the frames are the same.
 
     Yields:
         Frames in order, of one shot each. ``info`` comes from the file's index. The last chunk's ``warning`` says what
@@ -117,7 +120,7 @@ def iter_frames(
     with file_errors(name):
         index = read_index(name)
         clock = Clock(index)
-        reader = _Sequence(name, index)
+        reader = _Sequence(name, index, threads)
         batch: list[tuple[int, float, np.ndarray]] = []
         size = (0, 0)
         for (number, frame), cut in _with_cuts(reader.frames(), ticks):
@@ -166,12 +169,17 @@ def _images(path: Readable, image_rate: float) -> tuple[str, ImageSequence | Non
 
 
 class _Sequence:
-    """The reference: every frame in output order. ``pts`` and ``problems`` fill up while it is read."""
+    """The reference: every frame in output order. ``pts`` and ``problems`` fill up while it is read.
 
-    def __init__(self, path: str, index: Index) -> None:
+    ``threads`` decode at the same time where the file is plain. At the first damage that the decoder tells of, one
+    alone starts over.
+    """
+
+    def __init__(self, path: str, index: Index, threads: int = 1) -> None:
         """Open nothing yet."""
         self.path = path
         self.index = index
+        self.threads = threads if index.cuttable and index.codec in THREADED else 1
         self.pts: list[int | None] = []
         self.problems: list[str] = []
         # A recording may begin between key frames: what comes before the first is no damage
@@ -179,7 +187,21 @@ class _Sequence:
 
     def frames(self) -> Iterator[tuple[int, Any]]:
         """Yield each frame with its number."""
-        with opened(self.path, self.index.stream) as (container, stream):
+        if self.threads == 1:
+            yield from self._read(1)
+            return
+        sound = 0
+        for number, frame in self._read(self.threads):
+            if frame.is_corrupt or self.problems:
+                break
+            yield number, frame
+            sound = number + 1
+        if self.problems or not sound == len(self.pts) == self.index.frame_count:
+            self.pts, self.problems, self.begun = [], [], False
+            yield from ((number, frame) for number, frame in self._read(1) if number >= sound)
+
+    def _read(self, threads: int) -> Iterator[tuple[int, Any]]:
+        with opened(self.path, self.index.stream, threads) as (container, stream):
             flushed = False
             for packet in packets(container, stream, self.problems):
                 flushed = not packet.size

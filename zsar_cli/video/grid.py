@@ -37,6 +37,7 @@ class GridRequest:
     image_rate: float = IMAGE_RATE  # frames a second of a folder of images
     look: bool = False  # whether frames are wanted at a size for people besides
     shots: bool = False  # whether windows lie inside shots: a grid for each
+    threads: int = 1  # that decode
 
 
 @dataclass
@@ -83,6 +84,7 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
         chunk=max(1, min(CHUNK_FRAMES, int(CHUNK_SECONDS / step))),
         image_rate=request.image_rate,
         opening=opening,
+        threads=request.threads,
     )
     whole = _Grid(step, first)
     for part, grid in (
