@@ -15,6 +15,7 @@ import pytest
 
 from tests.video_files import write_video
 from zsar_cli.cli import app
+from zsar_cli.training import train
 
 
 @dataclass
@@ -38,10 +39,11 @@ def text_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, text_cache: Path) -> None:
-    """Nothing of the user's own settings or cache."""
+    """Nothing of the user's own settings or cache; and no ``curves.png``, 0.3 s each, which has tests of its own."""
     for name in [name for name in os.environ if name.startswith("ZSAR_") and name != "ZSAR_SHARED"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ZSAR_CACHE_DIR", str(text_cache))
+    monkeypatch.setattr(train, "draw_curves", lambda *_: None)
 
 
 @pytest.fixture
