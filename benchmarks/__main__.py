@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import growth, inside, material
+from benchmarks import feed, growth, inside, material
 from benchmarks.measure import Contender, Figure, OtherLoad, first_answer, python
 from benchmarks.report import Results, write
 
@@ -226,6 +226,7 @@ SECTIONS: dict[str, Callable[[Setup, Results], None]] = {
     "precision": inside.measure_precision,
     "cache": inside.measure_caches,
     "training": training,
+    "feed": feed.feed,
     "videos": growth.videos,
     "labels": growth.labels,
     "frames": growth.frames,

@@ -41,12 +41,12 @@ class Cutter:
             height, width = self.preprocess.size
             small = part.shape[0] * part.shape[1] <= MOST_SENT * height * width
             self._size = (part.shape[0], part.shape[1]) if small else (height, width)
+        if part.shape[:2] == self._size and not flip:
+            return np.ascontiguousarray(part)[None]
+        image = Image.fromarray(np.ascontiguousarray(part))
         if part.shape[:2] != self._size:
-            image = scale_frame(
-                Image.fromarray(np.ascontiguousarray(part)), self._size[::-1], self.preprocess
-            )
-            return np.asarray(ImageOps.mirror(image) if flip else image)[None]
-        return np.ascontiguousarray(part[:, ::-1] if flip else part)[None]
+            image = scale_frame(image, self._size[::-1], self.preprocess)
+        return np.asarray(ImageOps.mirror(image) if flip else image)[None]
 
 
 def fit(frames: Tensor, preprocess: Preprocess) -> Tensor:

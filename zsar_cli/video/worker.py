@@ -28,7 +28,7 @@ def serve() -> None:
     os.dup2(silent, 2)
     answers.write(READY)
     answers.flush()
-    jobs: queue.Queue[bytes] = queue.Queue()
+    jobs: queue.Queue[bytearray] = queue.Queue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     limited = False
     while True:
@@ -69,7 +69,7 @@ def _answers(load: Callable[[Any], Any], request: Any, streamed: bool) -> Iterat
     yield pickled(("error", failed))
 
 
-def _listen(jobs: queue.Queue[bytes]) -> None:
+def _listen(jobs: queue.Queue[bytearray]) -> None:
     """Take jobs off stdin. When it closes, the parent is gone or done, and this process ends."""
     # The raw descriptor: a thread blocked in sys.stdin's lock would hang the interpreter's exit
     with open(0, "rb", buffering=0, closefd=False) as pipe, contextlib.suppress(EOFError, OSError):
@@ -133,12 +133,12 @@ def receive(pipe: IO[bytes], most: int) -> Any:
     return pickle.loads(receive_bytes(pipe, most))
 
 
-def receive_bytes(pipe: IO[bytes], most: int | None = None) -> bytes:
+def receive_bytes(pipe: IO[bytes], most: int | None = None) -> bytearray:
     """Read the next message, still pickled."""
     (size,) = HEADER.unpack(bytes(_exactly(pipe, HEADER.size)))
     if most is not None and size > most:
         raise ValueError(f"a message of {size} bytes")
-    return bytes(_exactly(pipe, size))
+    return _exactly(pipe, size)
 
 
 def _exactly(pipe: IO[bytes], size: int) -> bytearray:
