@@ -18,7 +18,9 @@ SECONDS, RATE, KEY_FRAMES = 10, 25, 50  # of every clip: length in s, frames a s
 TURN = [(320, 240)] * 4 + [(640, 360)] * 4 + [(1280, 720)] * 3 + [(1920, 1080)] * 2
 
 
-def make_clip(path: Path, size: tuple[int, int], seed: int, seconds: float = SECONDS) -> Path:
+def make_clip(
+    path: Path, size: tuple[int, int], seed: int, seconds: float = SECONDS, key_frames: int = KEY_FRAMES
+) -> Path:
     """An H.264 video of a textured scene that the camera pans over, with grain: as hard to decode as a filmed one."""
     if path.is_file():
         return path
@@ -31,7 +33,7 @@ def make_clip(path: Path, size: tuple[int, int], seed: int, seconds: float = SEC
     with av.open(str(aside), "w") as output:
         stream: Any = output.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"preset": "veryfast", "crf": "26", "g": str(KEY_FRAMES)}
+        stream.options = {"preset": "veryfast", "crf": "26", "g": str(key_frames)}
         for number in range(int(seconds * RATE)):
             x, y = (number * 2) % 480, number % 240
             pixels = scene[y : y + height, x : x + width] // 2 + np.roll(grain, number, axis=1)

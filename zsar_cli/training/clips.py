@@ -84,7 +84,8 @@ def find_data(environment: Environment) -> TrainingData:
 def open_pool(stack: ExitStack, environment: Environment, dataset: Dataset) -> DecodePool:
     """Start the processes that decode a run's clips; ``stack`` ends them. Rendered clips need none."""
     workers = 0 if is_rendered(dataset.items[0].path) else environment.workers or 0
-    return stack.enter_context(DecodePool(workers, ahead=min(2 * environment.recipe.batch_size, 128)))
+    ahead = max(2 * workers + 2, min(2 * environment.recipe.batch_size, 128))
+    return stack.enter_context(DecodePool(workers, ahead=ahead))
 
 
 # Words that a mirror image would make untrue
