@@ -18,6 +18,8 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed  ## name the motions in sample clips with the bundled model
 	@$(BIN)/zsar predict zsar_cli/assets/samples --model motion-tiny --labels zsar_cli/assets/samples/labels.txt --top-k 3 --format table
+	@$(BIN)/zsar predict zsar_cli/assets/shots.mp4 --model motion-tiny --labels camera --format table
+	@echo "What the camera does in your own video:  $(BIN)/zsar predict VIDEO.mp4 --model motion-tiny --labels camera"
 	@echo "Your own video, with a real CLIP:  $(BIN)/zsar predict VIDEO.mp4 --label 'first label' --label 'second label'"
 
 test: $(VENV)/.installed  ## all tests, 4 minutes on two cores
@@ -62,8 +64,9 @@ camera: $(VENV)/.installed  ## camera movements of footage beside optical flow: 
 	$(BIN)/python -m benchmarks.camera $(CAMERA)
 	$(BIN)/python -m benchmarks.cuts $(CAMERA)
 
-motion-tiny: $(VENV)/.installed  ## train the bundled model, 50 minutes
-	$(BIN)/zsar train --config motion-tiny --output runs/motion-tiny
+motion-tiny: $(VENV)/.installed  ## train the bundled model, 3 hours; goes on where it was stopped
+	$(BIN)/zsar train --config shapes --output runs/shapes --resume
+	$(BIN)/zsar train --config motion-tiny --model runs/shapes --output runs/motion-tiny --resume
 	mkdir -p zsar_cli/assets/motion-tiny
 	cp runs/motion-tiny/model.safetensors runs/motion-tiny/config.yaml zsar_cli/assets/motion-tiny/
 

@@ -46,7 +46,7 @@ READS_A_BATCH, READS_A_STEP = 1, 1  # how often the host may wait for a result
 LABELS = ("walking", "running", "jumping")
 TEMPLATES = Templates("tiny", ("a video of {}",), ("no {}",))
 SMALL = Parts(width=16, queries=2, layers=1, heads=2)
-LAYOUTS = {**LAYOUTS, "motion-tiny": load_recipe("motion-tiny").architecture}
+LAYOUTS = {**LAYOUTS, "motion-tiny": load_recipe("shapes").architecture}
 TOWERS = ("vit", "pe", "siglip", "motion-tiny")
 NUMBERS = {torch.bool: np.bool_, torch.int64: np.int64, torch.float32: np.float32, torch.float64: np.float64}
 aten = torch.ops.aten

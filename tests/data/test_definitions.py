@@ -222,7 +222,8 @@ def test_errors_say_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "n.txt").write_text("a.mp4 0\n")
     with pytest.raises(UsageError, match="has numeric labels"):
         load_dataset(tmp_path / "n.txt")
-    assert dataset_names() == ["hmdb51", "kinetics400", "kinetics600", "motion-shapes", "ssv2", "ucf101"]
+    sets = ["hmdb51", "kinetics400", "kinetics600", "motion-shapes", "scenes", "ssv2", "ucf101"]
+    assert dataset_names() == sets
 
 
 def test_none_in_a_list_is_no_class(tmp_path: Path, caplog) -> None:

@@ -49,7 +49,7 @@ COMMANDS = {
         "train",
         "train",
         "Fine-tune a model on labelled videos.",
-        "zsar train --config motion-tiny --output runs/first",
+        "zsar train --config shapes --output runs/first",
     ),
     "eval": Lazy(
         "eval",

@@ -17,7 +17,6 @@ from zsar_cli.cli.output.formats import Format
 from zsar_cli.cli.output.sink import GROWING, SUBTITLES, Sink
 from zsar_cli.cli.run_lines import answers_in, tally_line
 from zsar_cli.cli.signals import listening
-from zsar_cli.prediction.familiar import MEANS_NOTHING
 from zsar_cli.prediction.records import NONE_OF_THESE
 
 if TYPE_CHECKING:
@@ -55,7 +54,6 @@ class Run:
     skipped: int = 0
     seconds: float = 0.0
     short: int = 0
-    strange: int = 0  # videos that show nothing that the model knows
     tally: Counter[str] = field(default_factory=Counter)  # videos by answer
 
     def calibrate(
@@ -190,7 +188,6 @@ class Run:
                 console.error(f"{record['video']}: {record['error']['message']}")
         else:
             self.short += record["duration"] < SHORT
-            self.strange += MEANS_NOTHING in record.get("warning", "")
 
     def report(self, output: Path | None, format: Format) -> None:
         """Print the final report."""
@@ -202,11 +199,6 @@ class Run:
         if self.short:
             console.note(
                 f"{self.short} of {videos} shorter than {SHORT:g} s: answers rely on appearance more than motion."
-            )
-        if self.strange:
-            console.note(
-                f"{self.strange} of {videos} without the rendered shapes that motion-tiny was trained on: their "
-                "answers are meaningless. Use another --model; zsar predict --list-models shows some."
             )
         if format in SUBTITLES and (silent := self.tally[NONE_OF_THESE]):
             console.note(f"{silent} of {videos} without a cue: no answer reaches --min-confidence; lower it.")

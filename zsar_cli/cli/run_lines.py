@@ -59,14 +59,22 @@ def unlike_training_line(labels: Sequence[str], model: RecognizerModel) -> str |
     """Warn of labels unlike the training classes of a model; None if there are none."""
     from zsar_cli.model.config import BUNDLED
 
-    strange = unlike_training(labels, (model.trained_on or {}).get("classes") or ())
+    known = (model.trained_on or {}).get("classes") or ()
+    if model.name in BUNDLED:
+        from zsar_cli.data.scenes.phrases import vocabulary
+
+        known = [*known, *vocabulary()]
+    strange = unlike_training(labels, known)
     if not strange:
         return None
     about = f"{len(strange)} of {counted(len(labels), 'label')}, such as {strange[0]!r}, share no word with the classes"
     if len(labels) == 1:
         about = f"The label {strange[0]!r} shares no word with the classes"
     if model.name in BUNDLED:
-        return f"{about} of {model.name}, which was trained on rendered shapes only: their answers are meaningless."
+        return (
+            f"{about} of {model.name}, which was trained on camera movements and simple motions only: their answers "
+            "are meaningless. zsar predict --list-models shows other models."
+        )
     return f"{about} that {model.name} was trained on: they are zero-shot, and unknown is unreliable."
 
 

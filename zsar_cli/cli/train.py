@@ -37,7 +37,7 @@ def train(
             "-c",
             autocompletion=complete_config,
             help="Recipe: a YAML file, or the name of a bundled one: own (default for your own data with up to 100 "
-            "clips per class), kinetics (default otherwise), modules, motion-tiny, quick. Flags named after a "
+            "clips per class), kinetics (default otherwise), modules, shapes, motion-tiny, quick. Flags named after a "
             "field override the recipe.",
         ),
     ] = None,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from zsar_cli.data import motion_shapes
 from zsar_cli.data.annotations import Listing, read_listing, rows_hash
@@ -54,6 +55,9 @@ class Dataset:
     unmatched: dict[str, int] = field(default_factory=dict)  # labels that name no class, and their rows
     counted: str = ""  # "all" or the split whose classes the list's numbers count; "" where it has none
     of_none: list[Item] = field(default_factory=list)  # videos that the list says show none of the classes
+    # Of each class: a clip is told from the classes of its own group only. Empty where they all exclude each other
+    groups: tuple[str, ...] = ()
+    phrasings: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what else people call a class
 
     @property
     def empty_classes(self) -> list[str]:
@@ -122,7 +126,8 @@ def load_dataset(
     """
     definition = load_definition(spec)
     if definition.rendered:
-        return load_motion_shapes(subset or ("seen" if split == "test" else split))
+        load = load_scenes if definition.name == "scenes" else load_motion_shapes
+        return load(subset or ("seen" if split == "test" else split))
     known = ClassList(definition.name, tuple(classes)) if classes else definition.classes
     folder = existing(root or definition.root or "") or Path(root or definition.root or "")
     if root is None and definition.root is None:
@@ -158,22 +163,50 @@ def load_motion_shapes(split: str) -> Dataset:
 
     Item paths read ``motion-shapes:SPLIT/LABEL/INDEX``.
     """
-    if split not in motion_shapes.SPLITS:
-        raise UsageError(f"motion-shapes has no split {split!r}. It has: {', '.join(motion_shapes.SPLITS)}.")
-    names, items, digest = _rendered(split, motion_shapes.CLIPS_PER_CLASS[split])
-    listing = f"motion-shapes {split}"
-    return Dataset(
-        "motion-shapes", names, list(items), listing, len(items), digest, split=split, list_format="rendered"
+    return _rendered("motion-shapes", split, motion_shapes)
+
+
+def load_scenes(split: str) -> Dataset:
+    """List a split of scenes: ``train``, ``camera``, ``subject``, ``seen``, ``unseen``; not rendered yet.
+
+    Training clips are those of motion-shapes too, as a group of classes of its own, so that one model learns both.
+    Item paths read ``scenes:SPLIT/LABEL/INDEX``.
+    """
+    from zsar_cli.data.scenes import classes as scenes
+    from zsar_cli.data.scenes.phrases import phrasings
+
+    data = _rendered("scenes", split, scenes)
+    kinds = scenes.split_classes(split)
+    data.groups, data.phrasings = (
+        tuple(kind.group for kind in kinds),
+        {k.label: phrasings(k.label) for k in kinds},
     )
+    if split == "train":
+        shapes, count = load_motion_shapes("train"), len(data.classes)
+        data.items += [replace(item, label=item.label + count) for item in shapes.items]
+        data.list_rows, data.list_hash = len(data.items), f"{data.list_hash}+{shapes.list_hash}"
+        data.classes += shapes.classes
+        data.groups += ("shapes",) * len(shapes.classes)
+    return data
+
+
+def _rendered(name: str, split: str, module: ModuleType) -> Dataset:
+    """List a split of clips that ``module`` renders."""
+    if split not in module.SPLITS:
+        raise UsageError(f"{name} has no split {split!r}. It has: {', '.join(module.SPLITS)}.")
+    names, items, digest = _rendered_list(name, split, module, module.CLIPS_PER_CLASS.get(split))
+    listing = f"{name} {split}"
+    return Dataset(name, names, list(items), listing, len(items), digest, split=split, list_format="rendered")
 
 
 @cache
-def _rendered(split: str, per_class: int) -> tuple[tuple[str, ...], tuple[Item, ...], str]:
-    """List the classes of a split of motion-shapes, so many clips of each, and the hash of that list."""
-    names = tuple(kind.label for kind in motion_shapes.split_classes(split))
-    index = {name: number for number, name in enumerate(names)}
-    ids = motion_shapes.clip_ids(split, per_class)
-    rows = [Row(f"motion-shapes:{split}/{name}/{i}", name) for name, i in ids]
+def _rendered_list(
+    name: str, split: str, module: ModuleType, per_class: int | None
+) -> tuple[tuple[str, ...], tuple[Item, ...], str]:
+    """List the classes of a rendered split, its clips (``per_class`` of each), and the hash of that list."""
+    names = tuple(kind.label for kind in module.split_classes(split))
+    index = {label: number for number, label in enumerate(names)}
+    rows = [Row(f"{name}:{split}/{label}/{i}", label) for label, i in module.clip_ids(split)]
     items = tuple(Item(row.path, index[str(row.label)], row.path) for row in rows)
     return names, items, rows_hash(rows)
 

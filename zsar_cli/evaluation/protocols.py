@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zsar_cli.data.dataset import Dataset, Item, load_dataset, load_motion_shapes, none_line
+from zsar_cli.data.dataset import Dataset, Item, load_dataset, load_motion_shapes, load_scenes, none_line
 from zsar_cli.data.definition import Definition, load_definition
 from zsar_cli.data.splits import SYNONYMS, few_shot
 from zsar_cli.errors import UsageError
@@ -121,7 +121,7 @@ def make_plan(
         raise UsageError(f"{protocol} evaluates both base and novel classes; remove --split.")
     definition = load_definition(source.data)
     if definition.rendered:
-        return _plan_rendered(protocol, split)
+        return (_plan_scenes if definition.name == "scenes" else _plan_shapes)(protocol, split)
     if protocol is None and split is not None:
         plan = Plan("split", definition.name, [_part(split, source.named(split))])
         _note_none(plan)
@@ -231,7 +231,7 @@ def _draw_shots(plan: Plan, source: DataSource, shots: Sequence[int] | None, see
         ]
 
 
-def _plan_rendered(protocol: str | None, split: str | None) -> Plan:
+def _plan_shapes(protocol: str | None, split: str | None) -> Plan:
     """Plan motion-shapes, whole by default: every number of its table from one look at each clip."""
     from zsar_cli.data import motion_shapes
 
@@ -262,6 +262,16 @@ def _plan_rendered(protocol: str | None, split: str | None) -> Plan:
     shifted = _part("shifted", load_motion_shapes("shifted"))
     parts = [*halves, shifted, *together, _unknown_part(strange, halves[1].labels)]
     return Plan("whole", "motion-shapes", parts, known="unseen")
+
+
+def _plan_scenes(protocol: str | None, split: str | None) -> Plan:
+    """Plan scenes: the camera's moves, a subject's, and pairs that training saw apart only."""
+    if protocol not in (None, "zero-shot"):
+        raise UsageError(f"scenes has no {protocol} protocol; remove --protocol, or evaluate motion-shapes.")
+    if split is not None:
+        return Plan("split", "scenes", [_part(split, load_scenes(split))])
+    names = ("unseen",) if protocol == "zero-shot" else ("camera", "subject", "unseen")
+    return Plan(protocol or "whole", "scenes", [_part(name, load_scenes(name)) for name in names])
 
 
 def _part(name: str, dataset: Dataset, labels: tuple[str, ...] | None = None) -> EvaluationPart:

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from zsar_cli.cache_files import is_folder, make_folder, read_file, sweep, write_file
-from zsar_cli.data.clips import is_rendered
+from zsar_cli.data.clips import is_rendered, renderer
 from zsar_cli.errors import UsageError
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.factory import token_count
@@ -318,12 +319,17 @@ def _described(features: FrameFeatures, about: Any, views: tuple[int, int] | Non
     return EncodedClip(features, indices.astype(np.int64), times.astype(float), info, warning)
 
 
+def _code_hash(module: ModuleType) -> str:
+    """Hash the code that renders a clip: the module, and its neighbours where it is one of a package."""
+    file = Path(str(module.__file__))
+    parts = [file] if file.stem == "motion_shapes" else sorted(file.parent.glob("*.py"))
+    return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+
+
 def _identity(path: str) -> list[Any] | None:
     """Identify a file, or a folder of frames, and its present state."""
     if is_rendered(path):
-        from zsar_cli.data import motion_shapes
-
-        return [path, hashlib.sha256(Path(motion_shapes.__file__).read_bytes()).hexdigest()]
+        return [path, _code_hash(renderer(path))]
     try:
         status = os.stat(path)
         identity: list[Any] = [os.path.realpath(path), status.st_size, status.st_mtime_ns]

@@ -15,7 +15,6 @@ from zsar_cli import checks
 from zsar_cli.errors import VideoError, memory_explained
 from zsar_cli.prediction.confidence import AnswerRule
 from zsar_cli.prediction.explain import Evidence, HeatMaps, label_evidence
-from zsar_cli.prediction.familiar import LEAST, MEANS_NOTHING, frame_mean, usual_frames
 from zsar_cli.prediction.records import NONE_OF_THESE, Failure, LabelScore, Prediction, Shown
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.given import Video
@@ -47,7 +46,6 @@ class Found:
     unknown: float
     answers: list[str] | None = None  # surest first, where several were asked for
     evidence: Evidence | None = None
-    strange: bool = False  # nothing that the bundled model knows
 
 
 @dataclass(frozen=True)
@@ -138,9 +136,8 @@ def answer_clips(
     heat = HeatMaps(model, view or 0)
     with torch.inference_mode(), memory_explained("use a smaller --batch-size, fewer --frames or --views"):
         way = None if view is None else heat.embed
-        video, likeness = _embed_and_judge(model, videos, cache, way)
-        scores = model.score(video, text.positive, text.negative, text.rivals(model))
-        scores, likeness = _on_host(scores, likeness)
+        video = embed_clips(model, videos, cache, way)
+        scores = _on_host(model.score(video, text.positive, text.negative, text.rivals(model)))
         best = scores.score.topk(min(top_k, len(text.labels)), dim=-1)
         found = []
         for number, (columns, unknown) in enumerate(
@@ -165,17 +162,16 @@ def answer_clips(
                     pixels[view], heat.of(number, pixels[view]), learned, behind, unknown, places, frames
                 )
             answers = [text.labels[c] for c in sure] if rule.multi else None
-            found.append(Found(labels, unknown, answers, seen, bool(likeness[number] < LEAST)))
+            found.append(Found(labels, unknown, answers, seen))
     return found
 
 
-def _on_host(scores: Scores, likeness: Tensor) -> tuple[Scores, Tensor]:
+def _on_host(scores: Scores) -> Scores:
     """Bring all that a batch's answers need to the CPU, in the one moment that waits for the device."""
     from zsar_cli.features.encoding import to_host
 
     tensors = {f.name: value for f in fields(scores) if (value := getattr(scores, f.name)) is not None}
-    *values, likeness = to_host(*tensors.values(), likeness)
-    return replace(scores, **dict(zip(tensors, values, strict=True))), likeness
+    return replace(scores, **dict(zip(tensors, to_host(*tensors.values()), strict=True)))
 
 
 def embed_clips(
@@ -237,28 +233,6 @@ def clip_requests(
         )
 
 
-def _embed_and_judge(
-    model: RecognizerModel, videos: Sequence[Keyed], cache: FeatureCache | None, embed: Embed | None
-) -> tuple[Tensor, Tensor]:
-    """Embed as :func:`embed_clips`, and tell how like each video (B,) is to what the bundled model knows; else 1."""
-    import torch
-
-    from zsar_cli.features.encoding import map_features
-    from zsar_cli.model.alignment import average_views
-
-    usual = usual_frames(model)
-    if usual is None:
-        video = embed_clips(model, videos, cache, embed)
-        return video, video.new_ones(len(videos))
-    way = embed or (lambda part, _: model.encode_video(part).embedding)
-
-    def both(part: FrameFeatures, of_video: list[int]) -> Tensor:
-        return torch.cat([way(part, of_video).float(), frame_mean(part)], dim=-1)
-
-    video, frames = map_features(model, videos, both, cache).chunk(2, dim=-1)
-    return average_views(video), average_views(frames) @ usual
-
-
 def examine(
     model: RecognizerModel,
     clip: Clip,
@@ -296,7 +270,7 @@ def _answer(
         answer=answer,
         answers=found.answers,
         min_confidence=rule.min_confidence,
-        warning="; ".join(filter(None, [clip.warning, MEANS_NOTHING if found.strange else None])) or None,
+        warning=clip.warning,
         assumed_fps=clip.info.fps if clip.info.assumed else None,
         shown=shown,
     )

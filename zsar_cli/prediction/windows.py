@@ -21,7 +21,6 @@ from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError, memory_explained
 from zsar_cli.portions import Portion
 from zsar_cli.prediction.confidence import DEFAULT
-from zsar_cli.prediction.familiar import LEAST, MEANS_NOTHING, usual_frames
 from zsar_cli.prediction.frame_keeper import FrameKeeper
 from zsar_cli.prediction.records import Failure
 from zsar_cli.prediction.timeline import StretchScores, Timeline, merge
@@ -183,7 +182,6 @@ class _Slider:
     frames: int = 0
     warning: str | None = None
     at_once: Portion = field(default_factory=lambda: Portion(WINDOWS_AT_ONCE, "windows"))
-    total: Tensor | float = 0.0  # of all frame embeddings, (E,)
 
     def take(self, chunk: GridChunk) -> float:
         """Encode the frames of a chunk and the windows they complete; returns the seconds that were added."""
@@ -293,7 +291,6 @@ class _Slider:
 
         with torch.inference_mode(), arithmetic(backbone.precision):
             parts = list(backbone.frames_at_once.map(len(pixels), encode))
-        self.total = self.total + sum(part.embedding.float().sum(dim=0) for part in parts)
         kind = type(parts[0])
         return [kind(*pair) for f in parts for pair in zip(f.embedding, f.tokens, strict=True)]
 
@@ -330,7 +327,7 @@ def _timeline(
         segments=segments,
         duration=slider.duration,
         frames=slider.frames,
-        warning="; ".join(filter(None, [warning or slider.warning, _means_nothing(slider)])) or None,
+        warning=warning or slider.warning,
         assumed_fps=info.fps if info.assumed else None,
         shown=None if slider.keeper is None else slider.keeper.shown(),
         min_confidence=options.min_confidence,
@@ -344,13 +341,3 @@ def _stretches(slider: _Slider, doubt: list[float]) -> Iterator[tuple[float, _Sh
         for first, _, covering in cells(shot.spans):
             surest = min(covering, key=lambda window: doubt[shot.first + window])
             yield min(shot.start + first * shot.step, end), shot, surest
-
-
-def _means_nothing(slider: _Slider) -> str | None:
-    """Say of a video that it shows nothing that the bundled model knows."""
-    from torch.nn import functional as F
-
-    usual = usual_frames(slider.model)
-    if usual is None or isinstance(slider.total, float):
-        return None
-    return MEANS_NOTHING if float(F.normalize(slider.total, dim=-1) @ usual) < LEAST else None

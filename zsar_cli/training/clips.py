@@ -14,9 +14,17 @@ from zsar_cli.data.dataset import Dataset, Item, load_dataset, none_line
 from zsar_cli.data.definition import load_definition
 from zsar_cli.data.splits import few_shot
 from zsar_cli.errors import UsageError
+from zsar_cli.resources import default_workers
 from zsar_cli.run_log import NOTE
 from zsar_cli.text.labels import load_labels
-from zsar_cli.training.data import Schedule, Stream, decoded_stream, fixed_stream, rendered_stream
+from zsar_cli.training.data import (
+    RenderedClips,
+    Schedule,
+    Stream,
+    decoded_stream,
+    fixed_stream,
+    rendered_stream,
+)
 from zsar_cli.training.holdout import hold_out
 from zsar_cli.video.pool import DecodePool
 from zsar_cli.video.transforms import Augmentation
@@ -108,9 +116,13 @@ def make_stream(
     if not recipe.augment:
         return fixed_stream(items, recipe.frames, schedule, model, pool, cache, max_unreadable=lost)
     if is_rendered(items[0].path):
-        ids = [_rendered_id(item.path) for item in items]
-        labels = [item.label for item in items]
-        return rendered_stream(ids, labels, recipe.frames, schedule, model.preprocess)
+        clips = RenderedClips([item.path for item in items], recipe.frames, model.preprocess)
+        # Scenes take longer to draw than a step on a GPU; motion-shapes do not
+        workers = 0
+        if dataset.name == "scenes":
+            chosen = environment.workers
+            workers = default_workers(str(model.backbone.device)) if chosen is None else chosen
+        return rendered_stream(clips, [item.label for item in items], schedule, workers)
     directions = next((name for name in dataset.classes if MIRRORED.search(name)), None)
     if directions and recipe.flip:
         logger.warning("clips are not flipped, as labels distinguish left from right, such as %r", directions)
@@ -124,8 +136,3 @@ def make_stream(
     sampling = model.choose(recipe.frames, 1)
     shown = sampling, schedule, model.preprocess, augmentation
     return decoded_stream(items, *shown, pool, device=model.backbone.device, max_unreadable=lost)
-
-
-def _rendered_id(path: str) -> tuple[str, int]:
-    label, index = path.split("/", 1)[1].rsplit("/", 1)
-    return label, int(index)

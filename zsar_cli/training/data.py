@@ -7,7 +7,8 @@ what an uninterrupted one would have seen.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from zsar_cli.data import motion_shapes
-from zsar_cli.data.clips import render_request
+from zsar_cli.data.clips import render_request, rendered_id, renderer
 from zsar_cli.data.dataset import Item
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.features.cache import FeatureCache
@@ -125,31 +127,69 @@ def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
+@dataclass(frozen=True)
+class RenderedClips:
+    """The training clips that are rendered, by visit: uint8 (T, H, W, 3) of the model's size."""
+
+    paths: Sequence[str]
+    frames: int
+    preprocess: Preprocess
+
+    def __getitem__(self, visit: Visit) -> np.ndarray:
+        """Render a clip as it looks in one epoch.
+
+        Scenes are others in every epoch. A clip of motion-shapes changes its colours and its place in the picture
+        (:func:`vary_appearance`), never its motion.
+        """
+        path = self.paths[visit.position]
+        kind = renderer(path)
+        split, label, index = rendered_id(path)
+        height, width = self.preprocess.size
+        if kind is motion_shapes:
+            clip = vary_appearance(
+                rendered_clip(label, index, self.frames), np.random.default_rng(visit.seed)
+            )
+        else:
+            size = min(height, width)
+            clip = kind.render(label, index + EPOCH * visit.epoch, split=split, frames=self.frames, size=size)
+        return clip if clip.shape[1:3] == (height, width) else resize_and_crop(clip, self.preprocess)
+
+
+EPOCH = 1_000_000  # more than a class has clips
+
+
 def rendered_stream(
-    ids: Sequence[tuple[str, int]],
-    targets: Sequence[int],
-    frames: int,
-    schedule: Schedule,
-    preprocess: Preprocess,
+    clips: RenderedClips, targets: Sequence[int], schedule: Schedule, workers: int = 0
 ) -> Stream:
-    """Stream clips of motion-shapes at the model's size, made one batch ahead of the model.
-
-    At every visit a clip's colours and its place in the picture change (:func:`vary_appearance`), never its motion.
-    """
-    resize = preprocess.size != (motion_shapes.SIZE, motion_shapes.SIZE)
-
-    def look(visit: Visit) -> np.ndarray:
-        clip = rendered_clip(*ids[visit.position], frames)
-        varied = vary_appearance(clip, np.random.default_rng(visit.seed))
-        return resize_and_crop(varied, preprocess) if resize else varied
+    """Stream rendered clips, made ahead of the model: by worker processes, or by a thread where there are none."""
 
     def batches(first_step: int) -> Iterator[Batch]:
-        for step, visits in schedule.batches(first_step):
+        asked = (visits for _, visits in schedule.batches(first_step))
+        made: Iterable[Tensor] = (_rendered_batch([clips[visit] for visit in visits]) for visits in asked)
+        if workers:
+            made = DataLoader(
+                clips,  # type: ignore[arg-type]  # a map from visits
+                batch_sampler=asked,
+                collate_fn=_rendered_batch,
+                num_workers=workers,
+                prefetch_factor=4,
+                worker_init_fn=_leave_signals,
+            )
+        for (step, visits), pixels in zip(schedule.batches(first_step), made, strict=True):
             target = torch.tensor([targets[visit.position] for visit in visits])
-            pixels = torch.from_numpy(np.stack([look(visit) for visit in visits]))
             yield Batch(step, visits[0].epoch, pixels, target)
 
-    return lambda first_step: one_ahead(batches(first_step))
+    return lambda first_step: batches(first_step) if workers else one_ahead(batches(first_step))
+
+
+def _leave_signals(worker: int) -> None:
+    """Leave Ctrl-C and TERM, which a whole process group gets, to the process that trains: it ends this one."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _rendered_batch(clips: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(clips))
 
 
 @cache

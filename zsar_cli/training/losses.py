@@ -45,22 +45,30 @@ def make_probes(model: RecognizerModel) -> nn.ModuleDict | None:
     return probes.to(model.backbone.device)
 
 
-def positive_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Compute L_pos: cross-entropy of ``tau v·p_c`` (B, C) over the classes."""
-    return F.cross_entropy(logits, target, label_smoothing=smoothing)
+def positive_loss(
+    logits: Tensor, target: Tensor, smoothing: float = 0.0, rivals: Tensor | None = None
+) -> Tensor:
+    """Compute L_pos: cross-entropy of ``tau v·p_c`` (B, C) over the classes; of ``rivals`` (B, C) only, where given."""
+    if rivals is None:
+        return F.cross_entropy(logits, target, label_smoothing=smoothing)
+    log_score = logits.masked_fill(~rivals, -torch.inf).log_softmax(dim=-1)
+    true = log_score.gather(1, target[:, None]).squeeze(1)
+    even = log_score.masked_fill(~rivals, 0).sum(dim=-1) / rivals.sum(dim=-1)
+    return -((1 - smoothing) * true + smoothing * even).mean()
 
 
-def negative_loss(margin: Tensor, target: Tensor) -> Tensor:
+def negative_loss(margin: Tensor, target: Tensor, rivals: Tensor | None = None) -> Tensor:
     """Compute L_neg: binary cross-entropy of ``margin`` (B, C), yes to the true class and no to every other.
 
     ``L_neg = (mean softplus(-m_true) + mean softplus(m_other)) / 2`` with ``m = tau_n (v·p_c - v·n_c) + b``. The two
-    are averaged apart, so that the many classes that are wrong do not outweigh the right one.
+    are averaged apart, so that the many classes that are wrong do not outweigh the right one. Where ``rivals`` (B, C)
+    is given, nothing is said of the other classes.
     """
+    # Without indexing by a mask, for which the host would wait
     true = margin.gather(1, target[:, None])
-    others = (
-        F.softplus(margin).sum() - F.softplus(true).sum()
-    )  # without a mask, for which the host would wait
-    return 0.5 * (F.softplus(-true).mean() + others / (margin.numel() - len(true)))
+    each = F.softplus(margin) if rivals is None else F.softplus(margin) * rivals
+    count = margin.numel() if rivals is None else rivals.sum()
+    return 0.5 * (F.softplus(-true).mean() + (each.sum() - F.softplus(true).sum()) / (count - len(true)))
 
 
 def separation_loss(motion: Tensor, static: Tensor, probe: AppearanceProbe) -> Tensor:
@@ -121,11 +129,12 @@ def losses(
     """
     video, positive = encoding.embedding.float(), prompts.positive
     similarity = video @ positive.T
-    terms = {"pos": positive_loss(model.log_scale.exp() * similarity, target, recipe.smoothing)}
+    rivals = None if prompts.rivals is None else prompts.rivals[target]
+    terms = {"pos": positive_loss(model.log_scale.exp() * similarity, target, recipe.smoothing, rivals)}
     if model.uses_negatives and prompts.negative is not None:
         negative = model.align_negatives(positive, prompts.negative)
         margin = yes_margin(similarity, video @ negative.T, model.log_negative_scale.exp(), model.offset)
-        terms["neg"] = negative_loss(margin, target)
+        terms["neg"] = negative_loss(margin, target, rivals)
         if model.adapter is not None:
             terms["opp"] = opposition_loss(positive, negative)
     if model.probes is not None and encoding.static is not None:

@@ -62,6 +62,9 @@ class Recipe:
     w_dis: float = about(0.3, "Weight of L_dis: keeps appearance out of the motion embeddings.")
     w_opp: float = about(0.05, "Weight of L_opp: separates a label from its negative.")
     w_keep: float = about(0.0, "Weight of L_keep: distils the pretrained CLIP (video and text).")
+    foreign: int = about(
+        0, "Labels of other activities, never true, that each step compares its clips with. Needs tune: full."
+    )
     beta: float = about(0.0, "Weight of log yes in the logits of the final model.")
     pretrained_weight: float = about(
         0.0, "Weight of the pretrained backbone in the final weights (WiSE-FT), 0 to 1."
@@ -141,6 +144,7 @@ LIMITS: dict[str, Any] = {
     "crop_scale": {"gt": 0, "le": 1},
     "clip_norm": {"gt": 0, "le": 1_000_000_000},  # so much is none
     "swa": {"ge": 0, "le": 10_000},
+    "foreign": {"ge": 0, "le": 500},
     "seed": {"ge": 0, "le": 2**63 - 1},
     **dict.fromkeys(("width", "heads"), WIDTH),
     **dict.fromkeys(("queries", "layers"), FEW),

@@ -25,6 +25,7 @@ from zsar_cli.training.clips import TrainingData, find_data, make_stream, open_p
 from zsar_cli.training.folder import check_folder, clear_features, clear_folder, hold_folder
 from zsar_cli.training.history import History, open_history
 from zsar_cli.training.optimizer import total_steps
+from zsar_cli.training.prompts import Wording
 from zsar_cli.training.recipe import Recipe
 from zsar_cli.training.start import open_cache, start_model, with_precision
 from zsar_cli.training.trainer import WAITING, Trainer
@@ -183,7 +184,8 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
         whole = recipe.tune == "full" or is_recognizer(recipe.model)
         stack.enter_context(arithmetic(recipe.precision))
         place = (output, device, whole, environment.data_root, environment.micro_batch)
-        trainer = Trainer(model, recipe, dataset.classes, templates, stream, steps, *place)
+        wording = Wording(dataset.phrasings, dataset.groups, recipe.foreign)
+        trainer = Trainer(model, recipe, dataset.classes, templates, stream, steps, *place, wording)
         if resume and not trainer.resume() and first:
             logger.warning("%s holds no checkpoint to resume from; the run starts at the beginning", output)
         history = History()
@@ -278,7 +280,7 @@ def validate(model: RecognizerModel, recipe: Recipe, per_class: int = 4) -> dict
     Other data sets are evaluated with ``zsar eval``; nothing is chosen by these numbers. Each process of a job
     looks at some of the clips.
     """
-    if recipe.data != "motion-shapes":
+    if recipe.data not in ("motion-shapes", "scenes"):
         return {}
     templates, found = load_templates(recipe.templates), {}
     for split in ("seen", "unseen"):

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ from zsar_cli.training.checkpoint import Progress
 from zsar_cli.training.data import Batch, Stream
 from zsar_cli.training.losses import TERMS, make_probes
 from zsar_cli.training.optimizer import learning_rate, make_optimizer, validation_interval
-from zsar_cli.training.prompts import PromptEncoder
+from zsar_cli.training.prompts import PromptEncoder, Wording
 from zsar_cli.training.recipe import Recipe
 from zsar_cli.training.step import Measured, StepGradient
 
@@ -65,6 +65,7 @@ class Trainer:
     whole: bool = True
     data_root: str | None = None  # for the record
     micro_batch: int | None = None  # clips at once; found where it is not given
+    wording: Wording = field(default_factory=Wording)
 
     def __post_init__(self) -> None:
         recipe, backbone = self.recipe, self.model.backbone
@@ -79,7 +80,9 @@ class Trainer:
             if recipe.tune == "full" and (recipe.w_keep or recipe.pretrained_weight)
             else None
         )
-        self.prompts = PromptEncoder(self.model, self.labels, self.templates, recipe, self.pretrained)
+        self.prompts = PromptEncoder(
+            self.model, self.labels, self.templates, recipe, self.pretrained, self.wording
+        )
         self.gradient = StepGradient(self.model, recipe, self.optimizer, self.pretrained, self.micro_batch)
         self.average = WeightAverage(backbone, self.pretrained, recipe, self.steps)
 

@@ -1,0 +1,146 @@
+"""Procedural scenes: what they show is what their labels say, and training never sees what it is tested on."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from zsar_cli.data.dataset import load_dataset, load_scenes
+from zsar_cli.data.scenes import classes, phrases, render
+from zsar_cli.errors import UsageError
+from zsar_cli.text.class_lists import class_names
+from zsar_cli.training.data import RenderedClips, Schedule, rendered_stream
+from zsar_cli.video.transforms import Preprocess
+
+FEW = Preprocess((32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def movement(clip: np.ndarray) -> np.ndarray:
+    """Estimate by brightness constancy how far the picture moves right, down, outwards and clockwise."""
+    grey = clip.astype(np.float32).mean(axis=-1)
+    size = grey.shape[1]
+    axis = (np.arange(size) + 0.5) / size * 2 - 1
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    total = np.zeros(4)
+    for before, after in itertools.pairwise(grey):
+        down, right = (g * size / 2 for g in np.gradient((before + after) / 2))
+        system = np.stack([right, down, right * x + down * y, down * x - right * y], axis=-1)
+        total += np.linalg.lstsq(system.reshape(-1, 4), (before - after).ravel(), rcond=None)[0]
+    return total
+
+
+@pytest.mark.parametrize(
+    ("move", "which", "sign"),
+    [
+        ("pan left", 0, 1),
+        ("pan right", 0, -1),
+        ("tilt up", 1, 1),
+        ("tilt down", 1, -1),
+        ("zoom in", 2, 1),
+        ("zoom out", 2, -1),
+        ("roll clockwise", 3, -1),
+        ("roll counterclockwise", 3, 1),
+    ],
+)
+def test_the_picture_moves_against_the_camera(move: str, which: int, sign: int) -> None:
+    label = classes.CAMERAS[move]
+    found = [movement(render.render(label, i, frames=12, size=40))[which] * sign > 0 for i in range(7)]
+    assert sum(found) >= 5, found  # of some, large things move against it
+
+
+def test_a_clip_is_a_function_of_split_label_and_index() -> None:
+    first = render.render("the camera pans left", 3, size=32)
+    assert first.shape == (8, 32, 32, 3)
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, render.render("the camera pans left", 3, size=32))
+    others = ({"index": 4}, {"split": "camera"}, {"label": "the camera pans right"})
+    for other in others:
+        changed = render.render(**{"label": "the camera pans left", "index": 3, "size": 32} | other)
+        assert not np.array_equal(first, changed)
+
+
+def test_moments_can_be_chosen() -> None:
+    label = "something moves left"
+    even = render.render(label, 1, size=32, frames=4)
+    assert np.array_equal(
+        even, render.render(label, 1, size=32, times=np.array([0.125, 0.375, 0.625, 0.875]))
+    )
+
+
+def test_every_class_can_be_drawn() -> None:
+    for kind in classes.classes():
+        assert render.render(kind.label, 0, size=16, frames=2).shape == (2, 16, 16, 3)
+
+
+def test_unseen_pairs_are_of_words_that_training_has_and_never_together() -> None:
+    train = {kind.label for kind in classes.split_classes("train")}
+    unseen = classes.split_classes("unseen")
+    assert len(unseen) == 9
+    assert not train & {kind.label for kind in unseen}
+    seen = classes.split_classes("seen")
+    for kind in unseen:
+        assert kind.camera in {other.camera for other in seen}
+        assert kind.subject in {other.subject for other in seen}
+    said = {text for label in train for text in phrases.phrasings(label)}
+    assert not said & {text for kind in unseen for text in phrases.phrasings(kind.label)}
+
+
+def test_the_classes_of_the_camera_are_the_built_in_list() -> None:
+    assert tuple(classes.CAMERAS.values()) == class_names("camera")
+
+
+def test_held_out_phrasings_are_not_trained() -> None:
+    trained = {text for kind in classes.classes() for text in phrases.phrasings(kind.label)}
+    for label in classes.CAMERAS.values():
+        held_out = phrases.held_out_phrasings(label)
+        assert len(held_out) >= 4
+        assert not trained & set(held_out)
+    for kind in classes.classes():
+        found = phrases.phrasings(kind.label)
+        assert found[0] == kind.label
+        assert len(found) >= 8
+
+
+def test_no_two_classes_of_a_group_share_a_phrasing() -> None:
+    for group in ("camera", "subject", "pair"):
+        said: dict[str, str] = {}
+        for kind in classes.classes():
+            for text in phrases.phrasings(kind.label) if kind.group == group else ():
+                assert said.setdefault(text, kind.label) == kind.label, text
+
+
+def test_the_data_set_lists_scenes_and_shapes_in_groups() -> None:
+    data = load_dataset("scenes", split="train")
+    assert set(data.groups) == {"camera", "subject", "pair", "shapes"}
+    assert len(data.groups) == len(data.classes)
+    for item in data.items[:: len(data.items) // 50]:
+        path = item.path.split(":", 1)[1]
+        assert path.split("/", 1)[1].rsplit("/", 1)[0] == data.classes[item.label]
+    assert load_dataset("scenes").name == "scenes"
+    with pytest.raises(UsageError, match="scenes has no split 'novel'"):
+        load_scenes("novel")
+
+
+def test_worker_processes_draw_the_same_clips_in_the_same_order() -> None:
+    data = load_scenes("train")
+    items = data.items[:: len(data.items) // 6]
+    clips = RenderedClips([item.path for item in items], 2, FEW)
+    schedule = Schedule(len(items), 3, 1, 3, seed=5)
+    targets = [item.label for item in items]
+    alone, shared = ([*rendered_stream(clips, targets, schedule, n)(1)] for n in (0, 1))
+    assert [batch.step for batch in alone] == [1, 2] == [batch.step for batch in shared]
+    for one, other in zip(alone, shared, strict=True):
+        assert torch.equal(one.clips, other.clips)
+        assert torch.equal(one.target, other.target)
+
+
+def test_scenes_are_others_in_every_epoch() -> None:
+    data = load_scenes("train")
+    items = [next(item for item in data.items if item.path.startswith("scenes:"))] * 2
+    clips = RenderedClips([item.path for item in items], 2, FEW)
+    stream = rendered_stream(clips, [0, 0], Schedule(2, 2, 1, 2, seed=0))
+    first, second = (batch.clips for batch in stream(0))
+    assert not torch.equal(first, second)

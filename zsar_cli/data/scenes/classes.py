@@ -1,0 +1,100 @@
+"""The classes of procedural scenes: what the camera does, what a subject does, and pairs of both.
+
+Labels of one group exclude each other; labels of different groups do not (the camera may pan while somebody waves),
+so a clip is compared with the labels of its own group only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+# What the camera does, by its label. As film people speak: in a pan to the left the picture moves to the right.
+CAMERAS = {
+    "static": "a static shot",
+    "pan left": "the camera pans left",
+    "pan right": "the camera pans right",
+    "tilt up": "the camera tilts up",
+    "tilt down": "the camera tilts down",
+    "zoom in": "the camera zooms in",
+    "zoom out": "the camera zooms out",
+    "roll clockwise": "the camera rolls clockwise",
+    "roll counterclockwise": "the camera rolls counterclockwise",
+    "shake": "the camera shakes",
+}
+# What the largest thing in the picture does, as seen from a camera that stands still.
+SUBJECTS = {
+    "still": "nothing moves",
+    "left": "something moves left",
+    "right": "something moves right",
+    "up": "something moves up",
+    "down": "something moves down",
+    "nearer": "something comes nearer",
+    "away": "something goes away",
+    "turn": "something turns",
+    "wave": "somebody waves",
+}
+# What pairs are made of: what comes nearer while the camera zooms cannot be told from what does not
+PAIRED_CAMERAS = ("pan left", "pan right", "tilt up", "tilt down", "zoom in", "zoom out")
+PAIRED_SUBJECTS = ("left", "right", "up", "down", "turn", "wave")
+SPLITS = ("train", "camera", "subject", "seen", "unseen")
+CLIPS_PER_CLASS = {"camera": 20, "subject": 20, "seen": 4, "unseen": 20}
+# Of training, by group: half of all clips are of the camera's moves. Each epoch has others.
+TRAINING_CLIPS = {"camera": 8000, "subject": 3000, "pair": 1800}
+STATIC_CLIPS = 16000  # everything else that moves must not be taken for the camera
+
+
+@dataclass(frozen=True)
+class SceneClass:
+    """One class: ``camera`` and ``subject`` are keys of the tables above; None where the label leaves it open."""
+
+    label: str
+    camera: str | None
+    subject: str | None
+    group: str  # "camera", "subject" or "pair"
+    unseen: bool = False  # a pair of words that training saw apart only
+
+
+@cache
+def classes() -> tuple[SceneClass, ...]:
+    """List all classes in a fixed order: 10 of the camera, 9 of a subject, 36 pairs of which 9 are unseen."""
+    cameras = [SceneClass(label, key, None, "camera") for key, label in CAMERAS.items()]
+    subjects = [SceneClass(label, None, key, "subject") for key, label in SUBJECTS.items()]
+    pairs = [
+        SceneClass(
+            f"{SUBJECTS[subject]} while {CAMERAS[camera]}",
+            camera,
+            subject,
+            "pair",
+            (row + column) % 4 == 0,
+        )
+        for row, camera in enumerate(PAIRED_CAMERAS)
+        for column, subject in enumerate(PAIRED_SUBJECTS)
+    ]
+    return (*cameras, *subjects, *pairs)
+
+
+@cache
+def find_class(label: str) -> SceneClass:
+    """Find the class with this label; KeyError where there is none."""
+    return {c.label: c for c in classes()}[label]
+
+
+def split_classes(split: str) -> tuple[SceneClass, ...]:
+    """List the classes of a split: ``train`` all but the unseen pairs, ``seen`` and ``unseen`` pairs, or one group."""
+    if split == "train":
+        return tuple(c for c in classes() if not c.unseen)
+    if split in ("seen", "unseen"):
+        return tuple(c for c in classes() if c.group == "pair" and c.unseen == (split == "unseen"))
+    return tuple(c for c in classes() if c.group == split)
+
+
+def clip_ids(split: str) -> list[tuple[str, int]]:
+    """List (label, index) of every clip of a split, class by class."""
+    return [(kind.label, index) for kind in split_classes(split) for index in range(_count(kind, split))]
+
+
+def _count(kind: SceneClass, split: str) -> int:
+    if split != "train":
+        return CLIPS_PER_CLASS[split]
+    return STATIC_CLIPS if kind.group == "camera" and kind.camera == "static" else TRAINING_CLIPS[kind.group]
