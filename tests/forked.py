@@ -2,7 +2,7 @@
 
 What only a real process shows (signals, kills, pipes, torchrun) is tested in some hundred processes, and each would
 import torch for three seconds. Here a server imports everything once, and each command is a fork of it, which takes
-0.1 s. The server starts with the first test that asks for the fixture ``server``, and forks from its only thread,
+0.04 s. The server starts with the first test that asks for the fixture ``server``, and forks from its only thread,
 before torch has started any.
 
 :class:`Server` starts commands from a test: it sends the arguments, the folder, the environment and the standard
@@ -18,12 +18,14 @@ import itertools
 import json
 import os
 import runpy
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,6 +56,7 @@ PRELOAD = [
 ]
 
 At = tuple[int, Path, int]  # a number of changes to files, a folder and a signal
+Request = tuple[list[str], list[int], str, dict[str, str], Any]
 
 
 class Process:
@@ -156,19 +159,73 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 def serve(place: str) -> None:
     """Fork for each connection for ever, having imported everything before the first."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for who looks after a command
-    with socket.socket(socket.AF_UNIX) as listening:
+    commands: dict[int, socket.socket] = {}  # those that run, and who asked for each
+    ended, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    with socket.socket(socket.AF_UNIX) as listening, selectors.DefaultSelector() as asked:
         listening.bind(place + ".new")
         listening.listen(64)
+        asked.register(listening, selectors.EVENT_READ)
+        asked.register(ended, selectors.EVENT_READ)
         os.rename(place + ".new", place)
         while True:
-            connection, _ = listening.accept()
-            prepare()
-            if not os.fork():
-                listening.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                look_after(connection)
-            connection.close()
+            for key, _ in asked.select():
+                if key.fileobj is listening:
+                    connection, _ = listening.accept()
+                    prepare()
+                    request = receive(connection)
+                    if request is None:
+                        connection.close()
+                        continue
+                    pid = os.fork()
+                    if not pid:
+                        signal.set_wakeup_fd(-1)
+                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                        for ours in (listening, asked, connection, *commands.values()):
+                            ours.close()
+                        os.close(ended)
+                        os.close(wake)
+                        become(*request)
+                    for stream in request[1]:
+                        os.close(stream)
+                    commands[pid] = connection
+                    asked.register(connection, selectors.EVENT_READ, pid)
+                    with contextlib.suppress(OSError):
+                        connection.sendall(pid.to_bytes(4, "big"))
+                elif key.fileobj == ended:
+                    os.read(ended, 1000)
+                    for pid, code in codes_of_the_ended():
+                        connection = commands.pop(pid)
+                        with contextlib.suppress(OSError):  # nobody asks any more
+                            connection.sendall(code.to_bytes(4, "big", signed=True))
+                        with contextlib.suppress(KeyError):
+                            asked.unregister(connection)
+                        connection.close()
+                elif key.data in commands:  # who asked for it was killed
+                    os.kill(key.data, signal.SIGKILL)
+                    asked.unregister(key.fileobj)
+
+
+def codes_of_the_ended() -> Iterator[tuple[int, int]]:
+    """Yield the number and the exit code of each command that has ended."""
+    with contextlib.suppress(ChildProcessError):  # there is none left
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            yield pid, os.waitstatus_to_exitcode(status)
+
+
+def receive(connection: socket.socket) -> Request | None:
+    """What a connection asks for: arguments, streams, folder, environment and :data:`At`; None where it is gone."""
+    try:
+        head, streams, _, _ = socket.recv_fds(connection, 4, 3)
+        arguments, folder, env, signal_at = json.loads(_receive(connection, int.from_bytes(head, "big")))
+    except (OSError, ValueError):
+        return None
+    return arguments, streams, folder, env, signal_at
 
 
 @cache
@@ -192,37 +249,6 @@ def prepare() -> None:
     # For its log torchrun asks which method it is in, of every module that is imported: a second a process
     dynamic_rendezvous.get_method_name = lambda depth=2: ""
     gc.freeze()  # collections in the commands need not look at all this
-
-
-def look_after(connection: socket.socket) -> None:
-    """Start what the connection asks for, and tell it the process's number and how it ended."""
-    head, streams, _, _ = socket.recv_fds(connection, 4, 3)
-    arguments, folder, env, signal_at = json.loads(_receive(connection, int.from_bytes(head, "big")))
-    pid = os.fork()
-    if not pid:
-        connection.close()
-        os.setsid()
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
-        if signal_at:
-            signal_myself(*signal_at)
-        become(arguments, folder, env)
-    for stream in streams:
-        os.close(stream)
-    connection.sendall(pid.to_bytes(4, "big"))
-    threading.Thread(target=outlive_nobody, args=(connection, pid), daemon=True).start()
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    with contextlib.suppress(OSError):  # nobody asks any more
-        connection.sendall(code.to_bytes(4, "big", signed=True))
-    os._exit(0)
-
-
-def outlive_nobody(connection: socket.socket, pid: int) -> None:
-    """Kill the command where who asked for it was killed."""
-    with contextlib.suppress(OSError):
-        if not connection.recv(1):
-            os.kill(pid, signal.SIGKILL)
 
 
 def signal_myself(number: int, folder: str, which: int) -> None:
@@ -258,8 +284,16 @@ def signal_myself(number: int, folder: str, which: int) -> None:
     sys.addaudithook(watch)
 
 
-def become(arguments: list[str], folder: str, env: dict[str, str]) -> None:
+def become(
+    arguments: list[str], streams: list[int], folder: str, env: dict[str, str], signal_at: At | None
+) -> None:
     """Be that command; how it ends is how this process ends."""
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    if signal_at:
+        signal_myself(*signal_at)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)

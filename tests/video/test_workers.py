@@ -57,7 +57,7 @@ def test_a_worker_that_dies_hangs_or_balloons_costs_only_its_own_video(deed, kin
     bad = (0, 2, 4)  # the first, the middle and the last
     tasks = [Task(number, deed if number in bad else "fine") for number in range(5)]
     timeout = 5 if deed == "hang" else 60
-    with DecodePool(2, timeout=timeout, memory_limit_mb=400, load=hostile_loads.load) as pool:
+    with DecodePool(3, timeout=timeout, memory_limit_mb=400, load=hostile_loads.load) as pool:  # one for each
         results = [found for _, found in pool.imap(tasks)]
     assert [getattr(result, "kind", "") for result in results] == [kind, "", kind, "", kind]
     assert [results[1][0], results[3][0]] == [1, 3]
