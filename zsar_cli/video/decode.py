@@ -103,7 +103,8 @@ def iter_frames(
         image_rate: frames a second of a folder of images.
         opening: look for hard cuts. With each shot the ticks begin anew, and in so many seconds from its first frame
             on they come :data:`DENSE` times as often: it may be a short one.
-        threads: that decode frames at the same time; the frames are the same.
+        threads: that decode at the same time. The frames are the same, but for damage that the decoder does not tell
+            of: what it puts in its place differs.
 
     Yields:
         Frames in order, of one shot each. ``info`` comes from the file's index. The last chunk's ``warning`` says what
