@@ -8,13 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.training.test_training import PARTS, RECIPE, assert_close, gradients, start, trainer  # noqa: F401
+from tests.tiny_models import VIT
+from tests.training.test_training import RECIPE, assert_close, gradients, start, trainer  # noqa: F401
 from zsar_cli.errors import UsageError
 from zsar_cli.model import precision
 from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.precision import arithmetic, trains_in
 from zsar_cli.model.zsar import RecognizerModel
-from zsar_cli.training import fit
+from zsar_cli.training import cost, fit
+from zsar_cli.training.cost import describe_cost
 
 LARGE = replace(RECIPE, batch_size=8, steps=1, w_keep=0.5, clip_norm=1e9)
 
@@ -120,9 +122,9 @@ def test_what_a_clip_costs_is_counted_without_computing_it(start):  # noqa: F811
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             model(torch.zeros(clips, 2, 3, 32, 32))
         sizes.append(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
-    cost = fit.clip_cost(model, 2)
-    assert cost.bytes == pytest.approx(sizes[1] - sizes[0], rel=0.1)
-    assert cost.flop > 1e6
+    found = fit.clip_cost(model, 2)
+    assert found.bytes == pytest.approx(sizes[1] - sizes[0], rel=0.1)
+    assert found.flop > 1e6
 
 
 def test_each_gpu_trains_in_the_precision_that_it_has_units_for(monkeypatch):
@@ -144,3 +146,20 @@ def test_tf32_is_for_lower_precisions_only(monkeypatch):
             assert flags() == (allowed, allowed)
         assert flags() == before
     assert precision.device_memory(torch.device("cpu")) > 1e8
+
+
+def test_a_dry_run_says_what_training_costs_and_whether_the_gpu_would_wait(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    lines = describe_cost(replace(RECIPE, tune="modules", architecture=None, model="no/where"), 10, "cpu", 2)
+    assert "not counted" in lines[0]
+    monkeypatch.setattr(cost, "model_cost", lambda recipe: fit.Cost(bytes=987_000_000, flop=273 * 10**9))
+    found = describe_cost(replace(RECIPE, batch_size=256), 1000, "cuda:0", 14)  # ViT-B/16
+    assert "1,000 clips of 0.819 TFLOP: 0.819 PFLOP" in found[0]
+    assert "33 on 80 GB and 9 on 24 GB" in found[1]
+    assert "14 decoding processes give some 140 clips/s, and the GPU could take 342" in found[2]
+    assert len(describe_cost(RECIPE, 1000, "cuda:0", 40)) == len(describe_cost(RECIPE, 1000, "cpu", 1)) == 2
+
+
+def test_the_cost_of_a_model_without_weights_is_that_of_one_with(start):  # noqa: F811
+    recipe = replace(RECIPE, architecture=VIT, model="tiny")
+    assert cost.model_cost(recipe) == fit.clip_cost(deepcopy(start).train(), recipe.frames)

@@ -31,7 +31,14 @@ from zsar_cli.training.holdout import hold_out
 from zsar_cli.training.losses import losses, make_probes
 from zsar_cli.training.optimizer import learning_rate, make_optimizer, total_steps
 from zsar_cli.training.prompts import ClassPrompts
-from zsar_cli.training.recipe import Recipe, load_recipe, make_recipe, override, recipe_content
+from zsar_cli.training.recipe import (
+    Recipe,
+    bundled_recipes,
+    load_recipe,
+    make_recipe,
+    override,
+    recipe_content,
+)
 from zsar_cli.training.step import Measured
 from zsar_cli.training.trainer import (
     NonFiniteLossError,
@@ -99,7 +106,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_bundled_recipes_are_sound_and_survive_writing():
-    for name in ("kinetics", "modules", "motion-tiny"):
+    for name in bundled_recipes():
         recipe = load_recipe(name)
         assert make_recipe(recipe_content(recipe), "again") == recipe
 

@@ -37,8 +37,8 @@ def train(
             "-c",
             autocompletion=complete_config,
             help="Recipe: a YAML file, or the name of a bundled one: own (default for your own data with up to 100 "
-            "clips per class), kinetics (default otherwise), modules, shapes, motion-tiny, quick. Flags named after a "
-            "field override the recipe.",
+            "clips per class), kinetics (default otherwise), kinetics-distil, few-shot, modules, shapes, "
+            "motion-tiny, quick. Flags named after a field override the recipe.",
         ),
     ] = None,
     data_root: Annotated[
@@ -87,6 +87,9 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard event files.")
     ] = False,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Also log to Weights & Biases (its package must be installed).")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run, without reading a video.")
     ] = False,
@@ -116,6 +119,7 @@ def train(
         micro_batch=micro_batch,
         overwrite=overwrite,
         tensorboard=tensorboard,
+        wandb=wandb,
     )
     from zsar_cli.cli import console
     from zsar_cli.text.plain_text import printable

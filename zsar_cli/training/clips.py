@@ -132,6 +132,7 @@ def make_stream(
         flip=0.5 if recipe.flip and directions is None else 0.0,
         colour_jitter=recipe.colour_jitter,
         grey=recipe.grey,
+        multiscale=recipe.crop == "multiscale",
     )
     sampling = model.choose(recipe.frames, 1)
     shown = sampling, schedule, model.preprocess, augmentation

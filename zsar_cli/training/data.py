@@ -33,6 +33,7 @@ from zsar_cli.video.transforms import Augmentation, Preprocess, resize_and_crop
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
+    from zsar_cli.training.mixing import Mix
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,7 +52,10 @@ class Batch:
     target: Tensor  # (B,) class indices
     colours: Tensor | None = None  # (B, 4): how each clip's are changed, see zsar_cli.video.augment
 
-    def part(self, rows: slice) -> Batch:
+    partner: Batch | None = None  # what each clip is mixed with,
+    mix: Mix | None = None  # and how, see zsar_cli.training.mixing
+
+    def part(self, rows: slice | list[int]) -> Batch:
         """Take some of the clips."""
         clips, colours = self.clips, self.colours
         if isinstance(clips, FrameFeatures):
@@ -63,6 +67,7 @@ class Batch:
             clips=some,
             target=self.target[rows],
             colours=None if colours is None else colours[rows],
+            partner=None if self.partner is None else self.partner.part(rows),
         )
 
 

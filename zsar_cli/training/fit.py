@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,20 +36,26 @@ class Cost:
     flop: int  # of the forward pass
 
 
-def clip_cost(model: RecognizerModel, frames: int) -> Cost:
-    """Count what a clip of so many frames costs, on fake tensors: nothing is computed, however large the model."""
-    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+def clip_cost(model: RecognizerModel, frames: int, mode: Any = None) -> Cost:
+    """Count what a clip of so many frames costs, on fake tensors: nothing is computed, however large the model.
+
+    Args:
+        mode: the FakeTensorMode that the model was built in, if it was.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
+
+    mode = mode or FakeTensorMode(allow_non_fake_inputs=True)
 
     def count(clips: int) -> tuple[int, int]:
         kept: dict[int, Tensor] = {}  # by storage: some are kept more than once
 
         def keep(tensor: Tensor) -> Tensor:
-            if isinstance(tensor, FakeTensor):
+            if not isinstance(tensor, torch.nn.Parameter):
                 kept[tensor.untyped_storage()._cdata] = tensor
             return tensor
 
-        with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
+        with mode, FlopCounterMode(display=False) as counter:
             pixels = torch.empty(clips, frames, 3, *model.preprocess.size, device=model.backbone.device)
             with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
                 encoding = model(pixels)

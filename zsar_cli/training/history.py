@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ class History:
     rows: list[dict[str, float]] = field(default_factory=list)
     file: LineFile | None = None
     board: Any = None  # TensorBoard's SummaryWriter
+    wandb: Any = None  # a run of Weights & Biases
 
     def add(self, row: dict[str, float]) -> None:
         """Append a step's metrics. UsageError where the disk is full."""
@@ -32,6 +35,8 @@ class History:
             for key, value in row.items():
                 if key != "step":
                     self.board.add_scalar(key, value, int(row["step"]))
+        if self.wandb is not None:
+            self.wandb.log({key: value for key, value in row.items() if key != "step"}, step=int(row["step"]))
 
     @property
     def loss(self) -> float:
@@ -39,12 +44,21 @@ class History:
         return next((row["total"] for row in reversed(self.rows) if "total" in row), float("nan"))
 
 
-def open_history(stack: ExitStack, output: Path, step: int, *, tensorboard: bool) -> History:
+def open_history(
+    stack: ExitStack,
+    output: Path,
+    step: int,
+    *,
+    tensorboard: bool,
+    wandb: bool = False,
+    recipe: dict[str, Any] | None = None,
+) -> History:
     """Open the metrics of the run in ``output``, which continues from ``step``; ``stack`` closes them."""
     rows = _keep_rows(output / METRICS, step)
     file = LineFile(output / METRICS, lock=False)
     stack.callback(file.abandon)
-    return History(rows, file, _open_board(stack, output, step) if tensorboard else None)
+    board = _open_board(stack, output, step) if tensorboard else None
+    return History(rows, file, board, _open_wandb(stack, output, recipe or {}) if wandb else None)
 
 
 def _rounded(value: float) -> float:
@@ -79,3 +93,16 @@ def _open_board(stack: ExitStack, output: Path, step: int) -> Any:
     board = SummaryWriter(str(output), purge_step=step + 1)
     stack.callback(board.close)
     return board
+
+
+def _open_wandb(stack: ExitStack, output: Path, recipe: dict[str, Any]) -> Any:
+    """Begin or go on with a run of Weights & Biases, named after the folder. UsageError where it is not installed."""
+    try:
+        import wandb
+    except ImportError:
+        raise UsageError("--wandb needs the package wandb: pip install 'zsar-cli[wandb]'.") from None
+    name = hashlib.sha256(str(output.absolute()).encode()).hexdigest()[:16]  # the same after a restart
+    told: dict[str, Any] = {"name": output.name, "id": name, "dir": str(output), "config": recipe}
+    run = wandb.init(project=os.environ.get("WANDB_PROJECT", "zsar"), resume="allow", **told)
+    stack.callback(run.finish)
+    return run

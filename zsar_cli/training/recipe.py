@@ -53,6 +53,9 @@ class Recipe:
     negative_lr: float | None = about(
         None, "Peak learning rate of the negative-prompt adapter, scale and offset. Default: module_lr."
     )
+    layer_decay: float = about(
+        1.0, "Learning rate of each layer of the towers, as a fraction of the next one's (layer-wise decay)."
+    )
     weight_decay: float = about(1e-3, "AdamW weight decay; not applied to gains, biases and scalars.")
     warmup: float = about(0.1, "Fraction of the run with linear warmup; cosine decay follows.")
     final_lr: float = about(0.01, "Final learning rate, as a fraction of the peak.")
@@ -87,9 +90,15 @@ class Recipe:
     augment: bool = about(
         True, "Sample frames, crops, flips and colours at random; off with cached features."
     )
+    crop: str = about(
+        "area",
+        "Random crops: area (see --crop-scale), or multiscale (TSN's MultiScaleCrop, as ViFi-CLIP has it).",
+    )
     crop_scale: float = about(0.5, "Minimum area of a random crop; 1 turns cropping off.")
     colour_jitter: float = about(0.4, "Strength of brightness, contrast and saturation jitter.")
     grey: float = about(0.0, "Fraction of clips converted to greyscale.")
+    mixup: float = about(0.0, "Mixup of the clips of a batch: alpha of its Beta distribution; 0 is none.")
+    cutmix: float = about(0.0, "CutMix of the clips of a batch: alpha of its Beta distribution; 0 is none.")
     precision: str = about(
         "auto",
         "fp32, bf16 or fp16 (autocast), or auto: bf16 on CUDA GPUs from Ampere on, fp16 on Volta and Turing, "
@@ -122,6 +131,8 @@ class Recipe:
                     )
             if self.tune != "full":
                 raise UsageError(f"{where}: training from scratch needs tune: full.")
+        if (self.mixup or self.cutmix) and not self.augment:
+            raise UsageError(f"{where}: mixup and cutmix change the clips; they need augment: true.")
         if self.tune != "full" and (self.swa or self.pretrained_weight):
             raise UsageError(
                 f"{where}: swa and pretrained_weight change the backbone, which tune: modules keeps frozen."
@@ -131,6 +142,7 @@ class Recipe:
 # The range of each number and the values of each choice; all other fields are strings or booleans.
 COUNT, MANY = {"ge": 1, "le": 100_000}, {"ge": 1, "le": 1_000_000_000}
 AMOUNT, SHARE, PART = {"ge": 0, "le": 1e30}, {"ge": 0, "le": 1}, {"ge": 0, "lt": 1}
+POSITIVE, ALPHA = {"gt": 0, "le": 1}, {"ge": 0, "le": 100}
 WIDTH, FEW = {"ge": 1, "le": 65536}, {"ge": 1, "le": 1000}
 LIMITS: dict[str, Any] = {
     "frames": {"ge": FRAMES[0], "le": FRAMES[1]},
@@ -141,7 +153,8 @@ LIMITS: dict[str, Any] = {
     **dict.fromkeys(("w_neg", "w_dis", "w_opp", "w_keep", "beta"), AMOUNT),
     **dict.fromkeys(("pretrained_weight", "warmup", "colour_jitter", "grey"), SHARE),
     **dict.fromkeys(("smoothing", "holdout"), PART),
-    "crop_scale": {"gt": 0, "le": 1},
+    **dict.fromkeys(("crop_scale", "layer_decay"), POSITIVE),
+    **dict.fromkeys(("mixup", "cutmix"), ALPHA),
     "clip_norm": {"gt": 0, "le": 1_000_000_000},  # so much is none
     "swa": {"ge": 0, "le": 10_000},
     "foreign": {"ge": 0, "le": 500},
@@ -151,6 +164,7 @@ LIMITS: dict[str, Any] = {
 }
 CHOICES = {
     "tune": ("full", "modules"),
+    "crop": ("area", "multiscale"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "negatives": ("learned", "fixed", "none"),
 }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from zsar_cli import distributed
 from zsar_cli.data.dataset import load_motion_shapes
 from zsar_cli.data.motion_shapes import clip_ids
+from zsar_cli.errors import UsageError
 from zsar_cli.model.load import is_recognizer
 from zsar_cli.model.precision import arithmetic, resolve_device
 from zsar_cli.model.zsar import RecognizerModel
@@ -22,6 +23,7 @@ from zsar_cli.text.templates import Templates, load_templates
 from zsar_cli.training import holdout, inputs, own
 from zsar_cli.training.baselines import Baselines, measure_baselines
 from zsar_cli.training.clips import TrainingData, find_data, make_stream, open_pool
+from zsar_cli.training.cost import describe_cost
 from zsar_cli.training.folder import check_folder, clear_features, clear_folder, hold_folder
 from zsar_cli.training.history import History, open_history
 from zsar_cli.training.optimizer import total_steps
@@ -49,6 +51,7 @@ class Environment:
     checkpoint_every: int = 500
     micro_batch: int | None = None  # clips through the model at once; found where it is not given
     tensorboard: bool = False
+    wandb: bool = False
     # Of the frozen tower's features; the recipe must not augment. In the run's folder unless one is given
     cache: Path | None = None
     backbone: str | None = None  # where the weights are now that a run named as the model was trained on
@@ -97,6 +100,7 @@ def describe_run(environment: Environment) -> list[str]:
     environment = environment.from_anywhere()
     data, recipe = find_data(replace(environment, max_missing=1.0)), environment.recipe
     dataset = data.dataset
+    steps = total_steps(len(dataset.items), recipe)
     lines = [
         f"data       {dataset.name}: {len(dataset.items)} clips of {len(dataset.classes)} classes",
         f"held out   {len(data.held_out)} clips{f' ({data.validation})' if data.validation else ''}, to choose the "
@@ -104,9 +108,14 @@ def describe_run(environment: Environment) -> list[str]:
         f"list       {dataset.list_name}, {dataset.list_rows} rows, hash {dataset.list_hash}",
         f"missing    {dataset.missing} listed videos are not there",
         f"model      {recipe.model}, tune {recipe.tune}, templates {recipe.templates}",
-        f"steps      {total_steps(len(dataset.items), recipe)} of {recipe.batch_size * recipe.accumulate} clips",
+        f"steps      {steps} of {recipe.batch_size * recipe.accumulate} clips",
         f"output     {environment.output}",
     ]
+    device = "cpu"
+    with suppress(UsageError):  # what is said of another machine's GPU needs none
+        device = resolve_device(environment.device)
+    workers = default_workers(device) if environment.workers is None else environment.workers
+    lines += describe_cost(recipe, steps * recipe.batch_size * recipe.accumulate, device, workers)
     if dataset.empty_classes:
         lines.append(f"no clips   {len(dataset.empty_classes)} classes, such as {dataset.empty_classes[0]!r}")
     for label, rows in list(dataset.unmatched.items())[:10]:
@@ -190,7 +199,8 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
             logger.warning("%s holds no checkpoint to resume from; the run starts at the beginning", output)
         history = History()
         if first:
-            history = open_history(stack, output, trainer.step, tensorboard=environment.tensorboard)
+            boards = {"tensorboard": environment.tensorboard, "wandb": environment.wandb}
+            history = open_history(stack, output, trainer.step, **boards, recipe=asdict(recipe))
         until_first = stack.enter_context(ExitStack())
         until_first.enter_context(calls.waiting("", recipe.batch_size * recipe.accumulate))
 

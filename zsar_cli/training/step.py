@@ -28,6 +28,7 @@ from zsar_cli.portions import Portion
 from zsar_cli.training import fit
 from zsar_cli.training.data import Batch
 from zsar_cli.training.losses import TERMS, losses
+from zsar_cli.training.mixing import draw_mix, mixed
 from zsar_cli.training.optimizer import autocast
 from zsar_cli.training.prompts import ClassPrompts
 from zsar_cli.training.recipe import Recipe
@@ -105,6 +106,8 @@ class StepGradient:
         Raises:
             RuntimeError: there is no memory for one clip.
         """
+        size = self.model.preprocess.size
+        batch = mixed(batch, draw_mix(self.recipe, batch.step, len(self._batches), size))
         self._batches.append((batch, last))
         coming = [(batch, last)]
         while not all(self._add_batch(*each, prompts) for each in coming):
@@ -196,16 +199,22 @@ class StepGradient:
 
     def compute(self, batch: Batch, prompts: ClassPrompts) -> dict[str, Tensor]:
         """Compute the loss terms of a batch, means over its clips."""
-        clips = self._prepare(batch.clips, batch.colours)
+        clips, target = self._prepare(batch), to_device(batch.target, self.device)
+        if batch.mix is not None and batch.partner is not None and isinstance(clips, Tensor):
+            clips = batch.mix.apply(clips, self._prepare(batch.partner))
         with autocast(self.recipe.precision, self.device.type):
             features = clips if isinstance(clips, FrameFeatures) else self.model.encode_frames(clips)
             encoding = self.model.encode_video(features)
             frozen = self._frozen_video(clips, features) if self.recipe.w_keep else None
-        return losses(
-            self.model, encoding, to_device(batch.target, self.device), prompts, self.recipe, frozen
-        )
+        terms = losses(self.model, encoding, target, prompts, self.recipe, frozen)
+        if batch.mix is None or batch.partner is None:
+            return terms
+        target = to_device(batch.partner.target, self.device)
+        return batch.mix.combine(terms, losses(self.model, encoding, target, prompts, self.recipe, frozen))
 
-    def _prepare(self, clips: Tensor | FrameFeatures, colours: Tensor | None) -> Tensor | FrameFeatures:
+    def _prepare(self, batch: Batch) -> Any:
+        """Bring clips to the device as the model takes them, or the features that a cache holds of them."""
+        clips, colours = batch.clips, batch.colours
         if isinstance(clips, FrameFeatures):
             return FrameFeatures(
                 to_device(clips.embedding, self.device), to_device(clips.tokens, self.device)

@@ -41,6 +41,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
+    wandb: bool = False,
     report: Callable[[dict[str, float], int], None] = lambda row, steps: None,
     stop: Callable[[], bool] = lambda: False,
     **fields: Any,
@@ -65,6 +66,7 @@ def train(
         resume: continue the run in ``output`` from its last checkpoint.
         overwrite: replace what ``output`` holds.
         tensorboard: also write TensorBoard's event files.
+        wandb: also log to Weights & Biases, whose environment variables choose where (WANDB_MODE, WANDB_PROJECT).
         report: called after each step with its numbers and the number of steps.
         stop: asked after each step; True writes a checkpoint and returns.
         **fields: fields of the recipe (docs/training.md) that replace its values, as ``model=``, ``steps=``, ``lr=``;
@@ -91,6 +93,7 @@ def train(
         micro_batch=micro_batch,
         overwrite=overwrite,
         tensorboard=tensorboard,
+        wandb=wandb,
     )
     return run_planned(planned, report=report, stop=stop)
 
@@ -126,6 +129,7 @@ def plan_training(
     micro_batch: int | None,
     overwrite: bool,
     tensorboard: bool,
+    wandb: bool,
 ) -> PlannedRun:
     """Find the recipe and check what was asked for, as :func:`train` has it; reads no video.
 
@@ -157,6 +161,7 @@ def plan_training(
         checkpoint_every=checks.whole("checkpoint_every", checkpoint_every, (1, 10**9)),
         micro_batch=None if micro_batch is None else checks.whole("micro_batch", micro_batch, (1, 100_000)),
         tensorboard=checks.truth("tensorboard", tensorboard),
+        wandb=checks.truth("wandb", wandb),
         cache=checks.optional_path("cache", cache),
         backbone=checks.optional_text("backbone", backbone),
         overwrite=checks.truth("overwrite", overwrite) and not restarted,

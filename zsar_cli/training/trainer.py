@@ -160,7 +160,16 @@ class Trainer:
         waited = self.times.since_last(WAITING)
         row = {"step": self.step, "epoch": batch.epoch, "seconds": seconds, "data_wait": waited}
         rates = {"lr": self.recipe.lr * factor, "module_lr": self.recipe.module_lr * factor}
-        return {**row, **rates, **{n: v for n, v in found.terms.items() if n in self.terms}}
+        measured = {
+            "gradient_norm": found.norm,
+            "tau": found.scale,
+            "clips_per_second": found.clips / seconds,
+        }
+        if self.model.backbone.device.type == "cuda":
+            measured["memory_gb"] = torch.cuda.max_memory_allocated(self.model.backbone.device) / 1e9
+        terms = {name: value for name, value in found.terms.items() if name in self.terms}
+        # fp16 leaves out a step whose gradient overflows
+        return {**row, **rates, **{n: v for n, v in measured.items() if math.isfinite(v)}, **terms}
 
     def _rate(self, step: int) -> float:
         return learning_rate(step, self.steps, self.recipe)

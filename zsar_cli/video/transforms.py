@@ -73,6 +73,7 @@ class Augmentation:
     flip: float = 0.5
     colour_jitter: float = 0.4
     grey: float = 0.0
+    multiscale: bool = False  # crops as TSN's MultiScaleCrop, in place of scale and ratio
 
 
 def resize_and_crop(frames: np.ndarray, preprocess: Preprocess, *, crops: int = 1) -> np.ndarray:
@@ -103,6 +104,8 @@ def random_crop_box(
     Returns:
         (left, top, right, bottom).
     """
+    if augmentation.multiscale:
+        return multiscale_box(height, width, rng)
     low, high = math.log(augmentation.ratio[0]), math.log(augmentation.ratio[1])
     for _ in range(10):
         area = height * width * rng.uniform(*augmentation.scale)
@@ -116,6 +119,23 @@ def random_crop_box(
     box_width = max(1, min(width, round(height * aspect)))
     box_height = max(1, min(height, round(width / aspect)))
     left, top = (width - box_width) // 2, (height - box_height) // 2
+    return left, top, left + box_width, top + box_height
+
+
+SIDES = (1.0, 0.875, 0.75, 0.66)  # of a crop, as parts of the frame's shorter side
+
+
+def multiscale_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Draw a crop as TSN's MultiScaleCrop: its sides from :data:`SIDES`, at most one apart, at one of 13 places.
+
+    These are a grid of five by five, from edge to edge, of which every other place counts.
+    """
+    sides = [round(min(height, width) * side) for side in SIDES]
+    pairs = [(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1]
+    box_height, box_width = pairs[rng.integers(len(pairs))]
+    places = [(down, across) for down in range(5) for across in range(5) if (down + across) % 2 == 0]
+    down, across = places[rng.integers(len(places))]
+    top, left = down * ((height - box_height) // 4), across * ((width - box_width) // 4)
     return left, top, left + box_width, top + box_height
 
 
