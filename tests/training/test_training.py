@@ -155,7 +155,7 @@ def test_recipe_files_and_flags(tmp_path):
         path.write_text(content)
         with pytest.raises(UsageError, match=said):
             load_recipe(str(path))
-    with pytest.raises(UsageError, match="one of: kinetics"):
+    with pytest.raises(UsageError, match="one of: few-shot, kinetics"):
         load_recipe("nothing")
 
 
