@@ -146,7 +146,7 @@ def losses(
     if recipe.w_keep and frozen is not None:
         terms["keep"] = keep_loss(video, frozen)
         if prompts.frozen is not None:
-            terms["keep"] = terms["keep"] + keep_loss(positive, prompts.frozen)
+            terms["keep"] = terms["keep"] + keep_loss(positive[: len(prompts.frozen)], prompts.frozen)
     terms["total"] = weighted_sum(terms, recipe)
     return terms
 
