@@ -20,8 +20,11 @@ import torch
 from benchmarks import flow
 from zsar_cli import Recognizer, VideoError
 from zsar_cli.data.dataset import load_dataset
+from zsar_cli.data.scenes.classes import CAMERAS
+from zsar_cli.data.scenes.phrases import held_out_phrasings
 from zsar_cli.evaluation.metrics import auroc, wilson_interval
-from zsar_cli.text.labels import Labels, load_labels
+from zsar_cli.model.zsar import RecognizerModel
+from zsar_cli.text.labels import Labels, labels_of, load_labels
 from zsar_cli.video.decode import read_frames
 
 # What a movement becomes when a clip is played backwards, or mirrored; all others stay
@@ -114,15 +117,16 @@ class Words:
 
 def look(args: argparse.Namespace, labels: Labels, recognizer: Recognizer) -> list[Clip]:
     """Look at every clip with every method."""
-    averaged = Recognizer.load(args.averaged, device=args.device) if args.averaged else None
-    words = averaged and Words(averaged, labels)
+    averaged = Recognizer(RecognizerModel(recognizer.model.backbone).eval())
+    if args.averaged:
+        averaged = Recognizer.load(args.averaged, device=args.device)
+    words = Words(averaged, labels)
     clips = []
     for clip, frames, rate in read_clips(args.data, labels):
         for name, change in CHANGES.items():
             changed = np.ascontiguousarray(change(frames, len(clips)))
             clip.shown[name] = recognizer.embed_video(changed, fps=rate)
-        if averaged is not None and words is not None:
-            (clip.averaged,) = words.answers([averaged.embed_video(frames, fps=rate)])
+        (clip.averaged,) = words.answers([averaged.embed_video(frames, fps=rate)])
         if args.flow:
             said = flow.name(flow.movement(frames))
             clip.flow = labels.names.index(said) if said in labels.names else -1
@@ -149,9 +153,7 @@ def accuracy_tables(
     args: argparse.Namespace, labels: Labels, clips: list[Clip], said: dict[str, list[int]]
 ) -> None:
     """Print top-1 of every method over each data set, and right answers a label."""
-    methods = {args.model: said["plain"]}
-    if args.averaged:
-        methods["averaged frames"] = [clip.averaged for clip in clips]
+    methods = {args.model: said["plain"], "averaged frames": [clip.averaged for clip in clips]}
     if args.flow:
         methods["optical flow"] = [clip.flow for clip in clips]
     sets = list(dict.fromkeys(clip.data for clip in clips))
@@ -237,11 +239,19 @@ def unknown_table(recognizer: Recognizer, labels: Labels, clips: list[Clip]) -> 
     table("AUROC of unknown, where the list leaves out", ["label", *sets], [*rows, mean])
 
 
+def held_out(labels: Labels) -> list[Labels]:
+    """Make lists of the same labels in words that training never saw."""
+    return [labels_of(list(words)) for words in zip(*map(held_out_phrasings, labels.names), strict=True)]
+
+
 def phrasing_table(recognizer: Recognizer, labels: Labels, clips: list[Clip], files: Sequence[str]) -> None:
     """Print top-1 with other words for the same labels; each file has them in the same order."""
     sets = list(dict.fromkeys(clip.data for clip in clips))
     rows, first = [], {}
-    for name, wording in [("camera", labels), *((Path(file).stem, load_labels(file)) for file in files)]:
+    wordings = [("camera", labels)]
+    if set(labels.names) <= set(CAMERAS.values()):
+        wordings += [(f"held out {n + 1}", words) for n, words in enumerate(held_out(labels))]
+    for name, wording in [*wordings, *((Path(file).stem, load_labels(file)) for file in files)]:
         if len(wording) != len(labels):
             raise SystemExit(f"{name} has {len(wording)} labels and not {len(labels)}.")
         answers = Words(recognizer, wording).answers([clip.shown["plain"] for clip in clips])
@@ -263,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", action="append", required=True, metavar="FOLDER")
     parser.add_argument("--model", default="motion-tiny")
     parser.add_argument(
-        "--averaged", metavar="MODEL", help="one without motion modules, trained the same way"
+        "--averaged", metavar="MODEL", help="one without motion modules; by default the model's own frames"
     )
     parser.add_argument(
         "--labels", default="camera", help="the names of the folders, in the words of the list"
@@ -282,8 +292,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     accuracy_tables(args, labels, clips, said)
     probe_table(labels, clips, said)
     unknown_table(recognizer, labels, clips)
-    if args.phrasings:
-        phrasing_table(recognizer, labels, clips, args.phrasings)
+    phrasing_table(recognizer, labels, clips, args.phrasings)
 
 
 if __name__ == "__main__":

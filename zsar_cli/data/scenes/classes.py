@@ -41,7 +41,7 @@ SPLITS = ("train", "camera", "subject", "seen", "unseen")
 CLIPS_PER_CLASS = {"camera": 20, "subject": 20, "seen": 4, "unseen": 20}
 # Of training, by group: half of all clips are of the camera's moves. Each epoch has others.
 TRAINING_CLIPS = {"camera": 8000, "subject": 3000, "pair": 1800}
-STATIC_CLIPS = 16000  # everything else that moves must not be taken for the camera
+STATIC_CLIPS = 24000  # everything else that moves must not be taken for the camera
 
 
 @dataclass(frozen=True)

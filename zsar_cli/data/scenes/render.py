@@ -89,15 +89,18 @@ def _company(move: str, t: np.ndarray, rng: np.random.Generator) -> list[Mover]:
     if rng.random() < 0.5:  # things at other distances move by more or less of the camera's way
         for _ in range(int(rng.integers(1, 4))):
             movers.append(make_mover("still", t, rng, (0.02, 0.3), depth=rng.uniform(0.75, 1.5)))
-    largest = 0.7 if move == "static" else 0.45
+    # A shot is static whatever moves in it, so there it is most, and fastest
+    largest, (nothing, few, crowd, many) = 0.45, (0.2, 0.5, 0.6, 0.85)
+    if move == "static":
+        largest, (nothing, few, crowd, many) = 0.7, (0.1, 0.3, 0.4, 0.75)
     share = rng.random()
-    if share < 0.2:
+    if share < nothing:
         return movers
-    if share < 0.5:
+    if share < few:
         return movers + [some((0.02, 0.25)) for _ in range(int(rng.integers(1, 4)))]
-    if share < 0.6:  # a crowd goes its ways
+    if share < crowd:  # a crowd goes its ways
         return movers + [some((0.01, 0.05)) for _ in range(int(rng.integers(5, 11)))]
-    if share < 0.85:
+    if share < many:
         return movers + [some((0.03, 0.35), [AGITATED]) for _ in range(int(rng.integers(1, 6)))]
     return [*movers, some((0.25, largest), [*acts, AGITATED, AGITATED])]
 
