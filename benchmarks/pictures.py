@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from benchmarks import footage
+from benchmarks.samples import SHOTS
 from zsar_cli.cli.output.formats import _answer_lines
 from zsar_cli.cli.output.timelines import timeline_lines
 from zsar_cli.data import motion_shapes
@@ -138,8 +140,15 @@ def draw(folder: Path, model: str, chosen: Sequence[str], none: str) -> None:
     smaller(folder / "sheets" / f"{Path(chosen[0]).stem}.png", IMAGES / "explain.jpg")
 
 
+def draw_camera(folder: Path, model: str) -> None:
+    """Draw the camera's moves in the video that make demo asks about."""
+    shutil.copy(SHOTS, folder)
+    answers(folder, SHOTS.name, "--model", model, "--labels", "camera", "--explain", "camera")
+    smaller(folder / "camera" / f"{SHOTS.stem}.png", IMAGES / "camera.jpg")
+
+
 def main() -> None:
-    """Write terminal.svg, timeline.svg, explain.jpg and explain-timeline.jpg into docs/images."""
+    """Write terminal.svg, timeline.svg, explain.jpg, camera.jpg and explain-timeline.jpg into docs/images."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="motion-tiny")
     model = parser.parse_args().model
@@ -149,6 +158,7 @@ def main() -> None:
         folder = Path(name)
         chosen, none = choose(folder, options, load_labels(str(ROOT / LABELS)).names)
         draw(folder, model, chosen, none)
+        draw_camera(folder, model)
 
 
 if __name__ == "__main__":
