@@ -20,6 +20,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 from tests import forked
 from tests.forked import Process, Server
+from zsar_cli.resources import available_cores
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SERVER = "FORK_SERVER"  # names the socket of the one server of all workers
@@ -34,10 +35,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """One file is tested in this process: a second one would import torch for nothing."""
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One file is tested in this process: a second one would import torch for nothing.
+
+    All files are tested by three workers on two cores, as tests that wait for what they killed leave them idle.
+    """
     named = [argument for argument in config.args if ".py" in argument]
-    return 0 if len(named) == 1 else None
+    cores = available_cores()
+    return 0 if len(named) == 1 else cores + cores // 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
