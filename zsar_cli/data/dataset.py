@@ -177,10 +177,8 @@ def load_scenes(split: str) -> Dataset:
 
     data = _rendered("scenes", split, scenes)
     kinds = scenes.split_classes(split)
-    data.groups, data.phrasings = (
-        tuple(kind.group for kind in kinds),
-        {k.label: phrasings(k.label) for k in kinds},
-    )
+    data.groups = tuple(kind.group for kind in kinds)
+    data.phrasings = {kind.label: phrasings(kind.label) for kind in kinds}
     if split == "train":
         shapes, count = load_motion_shapes("train"), len(data.classes)
         data.items += [replace(item, label=item.label + count) for item in shapes.items]

@@ -14,7 +14,6 @@ from zsar_cli.data.dataset import Dataset, Item, load_dataset, none_line
 from zsar_cli.data.definition import load_definition
 from zsar_cli.data.splits import few_shot
 from zsar_cli.errors import UsageError
-from zsar_cli.resources import default_workers
 from zsar_cli.run_log import NOTE
 from zsar_cli.text.labels import load_labels
 from zsar_cli.training.data import (
@@ -118,10 +117,7 @@ def make_stream(
     if is_rendered(items[0].path):
         clips = RenderedClips([item.path for item in items], recipe.frames, model.preprocess)
         # Scenes take longer to draw than a step on a GPU; motion-shapes do not
-        workers = 0
-        if dataset.name == "scenes":
-            chosen = environment.workers
-            workers = default_workers(str(model.backbone.device)) if chosen is None else chosen
+        workers = environment.workers or 0 if dataset.name == "scenes" else 0
         return rendered_stream(clips, [item.label for item in items], schedule, workers)
     directions = next((name for name in dataset.classes if MIRRORED.search(name)), None)
     if directions and recipe.flip:
