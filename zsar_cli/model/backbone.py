@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -21,7 +19,8 @@ from zsar_cli.model.factory import build, for_weights, load_weights, preprocess_
 from zsar_cli.model.hub import find_source, load_tokenizer, offline
 from zsar_cli.model.int8 import cpu_has_int8, each_on_a_core, int8_blocks, to_int8
 from zsar_cli.model.precision import DTYPES, cast, check_precision, device_memory, resolve_precision
-from zsar_cli.model.text_tower import encode_tokens, trim
+from zsar_cli.model.text_tower import encode_tokens, trim, truncated
+from zsar_cli.model.weights import hash_tensors
 from zsar_cli.portions import Portion
 from zsar_cli.video.transforms import Preprocess, statistics, to_floats
 
@@ -32,7 +31,6 @@ FRAMES_AT_ONCE = 512  # however many views a video has
 VALUES = 16  # of a patch token that are in memory at a time, as multiples of its width: a block's MLP and attention
 # At a time: a CPU is slower where the activations of many frames do not fit its caches
 CPU_PIXELS = 8 * 224 * 224
-SAMPLE = 512  # values of each tensor that the fingerprint looks at
 
 
 @dataclass
@@ -130,7 +128,7 @@ class Backbone(nn.Module):
             if self.family is not None:
                 tensors |= self.family.state_dict(prefix="family.")
                 described = described | {"family": self.family.name}
-            self._fingerprint = (versions, _hash_tensors(described, tensors))
+            self._fingerprint = (versions, hash_tensors(described, tensors))
         return self._fingerprint[1]
 
     @property
@@ -303,8 +301,7 @@ class Backbone(nn.Module):
 
     def warn_truncated(self, texts: Sequence[str]) -> None:
         """Log a warning that names the texts longer than the text tower's context, if there are any."""
-        longer = [text for text in texts if not self._surely_fits(text)]
-        cut = [text for text in longer if self._token_count(text) > self.context_length]
+        cut = truncated(texts, self.context_length, lambda: self.tokenizer)
         if cut:
             quoted = ", ".join(repr(text if len(text) <= 80 else f"{text[:77]}...") for text in cut[:5])
             more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
@@ -315,21 +312,6 @@ class Backbone(nn.Module):
                 quoted,
                 more,
             )
-
-    def _surely_fits(self, text: str) -> bool:
-        """Tell by its length that a text fits: a token is a character of ASCII or more.
-
-        Besides there are the marks of start and end, and some tokenizers put a space in front.
-        """
-        return len(text) + 4 <= self.context_length and text.isascii()
-
-    def _token_count(self, text: str) -> int:
-        inner = getattr(self.tokenizer, "tokenizer", None)
-        if inner is not None:  # Hugging Face's: it adds its own marks
-            return len(inner(self.tokenizer.clean_fn(text)).input_ids)
-        if hasattr(self.tokenizer, "encode"):
-            return len(self.tokenizer.encode(text)) + 2  # start and end
-        return 0
 
     # --- how it runs
 
@@ -413,14 +395,3 @@ def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") ->
     backbone._tokenizer_source = source.tokenizer
     backbone.fingerprint()
     return backbone.set_precision(resolve_precision(precision, device, backbone)).to(device)
-
-
-def _hash_tensors(model_cfg: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(model_cfg, sort_keys=True, default=list).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().flatten()
-        if len(flat) > SAMPLE:
-            flat = flat[torch.linspace(0, len(flat) - 1, SAMPLE, dtype=torch.float64).long().to(flat.device)]
-        digest.update(flat.float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

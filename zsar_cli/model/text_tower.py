@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,29 @@ def _context_tensors(clip: Any) -> Iterator[tuple[str, Tensor]]:
         tensor = getattr(tower, name, None)
         if isinstance(tensor, Tensor):
             yield prefix + name, tensor
+
+
+def truncated(texts: Sequence[str], context_length: int, tokenizer: Callable[[], Any]) -> list[str]:
+    """List the texts that are longer than the context; ``tokenizer`` is asked for only if one might be."""
+    longer = [text for text in texts if not _surely_fits(text, context_length)]
+    return [text for text in longer if _token_count(text, tokenizer()) > context_length]
+
+
+def _surely_fits(text: str, context_length: int) -> bool:
+    """Tell by its length that a text fits: a token is a character of ASCII or more.
+
+    Besides there are the marks of start and end, and some tokenizers put a space in front.
+    """
+    return len(text) + 4 <= context_length and text.isascii()
+
+
+def _token_count(text: str, tokenizer: Any) -> int:
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is not None:  # Hugging Face's: it adds its own marks
+        return len(inner(tokenizer.clean_fn(text)).input_ids)
+    if hasattr(tokenizer, "encode"):
+        return len(tokenizer.encode(text)) + 2  # start and end
+    return 0
 
 
 class _TextTower(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import warnings
 from collections import Counter
@@ -40,6 +42,7 @@ OWN = re.compile(
 )
 # OpenAI's state dicts carry these sizes among the weights.
 OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")
+SAMPLE = 512  # values of each tensor that the fingerprint looks at
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,18 @@ def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
                 raise UsageError(
                     f"The weights in {path} are damaged: {name} holds values that are not finite."
                 )
+
+
+def hash_tensors(model_cfg: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Hash a configuration and a sample of each tensor's values, 16 hex digits."""
+    digest = hashlib.sha256(json.dumps(model_cfg, sort_keys=True, default=list).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().flatten()
+        if len(flat) > SAMPLE:
+            flat = flat[torch.linspace(0, len(flat) - 1, SAMPLE, dtype=torch.float64).long().to(flat.device)]
+        digest.update(flat.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def brief(error: Exception) -> str:
