@@ -1,4 +1,4 @@
-"""What processes of one job tell each other, with real ones over gloo."""
+"""What processes of one training tell each other, with real ones over gloo."""
 
 from __future__ import annotations
 
@@ -13,67 +13,47 @@ from zsar_cli import distributed
 from zsar_cli.errors import UsageError
 
 SCRIPT = """
-import json, os, signal, sys, time
+import json, os, signal, sys
 from zsar_cli import distributed
 from zsar_cli.errors import UsageError
 
 deed, folder = sys.argv[1:]
-
-def own(count):
-    for number in range(distributed.rank(), count, distributed.world()):
-        time.sleep(0.02 * (distributed.rank() == 0))
-        if number == 5 and deed == "die":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield {"number": number, "name": "\\udcff\\u00e9"}
-
-if deed == "die":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun would end the others before they can speak
+rank = distributed.rank()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun would end the others before they can speak
 try:
     with distributed.processes():
-        told = distributed.from_first(["\\udcff", None] if distributed.rank() == 0 else "wrong")
-        found = [list(distributed.in_turn(distributed.to_first(own(count)))) for count in (11, 2)]
+        first = [distributed.from_first(7 if rank == 0 else 5), distributed.from_first(rank - 1)]
+        told = [first, distributed.add_up([rank, 0.5]), distributed.anywhere(rank == 1)]
+        if rank == 1 and deed == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
 except UsageError as error:
-    told, found = str(error), None
-with open(f"{folder}/{distributed.rank()}.json", "w") as file:
-    json.dump([told, found], file)
+    told = str(error)
+with open(f"{folder}/{rank}.json", "w") as file:
+    json.dump(told, file)
 """
 
 
-def run(torchrun: Callable[..., Any], tmp_path: Path, deed: str, processes: int) -> list:
+@pytest.mark.parametrize("deed", ["work", "die"])
+def test_numbers_pass_between_processes_and_one_that_dies_ends_the_others_with_a_message(
+    torchrun: Callable[..., Any], tmp_path: Path, deed: str
+) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    torchrun(script, deed, tmp_path, count=processes).wait(200)
-    paths = [tmp_path / f"{rank}.json" for rank in range(processes)]
-    return [json.loads(path.read_text()) if path.exists() else None for path in paths]
-
-
-def test_all_items_come_to_the_first_in_their_order(torchrun: Callable[..., Any], tmp_path: Path) -> None:
-    said = run(torchrun, tmp_path, "work", 3)
-    assert [told for told, _ in said] == [["\udcff", None]] * 3
-    assert said[0][1] == [[{"number": n, "name": "\udcffé"} for n in range(count)] for count in (11, 2)]
-    assert all(found == [[], []] for _, found in said[1:])
-
-
-def test_a_process_that_dies_ends_the_others_with_a_message(
-    torchrun: Callable[..., Any], tmp_path: Path
-) -> None:
-    first, second = run(torchrun, tmp_path, "die", 2)
-    assert second is None
-    assert first[1] is None
-    assert "lost the other processes" in first[0]
+    torchrun(script, deed, tmp_path, count=2).wait(200)
+    first, second = tmp_path / "0.json", tmp_path / "1.json"
+    if deed == "work":
+        assert [json.loads(path.read_text()) for path in (first, second)] == [[[7, -1], [1.0, 1.0], True]] * 2
+    else:
+        assert not second.exists()
+        assert "lost the other processes" in json.loads(first.read_text())
 
 
 def test_alone_there_is_nothing_to_do() -> None:
     assert (distributed.rank(), distributed.world()) == (0, 1)
     with distributed.processes():
-        assert distributed.from_first("said") == "said"
-        assert list(distributed.in_turn(distributed.to_first(iter("abc")))) == ["a", "b", "c"]
-
-
-def test_what_follows_a_gap_is_left_out() -> None:
-    arrivals = [(0, 0), (1, 1), (0, 2), (0, 4)]
-    assert list(distributed.in_turn(arrivals, count=2)) == [0, 1, 2]
+        assert distributed.from_first(-1) == -1
+        assert not distributed.anywhere(False)
+    distributed.refuse_several("this", "do that")
 
 
 def test_a_number_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""``torchrun ... zsar train``: a process that dies ends the job with a message, and a restart goes on where it was."""
+"""``torchrun ... zsar train``: a process that dies ends the job with a message, and a restart goes on where it was.
+
+The other commands do not run under it.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,24 @@ def test_a_process_that_dies_costs_a_restart_and_no_weight(recipe, tmp_path, tor
     assert "SIGKILL" in said or "exitcode: -9" in said
     assert same_weights(whole, broken)
     assert [row["step"] for row in rows(broken) if "total" in row] == list(range(1, 19))
+
+
+@pytest.mark.parametrize(
+    ("command", "instead"),
+    [
+        (["predict", "video.mp4", "--label", "waving"], "--shard auto"),
+        (["eval"], "--ray"),
+        (["train", "--data", "motion-shapes", "--prepare", "copies"], "without torchrun"),
+    ],
+)
+def test_what_torchrun_does_not_share_says_what_does(command, instead, zsar, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("MASTER_ADDR", "localhost"), ("WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    ended = zsar(*command)
+    assert ended.code == 2
+    assert "is not shared by torchrun's 2 processes" in ended.err
+    assert instead in ended.err
 
 
 def kill_rank_1(job: Any, run: Path, step: int, code: int = 1) -> str:

@@ -194,15 +194,13 @@ def test_numbers_that_overflow_are_an_error_of_their_video(tmp_path: Path, monke
     ] * 2  # the first of each batch
 
 
-def test_batch_size_workers_and_shards_change_nothing() -> None:
+def test_batch_size_changes_nothing() -> None:
     model, part = Sums(), shapes_plan(clips=20).parts[0]
     texts = [encode(part.labels)]
     one = evaluate_parts(model, [part], texts, Options(frames=4, batch_size=1, workers=0))["seen"]
     many = evaluate_parts(model, [part], texts, Options(frames=4, batch_size=16, workers=0))["seen"]
     for a, b in zip(one, many, strict=True):
         assert_close(a, b)
-    shards = [evaluate_parts(model, [part], texts, OPTIONS, rank=r, world=2)["seen"] for r in range(2)]
-    assert sorted(r["item"] for shard in shards for r in shard) == list(range(20))
 
 
 def test_a_video_in_several_parts_is_looked_at_once(tmp_path: Path, monkeypatch) -> None:

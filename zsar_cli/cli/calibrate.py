@@ -73,8 +73,6 @@ def calibrate(
             write=told,
             cache=recognizer.cache,
             times=recognizer.times,
-            rank=0,
-            world=1,
         )
     console.detail(f"Time: {recognizer.times}.")
     if recognizer.cache is not None:

@@ -13,7 +13,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
-from zsar_cli import distributed
 from zsar_cli.cli.output.destination import check_destination, check_subtitles
 from zsar_cli.cli.output.formats import Columns, Format
 from zsar_cli.cli.output.sink import SUBTITLES, Target, format_of, open_sink
@@ -162,8 +161,6 @@ def convert(
     """Write the answers in the requested format, with a note on stderr."""
     from zsar_cli.cli import console
 
-    if distributed.rank() > 0:
-        return
     chosen = format_of(output, format)
     _check(context, answers, chosen, wide)
     check_destination(output, False, overwrite, format)

@@ -74,6 +74,7 @@ def evaluate(
     Without options: the bundled model on motion-shapes, a synthetic benchmark that is rendered on the fly.
     """
     asked = AskedEvaluation(**locals())
+    distributed.refuse_several("zsar eval", "start it without torchrun, or use --ray")
     if sampling is not None:
         frames, views, crops = parse_sampling(sampling)
         asked = replace(asked, frames=frames, views=views, crops=crops)
@@ -107,10 +108,9 @@ def evaluate(
         show_plan(plan, chosen, header, format, max_missing)
         return
     results = _run(asked, plan, chosen.model, shown_as)
-    if distributed.rank() == 0:
-        show_results(results, _header(plan, chosen, results["protocol"]), format, compare)
-        if sys.stderr.isatty():
-            say_end(chosen.model, output or report, report)
+    show_results(results, _header(plan, chosen, results["protocol"]), format, compare)
+    if sys.stderr.isatty():
+        say_end(chosen.model, output or report, report)
 
 
 def _options(asked: AskedEvaluation) -> Options:
@@ -164,7 +164,7 @@ def _run(asked: AskedEvaluation, plan: Plan, model: str, shown_as: Options) -> d
         progress=console.progress,
         ended=say_costs,
     )
-    if asked.report is not None and distributed.rank() == 0:
+    if asked.report is not None:
         console.note(f"Report: {asked.report / 'report.html'}")
     return results
 
@@ -206,8 +206,6 @@ def _check_calibrate(others: dict[str, Any]) -> None:
         raise UsageError(
             f"--calibrate has its own list of videos and writes no folder; leave --{beside} out."
         )
-    if distributed.world() > 1:
-        raise UsageError("--calibrate is for one process; start it without torchrun.")
 
 
 def _header(plan: Plan, chosen: Choice, protocol: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from zsar_cli import checks, distributed
+from zsar_cli import checks
 from zsar_cli.errors import UsageError
 from zsar_cli.files import is_stream
 
@@ -241,7 +241,7 @@ def labels_or_classes(labels: str | None, label: list[str] | None, model: str) -
     if own is None:
         given = load_labels(labels, label or [])
         bare = [n for n, phrases in zip(given.names, given.phrases, strict=True) if phrases == (as_words(n),)]
-        if (line := words_line(bare)) and distributed.rank() == 0:
+        if line := words_line(bare):
             console.note(line)
         return given
     shown = ", ".join(own.names[:5]) + (", ..." if len(own) > 5 else "")

@@ -89,10 +89,10 @@ def predict(
     score is the probability of a label among the given labels; with a single label, it is always 1. yes (0 to 1)
     says whether the video shows a label at all, and unknown (0 to 1) whether it shows none of them.
 
-    Exit codes: 0 success; 1 some videos failed (each has a record with its error; under torchrun 0, as torchrun
-    would restart the job); 2 usage error; 130 interrupted.
+    Exit codes: 0 success; 1 some videos failed (each has a record with its error); 2 usage error; 130 interrupted.
     """
     asked = Asked(**locals())
+    distributed.refuse_several("zsar predict", "start it without torchrun, or use --shard auto or --ray")
     check_numbers(asked)
     rule = chosen_rule(asked)
     if _convert(asked):
@@ -153,7 +153,6 @@ def _answer(
     # The processes start while this one imports torch and reads the weights
     pool = stack.enter_context(DecodePool(workers, timeout=asked.timeout))
     with console.status(f"Loading {asked.model} ..."):
-        stack.enter_context(distributed.processes())
         recognizer = Recognizer.load(
             asked.model,
             device=asked.device,
@@ -164,15 +163,13 @@ def _answer(
         text = _embeddings(recognizer, wanted, asked.prompts, templates)
     if asked.workers is None:
         pool.grow(default_workers(recognizer.model.backbone.device.type))
-    if run.windows is None and distributed.from_first(
-        wants_own_windows(asked, recognizer.model, found, pool)
-    ):
+    if run.windows is None and wants_own_windows(asked, recognizer.model, found, pool):
         run.windows, recognizer.cache = own_windows(asked, recognizer.model), None
     _settle(asked, run, recognizer, text, wanted)
     if asked.report is not None:
         from zsar_cli.prediction.report import FilmSize
 
-        run.film = FilmSize.for_videos(distributed.from_first(None if found is None else len(found)))
+        run.film = FilmSize.for_videos(None if found is None else len(found))
     log_setup(recognizer.model, workers=pool.workers, decoder=asked.decoder)
     _say_start(asked, recognizer, text, found)
     keep_freed_memory()  # not before: weights that were cast give theirs back
@@ -218,7 +215,7 @@ def _say_start(asked: Asked, recognizer: Recognizer, text: PromptEmbeddings, fou
     if len(text.labels) == 1:
         commas = " A comma does not separate labels; repeat --label." if "," in text.labels[0] else ""
         console.note(f"With a single label, score is always 1; read yes and unknown instead.{commas}")
-    if sys.stderr.isatty() and distributed.rank() == 0:
+    if sys.stderr.isatty():
         console.note(
             start_line(
                 model,
@@ -230,7 +227,7 @@ def _say_start(asked: Asked, recognizer: Recognizer, text: PromptEmbeddings, fou
         )
     if asked.precision == "auto" and len(found or ()) >= MANY and model.backbone.takes_int8:
         console.note(INT8_HINT)
-    if (unlike := unlike_training_line(text.labels, model)) and distributed.rank() == 0:
+    if unlike := unlike_training_line(text.labels, model):
         console.note(unlike)
 
 
@@ -243,9 +240,7 @@ def _open_sink(
     found: list[str] | None,
     wanted: Labels | None,
 ) -> Sink:
-    """Open the outputs for records and for the report page; only rank 0 writes."""
-    if distributed.rank() > 0:
-        return Sink(lambda record: None)
+    """Open the outputs for records and for the report page."""
     labels = tuple(text.labels)
     target = Target(
         *(asked.output, asked.written_format, asked.videos, found, asked.resume, asked.overwrite),
@@ -281,23 +276,21 @@ def _prepare_sheets(run: Run, recognizer: Recognizer, text: PromptEmbeddings, la
 
     run.explain_labels = labels_among(labels, text.labels, "--explain-label")
     note = heat_note(recognizer.model, cached=recognizer.cache is not None)
-    if note is not None and distributed.rank() == 0:
+    if note is not None:
         console.note(note)
 
 
 def _open_explain(
     stack: contextlib.ExitStack, asked: Asked, folder: Path, videos: Sequence[str] | None
 ) -> VideoFolder:
-    """Open the folder for explain sheets. Every rank draws the sheets of its videos; rank 0 locks the folder."""
+    """Open and lock the folder for explain sheets."""
     from zsar_cli.cli.output.folders import VideoFolder, lock
     from zsar_cli.cli.output.sheets import is_sheet_of
 
-    if distributed.rank() == 0:
-        stack.enter_context(lock(folder, "--explain"))
+    stack.enter_context(lock(folder, "--explain"))
     own = is_sheet_of if asked.resume else (lambda path, video: False)
-    known = videos if distributed.world() == 1 else None
     return VideoFolder(
-        folder, "png", asked.videos, known, overwrite=asked.overwrite, own=own, option="--explain"
+        folder, "png", asked.videos, videos, overwrite=asked.overwrite, own=own, option="--explain"
     )
 
 

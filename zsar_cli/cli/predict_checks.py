@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsar_cli import checks, distributed
+from zsar_cli import checks
 from zsar_cli.cli.options import labels_or_classes
 from zsar_cli.cli.output.answers_page import check_report
 from zsar_cli.cli.output.destination import check_destination, check_subtitles
@@ -45,14 +45,13 @@ def check_outputs(asked: Asked) -> None:
         raise UsageError(
             "--report with --resume includes the earlier answers, which it can read only from --format jsonl."
         )
-    if distributed.rank() == 0:
-        check_report(report, overwrite=asked.overwrite, resume=asked.resume)
+    check_report(report, overwrite=asked.overwrite, resume=asked.resume)
     if asked.output is not None and os.path.realpath(report) == os.path.realpath(asked.output):
         raise UsageError("--output and --report are the same file; give different paths.")
 
 
 def find_inputs(asked: Asked) -> list[str] | None:
-    """Find the videos; None if they are read from standard input, or by another process.
+    """Find the videos; None if they are read from standard input.
 
     Raises:
         UsageError: there are no videos, or an output is one of the inputs.
@@ -64,13 +63,12 @@ def find_inputs(asked: Asked) -> list[str] | None:
         console.note(stray)
     if asked.listed and sys.stdin.isatty():
         console.note("Reading paths of videos from the terminal, one per line; end the list with Ctrl-D.")
-    found = None if asked.listed or distributed.rank() else list(find_videos(asked.videos))
+    found = None if asked.listed else list(find_videos(asked.videos))
     for written in (asked.output, asked.report):
         if written is not None:
             refuse_inputs(written, [asked.labels, asked.prompts, asked.templates, *(found or ())])
-    if distributed.rank() == 0:
-        several = found is None or len(found) > 1
-        check_subtitles(asked.output, asked.format, several=several, overwrite=asked.overwrite)
+    several = found is None or len(found) > 1
+    check_subtitles(asked.output, asked.format, several=several, overwrite=asked.overwrite)
     return found
 
 
@@ -146,11 +144,10 @@ def own_windows(asked: Asked, model: RecognizerModel) -> WindowOptions:
     assert seconds is not None
     shots = asked.shots is not False
     inside = ", inside its shots" if shots else ""
-    if distributed.rank() == 0:
-        console.note(
-            f"{model.name} was trained on clips of {seconds:g} s, so windows of {seconds:g} s slide over each "
-            f"video{inside}. Turn this off with --window 0."
-        )
+    console.note(
+        f"{model.name} was trained on clips of {seconds:g} s, so windows of {seconds:g} s slide over each "
+        f"video{inside}. Turn this off with --window 0."
+    )
     return _window_options(asked, seconds, shots)
 
 
@@ -174,10 +171,9 @@ def chosen_rule(asked: Asked) -> AnswerRule:
             )
 
     def tell(threshold: float, least: float) -> None:
-        if distributed.rank() == 0:
-            console.note(
-                f"--threshold {threshold:g} is deprecated; use --min-confidence {least:g} (1 minus the threshold)."
-            )
+        console.note(
+            f"--threshold {threshold:g} is deprecated; use --min-confidence {least:g} (1 minus the threshold)."
+        )
 
     return answer_rule(
         min_confidence,

@@ -46,7 +46,7 @@ class Run:
     explain: VideoFolder | None = None
     explain_labels: list[str] = field(default_factory=list)
     film: FilmSize | None = None  # of the cards of a page, where one was asked for
-    page: AnswersPage | None = None  # of several processes, the first one's
+    page: AnswersPage | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     done: int = 0
@@ -68,7 +68,7 @@ class Run:
 
         found = calibration.bound(model, labels, templates, frames, target)
         if found is None:
-            if typed and distributed.rank() == 0:
+            if typed:
                 console.note(
                     "--calibration finds no calibration of this model with these labels, templates and frames; "
                     "zsar eval --calibrate makes one."
@@ -77,8 +77,7 @@ class Run:
         least, gave = found
         if least is not None:
             self.rule = replace(self.rule, min_confidence=least)
-        if distributed.rank() == 0:
-            console.note(f"{gave}. Turn this off with --calibration off.")
+        console.note(f"{gave}. Turn this off with --calibration off.")
 
     def all(
         self,
@@ -89,7 +88,7 @@ class Run:
         paths: Iterator[str],
         total: int | None,
     ) -> None:
-        """Process every video and write its record, with a progress bar; rank 0 writes those of all processes."""
+        """Process every video and write its record, with a progress bar."""
         from zsar_cli.cli import console
 
         skip: set[str] = set()
@@ -111,13 +110,11 @@ class Run:
         by_time = self.windows is not None and total == 1  # a bar over one long video counts its seconds
         with console.progress(None if by_time else total, "s of video" if by_time else "videos") as advance:
             count_time = advance if by_time else (lambda seconds, length: None)
-            share = iter(distributed.own_share(remaining()))
-            results = self._results(recognizer, text, pool, share, count_time)
-            own = ((result.to_record(), self._filmstrip(result)) for result in results)
-            for record, strip in distributed.in_turn(distributed.to_first(own)):
+            for result in self._results(recognizer, text, pool, remaining(), count_time):
+                record = result.to_record()
                 sink.write(record)
                 if self.page is not None:
-                    self.page.add(record, strip)
+                    self.page.add(record, self._filmstrip(result))
                 self._remark(record, sink)
                 if not by_time:
                     advance(1)

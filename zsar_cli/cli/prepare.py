@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zsar_cli import distributed
-from zsar_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from zsar_cli.training.run import Environment
@@ -19,8 +18,7 @@ def prepare_data(environment: Environment, folder: Path, *, side: int, workers: 
     from zsar_cli.data.prepare import DataSource, prepare
     from zsar_cli.resources import available_cores
 
-    if distributed.world() > 1:
-        raise UsageError("--prepare is for one process, which uses all cores; start it without torchrun.")
+    distributed.refuse_several("--prepare", "start it without torchrun: one process uses all cores")
     recipe = environment.recipe
     made = prepare(
         DataSource(recipe.data, environment.data_root, recipe.labels, recipe.label_column),

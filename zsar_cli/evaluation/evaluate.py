@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from zsar_cli import checks, distributed
+from zsar_cli import checks
 from zsar_cli.data.definition import known_name
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.evaluation.choice import Choice, choose, note_training_clips
@@ -101,8 +101,7 @@ def evaluate(
         progress: makes a context of the number of videos; it gives a function to call with how many more are done.
 
     Returns:
-        what ``results.json`` holds: numbers by part under ``parts``, shares from 0 to 1. Of several processes of
-        torchrun, for the first one alone.
+        what ``results.json`` holds: numbers by part under ``parts``, shares from 0 to 1.
 
     Raises:
         UsageError: an option is wrong, data or model cannot be had, or too many videos are missing.
@@ -258,10 +257,7 @@ def run_evaluation(
     phrases = described(how.descriptions, plan)
     if how.report is not None:
         _check_report(how.report)
-    with distributed.processes():
-        return _run(
-            plan, model, options, how, phrases, _EvaluationCallbacks(loading, loaded, progress, ended)
-        )
+    return _run(plan, model, options, how, phrases, _EvaluationCallbacks(loading, loaded, progress, ended))
 
 
 @dataclass(frozen=True)
@@ -297,7 +293,7 @@ def _run(
     named = dict.fromkeys(label for part in plan.parts for label in part.labels)
     as_they_are = [name for name, said in network.record.prompted.items() if said == name]
     read = [name for name in named if name not in {*phrases, *as_they_are}]
-    if distributed.rank() == 0 and words is as_words and (line := words_line(read)):
+    if words is as_words and (line := words_line(read)):
         logger.log(NOTE, "%s", line)
     calls.loaded(network)
     templates = load_templates(how.templates) if how.templates else default_templates(network)
@@ -333,7 +329,7 @@ def _run(
             prepare=prepare,
         )
     calls.ended(times, cache)
-    if how.report is not None and distributed.rank() == 0:
+    if how.report is not None:
         with calls.loading("Drawing the report ..."):
             _draw_report(how, plan, network, encode, options, results, mark)
     return results

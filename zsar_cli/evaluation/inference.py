@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsar_cli import checks, distributed
+from zsar_cli import checks
 from zsar_cli.data.clips import is_rendered, render_request
 from zsar_cli.errors import VideoError, memory_explained
 from zsar_cli.evaluation import metrics
@@ -139,20 +139,15 @@ def evaluate_parts(
     *,
     done: Records | None = None,
     write: Callable[[dict[str, Any]], None] = lambda record: None,
-    rank: int | None = None,
-    world: int | None = None,
     cache: FeatureCache | None = None,
     times: StageTimes | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Evaluate parts, looking once at each video however many of them it is in.
 
-    Of several processes, each takes every ``world``-th batch that is left, and the first one has all records.
-
     Args:
         texts: the label embeddings of each part.
         done: records of an earlier run, which are not computed again.
         write: called with each new record.
-        rank, world: this process's number and how many there are; by default as torchrun says.
         cache: what is in it is neither decoded nor put through the visual tower.
         times: gets the seconds of the stages.
 
@@ -173,7 +168,6 @@ def evaluate_parts(
 
     # A batch that was cut off is computed whole again, so that its numbers do not depend on where.
     todo = [batch for batch in batches if open_places(batch)]
-    todo = todo[distributed.rank() if rank is None else rank :: world or distributed.world()]
 
     def own() -> Generator[dict[str, Any], None, None]:
         with contextlib.ExitStack() as stack:
@@ -192,7 +186,7 @@ def evaluate_parts(
                 yield from found
 
     with contextlib.closing(own()) as found:
-        for _, record in distributed.to_first(found):
+        for record in found:
             records[record["part"]][record["item"]] = record
             write(record)
     return {name: [of_part[item] for item in sorted(of_part)] for name, of_part in records.items()}

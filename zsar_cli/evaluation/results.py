@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli import __version__, distributed
+from zsar_cli import __version__
 from zsar_cli.evaluation.inference import Options, evaluate_parts
 from zsar_cli.evaluation.predictions import PredictionsFile, usable
 from zsar_cli.evaluation.presets import published_settings
@@ -98,7 +98,7 @@ def run_plan(
         prepare: told the settings once it is clear that ``output`` can be written, before any work.
 
     Returns:
-        the content of ``results.json``; of several processes, for the first one alone.
+        the content of ``results.json``.
 
     Raises:
         UsageError: ``output`` holds another evaluation or other files, or more than ``max_missing`` of a list is
@@ -108,9 +108,8 @@ def run_plan(
         part.dataset.check_missing(max_missing)
     options = replace(options, frames=options.frames or model.frames)
     settings = settings_of(model, plan, options, prompts, cached=cache is not None)
-    # Of several processes, the first one reads and writes
     file = None
-    if output is not None and distributed.rank() == 0:
+    if output is not None:
         file = PredictionsFile(output, settings, names=_file_names(plan), overwrite=overwrite)
     parts = {part.name: part for part in plan.parts}
     unreadable: dict[str, list[str]] = {name: [] for name in parts}
@@ -129,9 +128,6 @@ def run_plan(
         texts = {labels: encode(labels) for labels in dict.fromkeys(part.labels for part in plan.parts)}
         probes = PROBES if options.probe_motion else ()
         done = usable(file.done, plan.parts, probes) if file is not None else {}
-        if distributed.world() > 1:
-            items = distributed.from_first({part: list(records) for part, records in done.items()})
-            done = done or {part: {item: {} for item in of_part} for part, of_part in items.items()}
         progress(sum(map(len, done.values())))
         records = evaluate_parts(
             model,
@@ -143,8 +139,6 @@ def run_plan(
             cache=cache,
             times=times,
         )
-        if distributed.rank() != 0:
-            return {}
         results = {
             "model": model.name,
             "device": str(next(model.parameters()).device),

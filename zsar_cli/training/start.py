@@ -21,7 +21,7 @@ from zsar_cli.model.precision import trains_in
 from zsar_cli.model.published.records import named_family
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.training.folder import FEATURES
-from zsar_cli.training.recipe import Recipe
+from zsar_cli.training.recipe import CHOICES, Recipe
 
 if TYPE_CHECKING:
     from zsar_cli.training.run import Environment
@@ -33,7 +33,8 @@ def with_precision(recipe: Recipe, device: str, before: str | None) -> Recipe:
     """Resolve ``auto``: the precision that the run began in, else the one that this device is fastest in."""
     precision = recipe.precision
     if precision == "auto":
-        precision = distributed.from_first(before or trains_in(device))
+        known = CHOICES["precision"]  # GPUs of several kinds may be in one job
+        precision = known[distributed.from_first(known.index(before or trains_in(device)))]
     if precision != "fp32" and device == "cpu" and distributed.rank() == 0:
         logger.warning(
             "%s makes training 3 to 8 times slower on a CPU; --precision fp32 is faster", precision

@@ -246,8 +246,9 @@ class Trainer:
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint, if there is one. UsageError where it cannot be used."""
-        step = distributed.from_first(checkpoint.newest_step(self.directory))
-        if step is None:
+        newest = checkpoint.newest_step(self.directory)
+        step = distributed.from_first(-1 if newest is None else newest)  # the others may see an older folder
+        if step < 0:
             return False
         self.progress = checkpoint.load(
             self.directory, step, self.model, self.optimizer, self.average.mean, self.whole

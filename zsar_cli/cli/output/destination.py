@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zsar_cli import distributed
 from zsar_cli.cli.options import refuse_directory
 from zsar_cli.cli.output.formats import Columns, Format
 from zsar_cli.cli.output.sink import GROWING, SUBTITLES, form_of, format_of
@@ -34,8 +33,7 @@ def check_destination(output: Path | None, resume: bool, overwrite: bool, format
     if output is None or chosen in SUBTITLES:
         return
     refuse_directory(output)
-    if distributed.rank() == 0:
-        refuse_busy(output)
+    refuse_busy(output)
     if chosen in GROWING:
         check_output(output, form=form_of(output, chosen, Columns()), resume=resume, overwrite=overwrite)
     else:

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli import distributed
-
 if TYPE_CHECKING:
     from zsar_cli.evaluation.choice import Choice
     from zsar_cli.evaluation.inference import Options
@@ -28,7 +26,7 @@ def say_start(
     from zsar_cli.cli.run_lines import counted, start_line
 
     keep_freed_memory()  # not before: weights that were cast give theirs back
-    if not sys.stderr.isatty() or distributed.rank() > 0:
+    if not sys.stderr.isatty():
         return
     labels = len({label for part in plan.parts for label in part.labels})
     videos = len({item.path for part in plan.parts for item in part.items})
