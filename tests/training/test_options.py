@@ -97,3 +97,17 @@ def test_weights_and_biases_gets_every_row_and_is_not_needed(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "wandb", None)
     with ExitStack() as stack, pytest.raises(UsageError, match="needs the package wandb"):
         open_history(stack, tmp_path, 0, tensorboard=False, wandb=True)
+
+
+def test_weights_of_the_pretrained_backbone_are_compared_without_training_again(start, tmp_path):  # noqa: F811
+    recipe = replace(RECIPE, steps=2, pretrained_weight=0.3)
+    trainer(start, tmp_path, recipe).run()
+    again = trainer(start, tmp_path, replace(recipe, pretrained_weight=0.5), sweep=(0.0, 0.5, 1.0))
+    assert again.resume()
+    before = again.model.backbone.clip.visual.proj.detach().clone()
+    first = start.backbone.clip.visual.proj
+    found = again.compare(lambda: float((again.model.backbone.clip.visual.proj - first).detach().norm()))
+    assert found[0.0] > 0
+    assert found[0.5] == pytest.approx(found[0.0] / 2, rel=1e-4)
+    assert found[1.0] == pytest.approx(0, abs=1e-6)
+    assert torch.equal(again.model.backbone.clip.visual.proj, before)

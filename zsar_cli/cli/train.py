@@ -80,6 +80,15 @@ def train(
             "Results do not depend on it.",
         ),
     ] = None,
+    sweep: Annotated[
+        Optional[list[float]],  # noqa: UP045
+        typer.Option(
+            min=0,
+            max=1,
+            help="Compare this weight of the pretrained backbone on the held-out clips at the end; repeatable. A "
+            "finished run takes it with --resume, and releases another with --pretrained-weight, without training.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --output from its last checkpoint.")
     ] = False,
@@ -117,6 +126,7 @@ def train(
         backbone=backbone,
         checkpoint_every=checkpoint_every,
         micro_batch=micro_batch,
+        sweep=sweep or (),
         overwrite=overwrite,
         tensorboard=tensorboard,
         wandb=wandb,

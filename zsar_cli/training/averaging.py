@@ -35,24 +35,28 @@ class WeightAverage:
                 self.mean[name].lerp_(tensor, 1 / count)
 
     @contextmanager
-    def released(self) -> Iterator[None]:
-        """Give the backbone the weights that would be released, for the length of the block."""
+    def released(self, weight: float | None = None) -> Iterator[None]:
+        """Give the backbone the weights that would be released, for the length of the block.
+
+        ``weight``: of the pretrained backbone, in place of the recipe's.
+        """
         if self.mean is None and self.pretrained is None:
             yield
             return
         before = _copies(self.backbone)
-        self.release()
+        self.release(weight)
         try:
             yield
         finally:
             self.backbone.load_state_dict(before)
 
-    def release(self) -> None:
+    def release(self, weight: float | None = None) -> None:
         """Give the backbone the weights that are released."""
+        part = self.recipe.pretrained_weight if weight is None else weight
         if self.mean is not None:
             self.backbone.load_state_dict(self.mean)
         if self.pretrained is not None:
-            interpolate(self.backbone, self.pretrained.state_dict(), self.recipe.pretrained_weight)
+            interpolate(self.backbone, self.pretrained.state_dict(), part)
 
 
 def _copies(module: torch.nn.Module) -> dict[str, Tensor]:

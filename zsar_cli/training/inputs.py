@@ -40,7 +40,7 @@ BY_CONTENT = (
     "label_column",
     "templates",
 )  # fields of the recipe that inputs.json holds to
-FITS = ("gradient_checkpointing",)  # changes no weight
+FITS = ("gradient_checkpointing", "pretrained_weight")  # change nothing that is trained
 
 
 @dataclass(frozen=True)

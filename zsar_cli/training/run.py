@@ -50,6 +50,7 @@ class Environment:
     max_missing: float = 0.1
     checkpoint_every: int = 500
     micro_batch: int | None = None  # clips through the model at once; found where it is not given
+    sweep: tuple[float, ...] = ()  # pretrained weights that are compared on the held-out clips at the end
     tensorboard: bool = False
     wandb: bool = False
     # Of the frozen tower's features; the recipe must not augment. In the run's folder unless one is given
@@ -194,7 +195,8 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
         stack.enter_context(arithmetic(recipe.precision))
         place = (output, device, whole, environment.data_root, environment.micro_batch)
         wording = Wording(dataset.phrasings, dataset.groups, recipe.foreign)
-        trainer = Trainer(model, recipe, dataset.classes, templates, stream, steps, *place, wording)
+        how = {"wording": wording, "sweep": environment.sweep}
+        trainer = Trainer(model, recipe, dataset.classes, templates, stream, steps, *place, **how)
         if resume and not trainer.resume() and first:
             logger.warning("%s holds no checkpoint to resume from; the run starts at the beginning", output)
         history = History()
@@ -239,6 +241,8 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
         )
         if not trainer.ended:
             return summary
+        for weight, top1 in (trainer.compare(score) if data.held_out else {}).items():
+            calls.announce(f"pretrained weight {weight:g}: {top1:.1%} on held-out clips")
         trainer.finish()
         if first:
             clear_features(output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -38,6 +38,7 @@ def train(
     backbone: StrPath | None = None,
     checkpoint_every: int = 500,
     micro_batch: int | None = None,
+    sweep: Sequence[float] = (),
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
@@ -63,6 +64,7 @@ def train(
         checkpoint_every: steps between checkpoints.
         micro_batch: the most clips that go through the model at once; by default as many as fit. Results do not
             depend on it.
+        sweep: pretrained weights (0 to 1) that are compared on the held-out clips at the end.
         resume: continue the run in ``output`` from its last checkpoint.
         overwrite: replace what ``output`` holds.
         tensorboard: also write TensorBoard's event files.
@@ -91,6 +93,7 @@ def train(
         backbone=backbone,
         checkpoint_every=checkpoint_every,
         micro_batch=micro_batch,
+        sweep=sweep,
         overwrite=overwrite,
         tensorboard=tensorboard,
         wandb=wandb,
@@ -127,6 +130,7 @@ def plan_training(
     backbone: StrPath | None,
     checkpoint_every: int,
     micro_batch: int | None,
+    sweep: Sequence[float],
     overwrite: bool,
     tensorboard: bool,
     wandb: bool,
@@ -151,6 +155,8 @@ def plan_training(
                 "--cache needs --tune modules: with tune full the visual tower changes at every step."
             )
         recipe = replace(recipe, augment=False)
+    if sweep and recipe.tune != "full":
+        raise UsageError("--sweep changes the backbone, which tune: modules keeps frozen.")
     environment = Environment(
         recipe,
         folder,
@@ -159,6 +165,7 @@ def plan_training(
         workers=None if workers is None else checks.whole("workers", workers, checks.WORKERS),
         max_missing=checks.number("max_missing", max_missing, checks.SHARE),
         checkpoint_every=checks.whole("checkpoint_every", checkpoint_every, (1, 10**9)),
+        sweep=tuple(checks.number("sweep", weight, checks.SHARE) for weight in sweep),
         micro_batch=None if micro_batch is None else checks.whole("micro_batch", micro_batch, (1, 100_000)),
         tensorboard=checks.truth("tensorboard", tensorboard),
         wandb=checks.truth("wandb", wandb),

@@ -65,6 +65,7 @@ class Trainer:
     whole: bool = True
     data_root: str | None = None  # for the record
     micro_batch: int | None = None  # clips at once; found where it is not given
+    sweep: Sequence[float] = ()  # pretrained weights that are compared at the end
     wording: Wording = field(default_factory=Wording)
 
     def __post_init__(self) -> None:
@@ -77,7 +78,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, recipe)
         self.pretrained = (
             deepcopy(backbone).eval().requires_grad_(False)
-            if recipe.tune == "full" and (recipe.w_keep or recipe.pretrained_weight)
+            if recipe.tune == "full" and (recipe.w_keep or recipe.pretrained_weight or self.sweep)
             else None
         )
         self.prompts = PromptEncoder(
@@ -223,6 +224,15 @@ class Trainer:
                 self.progress.best, self.progress.best_step = found, self.step
                 self.write(self.directory / BEST)
         self._training_mode()
+        return found
+
+    def compare(self, score: Callable[[], float]) -> dict[float, float]:
+        """Score the model with each pretrained weight of the sweep; it is left as it was."""
+        found = {}
+        self.model.eval()
+        for weight in self.sweep:
+            with self.average.released(weight):
+                found[weight] = score()
         return found
 
     def write(self, folder: Path) -> None:
