@@ -175,6 +175,8 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
     environment = replace(environment, recipe=recipe, workers=workers)
     templates, data = load_templates(recipe.templates), find_data(environment)
     dataset, count = data.dataset, len(data.dataset.items) + len(data.held_out)
+    if environment.sweep and not data.held_out:
+        raise UsageError("--sweep compares weights on held-out clips, and this run has none; set --holdout.")
     with ExitStack() as stack:
         model = _begin(stack, environment, device, data, templates, resume)
         recipe = replace(recipe, parts=model.parts)
@@ -241,7 +243,7 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
         )
         if not trainer.ended:
             return summary
-        for weight, top1 in (trainer.compare(score) if data.held_out else {}).items():
+        for weight, top1 in trainer.compare(score).items():
             calls.announce(f"pretrained weight {weight:g}: {top1:.1%} on held-out clips")
         trainer.finish()
         if first:
