@@ -195,10 +195,9 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
         # The weights that a model of zsar's own was built on cannot be found by a name
         whole = recipe.tune == "full" or is_recognizer(recipe.model)
         stack.enter_context(arithmetic(recipe.precision))
-        place = (output, device, whole, environment.data_root, environment.micro_batch)
+        place = (output, device, whole, environment.data_root, environment.micro_batch, environment.sweep)
         wording = Wording(dataset.phrasings, dataset.groups, recipe.foreign)
-        how = {"wording": wording, "sweep": environment.sweep}
-        trainer = Trainer(model, recipe, dataset.classes, templates, stream, steps, *place, **how)
+        trainer = Trainer(model, recipe, dataset.classes, templates, stream, steps, *place, wording)
         if resume and not trainer.resume() and first:
             logger.warning("%s holds no checkpoint to resume from; the run starts at the beginning", output)
         history = History()
