@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zsar_cli.features.cache import EncodedClip, FeatureCache
+    from zsar_cli.features.encoding import Loaded
     from zsar_cli.model.alignment import Scores
     from zsar_cli.model.backbone import FrameFeatures
     from zsar_cli.model.zsar import RecognizerModel
@@ -104,19 +105,50 @@ def answer_videos(
     view = centre if evidence else None
     batches = ready_batches(loaded, options.batch_size, stop or threading.Event())
     for batch in times.waiting("waiting for decoders", batches):
-        good = [(key, clip) for _, key, clip in batch if not isinstance(clip, VideoError)]
         with times.measured("model"):
-            answers = iter(
-                answer_clips(model, good, text, cache=cache, top_k=top_k, view=view, rule=rule, where=where)
-                if good
-                else ()
+            answers = answer_batch(
+                *(model, batch, text),
+                cache=cache,
+                top_k=top_k,
+                view=view,
+                rule=rule,
+                where=where,
+                shown=centre if shown else None,
             )
-        for request, _, clip in batch:
-            if isinstance(clip, VideoError):
-                yield Failure(request.path, clip.kind, clip.message), None
-            else:
-                frames = shown_of(clip, centre) if shown else None
-                yield _answer(request.path, clip, next(answers), rule, frames)
+        yield from answers
+
+
+def answer_batch(
+    model: RecognizerModel,
+    batch: Sequence[Loaded],
+    text: PromptEmbeddings,
+    *,
+    cache: FeatureCache | None = None,
+    top_k: int = 5,
+    view: int | None = None,
+    rule: AnswerRule = NO_ANSWER,
+    where: Sequence[str] | None = None,
+    shown: int | None = None,
+) -> list[Answer]:
+    """Answer videos that were decoded, or could not be, in their order. So do the loop here and model actors of Ray.
+
+    ``shown``: the crop whose frames a prediction keeps. Other arguments as of :func:`answer_clips`.
+    """
+    good = [(key, clip) for _, key, clip in batch if not isinstance(clip, VideoError)]
+    found = (
+        answer_clips(model, good, text, cache=cache, top_k=top_k, view=view, rule=rule, where=where)
+        if good
+        else []
+    )
+    left = iter(found)
+    answers: list[Answer] = []
+    for request, _, clip in batch:
+        if isinstance(clip, VideoError):
+            answers.append((Failure(request.path, clip.kind, clip.message), None))
+        else:
+            frames = None if shown is None else shown_of(clip, shown)
+            answers.append(_answer(request.path, clip, next(left), rule, frames))
+    return answers
 
 
 def answer_clips(
