@@ -356,6 +356,7 @@ class Recognizer:
         evidence: bool = False,
         where: Sequence[str] | None = None,
         shown: bool = False,
+        embeddings: bool = False,
         stop: threading.Event | None = None,
     ) -> Iterator[Answer]:
         """Answer videos as :func:`zsar_cli.prediction.clips.answer_videos` with this model and its cache."""
@@ -371,6 +372,7 @@ class Recognizer:
             evidence=evidence,
             where=where,
             shown=shown,
+            embeddings=embeddings,
             stop=stop,
             times=self.times,
         )

@@ -13,6 +13,7 @@ import yaml
 
 from tests import published_files as files
 from tests.cli.conftest import Result
+from tests.close import assert_close
 from tests.video_files import write_video
 from zsar_cli.cli.output.evaluation_tables import comparison_lines
 from zsar_cli.evaluation.protocols import published_numbers
@@ -52,14 +53,17 @@ def model(weights: Path, family: str) -> list[object]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_predict_answers_also_from_the_cache(
+def test_predict_answers_also_from_the_cache_and_from_stored_embeddings(
     zsar: Callable[..., Result], weights: Path, video: Path, tmp_path: Path, family: str
 ) -> None:
     frames = [] if family != "vifi" else ["--frames", 4]
     asked = ["predict", video, *LABELS, *model(weights, family), *frames, "--views", 2]
-    plain = zsar(*asked)
+    plain = zsar(*asked, "--embeddings", "--output", tmp_path / "plain.jsonl")
     assert plain.code == 0, plain.err
-    (record,) = plain.records
+    record = json.loads((tmp_path / "plain.jsonl").read_text())
+    again = zsar("predict", tmp_path / "plain.jsonl", *LABELS, *model(weights, family))
+    assert again.code == 0, again.err
+    assert_close(again.records[0]["predictions"], record["predictions"])
     assert [set(p) >= {"label", "score", "yes"} for p in record["predictions"]] == [True] * 5
     first, second = (zsar(*asked, "--cache", tmp_path / "cache") for _ in range(2))
     assert "1 added" in first.err

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,12 +20,14 @@ from zsar_cli.cli.run_lines import counted
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_inputs
 from zsar_cli.prediction.inputs import same_input
-from zsar_cli.prediction.records import LONGEST, MADE_WITH, is_complete, read_record
+from zsar_cli.prediction.parquet import made_with_of, read_parquet
+from zsar_cli.prediction.records import LONGEST, MADE_WITH, is_complete, read_record, to_json
 
 if TYPE_CHECKING:
     from zsar_cli.prediction.report import AnswersPage
 
 ENDINGS = (".jsonl", ".ndjson")
+PARQUET = ".parquet"
 START = b'{"video": '
 TAKEN = (
     "videos",
@@ -98,23 +100,46 @@ def find_answers(stack: contextlib.ExitStack, inputs: Sequence[str], *, listed: 
     """
     if list(inputs) == ["-"]:
         return _from_stdin(stack) if listed and not sys.stdin.isatty() else None
+    return read_answers(stack, inputs) if are_answers(inputs) else None
+
+
+def are_answers(inputs: Sequence[str]) -> bool:
+    """Tell whether these are files of stored answers. UsageError if only some of them are."""
     stored = [path for path in inputs if _is_answers(path)]
-    if not stored:
-        return None
-    if len(stored) < len(inputs):
+    if 0 < len(stored) < len(inputs):
         other = next(path for path in inputs if path not in stored)
         raise UsageError(
             f"{stored[0]} holds stored answers, but {other!r} does not; convert stored answers separately."
         )
-    return _read(stored, [stack.enter_context(open(path, "rb")) for path in stored])
+    return len(stored) > 0
 
 
 def _is_answers(path: str) -> bool:
     if not os.path.isfile(path):
         return False
+    if path.lower().endswith(PARQUET):
+        return made_with_of(path) is not None
     with contextlib.suppress(OSError), open(path, "rb") as file:
         return path.lower().endswith(ENDINGS) or file.read(len(START)) == START
     return False
+
+
+def read_answers(stack: contextlib.ExitStack, names: Sequence[str]) -> Answers:
+    """Read files of stored answers, which the stack keeps open."""
+    return _read(list(names), [_open(stack, name) for name in names])
+
+
+def _open(stack: contextlib.ExitStack, name: str) -> IO[bytes]:
+    """Open a file as JSON Lines; parquet is copied to them."""
+    if not name.lower().endswith(PARQUET):
+        return stack.enter_context(open(name, "rb"))
+    file = stack.enter_context(tempfile.TemporaryFile())
+    about = {MADE_WITH: made_with_of(name)}
+    for record in read_parquet(name):
+        file.write((to_json(record | about) + "\n").encode())
+        about = {}
+    file.seek(0)
+    return file
 
 
 def _from_stdin(stack: contextlib.ExitStack) -> Answers | None:
@@ -169,8 +194,10 @@ def convert(
     for written in (output, report):
         if written is not None:
             refuse_inputs(written, answers.names)
-    columns = Columns(answers.timelines, tuple(answers.labels) if wide else None)
+    wide_labels = tuple(answers.labels) if wide else None
+    columns = Columns(answers.timelines, wide_labels, embeddings=bool(answers.made_with.get("embeddings")))
     target = Target(output, chosen, videos, videos, overwrite=overwrite, columns=columns)
+    target = replace(target, made_with=answers.made_with if chosen == "parquet" else None)
     with open_sink(target) as sink:
         for record in answers:
             sink.write(record)
@@ -185,17 +212,20 @@ def convert(
     )
 
 
-def _check(context: typer.Context, answers: Answers, chosen: Format, wide: bool) -> None:
-    name = answers.names[0]
+def refuse_options(context: typer.Context, name: str, heeded: Sequence[str], why: str) -> None:
+    """Raise UsageError for an option that stored answers leave nothing to do for."""
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))
-        if source is not None and source.name == "COMMANDLINE" and parameter.name not in TAKEN:
-            raise UsageError(
-                f"{name} holds stored answers, which are converted without running a model; remove {parameter.opts[0]}."
-            )
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in heeded:
+            raise UsageError(f"{name} holds stored answers, which {why}; remove {parameter.opts[0]}.")
+
+
+def _check(context: typer.Context, answers: Answers, chosen: Format, wide: bool) -> None:
+    name = answers.names[0]
+    refuse_options(context, name, TAKEN, "are converted without running a model")
     if chosen in SUBTITLES and not (answers.timelines and not answers.whole):
         raise UsageError(f"{name} has answers for whole videos; subtitles need answers of --window.")
-    if chosen == "csv" and answers.timelines and answers.whole:
+    if chosen in ("csv", "parquet") and answers.timelines and answers.whole:
         raise UsageError(
             f"{name} has answers for whole videos and answers of --window, which have different columns; "
             "convert them separately."

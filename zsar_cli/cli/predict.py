@@ -14,11 +14,11 @@ import typer
 from zsar_cli import distributed
 from zsar_cli.cli import options
 from zsar_cli.cli import predict_options as own
-from zsar_cli.cli.convert import convert, find_answers
+from zsar_cli.cli.convert import are_answers, convert, find_answers
 from zsar_cli.cli.output.answers_page import add_earlier, command_line, new_page, open_page
 from zsar_cli.cli.output.formats import Columns
 from zsar_cli.cli.output.made_with import made_with
-from zsar_cli.cli.output.sink import GROWING, Sink, Target, open_sink
+from zsar_cli.cli.output.sink import STORED, Sink, Target, open_sink
 from zsar_cli.cli.predict_checks import (
     check_explain,
     check_numbers,
@@ -32,6 +32,7 @@ from zsar_cli.cli.predict_checks import (
 )
 from zsar_cli.cli.predict_options import Asked
 from zsar_cli.cli.predict_run import Run, interruptible
+from zsar_cli.cli.rescore import rescore, wants_rescoring
 from zsar_cli.cli.run_lines import counted, start_line, unlike_training_line
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def predict(
     wide: own.WideOption = False,
     format: own.FormatOption = None,
     output: own.OutputOption = None,
+    embeddings: own.EmbeddingsOption = False,
     window: own.WindowOption = None,
     stride: own.StrideOption = None,
     shots: own.ShotsOption = None,
@@ -95,7 +97,7 @@ def predict(
     distributed.refuse_several("zsar predict", "start it without torchrun, or use --shard auto or --ray")
     check_numbers(asked)
     rule = chosen_rule(asked)
-    if _convert(asked):
+    if _from_stored(asked):
         return
     check_outputs(asked)
     windows = chosen_windows(asked)
@@ -105,21 +107,20 @@ def predict(
     clips = ClipOptions(frames, views, crops, decoder, batch_size, fps)
     check_explain(explain, explain_label)
     found = find_inputs(asked)
-    run = Run(clips, top_k, rule, windows)
+    run = Run(clips, top_k, rule, windows, embeddings)
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible(run))
         recognizer = _answer(stack, asked, run, found, wanted, templates)
-    _say_end(asked, run, recognizer)
-    if run.stop.is_set():
-        raise typer.Exit(130)
-    if run.failed and distributed.world() == 1:  # torchrun would start a job again that did not exit with 0
-        raise typer.Exit(1)
+    end(asked, run, recognizer)
 
 
-def _convert(asked: Asked) -> bool:
-    """Convert stored answers if the arguments are such; return whether they were."""
+def _from_stored(asked: Asked) -> bool:
+    """Convert stored answers, or score them with other labels, if the arguments are such; return whether they were."""
     from zsar_cli.text.labels import class_labels
 
+    if wants_rescoring(asked) and are_answers(asked.videos):
+        rescore(asked, asked.videos)
+        return True
     with contextlib.ExitStack() as stack:
         unlabelled = asked.labels is None and not asked.label and asked.prompts is None
         listed = unlabelled and class_labels(asked.model) is None
@@ -160,12 +161,12 @@ def _answer(
             backbone=asked.backbone,
             cache=None if run.windows else asked.cache,
         )
-        text = _embeddings(recognizer, wanted, asked.prompts, templates)
+        text = embeddings_of(recognizer, wanted, asked.prompts, templates)
     if asked.workers is None:
         pool.grow(default_workers(recognizer.model.backbone.device.type))
     if run.windows is None and wants_own_windows(asked, recognizer.model, found, pool):
         run.windows, recognizer.cache = own_windows(asked, recognizer.model), None
-    _settle(asked, run, recognizer, text, wanted)
+    settle(asked, run, recognizer, text, wanted)
     if asked.report is not None:
         from zsar_cli.prediction.report import FilmSize
 
@@ -173,7 +174,7 @@ def _answer(
     log_setup(recognizer.model, workers=pool.workers, decoder=asked.decoder)
     _say_start(asked, recognizer, text, found)
     keep_freed_memory()  # not before: weights that were cast give theirs back
-    sink = _open_sink(stack, asked, run, recognizer, text, found, wanted)
+    sink = open_records(stack, asked, run, recognizer, text, found, wanted)
     listed = find_videos(asked.videos, sys.stdin.buffer, null=asked.null) if asked.listed else None
     paths = iter(found or ()) if listed is None else listed
     run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
@@ -183,7 +184,7 @@ def _answer(
     return recognizer
 
 
-def _settle(
+def settle(
     asked: Asked, run: Run, recognizer: Recognizer, text: PromptEmbeddings, wanted: Labels | None
 ) -> None:
     """Set what depends on the model and the labels: the threshold, the number of labels, the frames of windows."""
@@ -231,7 +232,7 @@ def _say_start(asked: Asked, recognizer: Recognizer, text: PromptEmbeddings, fou
         console.note(unlike)
 
 
-def _open_sink(
+def open_records(
     stack: contextlib.ExitStack,
     asked: Asked,
     run: Run,
@@ -244,20 +245,24 @@ def _open_sink(
     labels = tuple(text.labels)
     target = Target(
         *(asked.output, asked.written_format, asked.videos, found, asked.resume, asked.overwrite),
-        Columns(run.windows is not None, labels if asked.wide else None, labels, run.rule.multi),
+        Columns(
+            *(run.windows is not None, labels if asked.wide else None, labels, run.rule.multi),
+            embeddings=run.embeddings,
+        ),
     )
     if asked.report is not None:
         page = new_page(asked.report, recognizer.model, run, text.labels, command_line(asked.context))
         run.page = stack.enter_context(
             open_page(asked.report, page, overwrite=asked.overwrite, resume=asked.resume)
         )
-    if asked.output is not None and target.format in GROWING:
+    if asked.output is not None and target.format in STORED:
         made = made_with(recognizer.model, run, text, wanted)
         target = replace(target, made_with=made, rows=min(run.top_k, len(labels)))
     return stack.enter_context(open_sink(target))
 
 
-def _say_end(asked: Asked, run: Run, recognizer: Recognizer) -> None:
+def end(asked: Asked, run: Run, recognizer: Recognizer) -> None:
+    """Report on the run, and exit with 1 or 130 where not all went well."""
     from zsar_cli.cli import console
 
     if asked.report is not None and sys.stderr.isatty():
@@ -266,6 +271,10 @@ def _say_end(asked: Asked, run: Run, recognizer: Recognizer) -> None:
     console.detail(f"Time: {recognizer.times}, {run.seconds:.1f} s for all videos.")
     if recognizer.cache is not None:
         console.note(f"Cache {recognizer.cache.summary()}.")
+    if run.stop.is_set():
+        raise typer.Exit(130)
+    if run.failed:
+        raise typer.Exit(1)
 
 
 def _prepare_sheets(run: Run, recognizer: Recognizer, text: PromptEmbeddings, labels: Sequence[str]) -> None:
@@ -294,9 +303,10 @@ def _open_explain(
     )
 
 
-def _embeddings(
+def embeddings_of(
     recognizer: Recognizer, wanted: Labels | None, prompts: Path | None, templates: str | None
 ) -> PromptEmbeddings:
+    """Embed the labels, or load their embeddings."""
     from zsar_cli.text.embeddings import PromptEmbeddings
 
     if wanted is not None:

@@ -38,6 +38,7 @@ def check_outputs(asked: Asked) -> None:
     check_destination(asked.output, asked.resume, asked.overwrite, asked.format)
     if asked.wide and asked.written_format != "csv":
         raise UsageError("--wide needs --format csv.")
+    check_embeddings(asked)
     report = asked.report
     if report is None:
         return
@@ -48,6 +49,20 @@ def check_outputs(asked: Asked) -> None:
     check_report(report, overwrite=asked.overwrite, resume=asked.resume)
     if asked.output is not None and os.path.realpath(report) == os.path.realpath(asked.output):
         raise UsageError("--output and --report are the same file; give different paths.")
+
+
+def check_embeddings(asked: Asked) -> None:
+    """Raise UsageError where embeddings are asked for that have no place, or that there are not."""
+    if not asked.embeddings:
+        return
+    if asked.written_format not in ("jsonl", "parquet"):
+        raise UsageError(
+            f"--embeddings needs --format jsonl or parquet; {asked.written_format} has no place for them."
+        )
+    if asked.window or asked.stride is not None or asked.shots:
+        raise UsageError(
+            "--embeddings stores one embedding per video, and --window makes many; remove one of them."
+        )
 
 
 def find_inputs(asked: Asked) -> list[str] | None:
@@ -127,6 +142,7 @@ def wants_own_windows(
     seconds = model.clip_seconds
     if (
         seconds is None
+        or asked.embeddings
         or asked.window is not None
         or asked.views > 1
         or asked.crops > 1

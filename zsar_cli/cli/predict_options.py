@@ -68,7 +68,8 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         "-f",
-        help="Output format. Default: table on a terminal, else jsonl. srt and vtt (subtitles) need --window.",
+        help="Output format. Default: as --output is named; else table on a terminal, jsonl in a pipe. srt and vtt "
+        "(subtitles) need --window.",
     ),
 ]
 OutputOption = Annotated[
@@ -79,6 +80,14 @@ OutputOption = Annotated[
         help="Write the records to this file instead of standard output. With srt or vtt and several videos: a "
         "folder.",
         metavar="FILE",
+    ),
+]
+EmbeddingsOption = Annotated[
+    bool,
+    typer.Option(
+        "--embeddings",
+        help="Add the embedding of each video to its record (jsonl, parquet), so that zsar predict answers.parquet "
+        "--labels OTHER answers again without the videos. Needs whole videos: windows do not slide unasked.",
     ),
 ]
 WindowOption = Annotated[
@@ -165,6 +174,7 @@ class Asked:
     wide: bool
     format: Format | None
     output: Path | None
+    embeddings: bool
     window: float | None
     stride: float | None
     shots: bool | None

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,8 @@ class Run:
     top_k: int
     rule: AnswerRule
     windows: WindowOptions | None = None
+    embeddings: bool = False
+    precision: str | None = None  # that stored embeddings were computed in
     explain: VideoFolder | None = None
     explain_labels: list[str] = field(default_factory=list)
     film: FilmSize | None = None  # of the cards of a page, where one was asked for
@@ -89,28 +91,50 @@ class Run:
         total: int | None,
     ) -> None:
         """Process every video and write its record, with a progress bar."""
+        by_time = self.windows is not None and total is not None and total - _done(sink) == 1
+
+        def results(left: Iterator[str], advance: Callable[..., None]) -> Iterator[Any]:
+            # a bar over one long video counts its seconds
+            count_time = advance if by_time else (lambda seconds, length: None)
+            return self._results(recognizer, text, pool, left, count_time)
+
+        self.write_all(sink, paths, results, total=total, by_time=by_time)
+
+    def write_all(
+        self,
+        sink: Sink,
+        items: Iterable[Any],
+        results: Callable[[Iterator[Any], Callable[..., None]], Iterator[Any]],
+        *,
+        video: Callable[[Any], str] = str,
+        total: int | None = None,
+        by_time: bool = False,
+    ) -> None:
+        """Write the records of all that has none yet, with a progress bar.
+
+        Args:
+            items: each is a video, or what is known of it.
+            results: makes the results of items, in order; it may count on the bar itself, ``by_time``.
+            video: the name of an item's video.
+        """
         from zsar_cli.cli import console
 
-        skip: set[str] = set()
-        if sink.file is not None:
-            skip = set(sink.file.done)
-            total = None if total is None else total - len(skip)
+        skip = set() if sink.file is None else set(sink.file.done)
 
-        def remaining() -> Iterator[str]:
-            for path in paths:
+        def remaining() -> Iterator[Any]:
+            for item in items:
                 if self.stop.is_set():
                     return
-                if sink.file is not None and sink.file.form.key(path) in skip:
+                if sink.file is not None and sink.file.form.key(video(item)) in skip:
                     self.skipped += 1
                 else:
-                    yield path
+                    yield item
 
         self.started = True
         start = time.monotonic()
-        by_time = self.windows is not None and total == 1  # a bar over one long video counts its seconds
-        with console.progress(None if by_time else total, "s of video" if by_time else "videos") as advance:
-            count_time = advance if by_time else (lambda seconds, length: None)
-            for result in self._results(recognizer, text, pool, remaining(), count_time):
+        left = None if total is None else total - len(skip)
+        with console.progress(None if by_time else left, "s of video" if by_time else "videos") as advance:
+            for result in results(remaining(), advance):
                 record = result.to_record()
                 sink.write(record)
                 if self.page is not None:
@@ -161,6 +185,7 @@ class Run:
             top_k=self.top_k,
             rule=self.rule,
             shown=shown,
+            embeddings=self.embeddings,
             stop=self.stop,
         )
 
@@ -209,6 +234,10 @@ class Run:
                 console.note(tally_line(self.tally))
             if output is not None and format == "jsonl" and self.page is None and sys.stderr.isatty():
                 console.note("Next:  add --resume --report answers.html to review the answers.")
+
+
+def _done(sink: Sink) -> int:
+    return 0 if sink.file is None else len(sink.file.done)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from zsar_cli.features.cache import EncodedClip, FeatureCache
@@ -47,6 +48,7 @@ class Found:
     unknown: float
     answers: list[str] | None = None  # surest first, where several were asked for
     evidence: Evidence | None = None
+    embedding: np.ndarray | None = None  # what the scores are made of, where it was asked for
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,16 @@ def answer_videos(
     evidence: bool = False,
     where: Sequence[str] | None = None,
     shown: bool = False,
+    embeddings: bool = False,
     stop: threading.Event | None = None,
     times: StageTimes | None = None,
 ) -> Iterator[Answer]:
     """Yield the result of each video, in input order, and its evidence where that is wanted.
 
-    With ``shown``, a prediction keeps its frames. ``where``: the labels whose places the evidence is to show, in place
-    of the answers or the two best. Once ``stop`` is set, the videos that are already decoded together
-    are finished and no others. With a cache, what is in it does not go through the tower again; for evidence and for
-    what is shown the frames themselves are decoded still.
+    With ``shown``, a prediction keeps its frames, and with ``embeddings`` its embedding. ``where``: the labels whose
+    places the evidence is to show, in place of the answers or the two best. Once ``stop`` is set, the videos that are
+    already decoded together are finished and no others. With a cache, what is in it does not go through the tower
+    again; for evidence and for what is shown the frames themselves are decoded still.
     """
     from zsar_cli.features.encoding import load_cached
 
@@ -114,6 +117,7 @@ def answer_videos(
                 rule=rule,
                 where=where,
                 shown=centre if shown else None,
+                embeddings=embeddings,
             )
         yield from answers
 
@@ -129,18 +133,21 @@ def answer_batch(
     rule: AnswerRule = NO_ANSWER,
     where: Sequence[str] | None = None,
     shown: int | None = None,
+    embeddings: bool = False,
 ) -> list[Answer]:
     """Answer videos that were decoded, or could not be, in their order. So do the loop here and model actors of Ray.
 
     ``shown``: the crop whose frames a prediction keeps. Other arguments as of :func:`answer_clips`.
     """
     good = [(key, clip) for _, key, clip in batch if not isinstance(clip, VideoError)]
-    found = (
-        answer_clips(model, good, text, cache=cache, top_k=top_k, view=view, rule=rule, where=where)
-        if good
-        else []
-    )
-    left = iter(found)
+    how: dict[str, Any] = {
+        "top_k": top_k,
+        "view": view,
+        "rule": rule,
+        "where": where,
+        "embeddings": embeddings,
+    }
+    left = iter(answer_clips(model, good, text, cache=cache, **how) if good else [])
     answers: list[Answer] = []
     for request, _, clip in batch:
         if isinstance(clip, VideoError):
@@ -161,6 +168,7 @@ def answer_clips(
     view: int | None = None,
     rule: AnswerRule = NO_ANSWER,
     where: Sequence[str] | None = None,
+    embeddings: bool = False,
 ) -> list[Found]:
     """Predict what each video shows; and the evidence of the clip ``view``, with heat maps of the labels ``where``."""
     import torch
@@ -169,41 +177,57 @@ def answer_clips(
     with torch.inference_mode(), memory_explained("use a smaller --batch-size, fewer --frames or --views"):
         way = None if view is None else heat.embed
         video = embed_clips(model, videos, cache, way)
-        scores = _on_host(model.score(video, text.positive, text.negative, text.rivals(model)))
-        best = scores.score.topk(min(top_k, len(text.labels)), dim=-1)
+        scores, kept = score_embedded(model, video, text, keep=embeddings)
         found = []
-        for number, (columns, unknown) in enumerate(
-            zip(best.indices.tolist(), scores.unknown.tolist(), strict=True)
-        ):
-            sure = rule.several(scores.yes[number].tolist()) if rule.multi else []
-            shown = list(dict.fromkeys([*columns, *sure]))
-            numbers = zip(
-                scores.score[number, shown].tolist(), scores.yes[number, shown].tolist(), strict=True
-            )
-            labels = [LabelScore(text.labels[c], *pair) for c, pair in zip(shown, numbers, strict=True)]
+        for number, answer in enumerate(answers_of_scores(scores, text.labels, top_k, rule, kept)):
             pixels = videos[number][1].pixels if view is not None else None
             seen = None
             if pixels is not None and view is not None:
                 learned = model.msm is not None
-                named = [text.labels.index(label) for label in where or ()]
-                behind = label_evidence(scores, number, [*dict.fromkeys([*shown, *named])], text.labels)
-                asked = named or sure[: WHERE + 1] or columns[:WHERE]
-                places = heat.of_labels(number, pixels[view], text, asked)
-                frames = shown_of(videos[number][1], view)
-                seen = Evidence(
-                    pixels[view], heat.of(number, pixels[view]), learned, behind, unknown, places, frames
+                shown = [one.label for one in answer.labels]
+                columns = [text.labels.index(label) for label in dict.fromkeys([*shown, *(where or ())])]
+                behind = label_evidence(scores, number, columns, text.labels)
+                asked = list(where or ()) or (answer.answers or [])[: WHERE + 1] or shown[:WHERE]
+                places = heat.of_labels(
+                    number, pixels[view], text, [text.labels.index(label) for label in asked]
                 )
-            answers = [text.labels[c] for c in sure] if rule.multi else None
-            found.append(Found(labels, unknown, answers, seen))
+                frames = shown_of(videos[number][1], view)
+                motion = heat.of(number, pixels[view])
+                seen = Evidence(pixels[view], motion, learned, behind, answer.unknown, places, frames)
+            found.append(replace(answer, evidence=seen))
     return found
 
 
-def _on_host(scores: Scores) -> Scores:
-    """Bring all that a batch's answers need to the CPU, in the one moment that waits for the device."""
+def score_embedded(
+    model: RecognizerModel, video: Tensor, text: PromptEmbeddings, *, keep: bool = False
+) -> tuple[Scores, np.ndarray | None]:
+    """Score what :func:`embed_clips` gives, on the CPU; with ``keep``, also those embeddings (B, ...) in float32.
+
+    All comes from the device in the one moment that waits for it.
+    """
     from zsar_cli.features.encoding import to_host
 
+    scores = model.score(video, text.positive, text.negative, text.rivals(model))
     tensors = {f.name: value for f in fields(scores) if (value := getattr(scores, f.name)) is not None}
-    return replace(scores, **dict(zip(tensors, to_host(*tensors.values()), strict=True)))
+    found = to_host(*tensors.values(), *([video.float()] if keep else []))
+    kept = found.pop().numpy().reshape(len(video), -1) if keep else None
+    return replace(scores, **dict(zip(tensors, found, strict=True))), kept
+
+
+def answers_of_scores(
+    scores: Scores, labels: list[str], top_k: int, rule: AnswerRule, embeddings: np.ndarray | None = None
+) -> Iterator[Found]:
+    """Yield the best labels of each video, and all that are answers where several were asked for."""
+    best = scores.score.topk(min(top_k, len(labels)), dim=-1)
+    for number, (columns, unknown) in enumerate(
+        zip(best.indices.tolist(), scores.unknown.tolist(), strict=True)
+    ):
+        sure = rule.several(scores.yes[number].tolist()) if rule.multi else []
+        shown = list(dict.fromkeys([*columns, *sure]))
+        numbers = zip(scores.score[number, shown].tolist(), scores.yes[number, shown].tolist(), strict=True)
+        named = [LabelScore(labels[c], *pair) for c, pair in zip(shown, numbers, strict=True)]
+        answers = [labels[c] for c in sure] if rule.multi else None
+        yield Found(named, unknown, answers, embedding=None if embeddings is None else embeddings[number])
 
 
 def embed_clips(
@@ -287,26 +311,33 @@ def _answer(
     rule: AnswerRule,
     shown: Shown | None,
 ) -> Answer:
+    about = {
+        "duration": clip.info.duration,
+        "frames": int(clip.indices.size),
+        "warning": clip.warning,
+        "assumed_fps": clip.info.fps if clip.info.assumed else None,
+    }
+    return prediction_of(path, found, rule, **about, shown=shown), found.evidence
+
+
+def prediction_of(path: str, found: Found, rule: AnswerRule, **about: Any) -> Prediction | Failure:
+    """Answer by what was found; ``about``: the fields of a Prediction that its scores do not tell."""
     if found.unknown != found.unknown:  # NaN: half precision overflowed somewhere
-        return Failure(path, "not_finite", OVERFLOWED), None
+        return Failure(path, "not_finite", OVERFLOWED)
     if found.answers is None:
         answer = rule.single(found.labels[0].label, found.unknown)
     else:
         answer = next(iter(found.answers), NONE_OF_THESE)
-    prediction = Prediction(
+    return Prediction(
         video=path,
         predictions=found.labels,
         unknown=found.unknown,
-        duration=clip.info.duration,
-        frames=int(clip.indices.size),
         answer=answer,
         answers=found.answers,
         min_confidence=rule.min_confidence,
-        warning=clip.warning,
-        assumed_fps=clip.info.fps if clip.info.assumed else None,
-        shown=shown,
+        embedding=found.embedding,
+        **about,
     )
-    return prediction, found.evidence
 
 
 def shown_of(clip: Clip | EncodedClip, crop: int) -> Shown | None:

@@ -36,6 +36,7 @@ _OPTIONS = (
         "shots",
         "min_confidence",
         "multi",
+        "embeddings",
         "top_k",
         "precision",
         "decoder",

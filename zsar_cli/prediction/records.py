@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,8 @@ class Prediction(Result):
         None  # where several were asked for: all that are sure enough, the surest first
     )
     min_confidence: float | None = None  # the least 1 - unknown (of several answers: yes) of an answer
+    # float32, where it was asked for: what the scores are made of (docs/archives.md)
+    embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def to_record(self) -> dict[str, Any]:
         """Make the record of the command line."""
@@ -73,8 +75,14 @@ class Prediction(Result):
             "assumed_fps": self.assumed_fps,
             "warning": self.warning,
             "written": self.written,
+            "embedding": None if self.embedding is None else rounded(self.embedding.tolist()),
         }
         return record | {key: value for key, value in extra.items() if value is not None}
+
+
+def rounded(numbers: Iterable[float]) -> list[float]:
+    """Round numbers of a float32 to the nine digits that tell it apart from all others."""
+    return [float(f"{number:.9g}") for number in numbers]
 
 
 def answers_of(record: Mapping[str, Any]) -> list[str]:

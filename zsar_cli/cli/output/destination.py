@@ -8,7 +8,9 @@ from zsar_cli.cli.options import refuse_directory
 from zsar_cli.cli.output.formats import Columns, Format
 from zsar_cli.cli.output.sink import GROWING, SUBTITLES, form_of, format_of
 from zsar_cli.errors import UsageError
+from zsar_cli.files import is_stream
 from zsar_cli.outputs import refuse_busy, refuse_taken
+from zsar_cli.prediction.parquet import require_pyarrow
 from zsar_cli.prediction.record_file import check_output
 
 NO_RECORDS = {  # endings of other things, and how these are had
@@ -29,7 +31,12 @@ def check_destination(output: Path | None, resume: bool, overwrite: bool, format
     if resume and output is None:
         raise UsageError("--resume needs --output, the file to continue.")
     if resume and chosen not in GROWING:
-        raise UsageError("--resume needs --format jsonl or csv; other formats cannot be continued.")
+        parts = " (--shard writes parts, and those that are missing)" if chosen == "parquet" else ""
+        raise UsageError(f"--resume needs --format jsonl or csv; other formats cannot be continued{parts}.")
+    if chosen == "parquet":
+        require_pyarrow()
+        if output is None or is_stream(output):
+            raise UsageError("parquet is no text for a pipe; name a file: --output answers.parquet.")
     if output is None or chosen in SUBTITLES:
         return
     refuse_directory(output)

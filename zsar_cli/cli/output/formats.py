@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = ["Columns", "Format", "block", "csv_columns", "csv_header", "csv_rows", "printable", "render"]
-Format = Literal["table", "jsonl", "csv", "srt", "vtt"]
+Format = Literal["table", "jsonl", "csv", "parquet", "srt", "vtt"]
 CSV_TAIL = ("warning", "error")
 WIDEST = 100  # columns of a block: beyond, eyes lose the line
 
@@ -27,6 +27,7 @@ class Columns:
     labels: tuple[str, ...] | None = None  # a column each, and a row a video or segment (--wide)
     known: tuple[str, ...] = ()  # all labels of the run: each has one colour in every video
     several: bool = False  # a segment may have several answers, and a row for each
+    embeddings: bool = False  # of parquet
 
 
 def render(record: dict[str, Any], format: Format, stream: IO[str], columns: Columns | None = None) -> str:

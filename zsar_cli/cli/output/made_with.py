@@ -35,7 +35,7 @@ def made_with(
         "stride": None,
         "model": model.name,
         "weights": model.fingerprint(),
-        "precision": model.backbone.precision,
+        "precision": run.precision or model.backbone.precision,
         "labels": {
             "count": len(named),
             "hash": labels.hash if labels else _hash(sorted(named)),
@@ -49,6 +49,7 @@ def made_with(
         "min_confidence": run.rule.min_confidence,
         **{key: value for key, value in options.items() if key not in MOVES_NOTHING},
         "multi": run.rule.multi or None,
+        "embeddings": run.embeddings or None,
         "shots": options.get("shots") or None,
         "frames": options["frames"] or model.frames,
     }

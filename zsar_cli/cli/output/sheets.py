@@ -42,6 +42,7 @@ def with_sheets(
         evidence=True,
         where=run.explain_labels,
         shown=run.film is not None,
+        embeddings=run.embeddings,
     )
     for result, evidence in results:
         if evidence is not None and isinstance(result, Prediction):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SUBTITLES = ("srt", "vtt")
 GROWING = ("jsonl", "csv")  # formats whose files grow by records, and tell what is done
+STORED = (*GROWING, "parquet")  # formats that say what they were made with
 
 
 @dataclass
@@ -49,7 +50,13 @@ def format_of(output: Path | None, format: Format | None) -> Format:
     if output is None:
         chosen: Format = console.choose_format(format, sys.stdout)
         return chosen
-    by_ending: dict[str, Format] = {".csv": "csv", ".txt": "table", ".srt": "srt", ".vtt": "vtt"}
+    by_ending: dict[str, Format] = {
+        ".csv": "csv",
+        ".parquet": "parquet",
+        ".txt": "table",
+        ".srt": "srt",
+        ".vtt": "vtt",
+    }
     return format or by_ending.get(output.suffix.lower(), "jsonl")
 
 
@@ -107,16 +114,34 @@ def _subtitles(output: Path, target: Target) -> Iterator[Sink]:
 
 
 def _whole_file(output: Path, target: Target) -> Iterator[Sink]:
-    """Open a file for a table, which is written in one piece when the run ends, as it cannot be resumed."""
-    from zsar_cli.cli.output.formats import render
+    """Open a table or parquet, which is written in one piece when the run ends, as it cannot be resumed."""
     from zsar_cli.files import atomic_write
     from zsar_cli.outputs import Lock, may_replace, refuse_taken
 
-    chosen, columns = target.format, target.columns
     with Lock(output):
         refuse_taken([output], overwrite=target.overwrite)
         with (
             atomic_write(output, replace=may_replace(output, target.overwrite)) as aside,
-            open(aside, "w", encoding="utf-8", newline="") as stream,
+            _parquet(aside, target) if target.format == "parquet" else _table(aside, target) as sink,
         ):
-            yield Sink(lambda record: stream.write(render(record, chosen, stream, columns)))
+            yield sink
+
+
+@contextlib.contextmanager
+def _table(path: Path, target: Target) -> Iterator[Sink]:
+    from zsar_cli.cli.output.formats import render
+
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        yield Sink(lambda record: stream.write(render(record, target.format, stream, target.columns)))
+
+
+@contextlib.contextmanager
+def _parquet(path: Path, target: Target) -> Iterator[Sink]:
+    from zsar_cli.prediction.parquet import ParquetWriter
+
+    columns = target.columns
+    file = ParquetWriter(
+        path, made_with=target.made_with, windows=columns.windows, embeddings=columns.embeddings
+    )
+    yield Sink(file.write)
+    file.close()

@@ -1,0 +1,149 @@
+"""``zsar predict answers.parquet --labels other.txt``: stored embeddings with other labels, without the videos."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from zsar_cli.cli.convert import TAKEN, read_answers, refuse_options
+from zsar_cli.cli.predict_options import Asked
+from zsar_cli.errors import UsageError
+from zsar_cli.prediction.differences import difference
+from zsar_cli.prediction.inputs import same_input
+from zsar_cli.prediction.parquet import made_with_of, read_parquet
+
+if TYPE_CHECKING:
+    from zsar_cli.model.zsar import RecognizerModel
+
+HEEDED = (
+    *("labels", "label", "templates", "prompts", "model", "backbone", "device", "precision"),
+    *("top_k", "min_confidence", "threshold", "multi", "calibration", "embeddings", "resume"),
+)
+CLIPS = ("frames", "views", "crops", "decoder", "fps")  # how the videos were shown
+
+
+def wants_rescoring(asked: Asked) -> bool:
+    """Tell whether labels are asked for, rather than taken from the environment because they always are."""
+    typed = (asked.context.get_parameter_source(name) for name in HEEDED[:4])
+    return any(source is not None and source.name == "COMMANDLINE" for source in typed)
+
+
+def open_stored(
+    stack: contextlib.ExitStack, names: Sequence[str]
+) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+    """Open files of stored answers: what they were made with, and their records, each video once.
+
+    Raises:
+        UsageError: a file does not say what it was made with, or they were made with different settings.
+    """
+    sources: list[tuple[str, dict[str, Any] | None, Iterable[dict[str, Any]]]] = []
+    for name in names:
+        if name.lower().endswith(".parquet"):
+            sources.append((name, made_with_of(name), read_parquet(name)))
+        else:
+            answers = read_answers(stack, [name])
+            sources.append((name, answers.made_with or None, answers))
+    first = sources[0][1]
+    for name, made, _ in sources:
+        if made is None or first is None:
+            raise UsageError(
+                f"{name} cannot be scored with other labels, as it does not say which model it was made with; a file "
+                "written by --embeddings --output does."
+            )
+        if changed := difference(made, first):
+            raise UsageError(
+                f"{name} was made with {changed.replace('this run', names[0])}; score it separately."
+            )
+    assert first is not None
+    return first, _joined([records for _, _, records in sources])
+
+
+def _joined(sources: list[Iterable[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Chain records; of several files, a video's first answer, or else its failure at the end."""
+    if len(sources) == 1:
+        yield from sources[0]
+        return
+    answered: set[str] = set()
+    failed: dict[str, dict[str, Any]] = {}
+    for records in sources:
+        for record in records:
+            key = same_input(record["video"])
+            if "error" in record:
+                failed.setdefault(key, record)
+            elif key not in answered:
+                answered.add(key)
+                yield record
+    yield from (record for key, record in failed.items() if key not in answered)
+
+
+def check_model(name: str, made: dict[str, Any], model: RecognizerModel) -> None:
+    """Raise UsageError that names both models where the embeddings are of another one."""
+    if made.get("weights") != model.fingerprint():
+        raise _other_model(name, made, model.name)
+
+
+def _other_model(name: str, made: dict[str, Any], model: str) -> UsageError:
+    theirs = str(made.get("model"))[:200]
+    other = " of other weights" if theirs == model else ""
+    return UsageError(
+        f"The embeddings in {name} are of {theirs}{other}, and the model is {model}: add --model {theirs}."
+    )
+
+
+def rescore(asked: Asked, names: Sequence[str]) -> None:
+    """Answer the stored videos with the labels that are asked for, and write the records."""
+    from zsar_cli.cli import predict
+    from zsar_cli.cli.predict_checks import check_outputs, chosen_rule, labels_and_templates
+    from zsar_cli.cli.predict_run import Run, interruptible
+
+    refuse_options(asked.context, names[0], (*TAKEN, *HEEDED), "are scored again without their videos")
+    if asked.report is not None:
+        raise UsageError(
+            "--report needs answers that are stored; write --output first, and make the page of it."
+        )
+    check_outputs(asked)
+    rule = chosen_rule(asked)
+    with contextlib.ExitStack() as stack:
+        made, records = open_stored(stack, names)
+        asked = _as_shown(asked, made)
+        source = asked.context.get_parameter_source("model")
+        if getattr(source, "name", "") == "DEFAULT" and made.get("model") != asked.model:
+            raise _other_model(names[0], made, asked.model)
+        wanted, templates = labels_and_templates(asked)
+        from zsar_cli.cli import console
+        from zsar_cli.prediction.clips import ClipOptions
+        from zsar_cli.prediction.rescoring import rescored
+        from zsar_cli.recognizer import Recognizer
+
+        run = Run(ClipOptions(**{name: getattr(asked, name) for name in CLIPS}), asked.top_k, rule)
+        run.embeddings, run.precision = asked.embeddings, made.get("precision")
+        stack.enter_context(interruptible(run))
+        with console.status(f"Loading {asked.model} ..."):
+            recognizer = Recognizer.load(
+                asked.model, device=asked.device, precision=asked.precision, backbone=asked.backbone
+            )
+            check_model(names[0], made, recognizer.model)
+            text = predict.embeddings_of(recognizer, wanted, asked.prompts, templates)
+        predict.settle(asked, run, recognizer, text, wanted)
+        sink = predict.open_records(stack, asked, run, recognizer, text, None, wanted)
+
+        def results(left: Iterator[Any], advance: Any) -> Iterator[Any]:
+            return rescored(
+                recognizer.model,
+                left,
+                text,
+                views=asked.views * asked.crops,
+                top_k=run.top_k,
+                rule=run.rule,
+                keep=run.embeddings,
+            )
+
+        run.write_all(sink, records, results, video=lambda record: str(record["video"]))
+    predict.end(asked, run, recognizer)
+
+
+def _as_shown(asked: Asked, made: dict[str, Any]) -> Asked:
+    """Take over how the videos were shown, so that the new records say so, too."""
+    return replace(asked, **{name: made[name] for name in CLIPS if name in made})
