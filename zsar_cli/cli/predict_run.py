@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli import distributed
 from zsar_cli.cli.output.formats import Format
 from zsar_cli.cli.output.sink import GROWING, SUBTITLES, Sink
 from zsar_cli.cli.run_lines import answers_in, tally_line
@@ -245,7 +244,7 @@ def interruptible(run: Run) -> Iterator[None]:
     """End the run at Ctrl-C or SIGTERM: after the current records, or at once before it has begun or a second time."""
 
     def handle(number: int, frame: object) -> None:
-        again = run.stop.is_set() and distributed.world() == 1  # torchrun passes on what was sent already
+        again = run.stop.is_set()
         if again or not run.started:
             raise KeyboardInterrupt
         run.stop.set()
