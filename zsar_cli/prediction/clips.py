@@ -201,10 +201,7 @@ def answer_clips(
 def score_embedded(
     model: RecognizerModel, video: Tensor, text: PromptEmbeddings, *, keep: bool = False
 ) -> tuple[Scores, np.ndarray | None]:
-    """Score what :func:`embed_clips` gives, on the CPU; with ``keep``, also those embeddings (B, ...) in float32.
-
-    All comes from the device in the one moment that waits for it.
-    """
+    """Score what :func:`embed_clips` gives; with ``keep``, give it too (B, ...), float32. One transfer to the CPU."""
     from zsar_cli.features.encoding import to_host
 
     scores = model.score(video, text.positive, text.negative, text.rivals(model))
