@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.appearance import READ, chance, probe
+from zsar_cli.resources import available_cores
 
 HERE = Path(__file__).parent
 # Every variant as the fields of the recipe that it changes; results are named by their place, so new ones go last.
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results" / "ablation")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--steps", type=int, help="Other than the recipe's, to try things out.")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--processes", type=int, default=available_cores())
     parser.add_argument("--table", action="store_true", help="Only print the tables of what is there.")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from zsar_cli import resources
-from zsar_cli.cli.threads import SPINS, set_up_threads
-from zsar_cli.resources import available_cores, available_memory, default_workers
+from zsar_cli.cli.threads import SPINS, limit_threads, set_up_threads
+from zsar_cli.model.backbone import Backbone
+from zsar_cli.resources import available_cores, available_memory, default_workers, useful_threads
 from zsar_cli.video.keeper import fair_share_mb
 
 
@@ -135,3 +136,30 @@ def test_the_command_stays_within_its_cores_and_its_threads_sleep(monkeypatch):
     }
     monkeypatch.setattr("zsar_cli.cli.threads.available_cores", lambda: 64)
     assert settings() == sleeping  # torch knows how many of them are whole cores
+
+
+@pytest.mark.parametrize(("flops", "threads"), [(0, 1), (5e6, 1), (2.2e9, 8), (35e9, 16)])
+def test_a_small_tower_has_one_thread_and_a_large_one_all_cores(flops, threads, monkeypatch):
+    monkeypatch.setattr("zsar_cli.resources.available_cores", lambda: 16)
+    assert useful_threads(flops) == threads
+
+
+def test_threads_are_fewer_for_a_small_tower_and_never_more(monkeypatch):
+    import torch
+
+    monkeypatch.setattr("zsar_cli.resources.available_cores", lambda: 16)
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 32, "patch_size": 16}
+    text = {"context_length": 8, "vocab_size": 16, "width": 32, "heads": 1, "layers": 1}
+    backbone = Backbone.from_config({"embed_dim": 8, "vision_cfg": vision, "text_cfg": text})
+    before, used = torch.get_num_threads(), []
+    try:
+        for asked, flops in ((3, 0.0), (3, 1e12)):
+            torch.set_num_threads(asked)
+            monkeypatch.setattr(
+                "zsar_cli.cli.threads.useful_threads", lambda own, flops=flops: useful_threads(own + flops)
+            )
+            limit_threads(backbone)
+            used.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert used == [1, 3]

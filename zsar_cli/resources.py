@@ -12,6 +12,9 @@ from zsar_cli.checks import WORKERS
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 MANY_CORES = 8
+OF_A_THREAD = (
+    0.25e9  # FLOPs of a frame: some 5 ms on a core, in which threads wait for each other a hundred times
+)
 UNLIMITED = 2**60  # bytes; cgroup v1 writes a number near 2^63 where there is no limit
 
 
@@ -23,6 +26,15 @@ def available_cores() -> int:
     cores = affinity()
     quota = min(_quotas(), default=float(cores))
     return max(1, int(min(cores, quota)) // _processes_here())
+
+
+def useful_threads(flops: float) -> int:
+    """Choose how many threads share a frame of so many FLOPs: one for a tower as small as motion-tiny's.
+
+    At most all cores. Threads wait for each other after every layer. Where other work holds one of them up, a small
+    layer takes them longer together than it takes one.
+    """
+    return max(1, min(available_cores(), int(flops / OF_A_THREAD)))
 
 
 def default_workers(device: str = "cpu") -> int:

@@ -37,6 +37,7 @@ def calibrate(
 ) -> dict[str, Any]:
     """Find the thresholds and save them; return them with a summary of the videos."""
     from zsar_cli.cli import console
+    from zsar_cli.cli.threads import limit_threads
     from zsar_cli.evaluation.inference import evaluate_parts
     from zsar_cli.evaluation.protocols import EvaluationPart
     from zsar_cli.evaluation.thresholds import judged_records, summary
@@ -57,6 +58,7 @@ def calibrate(
         )
         text = recognizer.embed_labels(labels, templates)
     network = recognizer.model
+    limit_threads(network.backbone)
     log_setup(network, workers=options.decoders(network), decoder=options.decoder)
     options = replace(options, frames=options.frames or network.frames)
     key = key_of(network, labels, text.templates_hash, options.frames)

@@ -142,6 +142,7 @@ def _answer(
     """Load the model, open the outputs, and process all videos."""
     from zsar_cli.cli import console
     from zsar_cli.cli.memory import keep_freed_memory
+    from zsar_cli.cli.threads import limit_threads
     from zsar_cli.prediction.inputs import find_videos
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.resources import default_workers
@@ -171,6 +172,7 @@ def _answer(
         from zsar_cli.prediction.report import FilmSize
 
         run.film = FilmSize.for_videos(None if found is None else len(found))
+    limit_threads(recognizer.model.backbone)
     log_setup(recognizer.model, workers=pool.workers, decoder=asked.decoder)
     _say_start(asked, recognizer, text, found)
     keep_freed_memory()  # not before: weights that were cast give theirs back

@@ -24,6 +24,7 @@ from zsar_cli.prediction.confidence import DEFAULT
 from zsar_cli.prediction.frame_keeper import FrameKeeper
 from zsar_cli.prediction.records import Failure
 from zsar_cli.prediction.timeline import StretchScores, Timeline, merge
+from zsar_cli.resources import available_cores
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.given import Video, named
 from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, load_info, spans
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 WINDOWS_AT_ONCE = 16  # through the motion modules together
 SCORED_AT_ONCE = 1024
 LOOKED_AT = 64  # videos whose durations decide whether windows are needed
-DECODING_THREADS = 4  # of the one video that is looked at
+DECODING_THREADS = 4  # at most, of the one video that is looked at
 MOST_WINDOWS = 250_000  # of one video: what they say is kept to its end; at the default stride, 138 hours
 
 
@@ -103,7 +104,7 @@ def run_windows(
     def request(video: Video) -> GridRequest:
         source = named(video)[1]
         # Not in this process, where anybody's log of FFmpeg's messages would hold threads up
-        threads = DECODING_THREADS if pool.workers else 1
+        threads = min(DECODING_THREADS, available_cores()) if pool.workers else 1
         shape = options.window, options.frames, model.preprocess, options.fps
         return GridRequest(source, *shape, look=shown, shots=options.shots, threads=threads)
 

@@ -24,7 +24,9 @@ def say_start(
     from zsar_cli.cli import console
     from zsar_cli.cli.memory import keep_freed_memory
     from zsar_cli.cli.run_lines import counted, start_line
+    from zsar_cli.cli.threads import limit_threads
 
+    limit_threads(network.backbone)
     keep_freed_memory()  # not before: weights that were cast give theirs back
     if not sys.stderr.isatty():
         return
