@@ -25,9 +25,10 @@ from torch import Tensor
 
 from zsar_cli.cache_files import is_folder, make_folder, read_file, sweep, write_file
 from zsar_cli.data.clips import is_rendered, renderer
-from zsar_cli.errors import UsageError
+from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.factory import token_count
+from zsar_cli.video.address import is_remote, public
 from zsar_cli.video.find import is_image
 from zsar_cli.video.pool import ClipRequest
 from zsar_cli.video.times import VideoInfo
@@ -330,6 +331,8 @@ def _identity(path: str) -> list[Any] | None:
     """Identify a file, or a folder of frames, and its present state."""
     if is_rendered(path):
         return [path, _code_hash(renderer(path))]
+    if is_remote(path):
+        return _object_identity(path)
     try:
         status = os.stat(path)
         identity: list[Any] = [os.path.realpath(path), status.st_size, status.st_mtime_ns]
@@ -341,6 +344,17 @@ def _identity(path: str) -> list[Any] | None:
     except (OSError, ValueError):
         return None
     return identity
+
+
+def _object_identity(url: str) -> list[Any] | None:
+    """Identify an object in a storage; None where it cannot be asked for, or would not tell that it changed."""
+    from zsar_cli.video.storage import state_of
+
+    try:
+        state = state_of(url)
+    except VideoError:
+        return None
+    return None if state.tag is None else [public(url), state.size, state.tag]
 
 
 def _free(directory: Path) -> int | None:

@@ -14,6 +14,7 @@ from zsar_cli.errors import VideoError
 from zsar_cli.features.cache import EncodedClip, FeatureCache
 from zsar_cli.model.backbone import FrameFeatures
 from zsar_cli.model.precision import arithmetic
+from zsar_cli.video.address import is_remote, public
 from zsar_cli.video.given import Given
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, Ready, load_clip
 
@@ -50,7 +51,8 @@ def load_cached(
             key = cache.key(request) if cache is not None else None
             stored = cache.get(key, request) if cache is not None and key is not None else None
             ready = (None if pixels else stored) or render(request)
-            yield _CachedRequest(request, request if ready is None else Ready(ready), key, stored)
+            named = replace(request, path=public(request.path)) if is_remote(request.path) else request
+            yield _CachedRequest(named, request if ready is None else Ready(ready), key, stored)
 
     for item, result in pool.imap(asked(), lambda item: item.read):
         if item.copy is not None:

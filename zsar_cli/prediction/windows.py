@@ -140,7 +140,7 @@ def any_longer(videos: Iterable[Video], seconds: float, pool: DecodePool, fps: f
     def request(video: Video) -> GridRequest:
         return GridRequest(named(video)[1], seconds, image_rate=fps)
 
-    for _, found in pool.stream(islice(videos, LOOKED_AT), load_info, request):
+    for _, found in pool.stream(islice(videos, LOOKED_AT), load_info, request, keep=True):
         try:
             if any(info.duration > seconds for info in found):
                 return True

@@ -21,6 +21,7 @@ from PIL import Image
 
 from zsar_cli import checks
 from zsar_cli.errors import UsageError
+from zsar_cli.video.address import public
 from zsar_cli.video.images import ImageSequence, read_picture
 from zsar_cli.video.upright import MOST_PIXELS
 
@@ -50,7 +51,7 @@ Video: TypeAlias = "str | Given"
 
 def named(video: Video) -> tuple[str, str | ImageSequence]:
     """Say what an answer calls a video, and what is read for it."""
-    return (video.name, video.source) if isinstance(video, Given) else (video, video)
+    return (video.name, video.source) if isinstance(video, Given) else (public(video), video)
 
 
 class Inputs:

@@ -19,6 +19,7 @@ from typing import Any
 
 from zsar_cli.errors import VideoError
 from zsar_cli.resources import available_memory
+from zsar_cli.video.fetch import Fetch, Fetcher
 from zsar_cli.video.worker import await_ready, pickled, receive, send_bytes
 
 LIFETIME = 1000  # videos of one worker before a fresh one takes over: what decoders leak stays small
@@ -45,6 +46,7 @@ class Job:
     replies: queue.Queue[tuple[str, Any]]
     streamed: bool
     cancelled: threading.Event  # nobody waits for the answer any more
+    fetch: Fetch | None = None  # what the request reads, where it names an address
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Work:
 
     timeout: float  # s
     memory_limit: int  # bytes of a worker
+    fetcher: Fetcher = field(default_factory=Fetcher)
     jobs: queue.Queue[Job | None] = field(default_factory=queue.Queue)  # None: there are no more
     closed: threading.Event = field(default_factory=threading.Event)
 
@@ -135,19 +138,28 @@ class Keeper:
 
     def _run(self) -> None:
         while (job := self.work.jobs.get()) is not None and not self.work.closed.is_set():
-            if job.cancelled.is_set():
-                continue
             try:
-                self._answer(job)
+                if not job.cancelled.is_set():
+                    self._answer(job)
             except (
                 Exception
             ) as error:  # such as no memory, no threads: whoever waits for this job must hear of it
                 self._end()
                 message = f"the decoding process could not be served ({type(error).__name__}: {error})"
                 self._put(job, ("error", VideoError("crashed", message)))
+            finally:
+                if job.fetch is not None:
+                    self.work.fetcher.done(job.fetch)
         self._end()
 
     def _answer(self, job: Job) -> None:
+        if job.fetch is not None:
+            try:
+                path = self.work.fetcher.path(job.fetch, job.cancelled)
+            except VideoError as error:
+                self._put(job, ("error", error))
+                return
+            job.request = dataclasses.replace(job.request, path=path)
         if self.served >= LIFETIME:
             self._restart()
         self.served += 1

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
 from zsar_cli.errors import VideoError
+from zsar_cli.video.address import is_remote
 from zsar_cli.video.augment import Cutter
 from zsar_cli.video.decode import read_frames
 from zsar_cli.video.images import IMAGE_RATE
@@ -169,6 +170,7 @@ class DecodePool:
     def close(self) -> None:
         """End every worker at once, whatever it is doing, and wait for it. May be called twice."""
         self.work.closed.set()
+        self.work.fetcher.closed.set()
         for keeper in self._keepers:
             keeper.kill()
         for _ in self._keepers:
@@ -176,6 +178,7 @@ class DecodePool:
         for keeper in self._keepers:
             keeper.thread.join()
         self._keepers = []
+        self.work.fetcher.close()
 
     def imap(
         self, items: Iterable[Item], request: Callable[[Item], Any] = _itself
@@ -196,7 +199,8 @@ class DecodePool:
             for item in items:
                 asked = request(item)
                 try:
-                    result = asked.result if isinstance(asked, Ready) else self.load(asked)
+                    with self.work.fetcher.local(asked) as asked:
+                        result = asked.result if isinstance(asked, Ready) else self.load(asked)
                 except VideoError as error:
                     result = error
                 yield item, result
@@ -213,6 +217,8 @@ class DecodePool:
         load: Callable[[Any], Iterable[Chunk]],
         request: Callable[[Item], Any] = _itself,
         stop: threading.Event | None = None,
+        *,
+        keep: bool = False,
     ) -> Iterator[tuple[Item, Iterator[Chunk]]]:
         """Yield each item, in order, with an iterator over its chunks, which raises VideoError where decoding fails.
 
@@ -224,18 +230,24 @@ class DecodePool:
             load: decodes a request, chunk by chunk. It is pickled by name.
             request: gives an item's request for ``load``.
             stop: ends everything once it is set.
+            keep: what is fetched for it stays as long as there is room, as it is asked for again.
         """
         stop = stop or threading.Event()
         if not self._keepers:
             for item in items:
-                yield item, iter(load(request(item)))
+                with contextlib.closing(self._loaded(load, request(item))) as here:
+                    yield item, here
             return
-        for item, job in self._submitted(items, request, load, streamed=True, stop=stop):
+        for item, job in self._submitted(items, request, load, streamed=True, stop=stop, keep=keep):
             chunks = self._chunks(job, stop)
             yield item, chunks
             with contextlib.suppress(VideoError):
                 for _ in chunks:  # whatever was not taken makes room
                     pass
+
+    def _loaded(self, load: Callable[[Any], Iterable[Chunk]], request: Any) -> Generator[Chunk]:
+        with self.work.fetcher.local(request) as local:
+            yield from load(local)
 
     def _chunks(self, job: Job, stop: threading.Event) -> Iterator[Any]:
         while True:
@@ -263,6 +275,7 @@ class DecodePool:
         load: Callable[..., Any],
         streamed: bool,
         stop: threading.Event | None = None,
+        keep: bool = False,
     ) -> Iterator[tuple[Item, Job]]:
         """Hand each item's job to the workers, and yield both, in order and at most ``ahead`` later."""
         room = threading.Semaphore(self.ahead)
@@ -280,6 +293,8 @@ class DecodePool:
                     replies: queue.Queue[tuple[str, Any]] = queue.Queue(BUFFERED_CHUNKS if streamed else 0)
                     job = Job(request(item), load, replies, streamed, left)
                     order.put((item, job))
+                    if is_remote(getattr(job.request, "path", None)):
+                        job.fetch = self.work.fetcher.start(job.request.path, keep=keep)
                     if isinstance(job.request, Ready):
                         replies.put(("item", job.request.result))
                     else:
