@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -48,6 +49,15 @@ def number(name: str, value: Any, limits: tuple[float, float]) -> float:
     if not least <= found <= most:
         raise UsageError(f"{name} must be a number from {least:g} to {most:g}, not {brief(value)}.")
     return found
+
+
+def byte_count(name: str, value: str) -> int:
+    """Read a number of bytes, such as 500M, 2G or 1.5 GB; the letters count in thousands."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", value, re.I)
+    count = int(float(found[1]) * 1000 ** " kmgt".index(found[2].lower() or " ")) if found else 0
+    if not 0 < count < 2**63:
+        raise UsageError(f"{name} must be a number of bytes, such as 500M or 2G, not {brief(value)}.")
+    return count
 
 
 def truth(name: str, value: Any) -> bool:

@@ -390,9 +390,8 @@ def test_a_folder_that_may_not_be_entered_has_its_record(tmp_path: Path, monkeyp
 
 
 ADDRESSES = [
-    *("https://example.org/a.mp4", "https://example.org/watch?v=1", "rtsp://camera/1", "s3://bucket/*.mp4"),
+    *("htps://example.org/a.mp4", "s4://bucket/*.mp4", "rtsp://camera/1"),
     *(
-        "HTTP://example.org/a.mp4",
         "https:/example.org/a.mp4",
         "www.example.org/a.mp4?x=1",
         "youtu.be/abc",
@@ -400,6 +399,17 @@ ADDRESSES = [
         "data:video/mp4;,",
     ),
 ]
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/a.mp4?", "https://h/a.mp4?id=1", "HTTP://h/a.mp4?"])
+def test_a_video_of_a_data_list_may_be_in_a_storage(tmp_path: Path, address: str) -> None:
+    (tmp_path / "l.csv").write_text(f"path,label\n{address}&sig=1,run\n")
+    found = load_dataset(tmp_path / "l.csv")
+    found.check_missing(0.0)
+    assert [(item.path, found.classes[item.label]) for item in found.items] == [(f"{address}&sig=1", "run")]
+    assert ("sig=1" in found.items[0].listed) == address.startswith("s3")
+    with pytest.raises(UsageError, match="not read here"):
+        load_dataset(address)
 
 
 @pytest.mark.parametrize("address", ADDRESSES)

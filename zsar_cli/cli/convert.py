@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
@@ -120,7 +121,19 @@ def _is_answers(path: str) -> bool:
     if path.lower().endswith(PARQUET):
         return made_with_of(path) is not None
     with contextlib.suppress(OSError), open(path, "rb") as file:
-        return path.lower().endswith(ENDINGS) or file.read(len(START)) == START
+        start = file.read(len(START))
+        ours = path.lower().endswith(ENDINGS) or start == START
+        return ours and not _is_of_list(start + file.readline(LONGEST))
+    return False
+
+
+def _is_of_list(line: bytes) -> bool:
+    """Tell whether a line of JSON is one of a list of videos: a text, or an object without answers."""
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(line)
+        return isinstance(value, str) or (
+            isinstance(value, dict) and not value.keys() & {"predictions", "segments", "error"}
+        )
     return False
 
 

@@ -229,6 +229,36 @@ CacheOption = Annotated[
         metavar="DIR",
     ),
 ]
+MaxBytesOption = Annotated[
+    str,
+    typer.Option(
+        "--max-bytes",
+        help="Largest object that is fetched from a storage or the web: bytes, or a number with K, M, G or T.",
+        envvar="ZSAR_MAX_BYTES",
+        metavar="SIZE",
+    ),
+]
+StorageOptionsOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--storage-options",
+        help='JSON file with options for the drivers of fsspec, by scheme: {"s3": {"endpoint_url": "..."}}. Without '
+        "it, credentials are what each driver reads from the environment.",
+        envvar="ZSAR_STORAGE_OPTIONS",
+        metavar="FILE",
+    ),
+]
+
+
+def set_up_storage(max_bytes: str, storage_options: Path | None) -> None:
+    """Take the options of fetching for this process. UsageError for those that there cannot be."""
+    from zsar_cli.video.fetch import LIMITS
+
+    LIMITS.max_bytes = checks.byte_count("--max-bytes", max_bytes)
+    if storage_options is not None:
+        from zsar_cli.video.storage import use_options
+
+        use_options(storage_options)
 
 
 def labels_or_classes(labels: str | None, label: list[str] | None, model: str) -> Labels:

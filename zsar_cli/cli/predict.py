@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +72,9 @@ def predict(
     resume: own.ResumeOption = False,
     overwrite: options.OverwriteOption = False,
     null: own.NullOption = False,
+    column: own.ColumnOption = None,
+    max_bytes: options.MaxBytesOption = "20G",
+    storage_options: options.StorageOptionsOption = None,
     frames: options.FramesOption = None,
     views: options.ViewsOption = 1,
     crops: options.CropsOption = 1,
@@ -97,6 +100,7 @@ def predict(
     distributed.refuse_several("zsar predict", "start it without torchrun, or use --shard auto or --ray")
     check_numbers(asked)
     rule = chosen_rule(asked)
+    options.set_up_storage(max_bytes, storage_options)
     if _from_stored(asked):
         return
     check_outputs(asked)
@@ -106,11 +110,11 @@ def predict(
 
     clips = ClipOptions(frames, views, crops, decoder, batch_size, fps)
     check_explain(explain, explain_label)
-    found = find_inputs(asked)
+    found, paths = find_inputs(asked)
     run = Run(clips, top_k, rule, windows, embeddings)
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible(run))
-        recognizer = _answer(stack, asked, run, found, wanted, templates)
+        recognizer = _answer(stack, asked, run, (found, paths), wanted, templates)
     end(asked, run, recognizer)
 
 
@@ -135,7 +139,7 @@ def _answer(
     stack: contextlib.ExitStack,
     asked: Asked,
     run: Run,
-    found: list[str] | None,
+    videos: tuple[list[str] | None, Iterator[str]],
     wanted: Labels | None,
     templates: str | None,
 ) -> Recognizer:
@@ -143,12 +147,12 @@ def _answer(
     from zsar_cli.cli import console
     from zsar_cli.cli.memory import keep_freed_memory
     from zsar_cli.cli.threads import limit_threads
-    from zsar_cli.prediction.inputs import find_videos
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.resources import default_workers
     from zsar_cli.run_log import log_setup
     from zsar_cli.video.pool import DecodePool
 
+    found, paths = videos
     if asked.explain is not None:
         run.explain = _open_explain(stack, asked, asked.explain, found)
     workers = default_workers() if asked.workers is None else asked.workers
@@ -177,8 +181,6 @@ def _answer(
     _say_start(asked, recognizer, text, found)
     keep_freed_memory()  # not before: weights that were cast give theirs back
     sink = open_records(stack, asked, run, recognizer, text, found, wanted)
-    listed = find_videos(asked.videos, sys.stdin.buffer, null=asked.null) if asked.listed else None
-    paths = iter(found or ()) if listed is None else listed
     run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
     if run.page is not None and run.film is not None and asked.resume and asked.output is not None:
         with console.status("Decoding frames of earlier answers ..."):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,8 +66,8 @@ def check_embeddings(asked: Asked) -> None:
         )
 
 
-def find_inputs(asked: Asked) -> list[str] | None:
-    """Find the videos; None if they are read from standard input.
+def find_inputs(asked: Asked) -> tuple[list[str] | None, Iterator[str]]:
+    """Find the videos: all of them, or None where a list is read as they are needed; and what yields them.
 
     Raises:
         UsageError: there are no videos, or an output is one of the inputs.
@@ -76,15 +77,19 @@ def find_inputs(asked: Asked) -> list[str] | None:
 
     if stray := stray_labels_line(asked.videos):
         console.note(stray)
-    if asked.listed and sys.stdin.isatty():
+    listed = asked.listed
+    if "-" in asked.videos and sys.stdin.isatty():
         console.note("Reading paths of videos from the terminal, one per line; end the list with Ctrl-D.")
-    found = None if asked.listed else list(find_videos(asked.videos))
+    paths = find_videos(asked.videos, sys.stdin.buffer, null=asked.null, column=asked.column)
+    found = None if listed else list(paths)
+    if listed and asked.videos[0] != "-":  # what is wrong with a list is said before a model is loaded
+        paths = chain(list(islice(paths, 1)), paths)
     for written in (asked.output, asked.report):
         if written is not None:
             refuse_inputs(written, [asked.labels, asked.prompts, asked.templates, *(found or ())])
     several = found is None or len(found) > 1
     check_subtitles(asked.output, asked.format, several=several, overwrite=asked.overwrite)
-    return found
+    return found, paths if found is None else iter(found)
 
 
 def chosen_windows(asked: Asked) -> WindowOptions | None:

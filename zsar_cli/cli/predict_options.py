@@ -15,8 +15,9 @@ from zsar_cli.cli.output.sink import format_of
 VideosArgument = Annotated[
     list[str],
     typer.Argument(
-        help="Files, folders (searched for videos), patterns, or - for a list on standard input; URLs are not "
-        "supported. An existing answers.jsonl is converted to another --format or a --report, without a model.",
+        help="Files, folders (searched for videos), patterns, lists (.txt, .csv, .jsonl, .parquet), or - for a list on "
+        "standard input; also in a storage (s3://bucket/clips/, gs://, hf://, https://). An existing answers.jsonl is "
+        "converted to another --format or a --report, without a model.",
         metavar="VIDEO",
     ),
 ]
@@ -152,6 +153,13 @@ ResumeOption = Annotated[
 NullOption = Annotated[
     bool, typer.Option("--null", "-0", help="The list on standard input is NUL-separated (find -print0).")
 ]
+ColumnOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="Column of a list (CSV, JSON Lines, Parquet) that holds the videos. Default: video, path, url and such.",
+        metavar="NAME",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -184,6 +192,9 @@ class Asked:
     resume: bool
     overwrite: bool
     null: bool
+    column: str | None
+    max_bytes: str
+    storage_options: Path | None
     frames: int | None
     views: int
     crops: int
@@ -211,5 +222,7 @@ class Asked:
 
     @property
     def listed(self) -> bool:
-        """Whether the list of videos comes on standard input."""
-        return "-" in self.videos
+        """Whether videos come from a list, so that they are not known before."""
+        from zsar_cli.prediction.inputs import is_list
+
+        return any(map(is_list, self.videos))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 
 from zsar_cli.data import motion_shapes
@@ -21,6 +21,7 @@ from zsar_cli.errors import UsageError
 from zsar_cli.files import existing
 from zsar_cli.text.class_lists import ClassList, NameMatcher
 from zsar_cli.text.labels import NONE_OF_THESE
+from zsar_cli.video.address import is_remote, public
 from zsar_cli.video.find import folders_in, why_unread
 
 SEVERAL = "more than one label"
@@ -275,6 +276,13 @@ def _subset_name(known: ClassList | None, subset: str | None) -> str | None:
     return name
 
 
+def _find(index: VideoIndex, row: Row, class_name: str, exact: bool) -> str | None:
+    if is_remote(row.path):
+        return row.path
+    path = index.find(row.path, class_name, frames=row.frame_count is not None, exact=exact)
+    return None if path is None else str(path)
+
+
 def _resolve(
     name: str,
     listing: Listing,
@@ -321,22 +329,22 @@ def _resolve(
         if class_name not in place:
             continue  # a class outside the wanted subset
         exact = listing.format == "folders"
-        path = index.find(row.path, class_name, frames=row.frame_count is not None, exact=exact)
+        path = _find(index, row, class_name, exact)
         if path is None:
             missing.append(row.path)
             continue
-        folder = matcher.find(path.parent.name)
+        folder = matcher.find(PurePath(path).parent.name)
         elsewhere += folder is not None and known.names[folder] != class_name
-        items.append(Item(str(path), place[class_name], row.path, row.frame_count))
+        items.append(Item(path, place[class_name], public(row.path), row.frame_count))
     if elsewhere:
         notes.append(f"{elsewhere} videos are in the folder of another class than their label")
     nothing: list[Item] = []
     for row in of_none:
-        path = index.find(row.path, "", frames=row.frame_count is not None)
+        path = _find(index, row, "", False)
         if path is None:
             missing.append(row.path)
         else:
-            nothing.append(Item(str(path), -1, row.path, row.frame_count))
+            nothing.append(Item(path, -1, public(row.path), row.frame_count))
     return Dataset(
         name,
         classes,

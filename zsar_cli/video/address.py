@@ -11,10 +11,12 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit, urlunsplit
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.I)  # of two letters at least: C: is a drive
 # Schemes of fsspec that are no storage: those of this machine's files, and those that wrap another file system
-_NOT_STORAGE = frozenset(
-    "asynclocal async_wrapper asyncwrapper blockcache cached data dir file filecache generic libarchive local "
-    "reference simplecache tar zip".split()
-)
+# fmt: off
+_NOT_STORAGE = frozenset((
+    "asynclocal", "async_wrapper", "asyncwrapper", "blockcache", "cached", "data", "dir", "file", "filecache",
+    "generic", "libarchive", "local", "reference", "simplecache", "tar", "zip",
+))
+# fmt: on
 WEB = ("http", "https")
 # Parameters that give access to whoever has them. Those of the second kind are such only beside one of the first
 _SECRET = re.compile(
@@ -22,7 +24,9 @@ _SECRET = re.compile(
     r"|hdnea|hdnts|hdntl",
     re.I,
 )
-_OF_A_SIGNATURE = re.compile(r"expires|policy|se|sp|sv|sr|st|spr|sip|ss|srt|sks|skoid|sktid|skt|ske|skv", re.I)
+_OF_A_SIGNATURE = re.compile(
+    r"expires|policy|se|sp|sv|sr|st|spr|sip|ss|srt|sks|skoid|sktid|skt|ske|skv", re.I
+)
 
 
 def scheme_of(text: str) -> str | None:
@@ -52,7 +56,9 @@ def _is_storage(scheme: str) -> bool:
 
 def suggestion(scheme: str) -> str:
     """Suggest a scheme that is spelt nearly so, as the end of a sentence."""
-    near = difflib.get_close_matches(scheme, ["https", "http", "s3", "gs", "hf", *_known_schemes()], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(
+        scheme, ["https", "http", "s3", "gs", "hf", *_known_schemes()], n=1, cutoff=0.6
+    )
     return f"; did you mean {near[0]}://?" if near else ""
 
 
@@ -93,6 +99,10 @@ def beside(url: str, entry: str) -> str:
         parts = urlsplit(url)
         return urljoin(urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")), entry.replace("\\", "/"))
     start, _, path = url.partition("://")
-    store, _, inside = ("", "", path.lstrip("/")) if start.lower() == "memory" else path.partition("/")
-    joined = posixpath.normpath("/" + posixpath.join(posixpath.dirname(inside), entry))  # no higher than the store
+    store, _, inside = path.partition("/")
+    if start.lower() == "memory":  # which has no stores
+        store, inside = "", path.lstrip("/")
+    joined = posixpath.normpath(
+        "/" + posixpath.join(posixpath.dirname(inside), entry)
+    )  # no higher than the store
     return f"{start}://{store}{joined}"

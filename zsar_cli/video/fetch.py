@@ -159,7 +159,9 @@ class Fetcher:
                 self._folder = _make_folder()
                 self._space = min(LIMITS.space, shutil.disk_usage(self._folder[0]).free // 2)
             folder, self._number = self._folder[0], self._number + 1
-            fetch.path = os.path.join(folder, f"{self._number}{'.' + end if re.fullmatch('[a-z0-9]{1,5}', end) else ''}")
+            fetch.path = os.path.join(
+                folder, f"{self._number}{'.' + end if re.fullmatch('[a-z0-9]{1,5}', end) else ''}"
+            )
 
         def wait(seconds: float) -> None:
             if self.closed.wait(seconds) or not fetch.users:
@@ -176,10 +178,12 @@ class Fetcher:
         self.count += 1
 
     def _take_room(self, fetch: Fetch, size: int | None) -> None:
-        """Wait for room. One that is larger than all of it comes when nothing else is there; so does one of no known size."""
+        """Wait for room. One that is larger than all of it, or of no known size, comes when nothing else is there."""
         wanted = self._space if size is None else size
         with self._changed:
-            if fetch.size is not None:  # what was let in once stays in: who waits for it may hold what it would wait for
+            if (
+                fetch.size is not None
+            ):  # what was let in once stays in: who waits for it may hold what it would wait for
                 fetch.size = wanted
                 return
             while not self.closed.is_set() and not (self._turns[0] is fetch and self._has_room(wanted)):
@@ -239,16 +243,19 @@ def _download(
     url: str, out: IO[bytes], room: Callable[[int | None], None], wait: Callable[[float], None], fresh: bool
 ) -> None:
     from zsar_cli.video import storage
+    from zsar_cli.video.storage_errors import changed
 
+    source: Any = storage
     if on_web := scheme_of(url) in WEB:
-        from zsar_cli.video import web as source
-    else:
-        source = storage  # type: ignore[assignment]
+        from zsar_cli.video import web
+
+        source = web
 
     def begin() -> storage.State:
         out.seek(0)
         out.truncate()
-        return source.begin(url, out, LIMITS.max_bytes, room, fresh=fresh)
+        state: storage.State = source.begin(url, out, LIMITS.max_bytes, room, fresh=fresh)
+        return state
 
     state = _patiently(begin, url, wait)
     size = state.size or 0
@@ -274,10 +281,10 @@ def _download(
             _patiently(read, url, wait)
         except VideoError as error:
             if error.kind == "truncated" and not on_web and storage.state_of(url, fresh=True) != state:
-                raise storage.changed() from None
+                raise changed() from None
             raise
     if len(parts) > 1 and not on_web and storage.state_of(url, fresh=True) != state:
-        raise storage.changed()
+        raise changed()
 
 
 def _patiently(action: Callable[[], Result], url: str, wait: Callable[[float], None]) -> Result:

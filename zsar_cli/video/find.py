@@ -20,6 +20,7 @@ from glob import has_magic
 from urllib.parse import unquote_to_bytes
 
 from zsar_cli.run_log import NOTE
+from zsar_cli.video.address import is_remote, scheme_of, suggestion
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ _ADDRESS = re.compile(  # a path has but one of an address's two strokes
     r"|(www\.|youtu\.?be)",
     re.I,
 )
+_LOCAL = ("file", "data")  # schemes without a storage
 _CAMERA = re.compile(r"\d{1,2}|(/dev/)?video\d+|v4l2:.*|(web)?cam(era)?\d*|screen|desktop", re.I)
 
 
@@ -215,8 +217,10 @@ def why_unread(text: str) -> str | None:
     """Say why what someone names can be no file: an address or a camera. None where it might be one."""
     if os.path.lexists(text):
         return None
+    if (scheme := scheme_of(text)) is not None and not is_remote(text) and scheme not in _LOCAL:
+        return f"this is a URL, and zsar reads nothing from {scheme}://{suggestion(scheme)}"
     if _ADDRESS.match(text):
-        return "this is a URL; download the video and give the file"
+        return "this is a URL, which is not read here; download the video and give the file"
     if _CAMERA.fullmatch(text):
         return "no such file; cameras are not supported, so record the video to a file"
     return None

@@ -156,8 +156,8 @@ class Keeper:
         if job.fetch is not None:
             try:
                 path = self.work.fetcher.path(job.fetch, job.cancelled)
-            except VideoError as error:
-                self._put(job, ("error", error))
+            except VideoError as why:
+                self._put(job, ("error", why))
                 return
             job.request = dataclasses.replace(job.request, path=path)
         if self.served >= LIFETIME:

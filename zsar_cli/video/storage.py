@@ -98,8 +98,12 @@ def file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         package = PACKAGES.get(scheme)
         if package is None:
-            raise VideoError("unsupported", f"{scheme}:// needs a driver that is not installed: {error}") from None
-        raise VideoError("unsupported", f"{scheme}:// needs another package: pip install '{package}'") from None
+            raise VideoError(
+                "unsupported", f"{scheme}:// needs a driver that is not installed: {error}"
+            ) from None
+        raise VideoError(
+            "unsupported", f"{scheme}:// needs another package: pip install '{package}'"
+        ) from None
     except Exception as error:  # whatever a driver says of its options and of credentials that are not there
         raise explained(error, url) from None
 
@@ -161,9 +165,8 @@ def state_of(url: str, *, fresh: bool = False) -> State:
 
 def _state(info: dict[str, Any]) -> State:
     size = info.get("size")
-    tag = next((info[key] for key in (*TAGS, *TIMES) if info.get(key) not in (None, "")), None)
-    text = tag.isoformat() if hasattr(tag, "isoformat") else None if tag is None else str(tag)
-    return State(size if isinstance(size, int) and size >= 0 else None, text and text[:200])
+    tag = next((str(info[key]) for key in (*TAGS, *TIMES) if info.get(key) not in (None, "")), None)
+    return State(size if isinstance(size, int) and size >= 0 else None, tag and tag[:200])
 
 
 # --- folders ------------------------------------------------------------------------------------------------------
@@ -208,6 +211,8 @@ def videos_below(url: str) -> Iterator[str]:
     system, path = file_system(url)
     try:
         found = call(system, "glob" if pattern else "find", path, detail=True)
+        if not found and not pattern:  # of many drivers, an error shows here alone
+            call(system, "ls", path, detail=True)
         if pattern:
             folders = [name for name, info in found.items() if info.get("type") == "directory"]
             for folder in folders:

@@ -13,7 +13,9 @@ from zsar_cli.video.address import public
 AGAIN = frozenset(("fetch_timeout", "unreachable", "truncated"))  # kinds of error that may pass
 _PASSING = {408: "request timeout", 425: "too early", 429: "too many requests"}  # and all from 500 on
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^\s'\"<>)]+", re.I)
-_NO_CREDENTIALS = re.compile(r"credential|access ?key|unauthori[sz]ed|forbidden|not authenticated|\btoken\b", re.I)
+_NO_CREDENTIALS = re.compile(
+    r"credential|access ?key|unauthori[sz]ed|forbidden|not authenticated|\btoken\b", re.I
+)
 
 
 def explained(error: BaseException, url: str) -> VideoError:
@@ -24,6 +26,8 @@ def explained(error: BaseException, url: str) -> VideoError:
     if isinstance(error, VideoError):
         return error
     chain = list(_causes(error))
+    if any(re.search("payload|incomplete", type(one).__name__, re.I) for one in chain):
+        return VideoError("truncated", "the storage ended its answer too early; try again later")
     status = next((found for one in chain if (found := _status(one)) is not None), None)
     if status is not None:
         return of_status(status)
@@ -33,8 +37,6 @@ def explained(error: BaseException, url: str) -> VideoError:
         return VideoError("not_a_file", "this is a folder; end it with / to search it for videos")
     if any(isinstance(one, PermissionError) or _NO_CREDENTIALS.search(_named(one)) for one in chain):
         return of_status(403)
-    if any("payload" in type(one).__name__.lower() or "incomplete" in type(one).__name__.lower() for one in chain):
-        return VideoError("truncated", "the storage ended its answer too early; try again later")
     if any(isinstance(one, TimeoutError) or "timeout" in type(one).__name__.lower() for one in chain):
         return VideoError("fetch_timeout", "the storage did not answer in time; try again later")
     detail = _ADDRESS.sub(lambda found: public(found[0]), _first_line(error).replace(url, public(url)))
@@ -71,16 +73,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
+    """Find the status of HTTP that a driver was answered with: of aiohttp, httpx, botocore or Google's libraries."""
+    if type(error).__module__ == "aiohttp.http_exceptions":  # its own, of answers that it cannot read
+        return None
     response: Any = getattr(error, "response", None)
-    if isinstance(response, dict):  # botocore's
-        response = response.get("ResponseMetadata", {})
-        found = response.get("HTTPStatusCode")
+    if isinstance(response, dict):
+        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     else:
         found = getattr(response, "status_code", None)
-    for value in (found, *(getattr(error, name, None) for name in ("status", "status_code", "code"))):
-        if isinstance(value, (int, str)) and re.fullmatch(r"[45]\d\d", str(value)):
-            return int(value)
-    return None
+    for name in ("status", "status_code", "code"):
+        found = found if found is not None else getattr(error, name, None)
+    return int(found) if re.fullmatch(r"[45]\d\d", str(found)) else None
 
 
 def _named(error: BaseException) -> str:
@@ -99,4 +102,6 @@ def no_room(error: OSError, folder: str) -> VideoError | None:
     """Say that the temporary folder is full; None where it is something else."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return None
-    return VideoError("no_space", f"the temporary folder {folder} is full; set TMPDIR to a folder with more room")
+    return VideoError(
+        "no_space", f"the temporary folder {folder} is full; set TMPDIR to a folder with more room"
+    )

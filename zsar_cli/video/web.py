@@ -104,7 +104,11 @@ async def _part(system: Any, path: str, state: State, start: int, end: int) -> b
 async def _get(system: Any, path: str, start: int, end: int) -> Any:
     session = await system.set_session()
     options = dict(system.kwargs)
-    headers = {**options.pop("headers", {}), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+    headers = {
+        **options.pop("headers", {}),
+        "Range": f"bytes={start}-{end - 1}",
+        "Accept-Encoding": "identity",
+    }
     return await session.get(system.encode_url(path), headers=headers, **options)
 
 
@@ -117,5 +121,5 @@ async def _block(content: Any) -> bytes:
 
 
 def _tag(response: Any) -> str | None:
-    tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
+    tag: str | None = response.headers.get("ETag") or response.headers.get("Last-Modified")
     return tag and tag[:200]
