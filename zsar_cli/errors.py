@@ -21,7 +21,8 @@ class VideoError(ZsarError):
     """One video cannot be used; the run goes on and the video's record carries the error (exit code 1).
 
     ``kind`` is a stable word for programs: ``not_found``, ``permission``, ``not_a_file``, ``no_video``,
-    ``encrypted``, ``unreadable``, ``timeout``, ``crashed`` or ``memory``.
+    ``encrypted``, ``unreadable``, ``timeout``, ``crashed`` or ``memory``; of objects in a storage also ``refused``,
+    ``fetch_timeout``, ``unreachable``, ``truncated``, ``changed``, ``too_large``, ``no_space`` or ``unsupported``.
     """
 
     def __init__(self, kind: str, message: str) -> None:
