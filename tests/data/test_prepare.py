@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import av
+import fsspec
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from zsar_cli.data.dataset import load_dataset
 from zsar_cli.data.definition import load_definition
 from zsar_cli.data.prepare import DataSource, Prepared, prepare
 from zsar_cli.errors import UsageError
+from zsar_cli.video import storage
 from zsar_cli.video.decode import read_frames
 from zsar_cli.video.probe import read_index
 from zsar_cli.video.reencode import CopyRequest, copy_video
@@ -154,3 +156,20 @@ def test_a_list_with_paths_from_anywhere_and_classes_of_a_file(data, tmp_path):
     found = load_dataset(made.definition, split="train")
     assert found.classes == ("walking, slowly", "running")
     assert labelled(found) == [("a.mp4", "running"), ("outside.mp4", "walking, slowly")]
+
+
+def test_videos_in_a_storage_are_copied_once_as_long_as_they_stay_the_same(data, tmp_path):
+    fsspec.filesystem("memory").store.clear()
+    for name in ("a.mp4", "d/a.mp4"):
+        fsspec.filesystem("memory").put_file(str(data / "train/run/a.mp4"), f"/prepared/{name}")
+    addresses = ["memory://prepared/a.mp4", "memory://prepared/d/a.mp4"]
+    (data / "l.csv").write_text("path,label\n" + "".join(f"{one},run\n" for one in addresses))
+    source = DataSource(str(data / "l.csv"))
+    made = prepare(source, tmp_path / "small", workers=0)
+    assert (made.videos, made.new) == (2, 2)
+    assert labelled(load_dataset(made.definition, split="train")) == [("a.mp4", "run")] * 2
+    assert prepare(source, tmp_path / "small", workers=0).new == 0
+    fsspec.filesystem("memory").put_file(str(data / "val/run/d.mp4"), "/prepared/a.mp4")
+    storage._states.clear()
+    assert prepare(source, tmp_path / "small", workers=0).new == 1
+    fsspec.filesystem("memory").store.clear()

@@ -121,7 +121,7 @@ def test_links_are_relative_and_have_no_scheme(tmp_path):
     (tmp_path / "deep").mkdir()
     page.write(tmp_path / "deep" / "page.html")
     links = [card["href"] for card in read(tmp_path / "deep" / "page.html")[1]["videos"]]
-    assert all(re.fullmatch(r"\./[A-Za-z0-9%._~/-]*", link) for link in links)
+    assert all(re.fullmatch(r"(\./[A-Za-z0-9%._~/-]*)?", link) for link in links)
     assert links[-1] == "./../clips/%C3%A4%20b%23%3F.mp4"
 
 
@@ -224,3 +224,11 @@ def test_few_frames_are_kept_of_a_video_of_any_length():
     ticks = np.array([0, 2**40, 2**41, 2**42, 2**43, 2**44], dtype=np.int64)
     sparse.take(GridChunk(np.zeros((6, 2, 2, 3), np.uint8), ticks, 1e-3, ticks, info))
     assert 1 <= len(sparse.shown().frames) <= 4
+
+
+def test_a_video_in_a_storage_has_no_link_and_keeps_its_address(tmp_path):
+    page = AnswersPage(["a"], tmp_path)
+    page.add(Failure("s3://b/a.mp4", "not_found", "no").to_record())
+    page.write(tmp_path / "page.html")
+    (card,) = read(tmp_path / "page.html")[1]["videos"]
+    assert (card["href"], card["absolute"], card["name"]) == ("", "s3://b/a.mp4", "a.mp4")

@@ -165,7 +165,8 @@ function cardOf(video) {
   }
   if (video.warning) body.append(element("div", { className: "warning", textContent: short(video.warning, 400) }));
   const where = element("div", { className: "path" });
-  where.append(element("a", { href: video.href, title: short(video.video, 1000), tabIndex: -1 },
+  const link = video.href ? { href: video.href, tabIndex: -1 } : {};
+  where.append(element(video.href ? "a" : "span", { ...link, title: short(video.video, 1000) },
     element("bdi", { dir: "ltr", textContent: visible(video.video.slice(-300)) })));
   if (!video.error) {
     where.append(element("span", { textContent: clock(video.duration) }));

@@ -67,6 +67,8 @@ def evaluate(
     precision: options.PrecisionOption = "auto",
     seed: own.SeedOption = 0,
     cache: options.CacheOption = None,
+    max_bytes: options.MaxBytesOption = "20G",
+    storage_options: options.StorageOptionsOption = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Evaluate a model on a data set.
@@ -74,6 +76,7 @@ def evaluate(
     Without options: the bundled model on motion-shapes, a synthetic benchmark that is rendered on the fly.
     """
     asked = AskedEvaluation(**locals())
+    options.set_up_storage(max_bytes, storage_options)
     distributed.refuse_several("zsar eval", "start it without torchrun, or use --ray")
     if sampling is not None:
         frames, views, crops = parse_sampling(sampling)

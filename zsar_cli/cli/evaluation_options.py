@@ -194,4 +194,6 @@ class AskedEvaluation:
     precision: str
     seed: int
     cache: Path | None
+    max_bytes: str
+    storage_options: Path | None
     overwrite: bool

@@ -15,9 +15,12 @@ from zsar_cli import distributed
 from zsar_cli.cli.options import (
     BackboneOption,
     DeviceOption,
+    MaxBytesOption,
     OverwriteOption,
+    StorageOptionsOption,
     WorkersOption,
     complete_config,
+    set_up_storage,
 )
 from zsar_cli.cli.prepare import prepare_data
 from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
@@ -92,6 +95,8 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --output from its last checkpoint.")
     ] = False,
+    max_bytes: MaxBytesOption = "20G",
+    storage_options: StorageOptionsOption = None,
     overwrite: OverwriteOption = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard event files.")
@@ -113,6 +118,7 @@ def train(
     The final model is written to --output, the one with the best held-out accuracy to its subfolder best/.
     --resume continues an interrupted run. Under torchrun, each batch is split over the processes.
     """
+    set_up_storage(max_bytes, storage_options)
     planned = plan_training(
         recipe_overrides(fields),
         config=config,

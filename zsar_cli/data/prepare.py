@@ -26,6 +26,7 @@ from zsar_cli.outputs import LineFile, Lock
 from zsar_cli.run_log import NOTE
 from zsar_cli.text.class_lists import list_names
 from zsar_cli.text.labels import load_labels
+from zsar_cli.video.address import is_remote, path_of, public
 from zsar_cli.video.images import IMAGE_RATE
 from zsar_cli.video.pool import DecodePool
 from zsar_cli.video.reencode import ENDING, SIDE, Copied, CopyRequest, copy_video
@@ -112,7 +113,7 @@ def prepare(
         for video, result in pool.imap(missing, request):
             if isinstance(result, VideoError) and result.kind == "output":
                 raise UsageError(result.message)
-            entry = {"source": video, **_outcome(result, targets[video], side, states.pop(video))}
+            entry = {"source": public(video), **_outcome(result, targets[video], side, states.pop(video))}
             ledger.write((json.dumps(entry) + "\n").encode(), "Free some space, then repeat the command.")
             if isinstance(result, VideoError):
                 made.errors[video] = result
@@ -173,9 +174,10 @@ def _targets(videos: Sequence[str], root: Path) -> dict[str, str]:
     targets: dict[str, str] = {}
     taken: set[str] = set()
     for video in videos:
-        path = Path(os.path.relpath(video, root))
-        if path.parts[0] == os.pardir:
-            where = zlib.crc32(os.fsencode(os.path.dirname(os.path.abspath(video))))
+        far = is_remote(video)
+        path = Path(path_of(video)) if far else Path(os.path.relpath(video, root))
+        if far or path.parts[0] == os.pardir:
+            where = zlib.crc32(os.fsencode(os.path.dirname(public(video) if far else os.path.abspath(video))))
             path = Path(ELSEWHERE, f"{where:08x}", path.name)
         stem = path.name[: -len(ENDING)] if path.name.lower().endswith(ENDING) else path.name
         stem = shortened(os.fsencode(stem).decode("utf-8", "replace"), LONGEST_NAME)
@@ -195,13 +197,14 @@ def _whole_copies(ledger: LineFile, folder: Path, targets: dict[str, str], side:
     """Find the videos whose copies are whole and still theirs, with bytes; of others the ledger forgets the copy."""
     kept: dict[str, tuple[bytes, int]] = {}
     others: dict[str, bytes] = {}
+    named = {public(video): video for video in targets}
     for line in ledger.lines():
         try:
             entry = json.loads(line)
-            video = entry["source"]
-            if video not in targets:  # of a list that has changed; its copy stays
-                others[video] = line
-            elif "error" not in entry and _is_whole(entry, folder, targets[video], side):
+            video = named.get(entry["source"])
+            if video is None:  # of a list that has changed; its copy stays
+                others[entry["source"]] = line
+            elif "error" not in entry and _is_whole(entry, folder, video, targets[video], side):
                 kept[video] = line, entry["bytes"]
             else:
                 kept.pop(video, None)
@@ -211,18 +214,30 @@ def _whole_copies(ledger: LineFile, folder: Path, targets: dict[str, str], side:
     return {video: size for video, (_, size) in kept.items()}
 
 
-def _is_whole(entry: dict[str, Any], folder: Path, target: str, side: int) -> bool:
+def _is_whole(entry: dict[str, Any], folder: Path, video: str, target: str, side: int) -> bool:
     made_so = [entry["video"], entry["side"], entry["state"], entry["bytes"]]
-    return made_so == [target, side, _state(entry["source"]), (folder / target).stat().st_size]
+    return made_so == [target, side, _state(video), (folder / target).stat().st_size]
 
 
 def _state(video: str) -> list[int] | None:
     """Give the size and the time of change of a video, or of a folder of images; None where it is gone."""
+    if is_remote(video):
+        return _object_state(video)
     try:
         status = os.stat(video)
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]
+
+
+def _object_state(url: str) -> list[int] | None:
+    from zsar_cli.video.storage import state_of
+
+    try:
+        state = state_of(url)
+    except VideoError:
+        return None
+    return [state.size or 0, zlib.crc32((state.tag or "").encode())]
 
 
 def _outcome(result: Copied | VideoError, target: str, side: int, state: list[int] | None) -> dict[str, Any]:
@@ -287,4 +302,5 @@ def _classes(
 
 def _paths(split: Dataset) -> Iterator[str]:
     """Yield the path of every video of a list: those of its classes, then those of none."""
-    return (os.path.abspath(item.path) for item in (*split.items, *split.of_none))
+    paths = (item.path for item in (*split.items, *split.of_none))
+    return (path if is_remote(path) else os.path.abspath(path) for path in paths)

@@ -24,6 +24,7 @@ from zsar_cli.files import ASSETS, atomic_write
 from zsar_cli.outputs import Lock, may_replace, refuse_taken
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.records import Failure, Prediction, Shown
+from zsar_cli.video.address import is_remote
 
 if TYPE_CHECKING:
     from zsar_cli.prediction.timeline import Timeline
@@ -121,7 +122,7 @@ class AnswersPage:
         card: dict[str, Any] = {
             "video": name,
             "name": os.path.basename(name.rstrip("/")) or name,
-            "absolute": os.path.abspath(name),
+            "absolute": name if is_remote(name) else os.path.abspath(name),
             "href": _link(name, self.folder),
         }
         if "error" in record:
@@ -288,9 +289,14 @@ def _encodable(text: str) -> str:
 
 
 def _link(video: str, folder: str) -> str:
-    """Link from the page to the video so that it works wherever both are copied; never by a scheme of its own."""
+    """Link from the page to the video so that it works wherever both are copied; never by a scheme of its own.
+
+    Empty where there is none: of what lies in a storage, and on another drive.
+    """
+    if is_remote(video):
+        return ""
     try:
         there = os.path.relpath(os.path.abspath(video), folder)
-    except ValueError:  # another drive on Windows
+    except ValueError:
         return ""
     return "./" + urllib.parse.quote(os.fsencode(there.replace(os.sep, "/")))

@@ -16,7 +16,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -33,6 +33,7 @@ PREFIX = "zsar-fetch-"
 TOGETHER = 6  # objects that are fetched at the same time
 PARTS_TOGETHER = 4  # ranges of each
 TRIES = 4
+REMEMBERED = 10_000  # signed links
 FIRST_WAIT = 0.5  # s; 4 times as long before each further try
 Result = TypeVar("Result")
 
@@ -83,6 +84,7 @@ class Fetcher:
 
     def start(self, url: str, *, keep: bool = False) -> Fetch:
         """Begin to fetch an object, or share what is fetched already; :meth:`done` is owed for each."""
+        url = _whole_address(url)
         with self._changed:
             known = self._fetches.get(url)
             if known is not None and known.error is None:
@@ -137,6 +139,7 @@ class Fetcher:
                 self._waiting.put(None)
             self._changed.notify_all()
             if self._folder is not None:
+                logger.info("fetched %d objects, %.1f MB", self.count, self.bytes / 1e6)
                 _remove_folder(*self._folder)
                 self._folder = None
 
@@ -212,6 +215,20 @@ class Fetcher:
         if self._fetches.get(fetch.url) is fetch:
             del self._fetches[fetch.url]
         self._changed.notify_all()
+
+
+_signed: OrderedDict[str, str] = OrderedDict()  # by public address: what records leave out
+
+
+def _whole_address(url: str) -> str:
+    """Complete the address that a record has of an object that was fetched before by a signed link."""
+    name = public(url)
+    if name == url:
+        return _signed.get(name, url)
+    _signed[name] = url
+    if len(_signed) > REMEMBERED:
+        _signed.popitem(last=False)
+    return url
 
 
 # --- one object ---------------------------------------------------------------------------------------------------

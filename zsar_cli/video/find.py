@@ -219,6 +219,8 @@ def why_unread(text: str) -> str | None:
         return None
     if (scheme := scheme_of(text)) is not None and not is_remote(text) and scheme not in _LOCAL:
         return f"this is a URL, and zsar reads nothing from {scheme}://{suggestion(scheme)}"
+    if re.match(r"[a-z][a-z0-9+.-]+:/[^/]", text, re.I) and is_remote(text.replace(":/", "://", 1)):
+        return "this is a URL that lost one of its two strokes, as pathlib takes it away; give it as a text"
     if _ADDRESS.match(text):
         return "this is a URL, which is not read here; download the video and give the file"
     if _CAMERA.fullmatch(text):

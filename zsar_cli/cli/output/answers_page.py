@@ -18,6 +18,7 @@ from zsar_cli.outputs import Lock, may_replace, refuse_busy, refuse_taken
 from zsar_cli.prediction.confidence import DEFAULT
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.records import read_record
+from zsar_cli.video.address import public
 
 if TYPE_CHECKING:
     from zsar_cli.cli.predict_run import Run
@@ -111,7 +112,7 @@ def command_line(context: typer.Context) -> str:
         values = list(value) if isinstance(value, (list, tuple)) else [value]
         if parameter.param_type_name == "argument":
             more = ["..."] if len(values) > NAMED else []
-            inputs += [shlex.quote(str(part)) for part in values[:NAMED]] + more
+            inputs += [shlex.quote(public(str(part))) for part in values[:NAMED]] + more
         elif value is True:
             options.append(parameter.opts[0])
         else:

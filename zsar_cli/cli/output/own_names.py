@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zsar_cli.files import shortened
+from zsar_cli.video.address import public
 
 LONGEST = 255  # bytes of a name on most file systems
 SPARE = 16  # of them for an ending
@@ -29,6 +30,7 @@ class OwnNames:
     def __init__(
         self, inputs: Sequence[str], videos: Sequence[str] | None = None, folder: str | Path | None = None
     ) -> None:
+        videos = None if videos is None else list(map(public, videos))  # as records call them
         self._own = None if folder is None else _absolute(os.fspath(folder))
         themselves = set(videos or ())  # a folder of images is a video itself
         folders = (given for given in inputs if given not in themselves and os.path.isdir(given))
