@@ -84,6 +84,18 @@ def _publish(aside: Path, target: Path, path: str | Path, replace: bool) -> None
         ) from None
 
 
+def move_into_place(aside: Path, target: Path) -> None:
+    """Give a finished file its name, in place of what is there; it is on the disk before, even at a power failure."""
+    try:
+        with open(aside, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(aside, target)
+    except OSError as error:
+        reason = _reason(error) or (error.strerror or str(error)).lower()
+        raise UsageError(f"{target} cannot be written: {reason}.") from error
+    _sync_directory(target.parent)
+
+
 def _reserve(target: Path, path: str | Path) -> tuple[int | None, Path]:
     """Create a temporary file, and a descriptor whose lock protects it from :func:`sweep` during this process."""
     try:

@@ -138,6 +138,21 @@ class CalibrationFile(Checked):
     calibrations: Annotated[tuple[CalibrationEntry, ...], Field(max_length=1000)]
 
 
+class ManifestFile(Checked):
+    """The manifest of a part of sharded predictions."""
+
+    format: Literal[1]
+    part: FileName
+    shard: Count
+    shards: Annotated[Whole, Field(ge=1, le=100_000)]
+    bytes: Annotated[Whole, Field(ge=0)]
+    videos: Count
+    failed: Count
+    errors: dict[Name, Count]
+    inputs: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    made_with: dict[str, Any]
+
+
 # By the kind of pydantic's error; {} are the entries of its context.
 SENTENCES = {
     "int_type": "must be a whole number",

@@ -15,6 +15,7 @@ from zsar_cli import distributed
 from zsar_cli.cli import options
 from zsar_cli.cli import predict_options as own
 from zsar_cli.cli.convert import are_answers, convert, find_answers
+from zsar_cli.cli.merge import merge_parts
 from zsar_cli.cli.output.answers_page import add_earlier, command_line, new_page, open_page
 from zsar_cli.cli.output.formats import Columns
 from zsar_cli.cli.output.made_with import made_with
@@ -70,6 +71,8 @@ def predict(
     explain_label: own.ExplainLabelOption = None,
     report: own.ReportOption = None,
     resume: own.ResumeOption = False,
+    shard: own.ShardOption = None,
+    merge: own.MergeOption = False,
     overwrite: options.OverwriteOption = False,
     null: own.NullOption = False,
     column: own.ColumnOption = None,
@@ -94,13 +97,18 @@ def predict(
     score is the probability of a label among the given labels; with a single label, it is always 1. yes (0 to 1)
     says whether the video shows a label at all, and unknown (0 to 1) whether it shows none of them.
 
-    Exit codes: 0 success; 1 some videos failed (each has a record with its error); 2 usage error; 130 interrupted.
+    Exit codes: 0 success; 1 some videos failed (each has a record with its error; with --shard 0, as schedulers start
+    failed tasks again), or --merge misses parts; 2 usage error; 130 interrupted.
     """
     asked = Asked(**locals())
-    distributed.refuse_several("zsar predict", "start it without torchrun, or use --shard auto or --ray")
+    if shard is None:
+        distributed.refuse_several("zsar predict", "start it without torchrun, or use --shard auto or --ray")
+    options.set_up_storage(max_bytes, storage_options)
+    if merge:
+        merge_parts(asked)
+        return
     check_numbers(asked)
     rule = chosen_rule(asked)
-    options.set_up_storage(max_bytes, storage_options)
     if _from_stored(asked):
         return
     check_outputs(asked)
@@ -181,7 +189,13 @@ def _answer(
     _say_start(asked, recognizer, text, found)
     keep_freed_memory()  # not before: weights that were cast give theirs back
     sink = open_records(stack, asked, run, recognizer, text, found, wanted)
+    if sink.part is not None and sink.part.manifest is not None:
+        run.part = sink.part
+        return recognizer
     run.all(recognizer, text, pool, sink, paths, total=None if found is None else len(found))
+    if sink.part is not None and sink.part.finish is not None and not run.stop.is_set():
+        sink.part.finish()
+        run.part = sink.part
     if run.page is not None and run.film is not None and asked.resume and asked.output is not None:
         with console.status("Decoding frames of earlier answers ..."):
             add_earlier(run.page, asked.output, pool, run.film, recognizer.model.preprocess, run.stop)
@@ -262,6 +276,11 @@ def open_records(
     if asked.output is not None and target.format in STORED:
         made = made_with(recognizer.model, run, text, wanted)
         target = replace(target, made_with=made, rows=min(run.top_k, len(labels)))
+    if asked.own_shard is not None:
+        from zsar_cli.cli.output.part import open_part
+        from zsar_cli.prediction.places import Folder
+
+        return stack.enter_context(open_part(target, Folder(str(asked.output)), asked.own_shard, found))
     return stack.enter_context(open_sink(target))
 
 
@@ -271,13 +290,15 @@ def end(asked: Asked, run: Run, recognizer: Recognizer) -> None:
 
     if asked.report is not None and sys.stderr.isatty():
         console.note(f"Report: {asked.report} (open it in a browser).")
+    if run.part is not None:
+        run.report_part(run.part)
     run.report(asked.output, asked.written_format)
     console.detail(f"Time: {recognizer.times}, {run.seconds:.1f} s for all videos.")
     if recognizer.cache is not None:
         console.note(f"Cache {recognizer.cache.summary()}.")
     if run.stop.is_set():
         raise typer.Exit(130)
-    if run.failed:
+    if run.failed and asked.shard is None:  # a scheduler would start the task again
         raise typer.Exit(1)
 
 

@@ -13,11 +13,12 @@ from zsar_cli import checks
 from zsar_cli.cli.options import labels_or_classes
 from zsar_cli.cli.output.answers_page import check_report
 from zsar_cli.cli.output.destination import check_destination, check_subtitles
-from zsar_cli.cli.output.sink import SUBTITLES
+from zsar_cli.cli.output.sink import STORED, SUBTITLES
 from zsar_cli.cli.predict_options import Asked
 from zsar_cli.cli.run_lines import stray_labels_line
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_inputs
+from zsar_cli.prediction.parquet import require_pyarrow
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
@@ -36,7 +37,10 @@ def check_numbers(asked: Asked) -> None:
 
 def check_outputs(asked: Asked) -> None:
     """Raise UsageError for outputs that cannot be written, or that cannot be combined."""
-    check_destination(asked.output, asked.resume, asked.overwrite, asked.format)
+    if asked.shard is not None:
+        check_shard(asked)
+    else:
+        check_destination(asked.output, asked.resume, asked.overwrite, asked.format)
     if asked.wide and asked.written_format != "csv":
         raise UsageError("--wide needs --format csv.")
     check_embeddings(asked)
@@ -50,6 +54,22 @@ def check_outputs(asked: Asked) -> None:
     check_report(report, overwrite=asked.overwrite, resume=asked.resume)
     if asked.output is not None and os.path.realpath(report) == os.path.realpath(asked.output):
         raise UsageError("--output and --report are the same file; give different paths.")
+
+
+def check_shard(asked: Asked) -> None:
+    """Raise UsageError for a shard whose part cannot be written."""
+    assert asked.own_shard is not None
+    if asked.output is None or asked.output.is_file():
+        raise UsageError("--shard writes a part of the answers into a folder; name it with --output FOLDER.")
+    if asked.written_format not in STORED:
+        raise UsageError(f"--shard needs --format jsonl, csv or parquet, not {asked.written_format}.")
+    if asked.written_format == "parquet":
+        require_pyarrow()
+    for option, value in (("--report", asked.report), ("--explain", asked.explain)):
+        if value is not None:
+            raise UsageError(
+                f"{option} shows all answers; use it without --shard, once the parts are merged."
+            )
 
 
 def check_embeddings(asked: Asked) -> None:
@@ -81,6 +101,9 @@ def find_inputs(asked: Asked) -> tuple[list[str] | None, Iterator[str]]:
     if "-" in asked.videos and sys.stdin.isatty():
         console.note("Reading paths of videos from the terminal, one per line; end the list with Ctrl-D.")
     paths = find_videos(asked.videos, sys.stdin.buffer, null=asked.null, column=asked.column)
+    if asked.own_shard is not None:
+        paths = filter(asked.own_shard.has, paths)
+        listed = listed and not has_manifest(asked)  # a complete part is compared with its videos
     found = None if listed else list(paths)
     if listed and asked.videos[0] != "-":  # what is wrong with a list is said before a model is loaded
         paths = chain(list(islice(paths, 1)), paths)
@@ -88,8 +111,18 @@ def find_inputs(asked: Asked) -> tuple[list[str] | None, Iterator[str]]:
         if written is not None:
             refuse_inputs(written, [asked.labels, asked.prompts, asked.templates, *(found or ())])
     several = found is None or len(found) > 1
-    check_subtitles(asked.output, asked.format, several=several, overwrite=asked.overwrite)
+    if asked.shard is None:
+        check_subtitles(asked.output, asked.format, several=several, overwrite=asked.overwrite)
     return found, paths if found is None else iter(found)
+
+
+def has_manifest(asked: Asked) -> bool:
+    """Tell whether the part of this run's shard was complete before."""
+    from zsar_cli.prediction.parts import manifest_name
+    from zsar_cli.prediction.places import Folder
+
+    assert asked.own_shard is not None
+    return Folder(str(asked.output)).size(manifest_name(asked.own_shard)) is not None
 
 
 def chosen_windows(asked: Asked) -> WindowOptions | None:
@@ -154,7 +187,10 @@ def wants_own_windows(
         or _typed_cache(asked)
     ):
         return False
-    return asked.listed or any_longer(found or (), LONGER * seconds, pool, asked.fps)
+    # Shards decide alike, whichever videos they have
+    return (
+        asked.listed or asked.shard is not None or any_longer(found or (), LONGER * seconds, pool, asked.fps)
+    )
 
 
 def own_windows(asked: Asked, model: RecognizerModel) -> WindowOptions:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
@@ -11,6 +13,7 @@ import typer
 from zsar_cli import checks
 from zsar_cli.cli.output.formats import Format
 from zsar_cli.cli.output.sink import format_of
+from zsar_cli.prediction.shards import Shard, parse_shard
 
 VideosArgument = Annotated[
     list[str],
@@ -143,6 +146,22 @@ ReportOption = Annotated[
         metavar="FILE",
     ),
 ]
+ShardOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="Process one shard of the videos, I of N (from 0), and write it as a part into the folder --output. auto: "
+        "as this task of a job array (Slurm, AWS Batch) or rank; auto/N: also in Kubernetes. Started again, it "
+        "does what is missing.",
+        metavar="I/N|auto",
+    ),
+]
+MergeOption = Annotated[
+    bool,
+    typer.Option(
+        "--merge",
+        help="Join the parts in these folders of --shard to one --output, and say what is missing (exit code 1).",
+    ),
+]
 ResumeOption = Annotated[
     bool,
     typer.Option(
@@ -190,6 +209,8 @@ class Asked:
     explain_label: list[str] | None
     report: Path | None
     resume: bool
+    shard: str | None
+    merge: bool
     overwrite: bool
     null: bool
     column: str | None
@@ -212,7 +233,14 @@ class Asked:
     @property
     def written_format(self) -> Format:
         """The format of the records; without ``--format``, the one that the output's name suggests."""
+        if self.shard is not None:
+            return self.format or "jsonl"
         return format_of(self.output, self.format)
+
+    @cached_property
+    def own_shard(self) -> Shard | None:
+        """The shard that this run processes; None for all videos."""
+        return None if self.shard is None else parse_shard(self.shard, os.environ)
 
     @property
     def typed_calibration(self) -> bool:

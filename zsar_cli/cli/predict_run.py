@@ -7,19 +7,20 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli.cli.output.formats import Format
 from zsar_cli.cli.output.sink import GROWING, SUBTITLES, Sink
-from zsar_cli.cli.run_lines import answers_in, tally_line
+from zsar_cli.cli.run_lines import answers_in, counted, tally_line
 from zsar_cli.cli.signals import listening
 from zsar_cli.prediction.records import NONE_OF_THESE
 
 if TYPE_CHECKING:
     from zsar_cli.cli.output.folders import VideoFolder
+    from zsar_cli.cli.output.part import Part
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.prediction.clips import ClipOptions
     from zsar_cli.prediction.confidence import AnswerRule
@@ -48,6 +49,7 @@ class Run:
     explain_labels: list[str] = field(default_factory=list)
     film: FilmSize | None = None  # of the cards of a page, where one was asked for
     page: AnswersPage | None = None
+    part: Part | None = None  # of a shard, when it is complete
     stop: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     done: int = 0
@@ -118,13 +120,13 @@ class Run:
         """
         from zsar_cli.cli import console
 
-        skip = set() if sink.file is None else set(sink.file.done)
+        skip: Collection[str] = () if sink.file is None else sink.file.done
 
         def remaining() -> Iterator[Any]:
             for item in items:
                 if self.stop.is_set():
                     return
-                if sink.file is not None and sink.file.form.key(video(item)) in skip:
+                if skip and sink.file is not None and sink.file.form.key(video(item)) in skip:
                     self.skipped += 1
                 else:
                     yield item
@@ -209,6 +211,17 @@ class Run:
                 console.error(f"{record['video']}: {record['error']['message']}")
         else:
             self.short += record["duration"] < SHORT
+
+    def report_part(self, part: Part) -> None:
+        """Print that a part is complete, and whether it was so before."""
+        from zsar_cli.cli import console
+
+        assert part.manifest is not None
+        failed = sum(part.manifest.errors.values())
+        kinds = ", ".join(f"{count} {kind}" for kind, count in part.manifest.errors.items())
+        about = f"{counted(part.manifest.videos, 'video')}{f', {failed} failed ({kinds})' if failed else ''}"
+        before = "" if self.started else " already"
+        console.note(f"Shard {part.shard} is{before} complete: {about}, in {part}.")
 
     def report(self, output: Path | None, format: Format) -> None:
         """Print the final report."""

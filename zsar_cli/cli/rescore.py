@@ -52,10 +52,8 @@ def open_stored(
                 f"{name} cannot be scored with other labels, as it does not say which model it was made with; a file "
                 "written by --embeddings --output does."
             )
-        if changed := difference(made, first):
-            raise UsageError(
-                f"{name} was made with {changed.replace('this run', names[0])}; score it separately."
-            )
+        if changed := difference(made, first, here=names[0]):
+            raise UsageError(f"{name} was made with {changed}; score it separately.")
     assert first is not None
     return first, _joined([records for _, _, records in sources])
 

@@ -62,9 +62,10 @@ def to_row(record: Mapping[str, Any]) -> dict[str, Any]:
     """Make the row of a record; what it has nothing for is left out."""
     row = {name: value for name, value in record.items() if name not in ("error", MADE_WITH)}
     if "error" in record:
-        return {**row, **{f"error_{name}": _text(value) for name, value in record["error"].items()}} | _name(
-            row
-        )
+        return {
+            **row,
+            **{f"error_{name}": as_text(value) for name, value in record["error"].items()},
+        } | _name(row)
     if record.get("predictions"):
         row |= record["predictions"][0]
     if "embedding" in record:
@@ -75,10 +76,10 @@ def to_row(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(row: Mapping[str, Any]) -> dict[str, str]:
-    return {name: _text(row[name]) for name in ("video", "warning", "written") if name in row}
+    return {name: as_text(row[name]) for name in ("video", "warning", "written") if name in row}
 
 
-def _text(value: str) -> str:
+def as_text(value: str) -> str:
     r"""Write bytes of a file's name that are no UTF-8 as ``\udc80``: a column of text has no place for them."""
     return value.encode("utf-8", "backslashreplace").decode()
 

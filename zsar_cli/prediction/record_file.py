@@ -27,11 +27,16 @@ class Stored:
     """What a file says of a video, as far as going on needs it."""
 
     key: str  # equal for two spellings of one video's name
-    failed: bool
+    kind: str | None  # of its error; None for an answer
     made_with: dict[str, Any] | None = None
     whole: bool = True  # False: a cut may have taken a part of it that leaves no trace
     ended: bool = True  # False: its end shows by the record that follows alone
     clear: bool = True  # False: the key may stand for two different names
+
+    @property
+    def failed(self) -> bool:
+        """Tell whether it is an error."""
+        return self.kind is not None
 
 
 class Form(Protocol):
@@ -75,7 +80,8 @@ class JsonLines:
         record = read_record(part)
         if record is None:
             return None
-        return Stored(same_input(record["video"]), "error" in record, record.get(MADE_WITH))
+        kind = str(record["error"].get("kind")) if "error" in record else None
+        return Stored(same_input(record["video"]), kind, record.get(MADE_WITH))
 
     def part(self, record: dict[str, Any]) -> bytes:
         """Write a record as a line."""
@@ -105,7 +111,7 @@ class RecordFile:
     old one's place when the file is closed, or when it is opened the next time.
 
     Attributes:
-        done: the videos that are answered, as ``form.key`` spells them.
+        done: the videos that the file answered when it was opened, as ``form.key`` spells them.
     """
 
     def __init__(
@@ -220,7 +226,6 @@ class RecordFile:
         if "error" in record:
             self._failures[key] = part, MADE_WITH in record
         else:
-            self.done.add(key)
             self._failures.pop(key, None)
 
     def _put_in_place(self) -> None:
@@ -230,7 +235,7 @@ class RecordFile:
         parts = list(map(len, self.form.parts(self._file.lines())))
         start = before = sum(map(len, self._file.lines())) - sum(parts)  # the head
         for part in self.form.parts(self._file.lines()):
-            stored = self.form.read(part) or Stored("", True)
+            stored = self.form.read(part) or Stored("", "damaged")
             if not stored.failed or stored.key not in answered:
                 chosen[stored.key] = (start, len(part))
             if not stored.failed:
@@ -252,6 +257,7 @@ class RecordFile:
         try:
             if self._empty and self.form.head:
                 self._file.write(self.form.head)
+                self._empty = False
             if self._superseded:
                 self._put_in_place()
         finally:

@@ -38,6 +38,15 @@ class CsvRows:
         self._names = _cells(head.encode())
         self.head = (("" if is_stream(path) else BOM) + head).encode()
 
+    @classmethod
+    def of_header(cls, path: Path, line: bytes) -> CsvRows:
+        """Read the columns from the first line of a file that is complete."""
+        names = _cells(line)
+        wide = tuple(names[2:]) if "rank" not in names and "label" not in names else None
+        found = cls(path, Columns(windows="start" in names, labels=wide))
+        found._names, found.head = names, line
+        return found
+
     def parts(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the rows of each video together; an incomplete last row belongs to the last video."""
         name, part = "", b""
@@ -76,8 +85,8 @@ class CsvRows:
         first, last = records[0], records[-1]
         made = first[MADE_WITH]
         try:
-            failed = bool(first["error"])
-            whole = failed or (
+            kind = first["error"].partition(":")[0] or None
+            whole = kind is not None or (
                 float(last["end"]) - float(first["start"]) > float(first["duration"]) - _ROUNDED
                 if self._columns.windows
                 else self._columns.labels is not None or len(rows) >= self._rows
@@ -88,9 +97,9 @@ class CsvRows:
         if found is not None and not isinstance(found, dict):
             return None
         several = self._columns.several and self._columns.windows and self._columns.labels is None
-        ended = failed or not several or last["label"] == NONE_OF_THESE
+        ended = kind is not None or not several or last["label"] == NONE_OF_THESE
         clear = not _AMBIGUOUS.search(first["video"])
-        return Stored(same_input(first["video"]), failed, found, whole, ended, clear)
+        return Stored(same_input(first["video"]), kind, found, whole, ended, clear)
 
     def part(self, record: dict[str, Any]) -> bytes:
         """Format the rows of a record, the first with its ``made_with`` if it has one."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zsar_cli.cli.output.formats import Columns, Format
 
 if TYPE_CHECKING:
+    from zsar_cli.cli.output.part import Part
     from zsar_cli.prediction.record_file import Form, RecordFile
 
 SUBTITLES = ("srt", "vtt")
@@ -26,6 +27,7 @@ class Sink:
     write: Callable[[dict[str, Any]], object]
     shows: bool = False  # people see the records themselves: errors need no second line
     file: RecordFile | None = None
+    part: Part | None = None  # of a shard
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,193 @@
+"""The part of a shard: written aside, renamed when it is complete, and then described by a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zsar_cli.cli.output.formats import Format
+from zsar_cli.cli.output.sink import GROWING, Sink, Target, form_of
+from zsar_cli.errors import UsageError
+from zsar_cli.outputs import Lock
+from zsar_cli.prediction.inputs import same_input
+from zsar_cli.prediction.parquet import ParquetWriter, as_text
+from zsar_cli.prediction.parts import (
+    Manifest,
+    Tally,
+    count_lines,
+    list_parts,
+    manifest_name,
+    read_manifest,
+    refuse_other_settings,
+)
+from zsar_cli.prediction.places import Folder
+from zsar_cli.prediction.record_file import Form, RecordFile, check_output
+from zsar_cli.prediction.shards import Shard
+
+OTHER = "Use the same settings, choose another --output, or start over with --overwrite."
+
+
+@dataclass
+class Part:
+    """The part that a run writes, or that it found to be complete."""
+
+    folder: Folder
+    shard: Shard
+    name: str
+    manifest: Manifest | None = None  # where it is complete
+    finish: Callable[[], Manifest] | None = None  # to call when all videos have their records
+
+    def __str__(self) -> str:
+        return f"{self.folder}/{self.name}"
+
+
+def part_name(shard: Shard, format: Format) -> str:
+    """Name the file of a part."""
+    return f"{shard.part}.{format}"
+
+
+@contextlib.contextmanager
+def open_part(
+    target: Target, folder: Folder, shard: Shard, videos: Iterable[str] | None = None
+) -> Iterator[Sink]:
+    """Open the part of a shard: a new one, one that a run before left, or one that is complete.
+
+    Args:
+        target: its format and settings.
+        videos: all of the shard, where they are known; a part that has them all is complete.
+
+    Raises:
+        UsageError: the folder has parts of other settings, or another run writes this part.
+    """
+    name = part_name(shard, target.format)
+    assert target.made_with is not None
+    folder.make()
+    with contextlib.ExitStack() as stack:
+        if folder.path is not None:
+            stack.enter_context(Lock(folder.path / name))
+        if target.overwrite:
+            for old in (manifest_name(shard), name, _unfinished(name)):
+                folder.remove(old)
+        manifest = _refuse_others(folder, shard, name, target)
+        part = Part(folder, shard, name)
+        form = (
+            None
+            if target.format not in GROWING
+            else form_of(Path(name), target.format, target.columns, target.rows)
+        )
+        if manifest is not None and videos is not None:
+            known = _count(videos, form)
+            if (known.videos, known.inputs) == (manifest.videos, manifest.inputs):
+                part.manifest = manifest
+                yield Sink(_refuse, part=part)
+                return
+        aside = stack.enter_context(folder.aside(_unfinished(name)))
+        if form is None:
+            yield from _whole(aside, target, part)
+        else:
+            yield from _growing(aside, form, target, part)
+
+
+def _refuse(record: dict[str, Any]) -> None:
+    raise AssertionError("the part is complete")
+
+
+def _unfinished(name: str) -> str:
+    return name.replace("part", "_unfinished", 1)
+
+
+def _refuse_others(folder: Folder, shard: Shard, name: str, target: Target) -> Manifest | None:
+    """Raise UsageError where the folder has parts of other settings; return this shard's manifest, if it holds."""
+    listing = list_parts(folder)
+    if listing.count not in (None, shard.count):
+        raise UsageError(
+            f"{folder} holds parts of {listing.count} shards, and this run is shard {shard}; choose another --output."
+        )
+    others = [] if target.overwrite else [one for one in listing.manifests if one != shard][:1]
+    for one in (*others, shard):
+        found = read_manifest(folder, one)
+        if found is None:
+            continue
+        assert target.made_with is not None
+        refuse_other_settings(folder, (found.part, found.made_with), ("this run", target.made_with), OTHER)
+        if not found.part.endswith(f".{target.format}"):
+            raise UsageError(
+                f"{folder}/{found.part} is not {target.format}, as this run's part would be. {OTHER}"
+            )
+    return found if found is not None and found.size == folder.size(name) else None
+
+
+def _count(videos: Iterable[str], form: Form | None) -> Tally:
+    tally = Tally()
+    for video in videos:
+        tally.add(_key(video) if form is None else form.key(video))
+    return tally
+
+
+def _key(video: str) -> str:
+    return same_input(as_text(video))
+
+
+def _growing(aside: Path, form: Form, target: Target, part: Part) -> Iterator[Sink]:
+    """Write record by record; on this disk, what a run before left goes on."""
+    folder = part.folder
+    if folder.path is not None:
+        complete = folder.path / part.name
+        if (
+            complete.exists() and not aside.exists()
+        ):  # the list grew, or a run ended before its manifest was there
+            check_output(complete, form=form, resume=True, overwrite=False)
+            folder.remove(manifest_name(part.shard))
+            complete.replace(aside)
+    file = RecordFile(aside, form=form, made_with=target.made_with, resume=True)
+
+    def finish() -> Manifest:
+        file.close()
+        with open(aside, "rb") as lines:
+            return _publish(aside, part, target, count_lines(form, lines))
+
+    part.finish = finish
+    with contextlib.closing(file):
+        yield Sink(file.write, file=file, part=part)
+
+
+def _whole(aside: Path, target: Target, part: Part) -> Iterator[Sink]:
+    """Write a file that is none before it is complete: it starts again."""
+    aside.unlink(missing_ok=True)
+    columns, tally = target.columns, Tally()
+    file = ParquetWriter(
+        aside, made_with=target.made_with, windows=columns.windows, embeddings=columns.embeddings
+    )
+
+    def write(record: dict[str, Any]) -> None:
+        file.write(record)
+        tally.add(_key(record["video"]), record["error"]["kind"] if "error" in record else None)
+
+    def finish() -> Manifest:
+        file.close()
+        return _publish(aside, part, target, tally)
+
+    part.finish = finish
+    yield Sink(write, part=part)
+    if part.manifest is None:
+        aside.unlink(missing_ok=True)
+
+
+def _publish(aside: Path, part: Part, target: Target, tally: Tally) -> Manifest:
+    assert target.made_with is not None
+    found = Manifest(
+        part.name,
+        aside.stat().st_size,
+        tally.videos,
+        dict(tally.errors.most_common()),
+        tally.inputs,
+        target.made_with,
+    )
+    part.folder.remove(manifest_name(part.shard))  # it would speak of another file
+    part.folder.put(aside, part.name)
+    part.folder.write(manifest_name(part.shard), found.to_json(part.shard))
+    part.manifest = found
+    return found
