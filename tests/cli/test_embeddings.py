@@ -28,9 +28,9 @@ def records(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["answers.jsonl", "answers.parquet"])
 @pytest.mark.parametrize(
-    "rule", [[], ["--multi", "--min-confidence", 0.001], ["--min-confidence", 0.1, "--top-k", 1]]
+    ("name", "rule"),
+    [("answers.jsonl", ["--min-confidence", 0.1, "--top-k", 1]), ("answers.parquet", ["--multi"])],
 )
 def test_stored_embeddings_with_other_labels_are_a_fresh_predict(
     zsar, model, videos, tmp_path: Path, name: str, rule: list[object]

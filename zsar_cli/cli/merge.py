@@ -28,6 +28,7 @@ from zsar_cli.prediction.places import Folder
 from zsar_cli.prediction.record_file import JSON_LINES, Form
 from zsar_cli.prediction.records import MADE_WITH, is_complete, read_record
 from zsar_cli.prediction.shards import Shard
+from zsar_cli.seen import SeenTexts
 
 HEEDED = ("videos", "merge", "output", "format", "overwrite")
 NAMED = 20  # shards that a message names
@@ -181,7 +182,7 @@ class Writer:
     form: Form | None = None  # of a file that grows
     copy: Callable[[bytes], object] | None = None  # writes records as they stand in a part of this form
 
-    seen: set[str] = field(default_factory=set)
+    seen: SeenTexts = field(default_factory=SeenTexts)
     videos: int = 0
     twice: int = 0
     errors: Counter[str] = field(default_factory=Counter)
@@ -219,10 +220,9 @@ class Writer:
                 self.write(record if self.videos > 1 else record | {MADE_WITH: self.made_with})
 
     def _is_new(self, key: str, kind: str | None) -> bool:
-        if key in self.seen:
+        if not self.seen.add(key):
             self.twice += 1
             return False
-        self.seen.add(key)
         self.videos += 1
         self.errors.update([kind] if kind is not None else [])
         return True

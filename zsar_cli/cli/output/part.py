@@ -11,6 +11,7 @@ from typing import Any
 from zsar_cli.cli.output.formats import Format
 from zsar_cli.cli.output.sink import GROWING, Sink, Target, form_of
 from zsar_cli.errors import UsageError
+from zsar_cli.files import sweep
 from zsar_cli.outputs import Lock
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.parquet import ParquetWriter, as_text
@@ -68,6 +69,7 @@ def open_part(
     with contextlib.ExitStack() as stack:
         if folder.path is not None:
             stack.enter_context(Lock(folder.path / name))
+            sweep(folder.path / manifest_name(shard))
         if target.overwrite:
             for old in (manifest_name(shard), name, _unfinished(name)):
                 folder.remove(old)

@@ -1,0 +1,180 @@
+"""Parts of shards: begun, killed, continued, complete, refused, and merged."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests import write_part as script
+from tests.write_part import MADE, SHARD, VIDEOS, answer, write_part
+from zsar_cli.errors import UsageError
+from zsar_cli.prediction.parquet import read_parquet
+from zsar_cli.prediction.shards import Shard
+
+FORMATS = ["jsonl", "csv", "parquet"]
+PART, MANIFEST = "part-00003-of-00008", "_manifest-00003-of-00008.json"
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def videos(path: Path) -> list[str]:
+    """Which videos have records, in order; of CSV with its escapes undone."""
+    if path.suffix == ".parquet":
+        return [record["video"] for record in read_parquet(path)]
+    if path.suffix == ".csv":
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            names = [row["video"].removeprefix("'") for row in csv.DictReader(file)]
+        return list(dict.fromkeys(names))
+    return [json.loads(line)["video"] for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_part_comes_with_a_manifest_and_is_skipped_when_it_is_complete(tmp_path: Path, format: str) -> None:
+    _, written = write_part(tmp_path, format)
+    assert written == VIDEOS
+    assert files(tmp_path) == [MANIFEST, f"{PART}.{format}"]
+    said = json.loads((tmp_path / MANIFEST).read_text())
+    assert said["errors"] == {"not_found": 1}
+    assert (said["videos"], said["failed"], said["made_with"]) == (4, 1, MADE)
+    assert said["bytes"] == (tmp_path / f"{PART}.{format}").stat().st_size
+    part, written = write_part(tmp_path, format, VIDEOS[::-1])  # a list in another order is the same list
+    assert (written, part.manifest is not None) == ([], True)
+
+
+@pytest.mark.parametrize(("format", "again"), [("jsonl", 1), ("csv", 1), ("parquet", 5)])
+def test_a_list_that_grew_adds_what_is_missing(tmp_path: Path, format: str, again: int) -> None:
+    write_part(tmp_path, format)
+    _, written = write_part(tmp_path, format, [*VIDEOS, "new.mp4"])
+    assert len(written) == again + (format != "parquet")  # and tries the failure again
+    assert videos(tmp_path / f"{PART}.{format}") == [*VIDEOS, "new.mp4"]
+    assert json.loads((tmp_path / MANIFEST).read_text())["videos"] == 5
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_run_that_was_stopped_leaves_no_part_and_goes_on(tmp_path: Path, format: str) -> None:
+    write_part(tmp_path, format, VIDEOS[:3], complete=False)
+    assert not [name for name in files(tmp_path) if name.startswith(("part", "_manifest"))]
+    _, written = write_part(tmp_path, format)
+    assert written == (VIDEOS if format == "parquet" else ["bad.mp4", "d.mp4"])
+    assert videos(tmp_path / f"{PART}.{format}") == VIDEOS
+
+
+@pytest.mark.parametrize(("format", "step"), [("jsonl", 4), ("csv", 7)])
+def test_killed_at_any_change_to_a_file_a_part_is_whole_in_the_end(
+    zsar_process, tmp_path: Path, format: str, step: int
+) -> None:
+    ended = []
+    for moment in range(2, 80, step):
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        process = zsar_process(script.__file__, folder, format, signal_at=(moment, folder, signal.SIGKILL))
+        ended.append(process.wait(30))
+        if ended[-1] == 0:
+            break
+        if (folder / MANIFEST).exists():
+            assert videos(folder / f"{PART}.{format}") == VIDEOS
+        write_part(folder, format)
+        assert videos(folder / f"{PART}.{format}") == VIDEOS
+        assert files(folder) == [MANIFEST, f"{PART}.{format}"]
+    assert set(ended) == {-signal.SIGKILL, 0}
+    assert len(ended) > 3
+
+
+def test_other_settings_are_refused_by_name_and_overwrite_starts_anew(tmp_path: Path) -> None:
+    write_part(tmp_path)
+    before = (tmp_path / f"{PART}.jsonl").read_bytes()
+    for made, said in (
+        (MADE | {"frames": 16}, f"{PART}.jsonl was made with --frames 8 .this run has --frames 16."),
+        (MADE | {"model": "other", "weights": "v"}, "--model tiny .this run has --model other."),
+        (MADE | {"labels": {"count": 2, "hash": "i"}}, "other labels than this run's"),
+    ):
+        for shard in (SHARD, Shard(4, 8)):
+            with pytest.raises(UsageError, match=said):
+                write_part(tmp_path, made=made, shard=shard)
+    with pytest.raises(UsageError, match="holds parts of 8 shards, and this run is shard 3/4"):
+        write_part(tmp_path, shard=Shard(3, 4))
+    with pytest.raises(UsageError, match="is not csv"):
+        write_part(tmp_path, "csv")
+    assert (tmp_path / f"{PART}.jsonl").read_bytes() == before
+    _, written = write_part(tmp_path, made=MADE | {"frames": 16}, overwrite=True)
+    assert written == VIDEOS
+
+
+def all_parts(folder: Path, format: str = "jsonl", leave_out: tuple[int, ...] = ()) -> list[str]:
+    """Write the parts of 3 shards; the videos of each, in the order of shards."""
+    everything = []
+    for index in range(3):
+        own = [f"{index}-{name}" for name in VIDEOS]
+        if index not in leave_out:
+            write_part(folder, format, own, shard=Shard(index, 3))
+            everything += own
+    return everything
+
+
+@pytest.mark.parametrize(
+    ("format", "merged"),
+    [(one, other) for one in FORMATS for other in FORMATS if one != "csv" or other == "csv"],
+)
+def test_parts_are_merged_to_each_format(zsar, tmp_path: Path, format: str, merged: str) -> None:
+    everything = all_parts(tmp_path / "parts", format)
+    output = tmp_path / f"answers.{merged}"
+    done = zsar("predict", "--merge", tmp_path / "parts", "--output", output)
+    assert (done.code, done.out) == (0, "")
+    assert done.err == f"3 of 3 shards: 12 videos, 3 failed (3 not_found), written to {output}.\n"
+    assert videos(output) == everything
+    if merged == "jsonl":
+        lines = [json.loads(line) for line in output.read_text().splitlines()]
+        assert lines[0].pop("made_with") == MADE
+        assert [{k: v for k, v in line.items() if k != "made_with"} for line in lines] == [
+            answer(video) for video in everything
+        ]
+
+
+def test_merging_says_what_is_missing(zsar, tmp_path: Path) -> None:
+    parts, output = tmp_path / "parts", tmp_path / "answers.jsonl"
+    everything = all_parts(parts, leave_out=(1,))
+    write_part(parts, videos=["x.mp4"], shard=Shard(1, 3), complete=False)
+    assert zsar("predict", "--merge", parts, "-o", output).code == 1
+    assert videos(output) == everything
+    (parts / "_unfinished-00001-of-00003.jsonl").unlink()
+    with (parts / "part-00002-of-00003.jsonl").open("ab") as file:
+        file.write(b"{")  # torn, or copied while it was written
+    done = zsar("predict", "--merge", parts, "-o", output, "--overwrite")
+    assert done.code == 1
+    assert "1 of 3 shards: 4 videos" in done.err
+    assert f"{parts}: shard is missing: 1/3. Run it again with --shard." in done.err
+    assert "part-00002-of-00003.jsonl is not as its manifest says" in done.err
+    assert videos(output) == everything[:4]
+    done = zsar("predict", "--merge", parts, parts, "-o", output, "--overwrite")
+    assert "4 videos had a second record, which was left out." in done.err
+    assert videos(output) == everything[:4]
+
+
+def test_what_cannot_be_merged_is_told_in_a_sentence(zsar, tmp_path: Path) -> None:
+    def merge(*arguments: object) -> str:
+        done = zsar("predict", "--merge", *arguments)
+        assert (done.code, done.out) == (2, "")
+        return done.err
+
+    output = tmp_path / "answers.jsonl"
+    (tmp_path / "empty").mkdir()
+    assert "holds no parts of zsar predict --shard" in merge(tmp_path / "empty", "-o", output)
+    all_parts(tmp_path / "csv", "csv")
+    assert "merged to csv only" in merge(tmp_path / "csv", "-o", output)
+    assert "--merge needs --output" in merge(tmp_path / "csv")
+    assert "merged without running a model; remove --label." in merge(
+        tmp_path / "csv", "-o", output, "--label", "x"
+    )
+    write_part(tmp_path / "other", videos=["z.mp4"], made=MADE | {"frames": 4}, shard=Shard(0, 1))
+    all_parts(tmp_path / "parts")
+    said = merge(tmp_path / "parts", tmp_path / "other", "-o", output)
+    assert "was made with --frames 4 (part-00000-of-00003.jsonl has --frames 8)" in said
+    (tmp_path / "parts" / "_manifest-00000-of-00003.json").write_text("{}")
+    assert "_manifest-00000-of-00003.json: format is missing" in merge(tmp_path / "parts", "-o", output)
+    assert not output.exists()
