@@ -9,7 +9,7 @@ from typing import Any
 from zsar_cli.cli.output.formats import Columns
 from zsar_cli.cli.output.part import Part, open_part
 from zsar_cli.cli.output.sink import Target
-from zsar_cli.prediction.places import Folder
+from zsar_cli.prediction.places import open_folder
 from zsar_cli.prediction.records import Failure, LabelScore, Prediction
 from zsar_cli.prediction.shards import Shard
 
@@ -40,7 +40,7 @@ def write_part(
     """Write what is missing; which videos that were."""
     target = Target(None, format, (), overwrite=overwrite, columns=Columns(), made_with=made, rows=2)
     written = []
-    with open_part(target, Folder(str(folder)), shard, videos if known else None) as sink:
+    with open_part(target, open_folder(str(folder)), shard, videos if known else None) as sink:
         part = sink.part
         assert part is not None
         if part.manifest is None:

@@ -98,7 +98,7 @@ def test_answers_come_on_standard_input(zsar) -> None:
     ("lines", "more", "said"),
     [
         (["hello"], [], "a.jsonl is not an output of zsar predict: line 1 is no record of it."),
-        (['{"text": 1}'], [], "line 1 is no record"),
+        (['{"video": 1, "predictions": []}'], [], "line 1 is no record"),
         ([json.dumps(BEST), "hello"], [], "line 2 is no record"),
         (['{"video": "a", "predictions": []}'], [], "line 1 is no record"),
         (['{"video": "a", "predictions": [{"label": 1}]}'], [], "line 1 is no record"),

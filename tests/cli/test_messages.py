@@ -34,7 +34,10 @@ FRAMEWORKS = (
         ),
         (["predict", "v", "--top-k", "0"], "--top-k must be at least 1, not '0'."),
         (["predict", "v", "-k", "99999999"], "--top-k must be at most"),
-        (["predict", "v", "-f", "xml"], "--format must be table, jsonl, csv, srt or vtt, not 'xml'."),
+        (
+            ["predict", "v", "-f", "xml"],
+            "--format must be table, jsonl, csv, parquet, srt or vtt, not 'xml'.",
+        ),
         (["predict", "v", "--precision", ""], "--precision must be auto, fp32,"),
         (["predict", "v", "--threshold", "half"], "--threshold must be a number, not 'half'."),
         (["predict", "v", "--threshold", "2"], "--threshold must be at most 1"),

@@ -65,7 +65,7 @@ def test_a_run_that_was_stopped_leaves_no_part_and_goes_on(tmp_path: Path, forma
     assert videos(tmp_path / f"{PART}.{format}") == VIDEOS
 
 
-@pytest.mark.parametrize(("format", "step"), [("jsonl", 4), ("csv", 7)])
+@pytest.mark.parametrize(("format", "step"), [("jsonl", 5), ("csv", 9)])
 def test_killed_at_any_change_to_a_file_a_part_is_whole_in_the_end(
     zsar_process, tmp_path: Path, format: str, step: int
 ) -> None:

@@ -195,8 +195,9 @@ def convert(
     *,
     wide: bool,
     overwrite: bool,
+    shown: str | None = None,
 ) -> None:
-    """Write the answers in the requested format, with a note on stderr."""
+    """Write the answers in the requested format, with a note on stderr; ``shown``: the output as it was given."""
     from zsar_cli.cli import console
 
     chosen = format_of(output, format)
@@ -218,7 +219,7 @@ def convert(
         _write_page(report, answers, overwrite)
     good, bad = len(videos) - len(answers.failed), len(answers.failed)
     failed = f" and {counted(bad, 'failure')}" if bad else ""
-    to = f", written to {output}" if output is not None else ""
+    to = f", written to {shown or output}" if output is not None else ""
     page = f", page in {report}" if report is not None else ""
     console.note(
         f"{', '.join(answers.names)}: {counted(good, 'answer')}{failed} as {chosen}{to}{page}; no model was run."

@@ -24,7 +24,7 @@ from zsar_cli.outputs import Lock, may_replace
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.parquet import read_parquet
 from zsar_cli.prediction.parts import Manifest, list_parts, read_manifest, refuse_other_settings
-from zsar_cli.prediction.places import Folder
+from zsar_cli.prediction.places import AnyFolder, open_folder
 from zsar_cli.prediction.record_file import JSON_LINES, Form
 from zsar_cli.prediction.records import MADE_WITH, is_complete, read_record
 from zsar_cli.prediction.shards import Shard
@@ -38,7 +38,7 @@ NAMED = 20  # shards that a message names
 class Found:
     """The parts of one folder."""
 
-    folder: Folder
+    folder: AnyFolder
     parts: list[Manifest] = field(default_factory=list)
     missing: list[Shard] = field(default_factory=list)
     unfinished: list[Shard] = field(default_factory=list)
@@ -62,7 +62,7 @@ def find_parts(place: str) -> Found:
     Raises:
         UsageError: it has no parts, or parts of several numbers of shards.
     """
-    found = Found(Folder(place))
+    found = Found(open_folder(place))
     listing = list_parts(found.folder)
     if listing.count is None:
         raise UsageError(f"{place} holds no parts of zsar predict --shard.")
@@ -98,7 +98,7 @@ def merge_parts(asked: Asked) -> None:
     kinds = ", ".join(f"{count} {kind}" for kind, count in writer.errors.most_common())
     failed = f", {sum(writer.errors.values())} failed ({kinds})" if kinds else ""
     held = f"{counted(writer.videos, 'video')}{failed}"
-    console.note(f"{complete} of {counted(total, 'shard')}: {held}, written to {asked.output}.")
+    console.note(f"{complete} of {counted(total, 'shard')}: {held}, written to {asked.shown_place}.")
     for line in lines:
         console.error(line)
     if lines:

@@ -15,7 +15,6 @@ from zsar_cli import distributed
 from zsar_cli.cli import options
 from zsar_cli.cli import predict_options as own
 from zsar_cli.cli.convert import are_answers, convert, find_answers
-from zsar_cli.cli.merge import merge_parts
 from zsar_cli.cli.output.answers_page import add_earlier, command_line, new_page, open_page
 from zsar_cli.cli.output.formats import Columns
 from zsar_cli.cli.output.made_with import made_with
@@ -31,7 +30,7 @@ from zsar_cli.cli.predict_checks import (
     own_windows,
     wants_own_windows,
 )
-from zsar_cli.cli.predict_options import Asked
+from zsar_cli.cli.predict_options import Asked, asked_of
 from zsar_cli.cli.predict_run import Run, interruptible
 from zsar_cli.cli.rescore import rescore, wants_rescoring
 from zsar_cli.cli.run_lines import counted, start_line, unlike_training_line
@@ -100,13 +99,21 @@ def predict(
     Exit codes: 0 success; 1 some videos failed (each has a record with its error; with --shard 0, as schedulers start
     failed tasks again), or --merge misses parts; 2 usage error; 130 interrupted.
     """
-    asked = Asked(**locals())
+    asked = asked_of(locals())
+    from zsar_cli.cli.merge import merge_parts
+    from zsar_cli.cli.output.sending import on_this_disk
+
     if shard is None:
         distributed.refuse_several("zsar predict", "start it without torchrun, or use --shard auto or --ray")
     options.set_up_storage(max_bytes, storage_options)
-    if merge:
-        merge_parts(asked)
-        return
+    with on_this_disk(asked) as asked:
+        if merge:
+            merge_parts(asked)
+        else:
+            _predict(asked)
+
+
+def _predict(asked: Asked) -> None:
     check_numbers(asked)
     rule = chosen_rule(asked)
     if _from_stored(asked):
@@ -116,10 +123,10 @@ def predict(
     wanted, templates = labels_and_templates(asked)
     from zsar_cli.prediction.clips import ClipOptions
 
-    clips = ClipOptions(frames, views, crops, decoder, batch_size, fps)
-    check_explain(explain, explain_label)
+    clips = ClipOptions(asked.frames, asked.views, asked.crops, asked.decoder, asked.batch_size, asked.fps)
+    check_explain(asked.explain, asked.explain_label)
     found, paths = find_inputs(asked)
-    run = Run(clips, top_k, rule, windows, embeddings)
+    run = Run(clips, asked.top_k, rule, windows, asked.embeddings)
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible(run))
         recognizer = _answer(stack, asked, run, (found, paths), wanted, templates)
@@ -139,7 +146,14 @@ def _from_stored(asked: Asked) -> bool:
         stored = find_answers(stack, asked.videos, listed=listed)
         if stored is not None:
             made = (asked.format, asked.output, asked.report)
-            convert(asked.context, stored, *made, wide=asked.wide, overwrite=asked.overwrite)
+            convert(
+                asked.context,
+                stored,
+                *made,
+                wide=asked.wide,
+                overwrite=asked.overwrite,
+                shown=asked.shown_place,
+            )
     return stored is not None
 
 
@@ -241,7 +255,7 @@ def _say_start(asked: Asked, recognizer: Recognizer, text: PromptEmbeddings, fou
                 frames=asked.frames or model.frames,
                 labels=counted(len(text.labels), "label"),
                 videos="videos from a list" if found is None else counted(len(found), "video"),
-                places=(asked.output, asked.report, asked.explain),
+                places=(asked.shown_place, asked.report, asked.explain),
             )
         )
     if asked.precision == "auto" and len(found or ()) >= MANY and model.backbone.takes_int8:
@@ -273,14 +287,15 @@ def open_records(
         run.page = stack.enter_context(
             open_page(asked.report, page, overwrite=asked.overwrite, resume=asked.resume)
         )
-    if asked.output is not None and target.format in STORED:
+    if asked.place is not None and target.format in STORED:
         made = made_with(recognizer.model, run, text, wanted)
         target = replace(target, made_with=made, rows=min(run.top_k, len(labels)))
     if asked.own_shard is not None:
         from zsar_cli.cli.output.part import open_part
-        from zsar_cli.prediction.places import Folder
+        from zsar_cli.prediction.places import open_folder
 
-        return stack.enter_context(open_part(target, Folder(str(asked.output)), asked.own_shard, found))
+        assert asked.place is not None
+        return stack.enter_context(open_part(target, open_folder(asked.place), asked.own_shard, found))
     return stack.enter_context(open_sink(target))
 
 
@@ -292,7 +307,7 @@ def end(asked: Asked, run: Run, recognizer: Recognizer) -> None:
         console.note(f"Report: {asked.report} (open it in a browser).")
     if run.part is not None:
         run.report_part(run.part)
-    run.report(asked.output, asked.written_format)
+    run.report(asked.shown_place, asked.written_format)
     console.detail(f"Time: {recognizer.times}, {run.seconds:.1f} s for all videos.")
     if recognizer.cache is not None:
         console.note(f"Cache {recognizer.cache.summary()}.")

@@ -59,7 +59,7 @@ def check_outputs(asked: Asked) -> None:
 def check_shard(asked: Asked) -> None:
     """Raise UsageError for a shard whose part cannot be written."""
     assert asked.own_shard is not None
-    if asked.output is None or asked.output.is_file():
+    if asked.place is None or (asked.output is not None and asked.output.is_file()):
         raise UsageError("--shard writes a part of the answers into a folder; name it with --output FOLDER.")
     if asked.written_format not in STORED:
         raise UsageError(f"--shard needs --format jsonl, csv or parquet, not {asked.written_format}.")
@@ -119,10 +119,11 @@ def find_inputs(asked: Asked) -> tuple[list[str] | None, Iterator[str]]:
 def has_manifest(asked: Asked) -> bool:
     """Tell whether the part of this run's shard was complete before."""
     from zsar_cli.prediction.parts import manifest_name
-    from zsar_cli.prediction.places import Folder
+    from zsar_cli.prediction.places import open_folder
 
     assert asked.own_shard is not None
-    return Folder(str(asked.output)).size(manifest_name(asked.own_shard)) is not None
+    assert asked.place is not None
+    return open_folder(asked.place).size(manifest_name(asked.own_shard)) is not None
 
 
 def chosen_windows(asked: Asked) -> WindowOptions | None:

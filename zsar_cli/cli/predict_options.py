@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
 
@@ -14,6 +14,8 @@ from zsar_cli import checks
 from zsar_cli.cli.output.formats import Format
 from zsar_cli.cli.output.sink import format_of
 from zsar_cli.prediction.shards import Shard, parse_shard
+from zsar_cli.video.address import is_remote, public
+from zsar_cli.video.find import local_path
 
 VideosArgument = Annotated[
     list[str],
@@ -77,12 +79,12 @@ FormatOption = Annotated[
     ),
 ]
 OutputOption = Annotated[
-    Optional[Path],  # noqa: UP045
+    Optional[str],  # noqa: UP045
     typer.Option(
         "--output",
         "-o",
-        help="Write the records to this file instead of standard output. With srt or vtt and several videos: a "
-        "folder.",
+        help="Write the records to this file instead of standard output; also in a storage (s3://bucket/a.parquet). "
+        "With --shard, and with srt or vtt and several videos: a folder.",
         metavar="FILE",
     ),
 ]
@@ -200,7 +202,8 @@ class Asked:
     calibration: Literal["95", "90", "80", "alarms", "off"]
     wide: bool
     format: Format | None
-    output: Path | None
+    output: Path | None  # on this disk
+    remote: str | None  # the output's address, if it is in a storage
     embeddings: bool
     window: float | None
     stride: float | None
@@ -231,11 +234,21 @@ class Asked:
     list_labels: bool
 
     @property
+    def place(self) -> str | None:
+        """The output as it was given."""
+        return self.remote or (None if self.output is None else str(self.output))
+
+    @property
+    def shown_place(self) -> str | None:
+        """The output as messages name it."""
+        return None if self.place is None else public(self.place)
+
+    @property
     def written_format(self) -> Format:
         """The format of the records; without ``--format``, the one that the output's name suggests."""
         if self.shard is not None:
             return self.format or "jsonl"
-        return format_of(self.output, self.format)
+        return format_of(self.output or (Path(self.remote) if self.remote else None), self.format)
 
     @cached_property
     def own_shard(self) -> Shard | None:
@@ -254,3 +267,11 @@ class Asked:
         from zsar_cli.prediction.inputs import is_list
 
         return any(map(is_list, self.videos))
+
+
+def asked_of(arguments: dict[str, Any]) -> Asked:
+    """Take the arguments of the command, by name."""
+    place = arguments.pop("output")
+    remote = place if place is not None and is_remote(place) else None
+    output = None if place is None or remote else Path(local_path(place))
+    return Asked(**arguments, output=output, remote=remote)

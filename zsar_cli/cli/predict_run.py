@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli.cli.output.formats import Format
@@ -223,7 +222,7 @@ class Run:
         before = "" if self.started else " already"
         console.note(f"Shard {part.shard} is{before} complete: {about}, in {part}.")
 
-    def report(self, output: Path | None, format: Format) -> None:
+    def report(self, output: str | None, format: Format) -> None:
         """Print the final report."""
         from zsar_cli.cli import console
 

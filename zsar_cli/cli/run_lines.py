@@ -27,7 +27,7 @@ def start_line(
     frames: int,
     labels: str,
     videos: str,
-    places: Iterable[Path | None],
+    places: Iterable[Path | str | None],
     precision: str | None = None,
 ) -> str:
     """Describe a run: model, device, precision, number of frames, labels and videos, and its outputs."""

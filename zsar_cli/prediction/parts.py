@@ -16,7 +16,7 @@ from typing import Any
 
 from zsar_cli.errors import UsageError
 from zsar_cli.prediction.differences import difference
-from zsar_cli.prediction.places import Folder
+from zsar_cli.prediction.places import AnyFolder
 from zsar_cli.prediction.record_file import NOT_COMPARED, Form
 from zsar_cli.prediction.shards import Shard
 from zsar_cli.schemas import ManifestFile, check
@@ -80,7 +80,7 @@ def manifest_name(shard: Shard) -> str:
     return shard.part.replace("part", "_manifest", 1) + ".json"
 
 
-def read_manifest(folder: Folder, shard: Shard) -> Manifest | None:
+def read_manifest(folder: AnyFolder, shard: Shard) -> Manifest | None:
     """Read the manifest of a shard; None where there is none.
 
     Raises:
@@ -113,7 +113,7 @@ class Listing:
     unfinished: tuple[Shard, ...]
 
 
-def list_parts(folder: Folder) -> Listing:
+def list_parts(folder: AnyFolder) -> Listing:
     """List what a folder has of parts.
 
     Raises:
@@ -138,7 +138,10 @@ def list_parts(folder: Folder) -> Listing:
 
 
 def refuse_other_settings(
-    folder: Folder, first: tuple[str, Mapping[str, Any]], other: tuple[str, Mapping[str, Any]], way_out: str
+    folder: AnyFolder,
+    first: tuple[str, Mapping[str, Any]],
+    other: tuple[str, Mapping[str, Any]],
+    way_out: str,
 ) -> None:
     """Raise UsageError that names what differs between the settings of two parts, or of a part and this run."""
     changed = difference(dict(first[1]), dict(other[1]), NOT_COMPARED, here=other[0])

@@ -274,7 +274,7 @@ def _download(
         state: storage.State = source.begin(url, out, LIMITS.max_bytes, room, fresh=fresh)
         return state
 
-    state = _patiently(begin, url, wait)
+    state = patiently(begin, url, wait)
     size = state.size or 0
     parts = [(start, min(start + storage.PART, size)) for start in range(out.tell(), size, storage.PART)]
     for first in range(0, len(parts), PARTS_TOGETHER):
@@ -295,7 +295,7 @@ def _download(
 
         wait(0)
         try:
-            _patiently(read, url, wait)
+            patiently(read, url, wait)
         except VideoError as error:
             if error.kind == "truncated" and not on_web and storage.state_of(url, fresh=True) != state:
                 raise changed() from None
@@ -304,7 +304,7 @@ def _download(
         raise changed()
 
 
-def _patiently(action: Callable[[], Result], url: str, wait: Callable[[float], None]) -> Result:
+def patiently(action: Callable[[], Result], url: str, wait: Callable[[float], None]) -> Result:
     """Do it, several times where what fails may pass, and ever longer after each try."""
     from zsar_cli.video.storage_errors import AGAIN
 

@@ -24,7 +24,7 @@ from zsar_cli.prediction.parts import (
     read_manifest,
     refuse_other_settings,
 )
-from zsar_cli.prediction.places import Folder
+from zsar_cli.prediction.places import AnyFolder
 from zsar_cli.prediction.record_file import Form, RecordFile, check_output
 from zsar_cli.prediction.shards import Shard
 
@@ -35,7 +35,7 @@ OTHER = "Use the same settings, choose another --output, or start over with --ov
 class Part:
     """The part that a run writes, or that it found to be complete."""
 
-    folder: Folder
+    folder: AnyFolder
     shard: Shard
     name: str
     manifest: Manifest | None = None  # where it is complete
@@ -52,7 +52,7 @@ def part_name(shard: Shard, format: Format) -> str:
 
 @contextlib.contextmanager
 def open_part(
-    target: Target, folder: Folder, shard: Shard, videos: Iterable[str] | None = None
+    target: Target, folder: AnyFolder, shard: Shard, videos: Iterable[str] | None = None
 ) -> Iterator[Sink]:
     """Open the part of a shard: a new one, one that a run before left, or one that is complete.
 
@@ -101,7 +101,7 @@ def _unfinished(name: str) -> str:
     return name.replace("part", "_unfinished", 1)
 
 
-def _refuse_others(folder: Folder, shard: Shard, name: str, target: Target) -> Manifest | None:
+def _refuse_others(folder: AnyFolder, shard: Shard, name: str, target: Target) -> Manifest | None:
     """Raise UsageError where the folder has parts of other settings; return this shard's manifest, if it holds."""
     listing = list_parts(folder)
     if listing.count not in (None, shard.count):
