@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast check audit format bench ablation camera own-data fuzz soak motion-tiny samples pictures readme wheel clean
+.PHONY: help demo test test-fast check audit format bench ablation camera own-data fuzz soak shards motion-tiny samples pictures readme wheel clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,10 @@ fuzz: $(VENV)/.installed  ## thousands of damaged files, by seed: make fuzz SEED
 
 soak: $(VENV)/.installed  ## memory over 5,000 opens of short videos
 	$(BIN)/python -m benchmarks.soak
+
+SHARDS ?=
+shards: $(VENV)/.installed  ## 100,000 videos through shards that are killed at random: make shards SHARDS="--size 5000"
+	$(BIN)/python -m benchmarks.shards $(SHARDS)
 
 format: $(VENV)/.installed  ## mend what ruff can
 	$(BIN)/ruff check --fix-only .
