@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ def test_a_folder_in_a_storage_is_answered_as_the_folder_here(predict, memory, c
     assert names == [f"memory://c/{name}" for name in ("a.avi", "b.mp4", "c.mkv", "deeper/d.mp4")]
     for one, other in zip(here.records, there.records, strict=True):
         assert other.pop("video").startswith("memory://")
+        assert other.pop("object")["size"] > 0
         assert one.pop("video")
         assert one == other
 
@@ -107,3 +109,24 @@ def test_what_cannot_be_is_said_before_a_model_is_loaded(predict, memory, argume
     found = predict(*arguments)
     assert found.code == 2
     assert message in found.err
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_resume_answers_what_changed_again_and_nothing_else(predict, memory, clips, tmp_path, listed):
+    names = ("a.avi", "b.mp4", "c.mkv", "deeper/d.mp4")
+    (tmp_path / "l.txt").write_text("\n".join(f"memory://c/{name}" for name in names))
+    given = tmp_path / "l.txt" if listed else "memory://c/"
+    output = ("--output", tmp_path / "answers.jsonl")
+    assert predict(given, *output).code == 0
+    first = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert all(record["object"].keys() == {"size", "etag"} for record in first)
+    memory.pipe_file("/c/b.mp4", (clips / "deeper" / "d.mp4").read_bytes())
+    memory.rm_file("/c/a.avi")
+    storage._states.clear()  # as in a process of its own
+    again = predict(given, *output, "--resume")
+    assert again.code == 0
+    second = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [record["video"] for record in second] == [record["video"] for record in first]
+    assert [one == other for one, other in zip(first, second, strict=True)] == [True, False, True, True]
+    assert second[1]["frames"] == first[1]["frames"]
+    assert second[1]["object"]["size"] == len((clips / "deeper" / "d.mp4").read_bytes())

@@ -21,6 +21,7 @@ from zsar_cli.video.address import beside, is_remote, public
 from zsar_cli.video.container import check_path
 from zsar_cli.video.fetch import LIMITS, Fetcher
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
+from zsar_cli.video.states import with_states
 
 OBJECT = bytes(range(256)) * 40  # 10 kB, in parts of 1 kB
 
@@ -419,3 +420,38 @@ def test_options_of_drivers_come_from_a_file_and_its_values_are_never_said(
         with pytest.raises(UsageError) as error:
             storage.use_options(path)
         assert "secret" not in str(error.value)
+
+
+# --- states -------------------------------------------------------------------------------------------------------
+
+
+def test_states_are_asked_for_together_and_items_keep_their_order(trial, monkeypatch) -> None:
+    trial.objects |= {f"b/{number}.mp4": OBJECT for number in range(8)}
+    together = threading.Barrier(4)  # four at the same time pass it
+    info = TrialStorage.info
+
+    def wait(self, path: str, **options):
+        together.wait(20)
+        return info(self, path, **options)
+
+    monkeypatch.setattr(TrialStorage, "info", wait)
+    urls = [f"trial://{name}" for name in trial.objects]
+    assert list(with_states(urls, str)) == urls
+    assert all(storage.known_state(url) is not None for url in urls)
+
+
+def test_nothing_is_read_ahead_of_what_is_no_address_and_errors_come_through(trial) -> None:
+    read = []
+
+    def items() -> Iterator[str]:
+        for item in ("a.mp4", "trial://b/none.mp4", "b.mp4", "c.mp4"):
+            read.append(item)
+            yield item
+        raise UsageError("the list ends")
+
+    found = with_states(items(), str)
+    assert [next(found), next(found), next(found)] == ["a.mp4", "trial://b/none.mp4", "b.mp4"]
+    assert "c.mp4" not in read
+    assert next(found) == "c.mp4"
+    with pytest.raises(UsageError, match="the list ends"):
+        next(found)

@@ -15,7 +15,10 @@ from zsar_cli.cli.output.formats import Format
 from zsar_cli.cli.output.sink import GROWING, SUBTITLES, Sink
 from zsar_cli.cli.run_lines import answers_in, counted, tally_line
 from zsar_cli.cli.signals import listening
-from zsar_cli.prediction.records import NONE_OF_THESE
+from zsar_cli.prediction.inputs import same_input
+from zsar_cli.prediction.records import NONE_OF_THESE, OBJECT
+from zsar_cli.video.address import is_remote
+from zsar_cli.video.states import with_states
 
 if TYPE_CHECKING:
     from zsar_cli.cli.output.folders import VideoFolder
@@ -120,12 +123,18 @@ class Run:
         from zsar_cli.cli import console
 
         skip: Collection[str] = () if sink.file is None else sink.file.done
+        objects = {} if sink.file is None else sink.file.objects
+        if objects:
+            items = with_states(
+                items, lambda item: video(item) if same_input(video(item)) in objects else None
+            )
 
         def remaining() -> Iterator[Any]:
             for item in items:
                 if self.stop.is_set():
                     return
-                if skip and sink.file is not None and sink.file.form.key(video(item)) in skip:
+                key = sink.file.form.key(video(item)) if skip and sink.file is not None else ""
+                if skip and key in skip and not changed_since(video(item), objects.get(key)):
                     self.skipped += 1
                 else:
                     yield item
@@ -135,7 +144,7 @@ class Run:
         left = None if total is None else total - len(skip)
         with console.progress(None if by_time else left, "s of video" if by_time else "videos") as advance:
             for result in results(remaining(), advance):
-                record = result.to_record()
+                record = with_object(result.to_record())
                 sink.write(record)
                 if self.page is not None:
                     self.page.add(record, self._filmstrip(result))
@@ -249,6 +258,26 @@ class Run:
 
 def _done(sink: Sink) -> int:
     return 0 if sink.file is None else len(sink.file.done)
+
+
+def with_object(record: dict[str, Any]) -> dict[str, Any]:
+    """Add the size and the etag of an object that was answered, by which a later run sees whether it changed."""
+    if "error" in record or not is_remote(record["video"]):
+        return record
+    from zsar_cli.video.storage import known_state
+
+    state = known_state(record["video"])
+    return record if state is None or OBJECT in record else record | {OBJECT: state.to_record()}
+
+
+def changed_since(video: str, said: dict[str, Any] | None) -> bool:
+    """Tell whether an object is another than its record says; one that cannot be asked for has not changed."""
+    if said is None:
+        return False
+    from zsar_cli.video.storage import known_state
+
+    state = known_state(video)
+    return state is not None and state.to_record() != said
 
 
 @contextlib.contextmanager

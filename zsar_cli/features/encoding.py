@@ -17,6 +17,7 @@ from zsar_cli.model.precision import arithmetic
 from zsar_cli.video.address import is_remote, public
 from zsar_cli.video.given import Given
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, Ready, load_clip
+from zsar_cli.video.states import with_states
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
@@ -39,7 +40,7 @@ def load_cached(
     """
 
     def asked() -> Iterator[_CachedRequest]:
-        for request in requests:
+        for request in requests if cache is None else with_states(requests, lambda request: request.path):
             if isinstance(request.path, Given):  # nothing says later whether it is the same, so it has no key
                 given, request = request.path, replace(request, path=request.path.source)
                 copied = isinstance(given.source, str)  # frames at hand are not kept until their turn comes

@@ -17,7 +17,7 @@ from zsar_cli.files import is_stream
 from zsar_cli.outputs import LineFile, Lock, taken
 from zsar_cli.prediction.differences import difference
 from zsar_cli.prediction.inputs import same_input
-from zsar_cli.prediction.records import LONGEST, MADE_WITH, read_record, to_json
+from zsar_cli.prediction.records import LONGEST, MADE_WITH, OBJECT, read_record, to_json
 
 NOT_COMPARED = ("model",)  # a name, which may change; the weights may not
 
@@ -32,6 +32,7 @@ class Stored:
     whole: bool = True  # False: a cut may have taken a part of it that leaves no trace
     ended: bool = True  # False: its end shows by the record that follows alone
     clear: bool = True  # False: the key may stand for two different names
+    object: dict[str, Any] | None = None  # in a storage: its size and etag
 
     @property
     def failed(self) -> bool:
@@ -81,7 +82,7 @@ class JsonLines:
         if record is None:
             return None
         kind = str(record["error"].get("kind")) if "error" in record else None
-        return Stored(same_input(record["video"]), kind, record.get(MADE_WITH))
+        return Stored(same_input(record["video"]), kind, record.get(MADE_WITH), object=record.get(OBJECT))
 
     def part(self, record: dict[str, Any]) -> bytes:
         """Write a record as a line."""
@@ -112,6 +113,7 @@ class RecordFile:
 
     Attributes:
         done: the videos that the file answered when it was opened, as ``form.key`` spells them.
+        objects: what it says of those of them that lie in a storage (``object`` in their records).
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class RecordFile:
         """
         self.path, self.form = path, form
         self.done: set[str] = set()
+        self.objects: dict[str, dict[str, Any]] = {}
         self._made_with, self._says = made_with, made_with is None
         self._failures: dict[
             str, tuple[bytes, bool]
@@ -208,6 +211,8 @@ class RecordFile:
         if not stored.failed:
             self.done.add(key)
             self._failures.pop(key, None)
+            if stored.object is not None:
+                self.objects[key] = stored.object
         elif key not in self.done:
             self._failures[key] = part, stored.made_with is not None
 
@@ -220,7 +225,7 @@ class RecordFile:
         part = self.form.part(record)
         if part != before:
             self._file.write(self.form.head + part if self._empty else part)
-            self._superseded |= before is not None
+            self._superseded |= before is not None or key in self.done
             self._empty = False
         self._says = True
         if "error" in record:

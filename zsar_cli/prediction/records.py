@@ -124,6 +124,7 @@ def to_json(record: Any, *, indent: int | None = None, ascii_only: bool = False)
 # --- read again ---
 
 MADE_WITH = "made_with"  # a key of a file's first record
+OBJECT = "object"  # of a video in a storage: its size and etag when it was fetched
 LONGEST = 100_000_000  # bytes of a line; an hour of segments with all labels has some 10 MB
 
 
@@ -139,7 +140,7 @@ def read_record(line: bytes) -> dict[str, Any] | None:
     found = [key for key in kinds if key in record]
     if len(found) != 1 or not isinstance(record[found[0]], kinds[found[0]]):
         return None
-    if not isinstance(record.get(MADE_WITH, {}), dict):
+    if not all(isinstance(record.get(key, {}), dict) for key in (MADE_WITH, OBJECT)):
         return None
     return record
 
