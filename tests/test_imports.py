@@ -13,7 +13,17 @@ ROOT = Path(zsar_cli.__file__).parent
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
 # A package may import what stands below it; the other modules on top, such as errors.py, are below all of them.
 ORDER = [
-    *("__main__", "cli", "__init__", "recognizer", "training", "evaluation", "prediction"),
+    *(
+        "__main__",
+        "cli",
+        "cluster",
+        "__init__",
+        "batch",
+        "recognizer",
+        "training",
+        "evaluation",
+        "prediction",
+    ),
     *("features", "data", "text", "model", "video"),
 ]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from zsar_cli.batch import BatchPredictor as BatchPredictor
     from zsar_cli.errors import UsageError as UsageError
     from zsar_cli.errors import VideoError as VideoError
     from zsar_cli.errors import ZsarError as ZsarError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from zsar_cli.training.train import train as train
 
 _WHERE = {
+    "batch": ("BatchPredictor",),
     "errors": ("UsageError", "VideoError", "ZsarError", "ZsarWarning"),
     "evaluation.evaluate": ("evaluate",),
     "prediction.explain": ("Evidence", "LabelEvidence"),

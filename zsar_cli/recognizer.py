@@ -200,7 +200,7 @@ class Recognizer:
         clips = clip_options(options)
         with Inputs(clips.fps) as inputs, DecodePool(0) as pool:
             videos = [inputs.take(video)]
-            asked = self._asked(labels, options, clips.frames)
+            asked = self.asked(labels, options, clips.frames)
             shown = not evidence and self.cache is None  # at hand then, for a notebook
             found = self.answers(
                 videos,
@@ -238,7 +238,7 @@ class Recognizer:
         else:
             workers = default_workers(self.model.backbone.device.type)
         several = check_videos(videos)
-        asked = self._asked(labels, options, clips.frames)
+        asked = self.asked(labels, options, clips.frames)
 
         def results() -> Iterator[Prediction | Failure]:
             with Inputs(clips.fps) as inputs, DecodePool(workers, timeout=timeout) as pool:
@@ -261,7 +261,7 @@ class Recognizer:
         windows = window_options(options, self.model.frames, self.model.clip_seconds)
         with Inputs(windows.fps) as inputs, DecodePool(0) as pool:
             videos = [inputs.take(video)]
-            asked = self._asked(labels, options, windows.frames, DEFAULT)
+            asked = self.asked(labels, options, windows.frames, DEFAULT)
             assert asked.rule.min_confidence is not None
             windows = replace(windows, min_confidence=asked.rule.min_confidence)
             (result,) = run_windows(self.model, videos, asked.text, pool, windows, shown=True)
@@ -309,18 +309,18 @@ class Recognizer:
         about = f"{self.device}, {self.precision}, {self.model.frames} frames"
         return f"<Recognizer {self.model.name}: {about}{own}>"
 
-    def _asked(
+    def asked(
         self,
         labels: Text | None,
         options: Mapping[str, Any],
         frames: int | None,
         default: float | None = None,
-    ) -> _LabelsAndRule:
+    ) -> LabelsAndRule:
         """Resolve labels and rule; without a bound, the one calibrated for this model, these labels and frames."""
         rule, top_k = rule_of(options, default), top_k_of(options)
         target = checks.choice("calibration", options.get("calibration", "90"), tuple(calibration.TARGETS))
         if isinstance(labels, PromptEmbeddings):
-            return _LabelsAndRule(self.embed_labels(labels, options.get("templates")), rule, top_k)
+            return LabelsAndRule(self.embed_labels(labels, options.get("templates")), rule, top_k)
         wanted = self._own_classes() if labels is None else labels_of(labels)
         text = self.embed_labels(wanted, options.get("templates"))
         given = options.get("min_confidence"), options.get("threshold")
@@ -329,7 +329,7 @@ class Recognizer:
             if found is not None:
                 logger.info("%s", found[1])
                 rule = rule if found[0] is None else replace(rule, min_confidence=found[0])
-        return _LabelsAndRule(text, rule, top_k)
+        return LabelsAndRule(text, rule, top_k)
 
     def _own_classes(self) -> Labels:
         if not self.classes:
@@ -379,7 +379,7 @@ class Recognizer:
 
 
 @dataclass(frozen=True)
-class _LabelsAndRule:
+class LabelsAndRule:
     """What is asked of each video."""
 
     text: PromptEmbeddings

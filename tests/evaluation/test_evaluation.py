@@ -134,8 +134,8 @@ def test_a_stopped_run_goes_on_to_the_same_results(tmp_path: Path, monkeypatch, 
     records = (cut / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     (cut / "predictions.jsonl").write_bytes(b"".join(records[:16]) + records[16][:torn])
     computed = []
-    batch = evaluation._evaluate_batch
-    monkeypatch.setattr(evaluation, "_evaluate_batch", lambda *a: computed.append(a[4]) or batch(*a))
+    batch = evaluation.evaluate_batch
+    monkeypatch.setattr(evaluation, "evaluate_batch", lambda *a: computed.append(a[4]) or batch(*a))
     run(shapes_plan(), cut)
     assert computed == [range(14, 21), range(21, 28), range(28, 30)]
     for name in ("results.json", "predictions.jsonl", "confusion_seen.csv", "per_class_seen.csv"):
@@ -335,9 +335,7 @@ def test_a_failed_clip_error_survives_as_a_record() -> None:
     )
     places = [(0, 0, 0), (1, 0, 1)]
     texts = [encode(part.labels)]
-    records = list(
-        evaluation._evaluate_batch(Sums(), [part], texts, OPTIONS, range(2), clips, places, [0, 1])
-    )
+    records = list(evaluation.evaluate_batch(Sums(), [part], texts, OPTIONS, range(2), clips, places, [0, 1]))
     assert records[0]["error"] == {"kind": "crashed", "message": "it died"}
     assert "rank" in records[1]
     assert json.loads(results.to_json({"x": float("nan")})) == {"x": None}

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 from typing import Annotated, Any
 
 import typer
@@ -187,7 +188,22 @@ def _flags_first(arguments: list[str]) -> list[str]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     before = arguments[:end]
     flags = [argument for argument in before if argument in GLOBAL_FLAGS]
-    return flags + [argument for argument in before if argument not in GLOBAL_FLAGS] + arguments[end:]
+    rest = [argument for argument in before if argument not in GLOBAL_FLAGS]
+    return flags + _with_addresses(rest) + arguments[end:]
+
+
+def _with_addresses(arguments: list[str]) -> list[str]:
+    """Give a ``--ray`` that no address follows the default one."""
+    if "--ray" not in arguments:
+        return arguments
+    from zsar_cli.cluster.connect import RUNNING, is_address
+
+    found: list[str] = []
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        found.append(argument)
+        if argument == "--ray" and not is_address(following):
+            found.append(RUNNING)
+    return found
 
 
 def _explain(error: Exception, arguments: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -13,6 +14,7 @@ from zsar_cli import checks, distributed
 from zsar_cli.cli import evaluation_options as own
 from zsar_cli.cli import options
 from zsar_cli.cli.evaluation_options import AskedEvaluation
+from zsar_cli.cli.on_ray import check_engine, engine_of
 from zsar_cli.cli.options import labels_or_classes
 from zsar_cli.cli.output.evaluation_shown import (
     say_costs,
@@ -70,6 +72,7 @@ def evaluate(
     max_bytes: options.MaxBytesOption = "20G",
     storage_options: options.StorageOptionsOption = None,
     overwrite: options.OverwriteOption = False,
+    ray: options.RayOption = None,
 ) -> None:
     """Evaluate a model on a data set.
 
@@ -82,6 +85,8 @@ def evaluate(
         frames, views, crops = parse_sampling(sampling)
         asked = replace(asked, frames=frames, views=views, crops=crops)
     shown_as = _options(asked)
+    if ray is not None:
+        check_engine(cache)
     if protocol_preset is not None:
         from zsar_cli.evaluation.presets import as_published
 
@@ -157,16 +162,24 @@ def _run(asked: AskedEvaluation, plan: Plan, model: str, shown_as: Options) -> d
         command=shlex.join(["zsar", *sys.argv[1:]]),
     )
     places = (asked.output or asked.report, asked.report)
-    results = run_evaluation(
-        plan,
-        model,
-        shown_as,
-        how,
-        loading=console.status,
-        loaded=lambda network: say_start(network, plan, shown_as, places),
-        progress=console.progress,
-        ended=say_costs,
-    )
+    with contextlib.ExitStack() as stack:
+        engine = None
+        if asked.ray is not None:
+            engine, precision = stack.enter_context(
+                engine_of(asked.ray, model, asked.device, asked.precision, asked.backbone)
+            )
+            how = replace(how, device="cpu", precision=precision)  # of the model that is on record
+        results = run_evaluation(
+            plan,
+            model,
+            shown_as,
+            how,
+            loading=console.status,
+            loaded=lambda network: say_start(network, plan, shown_as, places),
+            progress=console.progress,
+            ended=say_costs,
+            engine=engine,
+        )
     if asked.report is not None:
         console.note(f"Report: {asked.report / 'report.html'}")
     return results
@@ -177,7 +190,12 @@ def _calibrate(asked: AskedEvaluation, listing: Path, shown_as: Options) -> None
     from zsar_cli.cli import calibrate as calibration
 
     others = {name: getattr(asked, name) for name in ("data", "protocol", "split", "unknown", "descriptions")}
-    others |= {"list": asked.list_file, "output": asked.output, "report": asked.report, "probe": asked.probe}
+    others |= {"ray": asked.ray, "list": asked.list_file}
+    others |= {
+        "output": asked.output,
+        "report": asked.report,
+        "probe": asked.probe,
+    }
     _check_calibrate(others | {"shots": asked.shots or None, "dry-run": asked.dry_run or None})
     root, model = asked.data_root, asked.model or DEFAULT_MODEL
     shown = calibration.calibrate(

@@ -197,3 +197,4 @@ class AskedEvaluation:
     max_bytes: str
     storage_options: Path | None
     overwrite: bool
+    ray: str | None

@@ -261,6 +261,17 @@ def set_up_storage(max_bytes: str, storage_options: Path | None) -> None:
         use_options(storage_options)
 
 
+RayOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--ray",
+        help="Run on a Ray cluster (pip install 'zsar-cli[ray]'): auto (default) for the one that this machine is in, "
+        "HOST:PORT for another, local to start one here. The models are on its GPUs, or else on its cores.",
+        metavar="[ADDRESS]",
+    ),
+]
+
+
 def labels_or_classes(labels: str | None, label: list[str] | None, model: str) -> Labels:
     """Return the given labels; without any, the classes that the run was trained on, with a note on stderr."""
     from zsar_cli.cli import console

@@ -88,6 +88,7 @@ def predict(
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     cache: options.CacheOption = None,
+    ray: options.RayOption = None,
     list_models: options.ListModelsOption = False,
     list_labels: options.ListLabelsOption = False,
 ) -> None:
@@ -117,6 +118,11 @@ def _predict(asked: Asked) -> None:
     check_numbers(asked)
     rule = chosen_rule(asked)
     if _from_stored(asked):
+        return
+    if ray is not None:
+        from zsar_cli.cli.on_ray import predict_on_ray
+
+        predict_on_ray(asked, rule)
         return
     check_outputs(asked)
     windows = chosen_windows(asked)

@@ -230,6 +230,7 @@ class Asked:
     device: str
     precision: str
     cache: Path | None
+    ray: str | None
     list_models: bool
     list_labels: bool
 

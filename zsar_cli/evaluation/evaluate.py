@@ -27,7 +27,7 @@ from zsar_cli.text.templates import Templates, default_templates, load_templates
 from zsar_cli.text.words import as_words, words_line
 
 if TYPE_CHECKING:
-    from zsar_cli.evaluation.inference import Options
+    from zsar_cli.evaluation.inference import Engine, Options
     from zsar_cli.evaluation.results import PromptSettings
     from zsar_cli.features.cache import FeatureCache
     from zsar_cli.model.zsar import RecognizerModel
@@ -237,6 +237,7 @@ def run_evaluation(
         lambda done: None
     ),
     ended: Callable[[StageTimes, FeatureCache | None], None] = lambda times, cache: None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Run a plan and write its results and its report.
 
@@ -245,6 +246,7 @@ def run_evaluation(
         loaded: called with the model.
         progress: as of :func:`evaluate`.
         ended: called with the times of the stages and the cache once all videos are answered.
+        engine: evaluates in place of this process, which holds the model for what is on record of it.
 
     Returns:
         as :func:`evaluate`.
@@ -257,7 +259,8 @@ def run_evaluation(
     phrases = described(how.descriptions, plan)
     if how.report is not None:
         _check_report(how.report)
-    return _run(plan, model, options, how, phrases, _EvaluationCallbacks(loading, loaded, progress, ended))
+    calls = _EvaluationCallbacks(loading, loaded, progress, ended, engine)
+    return _run(plan, model, options, how, phrases, calls)
 
 
 @dataclass(frozen=True)
@@ -268,6 +271,7 @@ class _EvaluationCallbacks:
     loaded: Callable[[RecognizerModel], None]
     progress: Callable[[int], AbstractContextManager[Callable[[float], None]]]
     ended: Callable[[StageTimes, FeatureCache | None], None]
+    engine: Engine | None = None
 
 
 def _run(
@@ -327,6 +331,7 @@ def _run(
             times=times,
             overwrite=how.overwrite,
             prepare=prepare,
+            engine=calls.engine,
         )
     calls.ended(times, cache)
     if how.report is not None:

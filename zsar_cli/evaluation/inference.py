@@ -7,10 +7,10 @@ records, so a run that was stopped goes on from them and ends in the same result
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -62,6 +62,29 @@ class Options:
     def decoders(self, model: RecognizerModel) -> int:
         """Say how many processes decode for this model."""
         return default_workers(model.backbone.device.type) if self.workers is None else self.workers
+
+
+@dataclass(frozen=True)
+class Task:
+    """A video whose records are still to come."""
+
+    video: str
+    places: list[tuple[int, int]]  # (part, item) of each record
+    draw: int  # the number that the shuffling of its frames is drawn from
+
+
+class Engine(Protocol):
+    """What evaluates videos elsewhere than in this process."""
+
+    def __call__(
+        self,
+        model: RecognizerModel,
+        parts: Sequence[EvaluationPart],
+        texts: Sequence[PromptEmbeddings],
+        options: Options,
+        tasks: Sequence[Task],
+    ) -> Generator[dict[str, Any], None, None]:
+        """Yield the records of all tasks, in any order."""
 
 
 # --- scores to records --------------------------------------------------------------------------------------
@@ -141,6 +164,7 @@ def evaluate_parts(
     write: Callable[[dict[str, Any]], None] = lambda record: None,
     cache: FeatureCache | None = None,
     times: StageTimes | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Evaluate parts, looking once at each video however many of them it is in.
 
@@ -150,6 +174,7 @@ def evaluate_parts(
         write: called with each new record.
         cache: what is in it is neither decoded nor put through the visual tower.
         times: gets the seconds of the stages.
+        engine: evaluates in place of this process.
 
     Returns:
         the records of each part by its name, in the order of its items.
@@ -169,6 +194,15 @@ def evaluate_parts(
     # A batch that was cut off is computed whole again, so that its numbers do not depend on where.
     todo = [batch for batch in batches if open_places(batch)]
 
+    def drawn(video: int) -> int:
+        # its place in its own list, so that the draw is the same whatever else is evaluated in the same run
+        return videos[paths[video]][0][1]
+
+    def tasks() -> Iterator[Task]:
+        for video in (video for batch in todo for video in batch):
+            if places := [(part, item) for _, part, item in open_places(range(video, video + 1))]:
+                yield Task(paths[video], places, drawn(video))
+
     def own() -> Generator[dict[str, Any], None, None]:
         with contextlib.ExitStack() as stack:
             wanted = [paths[video] for batch in todo for video in batch]
@@ -177,15 +211,15 @@ def evaluate_parts(
                 with times.measured("waiting for decoders"):
                     loaded = list(islice(clips, len(batch)))
                 places = open_places(batch)
-                # its place in its own list, so that the draw is the same whatever else is evaluated in the same run
-                draws = [videos[paths[video]][0][1] for video in batch]
+                draws = list(map(drawn, batch))
                 with times.measured("model"), memory_explained("use a smaller --batch-size, fewer --frames"):
                     found = list(
-                        _evaluate_batch(model, parts, texts, options, batch, loaded, places, draws, cache)
+                        evaluate_batch(model, parts, texts, options, batch, loaded, places, draws, cache)
                     )
                 yield from found
 
-    with contextlib.closing(own()) as found:
+    running = own() if engine is None else engine(model, parts, texts, options, list(tasks()))
+    with contextlib.closing(running) as found:
         for record in found:
             records[record["part"]][record["item"]] = record
             write(record)
@@ -217,14 +251,14 @@ def iter_clips(
     return load_cached(pool, requests, cache, render_request)
 
 
-def _evaluate_batch(
+def evaluate_batch(
     model: RecognizerModel,
     parts: Sequence[EvaluationPart],
     texts: Sequence[PromptEmbeddings],
     options: Options,
     batch: range,
     loaded: Sequence[Loaded],
-    places: Sequence[tuple[int, int, int]],
+    places: Iterable[tuple[int, int, int]],
     draws: Sequence[int],
     cache: FeatureCache | None = None,
 ) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli import __version__
-from zsar_cli.evaluation.inference import Options, evaluate_parts
+from zsar_cli.evaluation.inference import Engine, Options, evaluate_parts
 from zsar_cli.evaluation.predictions import PredictionsFile, usable
 from zsar_cli.evaluation.presets import published_settings
 from zsar_cli.evaluation.protocols import EvaluationPart, Plan, combine, count_seen, describe_data, setting
@@ -85,6 +85,7 @@ def run_plan(
     times: StageTimes | None = None,
     overwrite: bool = False,
     prepare: Callable[[dict[str, Any]], None] = lambda settings: None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Evaluate every part of a plan.
 
@@ -96,6 +97,7 @@ def run_plan(
         times: gets the seconds of the stages.
         overwrite: replace what ``output`` holds of another evaluation, or of anybody else.
         prepare: told the settings once it is clear that ``output`` can be written, before any work.
+        engine: evaluates in place of this process.
 
     Returns:
         the content of ``results.json``.
@@ -138,6 +140,7 @@ def run_plan(
             write=keep,
             cache=cache,
             times=times,
+            engine=engine,
         )
         results = {
             "model": model.name,

@@ -1,0 +1,160 @@
+"""``--ray``: predict and eval on a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from zsar_cli.cli.predict_options import Asked
+from zsar_cli.cli.run_lines import counted
+from zsar_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from zsar_cli.cli.predict_run import Run
+    from zsar_cli.cluster.connect import Share
+    from zsar_cli.cluster.stages import Answer, Decode
+    from zsar_cli.prediction.confidence import AnswerRule
+    from zsar_cli.recognizer import Recognizer
+    from zsar_cli.text.embeddings import PromptEmbeddings
+
+FILES = (".jsonl", ".ndjson", ".csv", ".parquet", ".txt")
+OTHERWISE = "use --shard, which runs on several machines, too, or leave it out"
+
+
+def check_ray(asked: Asked) -> None:
+    """Raise UsageError for options that ``--ray`` does not go with, before anything is started."""
+    from zsar_cli.cluster.connect import require_ray
+
+    refused = {
+        "--window": asked.window,
+        "--stride": asked.stride,
+        "--shots": asked.shots,
+        "--explain": asked.explain,
+        "--report": asked.report,
+    }
+    for name, value in refused.items():
+        if value:
+            raise UsageError(f"--ray answers whole videos and does not go with {name}; {OTHERWISE}.")
+    if asked.context.get_parameter_source("cache").name == "COMMANDLINE":  # type: ignore[union-attr]
+        raise UsageError(f"--ray does not go with --cache; {OTHERWISE}.")
+    if asked.resume:
+        raise UsageError(
+            "--ray continues by itself when the same command is started again; leave --resume out."
+        )
+    if asked.output is None:
+        raise UsageError("--ray needs --output: a folder for parts, or a file that is written at the end.")
+    require_ray()
+
+
+def predict_on_ray(asked: Asked, rule: AnswerRule) -> None:
+    """Answer the videos on a cluster; records are in parts in a folder, or in one file once all are there."""
+    from zsar_cli.cli import console, predict
+    from zsar_cli.cli.output.made_with import made_with
+    from zsar_cli.cli.predict_checks import check_outputs, labels_and_templates
+    from zsar_cli.cli.predict_run import Run
+    from zsar_cli.cluster.connect import connected, resolved, shared_out
+    from zsar_cli.cluster.predict import predict_on
+    from zsar_cli.prediction.clips import ClipOptions
+    from zsar_cli.prediction.inputs import find_videos
+    from zsar_cli.recognizer import Recognizer
+
+    check_ray(asked)
+    assert asked.output is not None
+    assert asked.ray is not None
+    whole = asked.output.suffix.lower() in FILES
+    if whole:
+        check_outputs(asked)
+    wanted, templates = labels_and_templates(asked)
+    clips = ClipOptions(asked.frames, asked.views, asked.crops, asked.decoder, asked.batch_size, asked.fps)
+    run = Run(clips, asked.top_k, rule, None, asked.embeddings)
+    with console.status(f"Loading {asked.model} ..."):
+        recognizer = Recognizer.load(
+            asked.model, device="cpu", precision=asked.precision, backbone=asked.backbone
+        )
+        text = predict.embeddings_of(recognizer, wanted, asked.prompts, templates)
+    predict.settle(asked, run, recognizer, text, wanted)
+    folder = Path(f"{asked.output}.parts") if whole else asked.output
+    videos = find_videos(asked.videos, sys.stdin.buffer, null=asked.null, column=asked.column)
+    started = time.monotonic()
+    with connected(asked.ray) as ray:
+        share = shared_out(ray, asked.device)
+        precision = resolved(ray, share, asked.precision)
+        run.precision = recognizer.model.backbone.precision if precision == "auto" else precision
+        made = made_with(recognizer.model, run, text, wanted)
+        stages = _stages(asked, run, recognizer, text, share, precision)
+        done = predict_on(ray, videos, str(folder), *stages, share, made_with=made, overwrite=asked.overwrite)
+    if whole:
+        with contextlib.ExitStack() as stack:
+            sink = predict.open_records(stack, asked, run, recognizer, text, None, wanted)
+            for record in done.records():
+                sink.write(record)
+        done.remove()
+    failed = sum(done.kinds.values())
+    before = f", {done.before} answered before" if done.before else ""
+    console.note(
+        f"{counted(done.written, 'video')} in {time.monotonic() - started:.1f} s{before}"
+        f"{f'; {failed} failed (see the records)' if failed else ''}, written to {asked.output}."
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _stages(
+    asked: Asked, run: Run, recognizer: Recognizer, text: PromptEmbeddings, share: Share, precision: str
+) -> tuple[Decode, Answer]:
+    from zsar_cli.batch import BatchPredictor
+    from zsar_cli.cluster.stages import Answer, Decode
+    from zsar_cli.prediction.clips import clip_requests
+    from zsar_cli.video.fetch import LIMITS
+
+    (shown,) = clip_requests(recognizer.model, [""], run.options)
+    options: dict[str, Any] = {name: getattr(asked, name) for name in ("frames", "views", "crops", "decoder")}
+    predictor = BatchPredictor(
+        text.to("cpu"),
+        asked.model,
+        device="cuda" if share.model_gpus else "cpu",
+        precision=precision,
+        backbone=asked.backbone,
+        embeddings=run.embeddings,
+        top_k=run.top_k,
+        min_confidence=run.rule.min_confidence,
+        multi=run.rule.multi,
+        calibration="off",  # the bound is that of the rule
+        batch_size=asked.batch_size,
+        fps=asked.fps,
+        **options,
+    )
+    decode = Decode(
+        *(shown, os.getcwd(), asked.timeout),
+        max_bytes=LIMITS.max_bytes,
+        storage_options=asked.storage_options and Path(os.path.abspath(asked.storage_options)),
+    )
+    return decode, Answer(predictor, share.threads)
+
+
+def check_engine(cache: Path | None) -> None:
+    """Raise UsageError where ``zsar eval`` cannot run on a cluster, before anything is read."""
+    from zsar_cli.cluster.connect import require_ray
+
+    if cache is not None:
+        raise UsageError("--ray does not go with --cache; leave one of them out.")
+    require_ray()
+
+
+@contextlib.contextmanager
+def engine_of(address: str, model: str, device: str, precision: str, backbone: str | None) -> Any:
+    """Connect to a cluster, and yield what evaluates there and the precision of its models."""
+    from zsar_cli.cluster.connect import connected, resolved, shared_out
+    from zsar_cli.cluster.evaluate import ClusterEngine
+
+    with connected(address) as ray:
+        share = shared_out(ray, device)
+        precision = resolved(ray, share, precision)
+        how = {"device": "cuda" if share.model_gpus else "cpu", "precision": precision, "backbone": backbone}
+        yield ClusterEngine(ray, share, model, how), precision
