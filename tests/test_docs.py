@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from tests.conftest import REPOSITORY
 from tests.video_files import numbered_frame, write_video
+from zsar_cli.cli.app import LazyCommands, _flags_first
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BUNDLED = REPOSITORY / "zsar_cli" / "assets" / "motion-tiny" / "model.safetensors"
@@ -112,6 +115,28 @@ def test_pages_link_to_files_that_are_there():
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+EXAMPLES = sorted((REPOSITORY / "docs" / "examples").iterdir())
+
+
+@pytest.mark.parametrize(
+    "page", [*EXAMPLES, REPOSITORY / "docs" / "distributed.md"], ids=lambda path: path.name
+)
+def test_examples_of_clusters_are_sound(page: Path):
+    """YAML and Python parse, shells find no error, and ``zsar`` takes each of the commands."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".yaml":
+        yaml.safe_load(text)
+    elif page.suffix == ".py":
+        compile(text, str(page), "exec")
+    elif page.suffix == ".sh":
+        assert subprocess.run(["bash", "-n", page], check=False).returncode == 0
+    commands = re.findall(r"\bzsar ((?:predict|eval|train) [^#`|\n\"]+)", text.replace("\\\n", " "))
+    assert commands or page.suffix == ".py"
+    for command in commands:
+        name, *arguments = _flags_first(shlex.split(command.strip()))
+        LazyCommands().get_command(None, name).make_context(name, arguments)
 
 
 def test_pages_have_commands_and_code():

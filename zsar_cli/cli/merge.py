@@ -90,7 +90,7 @@ def merge_parts(asked: Asked) -> None:
         raise UsageError("--merge needs --output, the file that the parts become.")
     check_destination(asked.output, False, asked.overwrite, asked.format)
     folders = [find_parts(place) for place in asked.videos]
-    writer = _merge(asked, chosen, folders)
+    writer = write_merged(asked, chosen, folders)
     lines = [line for found in folders for line in found.lines()]
     if writer.twice:
         lines.append(f"{counted(writer.twice, 'video')} had a second record, which was left out.")
@@ -105,7 +105,7 @@ def merge_parts(asked: Asked) -> None:
         raise typer.Exit(1)
 
 
-def _merge(asked: Asked, chosen: Format, folders: list[Found]) -> Writer:
+def write_merged(asked: Asked, chosen: Format, folders: list[Found]) -> Writer:
     """Write the records of all parts that are complete."""
     made = _one_setting(folders)
     with _writer(asked, chosen, folders, made) as writer:

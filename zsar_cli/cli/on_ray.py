@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from zsar_cli.cli.predict_run import Run
     from zsar_cli.cluster.connect import Share
     from zsar_cli.cluster.stages import Answer, Decode
-    from zsar_cli.prediction.confidence import AnswerRule
     from zsar_cli.recognizer import Recognizer
     from zsar_cli.text.embeddings import PromptEmbeddings
 
 FILES = (".jsonl", ".ndjson", ".csv", ".parquet", ".txt")
-OTHERWISE = "use --shard, which runs on several machines, too, or leave it out"
+OTHERWISE = "leave one of them out; --shard runs on several machines, too"
 
 
 def check_ray(asked: Asked) -> None:
@@ -37,6 +36,8 @@ def check_ray(asked: Asked) -> None:
         "--shots": asked.shots,
         "--explain": asked.explain,
         "--report": asked.report,
+        "--shard": asked.shard,
+        "--merge": asked.merge,
     }
     for name, value in refused.items():
         if value:
@@ -47,16 +48,18 @@ def check_ray(asked: Asked) -> None:
         raise UsageError(
             "--ray continues by itself when the same command is started again; leave --resume out."
         )
-    if asked.output is None:
+    if asked.output is None and asked.remote is None:
         raise UsageError("--ray needs --output: a folder for parts, or a file that is written at the end.")
+    if asked.remote is not None and Path(asked.remote).suffix.lower() in FILES:
+        raise UsageError("--ray writes parts to a folder in a storage; join them by --merge.")
     require_ray()
 
 
-def predict_on_ray(asked: Asked, rule: AnswerRule) -> None:
+def predict_on_ray(asked: Asked) -> None:
     """Answer the videos on a cluster; records are in parts in a folder, or in one file once all are there."""
     from zsar_cli.cli import console, predict
     from zsar_cli.cli.output.made_with import made_with
-    from zsar_cli.cli.predict_checks import check_outputs, labels_and_templates
+    from zsar_cli.cli.predict_checks import check_numbers, check_outputs, chosen_rule, labels_and_templates
     from zsar_cli.cli.predict_run import Run
     from zsar_cli.cluster.connect import connected, resolved, shared_out
     from zsar_cli.cluster.predict import predict_on
@@ -64,10 +67,10 @@ def predict_on_ray(asked: Asked, rule: AnswerRule) -> None:
     from zsar_cli.prediction.inputs import find_videos
     from zsar_cli.recognizer import Recognizer
 
+    check_numbers(asked)
+    rule = chosen_rule(asked)
     check_ray(asked)
-    assert asked.output is not None
-    assert asked.ray is not None
-    whole = asked.output.suffix.lower() in FILES
+    whole = asked.output is not None and asked.output.suffix.lower() in FILES
     if whole:
         check_outputs(asked)
     wanted, templates = labels_and_templates(asked)
@@ -79,30 +82,39 @@ def predict_on_ray(asked: Asked, rule: AnswerRule) -> None:
         )
         text = predict.embeddings_of(recognizer, wanted, asked.prompts, templates)
     predict.settle(asked, run, recognizer, text, wanted)
-    folder = Path(f"{asked.output}.parts") if whole else asked.output
+    folder = f"{asked.output}.parts" if whole else asked.remote or str(asked.output)
     videos = find_videos(asked.videos, sys.stdin.buffer, null=asked.null, column=asked.column)
     started = time.monotonic()
+    assert asked.ray is not None
     with connected(asked.ray) as ray:
         share = shared_out(ray, asked.device)
         precision = resolved(ray, share, asked.precision)
         run.precision = recognizer.model.backbone.precision if precision == "auto" else precision
         made = made_with(recognizer.model, run, text, wanted)
         stages = _stages(asked, run, recognizer, text, share, precision)
-        done = predict_on(ray, videos, str(folder), *stages, share, made_with=made, overwrite=asked.overwrite)
+        done = predict_on(ray, videos, folder, *stages, share, made_with=made, overwrite=asked.overwrite)
     if whole:
-        with contextlib.ExitStack() as stack:
-            sink = predict.open_records(stack, asked, run, recognizer, text, None, wanted)
-            for record in done.records():
-                sink.write(record)
+        _become_one(asked, folder)
         done.remove()
     failed = sum(done.kinds.values())
     before = f", {done.before} answered before" if done.before else ""
     console.note(
         f"{counted(done.written, 'video')} in {time.monotonic() - started:.1f} s{before}"
-        f"{f'; {failed} failed (see the records)' if failed else ''}, written to {asked.output}."
+        f"{f'; {failed} failed (see the records)' if failed else ''}, written to {asked.shown_place}."
     )
     if failed:
         raise typer.Exit(1)
+
+
+def _become_one(asked: Asked, folder: str) -> None:
+    """Write the parts in a folder as the one file that was asked for."""
+    from zsar_cli.cli.merge import find_parts, write_merged
+    from zsar_cli.cli.output.sink import format_of
+
+    found = find_parts(folder)
+    write_merged(asked, format_of(asked.output, asked.format), [found])
+    if lines := list(found.lines()):
+        raise UsageError(" ".join(lines))
 
 
 def _stages(

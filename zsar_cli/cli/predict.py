@@ -107,6 +107,11 @@ def predict(
     if shard is None:
         distributed.refuse_several("zsar predict", "start it without torchrun, or use --shard auto or --ray")
     options.set_up_storage(max_bytes, storage_options)
+    if ray is not None:
+        from zsar_cli.cli.on_ray import predict_on_ray
+
+        predict_on_ray(asked)
+        return
     with on_this_disk(asked) as asked:
         if merge:
             merge_parts(asked)
@@ -118,11 +123,6 @@ def _predict(asked: Asked) -> None:
     check_numbers(asked)
     rule = chosen_rule(asked)
     if _from_stored(asked):
-        return
-    if ray is not None:
-        from zsar_cli.cli.on_ray import predict_on_ray
-
-        predict_on_ray(asked, rule)
         return
     check_outputs(asked)
     windows = chosen_windows(asked)

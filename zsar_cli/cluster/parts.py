@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from hashlib import blake2b
+from io import BufferedReader
 from itertools import pairwise
 from posixpath import join
 from typing import Any
@@ -25,10 +26,16 @@ from ray.data.datasource import BlockBasedFileDatasink, FilenameProvider, ReadTa
 
 from zsar_cli.cluster.stages import RECORD, VIDEO, from_id, to_id
 from zsar_cli.prediction.inputs import same_input
+from zsar_cli.prediction.parts import PART as NUMBERED
+from zsar_cli.prediction.parts import Manifest, count_lines, manifest_name
+from zsar_cli.prediction.record_file import JSON_LINES
+from zsar_cli.prediction.records import MADE_WITH, to_json
+from zsar_cli.prediction.shards import MOST as MOST_SHARDS
+from zsar_cli.prediction.shards import Shard
 from zsar_cli.video.address import public
 
 PENDING = ".pending.parquet"
-PART = re.compile(r"part-[0-9a-f]{32}-\d{6,}\.jsonl")
+WRITTEN = re.compile(r"part-[0-9a-f]{32}-\d{6,}\.jsonl")
 STEP = 16  # inputs that are always read together
 PIECES = 4  # of work for each actor at least, so that none waits long for the last one
 MOST = 512  # inputs of a part, or a little more: what a restart may do again, for each actor
@@ -52,7 +59,8 @@ class InputList(Datasource):
         """
         super().__init__()
         self._files, self._path, self._starts, self._count = files, path, starts, count
-        self.lines = STEP * max(1, min(MOST // STEP, count // (STEP * pieces)))
+        most = max(MOST, 2 * count // MOST_SHARDS)
+        self.lines = STEP * max(1, min(most // STEP, count // (STEP * pieces)))
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         """Make a task for each piece, however many are asked for."""
@@ -94,7 +102,7 @@ def write_list(files: FileSystem, path: str, videos: Iterable[str]) -> tuple[lis
 class Parts(BlockBasedFileDatasink):
     """Write records as JSON Lines, a file for each task. On the driver, ``kinds`` counts errors once all is written."""
 
-    def __init__(self, files: FileSystem, folder: str, lines: int) -> None:
+    def __init__(self, files: FileSystem, folder: str, lines: int, made_with: dict[str, Any]) -> None:
         super().__init__(
             folder,
             filesystem=files,
@@ -102,12 +110,15 @@ class Parts(BlockBasedFileDatasink):
             filename_provider=_Names(file_format="jsonl"),
             min_rows_per_file=lines,
         )
+        self._made_with = made_with
         self.records = 0
         self.kinds: Counter[str] = Counter()
 
     def write_block_to_file(self, block: Any, file: Any) -> None:
-        """Write the records of a block."""
-        file.writelines(f"{text}\n".encode() for text in _texts(block))
+        """Write the records of a block, the first with the settings of all."""
+        first, *others = _texts(block)
+        first = to_json(json.loads(first) | {MADE_WITH: self._made_with})
+        file.writelines(f"{text}\n".encode() for text in (first, *others))
 
     def write_block(self, block: Any, block_index: int, ctx: Any) -> None:
         """Write a block, and count what is in it."""
@@ -160,7 +171,36 @@ def key_of(video: str) -> bytes:
     return blake2b(same_input(public(video)).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
-def part_names(files: FileSystem, folder: str) -> list[str]:
-    """List the parts in a folder."""
+def own_names(files: FileSystem, folder: str) -> list[str]:
+    """List the parts in a folder, and their manifests."""
     found = files.get_file_info(FileSelector(folder, allow_not_found=True))
-    return sorted(info.base_name for info in found if PART.fullmatch(info.base_name))
+    return sorted(
+        info.base_name
+        for info in found
+        if WRITTEN.fullmatch(info.base_name) or NUMBERED.fullmatch(info.base_name)
+    )
+
+
+def number_parts(files: FileSystem, folder: str, made_with: dict[str, Any]) -> None:
+    """Name the parts as those of ``--shard`` are, each with its manifest: the folder is complete then.
+
+    What was numbered before, when there were fewer, is numbered again.
+    """
+    names = own_names(files, folder)
+    parts = [name for name in names if name.startswith("part-")]
+    for name in set(names) - set(parts):
+        files.delete_file(join(folder, name))
+    shards = [Shard(index, len(parts)) for index in range(len(parts))]
+    final = {f"{shard.part}.jsonl": shard for shard in shards}
+    free = iter([name for name in final if name not in parts])
+    for name in parts:
+        if name not in final:
+            files.move(join(folder, name), join(folder, next(free)))
+    for name, shard in final.items():
+        path = join(folder, name)
+        with files.open_input_stream(path) as file, BufferedReader(file) as lines:
+            tally = count_lines(JSON_LINES, lines)
+        size = files.get_file_info(path).size
+        said = Manifest(name, size, tally.videos, dict(tally.errors.most_common()), tally.inputs, made_with)
+        with files.open_output_stream(join(folder, manifest_name(shard))) as out:
+            out.write(said.to_json(shard))

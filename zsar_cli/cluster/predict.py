@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 from collections import Counter
@@ -31,17 +30,6 @@ class Done:
     before: int = 0  # in the parts that were there
     written: int = 0
     kinds: Counter[str] = field(default_factory=Counter)  # errors among those written
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Read the records of all parts."""
-        from zsar_cli.cluster.parts import part_names
-
-        for name in part_names(self.files, self.place):
-            with (
-                self.files.open_input_stream(f"{self.place}/{name}") as file,
-                io.BufferedReader(file) as lines,
-            ):
-                yield from map(json.loads, lines)
 
     def remove(self) -> None:
         """Remove the parts, and the folder if nothing else is in it."""
@@ -78,7 +66,7 @@ def predict_on(
     Raises:
         UsageError: the folder holds something else.
     """
-    from zsar_cli.cluster.parts import PIECES, InputList, Parts, key_of, settle, write_list
+    from zsar_cli.cluster.parts import PIECES, InputList, Parts, key_of, number_parts, settle, write_list
 
     files, place = _folder(folder)
     own = f"{place}/{OWN}"
@@ -91,6 +79,7 @@ def predict_on(
 
     starts, count = write_list(files, f"{own}/inputs.jsonl", left())
     if not count:
+        number_parts(files, place, made_with)
         return done
     source = InputList(files, f"{own}/inputs.jsonl", starts, count, PIECES * share.models)
     # A folder for each start: nothing is in it, so no actor has to be had that sorts out what is done
@@ -100,11 +89,12 @@ def predict_on(
         override_filesystem=files,
         delete_checkpoint_on_success=False,
     )
-    parts = Parts(files, place, source.lines)
+    parts = Parts(files, place, source.lines, made_with)
     with settings(ray, checkpoints):
         listed = ray.data.read_datasource(source, num_cpus=IO_CPUS)
         answers = staged(ray, listed, decode, answer, share, answer.predictor.clips.batch_size)
         answers.write_datasink(parts, ray_remote_args={"num_cpus": IO_CPUS})
+    number_parts(files, place, made_with)
     done.written, done.kinds = parts.records, parts.kinds
     return done
 
@@ -145,9 +135,9 @@ def _claim(files: Any, place: str, folder: str, made_with: dict[str, Any], overw
 
 def remove_parts(files: Any, place: str) -> None:
     """Remove the parts in a folder and all that belongs to them."""
-    from zsar_cli.cluster.parts import part_names
+    from zsar_cli.cluster.parts import own_names
 
-    for name in part_names(files, place):
+    for name in own_names(files, place):
         files.delete_file(f"{place}/{name}")
     files.delete_dir_contents(f"{place}/{OWN}", missing_dir_ok=True)
     with contextlib.suppress(OSError):
