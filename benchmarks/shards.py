@@ -55,6 +55,7 @@ class Run:
     shard: int
     command: list[str]
     unfinished: Path
+    errors: Path  # what the process says
     kill_at: list[int]  # bytes of the part
     process: subprocess.Popen[bytes] | None = None
     kills: int = 0
@@ -66,7 +67,8 @@ class Run:
 
     def start(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-        self.process = subprocess.Popen(self.command, env=environment, stderr=subprocess.DEVNULL)
+        with open(self.errors, "wb") as errors:
+            self.process = subprocess.Popen(self.command, env=environment, stderr=errors)
         self.started = self.started or time.monotonic()
 
     def poll(self) -> bool:
@@ -75,7 +77,8 @@ class Run:
         code = self.process.poll()
         if code is not None:
             if code not in (0, -9):
-                raise SystemExit(f"shard {self.shard} ended with {code}: {' '.join(self.command)}")
+                said = self.errors.read_text(errors="replace")[-2000:]
+                raise SystemExit(f"shard {self.shard} ended with {code}:\n{said}")
             if code:
                 self.start()
             return code == 0
@@ -168,7 +171,8 @@ def main() -> int:
             command += ["--frames", "2", "--batch-size", "32"]
             command += ["--shard", f"{shard}/{SHARDS}", "--output", str(parts)]
             kills = sorted(chance.randrange(1, most) for _ in range(options.kills if shard else 0))
-            runs.append(Run(shard, command, parts / f"_unfinished-{shard:05d}-of-{SHARDS:05d}.jsonl", kills))
+            unfinished = parts / f"_unfinished-{shard:05d}-of-{SHARDS:05d}.jsonl"
+            runs.append(Run(shard, command, unfinished, folder / f"errors{shard}.txt", kills))
         start = time.monotonic()
         run_all(runs, options.at_once)
         seconds = time.monotonic() - start

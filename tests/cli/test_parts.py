@@ -106,6 +106,20 @@ def test_other_settings_are_refused_by_name_and_overwrite_starts_anew(tmp_path: 
     assert written == VIDEOS
 
 
+@pytest.mark.parametrize("name", [MANIFEST, f"{PART}.jsonl", f"_unfinished{PART[4:]}.jsonl"])
+def test_links_in_a_folder_of_parts_lead_nowhere(tmp_path: Path, name: str) -> None:
+    parts, theirs = tmp_path / "parts", tmp_path / "theirs"
+    parts.mkdir()
+    theirs.write_text("")
+    (parts / name).symlink_to(theirs)
+    with pytest.raises(UsageError, match="is no plain file"):
+        write_part(parts)
+    assert theirs.read_text() == ""
+    write_part(parts, overwrite=True)
+    assert theirs.read_text() == ""
+    assert files(parts) == [MANIFEST, f"{PART}.jsonl"]
+
+
 def all_parts(folder: Path, format: str = "jsonl", leave_out: tuple[int, ...] = ()) -> list[str]:
     """Write the parts of 3 shards; the videos of each, in the order of shards."""
     everything = []

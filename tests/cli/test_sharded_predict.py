@@ -131,6 +131,10 @@ def test_an_output_in_a_storage_goes_on(zsar, memory, tiny_clip_dir, videos) -> 
     assert (first.code, "written to memory://bucket/answers.jsonl" in first.err) == (1, True)
     assert memory.cat("/bucket/answers.jsonl").count(b"\n") == 2
     assert "already exists; continue it with --resume" in zsar(*asked).err
+    shown = zsar(
+        "predict", "memory://bucket/answers.jsonl", "-f", "csv"
+    )  # stored answers, and no list of videos
+    assert (shown.code, shown.out.count("\n")) == (0, 4)
     more = zsar("predict", videos[0], *asked[1:], "--resume")
     assert (more.code, "1 answered before" in more.err) == (1, True)
     assert memory.cat("/bucket/answers.jsonl").count(b"\n") == 3

@@ -18,11 +18,12 @@ from zsar_cli.cli.output.destination import check_destination, check_subtitles
 from zsar_cli.cli.output.formats import Columns, Format
 from zsar_cli.cli.output.sink import SUBTITLES, Target, format_of, open_sink
 from zsar_cli.cli.run_lines import counted
-from zsar_cli.errors import UsageError
+from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.outputs import refuse_inputs
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.parquet import made_with_of, read_parquet
 from zsar_cli.prediction.records import LONGEST, MADE_WITH, is_complete, read_record, to_json
+from zsar_cli.video.address import is_remote, path_of
 
 if TYPE_CHECKING:
     from zsar_cli.prediction.report import AnswersPage
@@ -116,15 +117,45 @@ def are_answers(inputs: Sequence[str]) -> bool:
 
 
 def _is_answers(path: str) -> bool:
-    if not os.path.isfile(path):
+    name = path_of(path) if is_remote(path) else path
+    if is_remote(path):
+        if not name.lower().endswith((*ENDINGS, PARQUET)):
+            return False
+    elif not os.path.isfile(path):
         return False
-    if path.lower().endswith(PARQUET):
-        return made_with_of(path) is not None
-    with contextlib.suppress(OSError), open(path, "rb") as file:
+    with contextlib.suppress(OSError, VideoError), contextlib.ExitStack() as stack:
+        file = stack.enter_context(_peek(path))
+        if name.lower().endswith(PARQUET):
+            return made_with_of(file) is not None
         start = file.read(len(START))
-        ours = path.lower().endswith(ENDINGS) or start == START
+        ours = name.lower().endswith(ENDINGS) or start == START
         return ours and not _is_of_list(start + file.readline(LONGEST))
     return False
+
+
+def _peek(path: str) -> IO[bytes]:
+    """Open a file, or an object in a storage of which only the parts that are asked for are fetched."""
+    if not is_remote(path):
+        return open(path, "rb")
+    from zsar_cli.video.storage import file_system
+    from zsar_cli.video.storage_errors import explained
+
+    system, place = file_system(path)
+    try:
+        found: IO[bytes] = system.open(place, "rb")
+    except Exception as error:  # whatever a driver raises
+        raise explained(error, path) from None
+    return found
+
+
+def on_disk(stack: contextlib.ExitStack, name: str) -> str:
+    """Find a file on this disk: itself, or a copy of the object, which the stack removes."""
+    if not is_remote(name):
+        return name
+    from zsar_cli.prediction.places import StorageFolder
+
+    place, _, last = name.rpartition("/")
+    return str(stack.enter_context(StorageFolder(place).open(last)).name)
 
 
 def _is_of_list(line: bytes) -> bool:
@@ -144,11 +175,12 @@ def read_answers(stack: contextlib.ExitStack, names: Sequence[str]) -> Answers:
 
 def _open(stack: contextlib.ExitStack, name: str) -> IO[bytes]:
     """Open a file as JSON Lines; parquet is copied to them."""
-    if not name.lower().endswith(PARQUET):
-        return stack.enter_context(open(name, "rb"))
+    path = on_disk(stack, name)
+    if not path.lower().endswith(PARQUET):
+        return stack.enter_context(open(path, "rb"))
     file = stack.enter_context(tempfile.TemporaryFile())
-    about = {MADE_WITH: made_with_of(name)}
-    for record in read_parquet(name):
+    about = {MADE_WITH: made_with_of(path)}
+    for record in read_parquet(path):
         file.write((to_json(record | about) + "\n").encode())
         about = {}
     file.seek(0)

@@ -65,6 +65,10 @@ def check_shard(asked: Asked) -> None:
         raise UsageError(f"--shard needs --format jsonl, csv or parquet, not {asked.written_format}.")
     if asked.written_format == "parquet":
         require_pyarrow()
+    if asked.remote is not None:
+        from zsar_cli.prediction.places import StorageFolder
+
+        StorageFolder(asked.remote).make()
     for option, value in (("--report", asked.report), ("--explain", asked.explain)):
         if value is not None:
             raise UsageError(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from zsar_cli.cli.convert import TAKEN, read_answers, refuse_options
+from zsar_cli.cli.convert import TAKEN, on_disk, read_answers, refuse_options
 from zsar_cli.cli.predict_options import Asked
 from zsar_cli.errors import UsageError
 from zsar_cli.prediction.differences import difference
@@ -41,7 +41,8 @@ def open_stored(
     sources: list[tuple[str, dict[str, Any] | None, Iterable[dict[str, Any]]]] = []
     for name in names:
         if name.lower().endswith(".parquet"):
-            sources.append((name, made_with_of(name), read_parquet(name)))
+            path = on_disk(stack, name)
+            sources.append((name, made_with_of(path), read_parquet(path)))
         else:
             answers = read_answers(stack, [name])
             sources.append((name, answers.made_with or None, answers))

@@ -7,7 +7,7 @@ two columns. pyarrow is imported when a file is written or read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -171,10 +171,8 @@ def made_with_of(source: str | Path | IO[bytes]) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def read_parquet(
-    source: str | Path | IO[bytes], columns: Iterable[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    """Yield the records of a file that zsar wrote, or those ``columns`` of them; some hundred rows are held at once.
+def read_parquet(source: str | Path | IO[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file that zsar wrote; some hundred rows are held at once.
 
     Raises:
         UsageError: it is damaged.
@@ -183,8 +181,9 @@ def read_parquet(
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(source) as file:
-            for batch in file.iter_batches(AT_ONCE, columns=None if columns is None else list(columns)):
+        # Pages are read as they are needed: a row group may hold all of millions of rows
+        with pq.ParquetFile(source, buffer_size=2**20, pre_buffer=False) as file:
+            for batch in file.iter_batches(AT_ONCE, use_threads=False):
                 yield from map(to_record, batch.to_pylist())
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise _damaged(source) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -38,6 +39,14 @@ class Folder:
             raise UsageError(
                 f"{self} cannot be created: {reason}. Choose another folder for --output."
             ) from error
+
+    def refuse_links(self, *names: str) -> None:
+        """Raise UsageError where one of these files is a link, a pipe or a device: others may write to this folder."""
+        for path in (self.path / name for name in names):
+            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+                raise UsageError(
+                    f"{path} is no plain file, so it is not written or read; choose another --output."
+                )
 
     def names(self) -> list[str]:
         """List the files; none where there is no folder."""
@@ -101,10 +110,6 @@ class StorageFolder:
 
     def __init__(self, place: str) -> None:
         self._url = place.rstrip("/")
-        if scheme_of(place) in WEB:
-            raise UsageError(
-                f"{self} cannot be written: web servers take no files from zsar; choose another --output."
-            )
         from zsar_cli.video.storage import file_system
 
         try:
@@ -137,7 +142,14 @@ class StorageFolder:
         return f"{self._place.rstrip('/')}/{name}"
 
     def make(self) -> None:
-        """Do nothing: the first object makes the folder."""
+        """Raise UsageError where nothing can be written; the first object makes the folder."""
+        if scheme_of(self._url) in WEB:
+            raise UsageError(
+                f"{self} cannot be written: web servers take no files from zsar; choose another --output."
+            )
+
+    def refuse_links(self, *names: str) -> None:
+        """Do nothing: objects are no links."""
 
     def names(self) -> list[str]:
         """List the objects; none where there is no folder."""

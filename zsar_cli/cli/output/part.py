@@ -73,6 +73,7 @@ def open_part(
         if target.overwrite:
             for old in (manifest_name(shard), name, _unfinished(name)):
                 folder.remove(old)
+        folder.refuse_links(manifest_name(shard), name, _unfinished(name))
         manifest = _refuse_others(folder, shard, name, target)
         part = Part(folder, shard, name)
         form = (

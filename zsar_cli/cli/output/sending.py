@@ -35,6 +35,7 @@ def on_this_disk(asked: Asked) -> Iterator[Asked]:
             ".csv or .parquet."
         )
     folder = StorageFolder(place)
+    folder.make()
     there = folder.size(name) is not None
     if there and not (asked.resume or asked.overwrite):
         raise UsageError(
