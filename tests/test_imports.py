@@ -24,7 +24,7 @@ ORDER = [
         "evaluation",
         "prediction",
     ),
-    *("features", "data", "text", "model", "video"),
+    *("export", "features", "data", "text", "model", "video"),
 ]
 
 

@@ -26,6 +26,18 @@ def suggested_models() -> list[SuggestedModel]:
     return [SuggestedModel(**entry) for entry in parse(read_text(ASSETS / "models.yaml"))]
 
 
+def licence_of(name: str) -> str | None:
+    """Say under which licence a model's weights are published; None where that is not known."""
+    from zsar_cli.model.published.records import families, named_family, open_clips
+
+    known = next((model.licence for model in suggested_models() if model.name == name), None)
+    if known is not None:
+        return known
+    named = named_family(name)
+    record = open_clips(name) if named is None else families()[named[0]]
+    return None if record is None else record.licence
+
+
 def model_lines() -> list[str]:
     """Format one line per model: name, parameters, licence, and use."""
     return _aligned([(m.name, f"{m.parameters:g} M", m.licence, m.use) for m in suggested_models()])

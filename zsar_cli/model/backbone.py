@@ -250,7 +250,7 @@ class Backbone(nn.Module):
             image_output_fmt="NCHW",  # the one form that transformers and convolutional towers all give
         )
         last = found["image_intermediates"][-1]
-        self._patch_grid = (last.shape[-2], last.shape[-1])
+        self._patch_grid = (int(last.shape[-2]), int(last.shape[-1]))  # plain numbers also while it is traced
         tokens = last.flatten(2).transpose(1, 2)
         return FrameFeatures(
             found["image_features"], tokens.contiguous()

@@ -33,7 +33,7 @@ def motion_cues(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         static (B, N, D), difference (B, T, N, D), residual (B, T, N, D).
     """
     static = tokens.mean(dim=1)
-    difference = torch.diff(tokens, dim=1, prepend=tokens[:, :1])
+    difference = tokens - torch.cat([tokens[:, :1], tokens[:, :-1]], dim=1)  # torch.diff has no ONNX
     return static, difference, tokens - static.unsqueeze(1)
 
 
@@ -245,7 +245,7 @@ class MotionAggregation(nn.Module):
             grid: rows and columns of the N patches.
         """
         motion = separation.motion
-        batch, frames = motion.shape[:2]
+        batch, frames = motion.shape[0], motion.shape[1]
         time = self.to_time(fourier_features(frames, motion))[None, :, None]
         place = self.to_place(_place_features(*grid, motion))[None, None]
         motion = motion * (1 + time + place)

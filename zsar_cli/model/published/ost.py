@@ -102,6 +102,6 @@ def transport(similarity: Tensor) -> Tensor:
         change = (r_next - r).abs().mean(dim=-2, keepdim=True)
         r, c = torch.where(moving, r_next, r), torch.where(moving, c_next, c)
         moving = moving & (change >= CLOSE_ENOUGH)
-        if not moving.any():
+        if not torch._C._get_tracing_state() and not moving.any():  # a graph has all steps
             break
     return r * kernel * c

@@ -134,14 +134,14 @@ def attend_with_context(
         What attention adds to x, and how much the class token looked at each patch (B·T, P), mean over heads.
     """
     q, k, v = project(layer.attn, layer.ln_1(x))
-    own, bias = k.shape[2], None
+    own, bias = int(k.shape[2]), None
     if context is not None and table is not None:
         shared = project(layer.attn, layer.ln_1(context))[1:]
         k, v = (
             torch.cat([part, more.repeat_interleave(frames, dim=0)], dim=2)
             for part, more in zip((k, v), shared, strict=True)
         )
-        lengths = torch.tensor([own, k.shape[2] - own], device=x.device)
+        lengths = torch.tensor([own, int(k.shape[2]) - own], device=x.device)
         bias = table[:, 0].repeat_interleave(lengths, dim=1)[:, None].to(q.dtype)
     attended = layer.attn.out_proj(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias)))
     logits = (q[:, :, :1] * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
@@ -155,10 +155,10 @@ def summarise(x: Tensor, looked: Tensor, shape: tuple[int, ...]) -> Tensor:
     seeds = x[:, 1:].gather(1, best[..., None].expand(-1, -1, x.shape[-1]))
     seeds = seeds.unflatten(0, shape).flatten(1, 2)
     size = torch.ones_like(seeds[..., :1])
-    rounds, rest = divmod(max(0, seeds.shape[1] - CONTEXT), AT_ONCE)
+    rounds, rest = divmod(max(0, int(seeds.shape[1]) - CONTEXT), AT_ONCE)
     for count in [AT_ONCE] * rounds + [rest]:
         while count > 0:  # a round cannot take away more than half
-            merged = min(count, seeds.shape[1] // 2)
+            merged = min(count, int(seeds.shape[1]) // 2)
             seeds, size = merge(seeds, size, merged)
             count -= merged
     return seeds
