@@ -57,6 +57,15 @@ def test_records_come_back_as_they_were(tmp_path: Path, monkeypatch) -> None:
     assert np.array_equal(table.column("embedding")[1].values.to_numpy(), vector(0))  # to the last bit
 
 
+def test_the_state_of_an_object_comes_back(tmp_path: Path) -> None:
+    record = Prediction("s3://b/a.mp4", FOUND, 0.5, 1.0, 8).to_record()
+    for number, state in enumerate(({"size": 3, "etag": "x"}, {"size": 3})):
+        file = ParquetWriter(tmp_path / f"{number}", made_with=MADE, windows=False, embeddings=False)
+        file.write(record | {"object": state})
+        file.close()
+        assert list(read_parquet(tmp_path / f"{number}")) == [record | {"object": state}]
+
+
 def test_segments_come_back_as_they_were(tmp_path: Path) -> None:
     parts = [Segment(0.0, 2.0, "waving", FOUND, 0.5), Segment(2.0, 3.0, "none of these", FOUND, 0.75)]
     several = [Segment(0.0, 3.0, "waving", FOUND, 0.5, ["waving", "中 'x"])]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from zsar_cli.errors import UsageError
-from zsar_cli.prediction.records import MADE_WITH, rounded
+from zsar_cli.prediction.records import MADE_WITH, OBJECT, rounded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,6 +54,7 @@ def schema(
         ("assumed_fps", number),
     ]
     about += [("warning", text), ("written", text), ("error_kind", text), ("error_message", text)]
+    about += [(OBJECT, pa.struct([("size", pa.int64()), ("etag", text)]))]
     metadata = None if made_with is None else {KEY: json.dumps(made_with).encode()}
     return pa.schema([("video", text), *parts, *about], metadata)
 
@@ -90,6 +91,8 @@ def to_record(row: Mapping[str, Any]) -> dict[str, Any]:
     if "error_kind" in known:
         error = {"kind": known["error_kind"], "message": known.get("error_message", "")}
         return {"video": known["video"], "error": error}
+    if OBJECT in known:
+        known[OBJECT] = {name: value for name, value in known[OBJECT].items() if value is not None}
     if "embedding" in known:
         known["embedding"] = rounded(known["embedding"])
     for part in known.get("segments", ()):
