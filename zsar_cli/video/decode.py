@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -114,7 +114,7 @@ def iter_frames(
         VideoError: the file cannot be read, or not one frame of it.
     """
     name, images = _images(path, image_rate)
-    ticks = _Ticks(rate, first, opening)
+    ticks = Ticks(rate, first, opening)
     if images is not None:
         yield from _iter_images(images, ticks, resize, chunk)
         return
@@ -122,27 +122,55 @@ def iter_frames(
         index = read_index(name)
         clock = Clock(index)
         reader = _Sequence(name, index, threads)
-        batch: list[tuple[int, float, np.ndarray]] = []
-        size = (0, 0)
-        for (number, frame), cut in _with_cuts(reader.frames(), ticks):
-            time = clock.time(number, frame.pts)
-            # Held back until a later frame comes, so that the last chunk can carry the warning
-            if batch and (cut or (len(batch) == chunk and ticks.takes(time))):
-                yield _chunk(batch, planned_timing(index, size), None, ticks.start)
-                batch = []
-            if cut:
-                ticks.begin(time)
-            if not ticks.takes(time):
-                continue
-            ticks.take(time)
-            pixels = to_rgb(frame, index.aspect)
-            size = pixels.shape[:2]
-            batch.append((number, time, resize(pixels) if resize else pixels))
-        if not reader.pts:
-            raise nothing_read(name)
-        info, _, timed = timing(reader.pts, index, size)
-        if batch:
-            yield _chunk(batch, info, shortfall(info, index, reader.problems, timed), ticks.start)
+
+        def about(size: tuple[int, int], whole: bool) -> tuple[VideoInfo, str | None]:
+            if not whole:
+                return planned_timing(index, size), None
+            if not reader.pts:
+                raise nothing_read(name)
+            info, _, timed = timing(reader.pts, index, size)
+            return info, shortfall(info, index, reader.problems, timed)
+
+        timed = ((number, clock.time(number, frame.pts), frame) for number, frame in reader.frames())
+        yield from on_ticks(timed, ticks, resize, chunk, index.aspect, about)
+
+
+def on_ticks(
+    frames: Iterator[tuple[int, float, Any]],
+    ticks: Ticks,
+    resize: Resize | None,
+    chunk: int,
+    aspect: float,
+    about: Callable[[tuple[int, int], bool], tuple[VideoInfo, str | None]],
+) -> Iterator[DecodedVideo]:
+    """Keep one frame for each tick, ``chunk`` of them at a time, of one shot each.
+
+    Args:
+        frames: all of them in order, each with its number and its time in s.
+        ticks: which are kept.
+        resize: see :func:`read_frames`.
+        chunk: the most frames that are held at a time.
+        aspect: of a stored pixel, width over height.
+        about: info and warning, for the height and width of a frame; True: all frames have come.
+    """
+    batch: list[tuple[int, float, np.ndarray]] = []
+    size = (0, 0)
+    for (number, time, frame), cut in _with_cuts(frames, ticks):
+        # Held back until a later frame comes, so that the last chunk can carry the warning
+        if batch and (cut or (len(batch) == chunk and ticks.takes(time))):
+            yield _chunk(batch, about(size, False)[0], None, ticks.start)
+            batch = []
+        if cut:
+            ticks.begin(time)
+        if not ticks.takes(time):
+            continue
+        ticks.take(time)
+        pixels = to_rgb(frame, aspect)
+        size = pixels.shape[:2]
+        batch.append((number, time, resize(pixels) if resize else pixels))
+    info, warning = about(size, True)
+    if batch:
+        yield _chunk(batch, info, warning, ticks.start)
 
 
 def planned_info(path: Readable, *, image_rate: float = IMAGE_RATE) -> VideoInfo:
@@ -296,7 +324,7 @@ def _read_images(images: ImageSequence, choose: Choose, resize: Resize | None) -
 
 
 def _iter_images(
-    images: ImageSequence, ticks: _Ticks, resize: Resize | None, chunk: int
+    images: ImageSequence, ticks: Ticks, resize: Resize | None, chunk: int
 ) -> Iterator[DecodedVideo]:
     cuts: set[int] = set()
     if ticks.opening is not None:
@@ -317,12 +345,14 @@ def _iter_images(
             yield replace(_read_images(images, lambda _, part=part: part, resize), shot=start)
 
 
-def _with_cuts(frames: Iterator[tuple[int, Any]], ticks: _Ticks) -> Iterator[tuple[tuple[int, Any], bool]]:
-    """Yield frames with their numbers, and whether a shot begins with them where cuts are looked for."""
+def _with_cuts(
+    frames: Iterator[tuple[int, float, Any]], ticks: Ticks
+) -> Iterator[tuple[tuple[int, float, Any], bool]]:
+    """Yield frames with their numbers and times, and whether a shot begins with them where cuts are looked for."""
     if ticks.opening is None:
         return ((frame, False) for frame in frames)
     shrink = shrinker()
-    return mark_cuts(frames, lambda numbered: shrink(numbered[1]))
+    return mark_cuts(frames, lambda timed: shrink(timed[2]))
 
 
 def _image_info(images: ImageSequence, size: tuple[int, int] = (0, 0)) -> VideoInfo:
@@ -331,7 +361,7 @@ def _image_info(images: ImageSequence, size: tuple[int, int] = (0, 0)) -> VideoI
     return VideoInfo(images.duration, size[1], size[0], count, rate, assumed=images.assumed_rate is not None)
 
 
-class _Ticks:
+class Ticks:
     """Ticks of a clock, ``rate`` a second, the first at ``first`` s of a shot; denser in its ``opening`` s."""
 
     def __init__(self, rate: float, first: float, opening: float | None = None) -> None:

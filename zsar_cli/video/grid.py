@@ -68,12 +68,9 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
             "unreadable",
             "the time stamps of this video make no sense; it is damaged, or --window is far too short",
         )
-    # The frame on show at a tick is the last that began before it; as times are rounded, a hair after will do
     frame = planned.interval or 1 / planned.fps  # the mean says nothing of a video with long gaps
-    first = step / 2 - frame + min(0.001, frame / 4)
     # Time stamps may crowd at the start of what the last frame's length makes of the duration
-    first = min(first, (planned.frame_count - 1) / planned.fps)
-    empty = True
+    first = min(first_tick(step, frame), (planned.frame_count - 1) / planned.fps)
     cropper = Cropper(request.preprocess, look=request.look)
     opening = min(step * request.frames, CHUNK_SECONDS) if request.shots else None
     parts = iter_frames(
@@ -86,6 +83,40 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
         opening=opening,
         threads=request.threads,
     )
+    empty = True
+    for chunk in grid_chunks(parts, cropper, step, first, opening, frame):
+        yield chunk
+        empty = False
+    if empty:
+        raise VideoError("unreadable", "too few frames of this video could be read; it is damaged")
+
+
+def first_tick(step: float, frame: float) -> float:
+    """Say when the first tick is, in s from the first frame: the middle of a step, as seen a frame earlier.
+
+    The frame on show at a tick is the last that began before it; as times are rounded, a hair after will do.
+    """
+    return step / 2 - frame + min(0.001, frame / 4)
+
+
+def grid_chunks(
+    parts: Iterator[DecodedVideo],
+    cropper: Cropper,
+    step: float,
+    first: float,
+    opening: float | None,
+    frame: float,
+) -> Iterator[GridChunk]:
+    """Yield what ``cropper`` made of frames, on the grid of their shot.
+
+    Args:
+        parts: frames in order, of one shot each.
+        cropper: which resized them.
+        step: s between ticks.
+        first: when the first tick is, s from the first frame.
+        opening: s at the start of a shot in which frames are denser, where cuts were looked for.
+        frame: s from one frame to the next.
+    """
     whole = _Grid(step, first)
     for part, grid in (
         ((part, whole) for part in parts) if opening is None else _shots(parts, whole, opening, frame)
@@ -93,9 +124,6 @@ def load_grid(request: GridRequest) -> Iterator[GridChunk]:
         chunk = grid.chunk(part, cropper)
         if chunk is not None:
             yield chunk
-            empty = False
-    if empty:
-        raise VideoError("unreadable", "too few frames of this video could be read; it is damaged")
 
 
 def load_info(request: GridRequest) -> Iterator[VideoInfo]:
@@ -142,7 +170,7 @@ def _shots(
         first = whole.first
         if length < opening * 0.999:
             step *= max(length, frame) / opening
-            first = min(step / 2 - frame + min(0.001, frame / 4), held[-1].times[-1] - held[0].shot)
+            first = min(first_tick(step, frame), held[-1].times[-1] - held[0].shot)
         own = _Grid(step, first)
         return ((part, own) for part in held)
 
