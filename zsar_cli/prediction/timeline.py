@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from zsar_cli.prediction.windows import WindowOptions
 
 
+SHORTEST = 1e-6  # s that a stretch counts for at least
+
+
 @dataclass(frozen=True)
 class Segment:
     """A stretch of a video with one answer."""
@@ -79,6 +82,14 @@ class StretchScores:
     unknown: Tensor  # (S,)
 
 
+def answers_of_stretches(table: StretchScores, labels: list[str], rule: AnswerRule) -> list[str | tuple[int, ...]]:
+    """Answer each stretch: with a label or "none of these", or with the places of several labels."""
+    if rule.multi:
+        return [tuple(sorted(rule.several(yes))) for yes in table.yes.tolist()]
+    best = table.score.argmax(dim=-1).tolist()
+    return [rule.single(labels[c], unknown) for c, unknown in zip(best, table.unknown.tolist(), strict=True)]
+
+
 def merge(
     table: StretchScores,
     times: list[float],
@@ -91,15 +102,7 @@ def merge(
 
     ``seen`` gives the frames that a stretch was judged by. A segment ends before each stretch of ``cuts``.
     """
-    rule = AnswerRule(options.min_confidence, options.multi)
-    answers: list[Any]  # of each stretch: a label, or the places of several
-    if options.multi:
-        answers = [sorted(rule.several(yes)) for yes in table.yes.tolist()]
-    else:
-        best = table.score.argmax(dim=-1).tolist()
-        answers = [
-            rule.single(labels[c], unknown) for c, unknown in zip(best, table.unknown.tolist(), strict=True)
-        ]
+    answers = answers_of_stretches(table, labels, AnswerRule(options.min_confidence, options.multi))
     segments = []
     first = 0
     for place in range(1, len(answers) + 1):
@@ -119,15 +122,32 @@ def _segment(
     top_k: int,
     first: int,
     end: int,
-    answer: str | list[int],
+    answer: str | tuple[int, ...],
 ) -> Segment:
-    """Make a segment of some stretches; ``answer``: a label, or the places of several."""
+    """Make a segment of some stretches."""
     import torch
 
-    weight = torch.tensor([max(times[i + 1] - times[i], 1e-6) for i in range(first, end)])
+    weight = torch.tensor([max(times[i + 1] - times[i], SHORTEST) for i in range(first, end)])
     weight = (weight / weight.sum())[:, None]
     score = (weight * table.score[first:end]).sum(dim=0)
     yes = (weight * table.yes[first:end]).sum(dim=0)
+    unknown = float((weight[:, 0] * table.unknown[first:end]).sum())
+    return make_segment((times[first], times[end]), labels, top_k, answer, score, yes, unknown)
+
+
+def make_segment(
+    times: tuple[float, float],
+    labels: list[str],
+    top_k: int,
+    answer: str | tuple[int, ...],
+    score: Tensor,
+    yes: Tensor,
+    unknown: float,
+) -> Segment:
+    """Make a segment of means over its stretches: ``score`` (C,), ``yes`` (C,), ``unknown``.
+
+    ``answer``: a label, or the places of several.
+    """
     best = score.topk(min(top_k, len(labels))).indices.tolist()
     several = None
     if not isinstance(answer, str):
@@ -136,5 +156,4 @@ def _segment(
         several = [labels[c] for c in sure]
         answer = next(iter(several), NONE_OF_THESE)
     found = [LabelScore(labels[c], float(score[c]), float(yes[c])) for c in best]
-    unknown = float((weight[:, 0] * table.unknown[first:end]).sum())
-    return Segment(times[first], times[end], answer, found, unknown, several)
+    return Segment(*times, answer, found, unknown, several)

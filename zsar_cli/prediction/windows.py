@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -43,6 +43,7 @@ WINDOWS_AT_ONCE = 16  # through the motion modules together
 SCORED_AT_ONCE = 1024
 LOOKED_AT = 64  # videos whose durations decide whether windows are needed
 DECODING_THREADS = 4  # at most, of the one video that is looked at
+OVERFLOWED = "the model's numbers overflowed on this video; use --precision fp32"
 MOST_WINDOWS = 250_000  # of one video: what they say is kept to its end; at the default stride, 138 hours
 
 
@@ -110,7 +111,7 @@ def run_windows(
 
     for video, chunks in pool.stream(videos, load_grid, request, stop):
         path = named(video)[0]
-        slider = _Slider(model, options, keeper=FrameKeeper() if shown else None)
+        slider = Slider(model, options, keeper=FrameKeeper() if shown else None)
         warning = None
         try:
             for chunk in times.waiting("waiting for decoders", chunks):
@@ -150,7 +151,7 @@ def any_longer(videos: Iterable[Video], seconds: float, pool: DecodePool, fps: f
 
 
 @dataclass
-class _Shot:
+class Shot:
     """A shot, or a whole video where cuts are not looked for: its ticks, its windows, and their frames."""
 
     start: float  # s from the video's first frame
@@ -170,14 +171,14 @@ class _Shot:
 
 
 @dataclass
-class _Slider:
+class Slider:
     """Takes a video's frames as they come and keeps the features that windows still need."""
 
     model: RecognizerModel
     options: WindowOptions
     keeper: FrameKeeper | None = None
     embeddings: list[Tensor] = field(default_factory=list)  # of each span of windows, (E,)
-    shots: list[_Shot] = field(default_factory=list)
+    shots: list[Shot] = field(default_factory=list)
     duration: float = 0.0  # s so far
     info: VideoInfo = field(default_factory=lambda: VideoInfo(0.0, 0, 0, 0, 1.0))  # by the file's index
     frames: int = 0
@@ -191,7 +192,7 @@ class _Slider:
             self.keeper.take(chunk)
         if not self.shots or chunk.start != self.shots[-1].start:
             self._end_shot(chunk.start)
-            self.shots.append(_Shot(chunk.start, chunk.step, len(self.embeddings)))
+            self.shots.append(Shot(chunk.start, chunk.step, len(self.embeddings)))
         shot = self.shots[-1]
         shot.ticks += chunk.ticks.tolist()
         shot.indices += chunk.indices.tolist()
@@ -226,7 +227,7 @@ class _Slider:
         family = self.model.backbone.family
         return family is not None and bool(family.across_frames)
 
-    def _slide(self, shot: _Shot, end: int) -> None:
+    def _slide(self, shot: Shot, end: int) -> None:
         """Score every window whose ticks lie before ``end``."""
         frames = self.options.frames
         # In ticks; windows start on ticks. A shot shorter than a window is one window; its stride shrinks along
@@ -241,7 +242,7 @@ class _Slider:
         gone = bisect_right([tick for tick, _ in shot.shown], keep) - 1
         del shot.shown[: max(gone, 0)]
 
-    def _embed(self, shot: _Shot, some: list[Span]) -> None:
+    def _embed(self, shot: Shot, some: list[Span]) -> None:
         import torch
 
         from zsar_cli.model.precision import arithmetic
@@ -260,7 +261,7 @@ class _Slider:
                 self.embeddings += list(part)
         shot.spans += some
 
-    def _window(self, shot: _Shot, start: int) -> FrameFeatures:
+    def _window(self, shot: Shot, start: int) -> FrameFeatures:
         """Collect the features (T, ...) of the frames that are on show at the window's ticks."""
         import torch
 
@@ -297,21 +298,13 @@ class _Slider:
 
 
 def _timeline(
-    path: str, slider: _Slider, text: PromptEmbeddings, options: WindowOptions, warning: str | None
+    path: str, slider: Slider, text: PromptEmbeddings, options: WindowOptions, warning: str | None
 ) -> Timeline | Failure:
     import torch
 
-    score, yes, unknown = [], [], []
-    for some in torch.stack(slider.embeddings).split(SCORED_AT_ONCE):
-        found = slider.model.score(some, text.positive, text.negative, text.rivals(slider.model))
-        score.append(found.score.cpu())
-        yes.append(found.yes.cpu())
-        unknown.append(found.unknown.cpu())
-    windows = StretchScores(torch.cat(score), torch.cat(yes), torch.cat(unknown))
+    windows = score_windows(slider.model, slider.embeddings, text)
     if not torch.isfinite(windows.unknown).all():
-        return Failure(
-            path, "not_finite", "the model's numbers overflowed on this video; use --precision fp32"
-        )
+        return Failure(path, "not_finite", OVERFLOWED)
     stretches = list(_stretches(slider, windows.unknown.tolist()))
     surest = [shot.first + window for _, shot, window in stretches]
     table = StretchScores(windows.score[surest], windows.yes[surest], windows.unknown[surest])
@@ -335,7 +328,20 @@ def _timeline(
     )
 
 
-def _stretches(slider: _Slider, doubt: list[float]) -> Iterator[tuple[float, _Shot, int]]:
+def score_windows(model: RecognizerModel, embeddings: Sequence[Tensor], text: PromptEmbeddings) -> StretchScores:
+    """Score windows by their embeddings, (E,) each."""
+    import torch
+
+    score, yes, unknown = [], [], []
+    for some in torch.stack(list(embeddings)).split(SCORED_AT_ONCE):
+        found = model.score(some, text.positive, text.negative, text.rivals(model))
+        score.append(found.score.cpu())
+        yes.append(found.yes.cpu())
+        unknown.append(found.unknown.cpu())
+    return StretchScores(torch.cat(score), torch.cat(yes), torch.cat(unknown))
+
+
+def _stretches(slider: Slider, doubt: list[float]) -> Iterator[tuple[float, Shot, int]]:
     """Yield each stretch between starts and ends of windows: its start in s, its shot, the surest window over it."""
     ends = [shot.start for shot in slider.shots[1:]] + [slider.duration]
     for shot, end in zip(slider.shots, ends, strict=True):

@@ -185,7 +185,7 @@ def packets(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
 
 
 def _video_streams(container: Any) -> list[Any]:
-    """Find the streams that may be the video, and make them ready to decode.
+    """Find the streams of a file that may be the video, and make them ready to decode.
 
     Raises:
         VideoError: no_video, unreadable.
@@ -195,6 +195,15 @@ def _video_streams(container: Any) -> list[Any]:
         raise VideoError("no_video", f"this is {PLAYLIST}")
     if formats & TEXTS:
         raise VideoError("no_video", "this is a text file, not a video")
+    return ready_streams(container)
+
+
+def ready_streams(container: Any) -> list[Any]:
+    """Find the streams that may be the video, and make them ready to decode.
+
+    Raises:
+        VideoError: no_video, unreadable.
+    """
     pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
     streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
     if not streams:

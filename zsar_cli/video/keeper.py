@@ -58,6 +58,7 @@ class Work:
     fetcher: Fetcher = field(default_factory=Fetcher)
     jobs: queue.Queue[Job | None] = field(default_factory=queue.Queue)  # None: there are no more
     closed: threading.Event = field(default_factory=threading.Event)
+    handed: tuple[int, ...] = ()  # descriptors that workers share with this process
 
 
 def worker_command() -> list[str]:
@@ -134,6 +135,7 @@ class Keeper:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # decoders chatter there
                 env=worker_environment(),
+                pass_fds=self.work.handed,
             )
 
     def _run(self) -> None:

@@ -124,6 +124,7 @@ class DecodePool:
         memory_limit_mb: what one worker may hold (Linux). By default half the machine's memory is shared out.
         ahead: how many requests may be decoded, or waiting for it, beyond what was taken.
         load: what workers run. It is pickled by name.
+        handed: descriptors of this process that workers have too (not on Windows).
     """
 
     def __init__(
@@ -133,13 +134,14 @@ class DecodePool:
         memory_limit_mb: int | None = None,
         ahead: int | None = None,
         load: Callable[[Any], Any] = load_clip,
+        handed: tuple[int, ...] = (),
     ) -> None:
         """Start the workers."""
         if workers < 0 or timeout <= 0:
             raise ValueError("workers must be at least 0 and timeout more than 0")
         self.timeout = timeout
         self._memory_limit_mb, self._ahead = memory_limit_mb, ahead
-        self.work = Work(timeout, 0)
+        self.work = Work(timeout, 0, handed=handed)
         self.load = load
         self._keepers: list[Keeper] = []
         self.grow(workers)
