@@ -15,6 +15,7 @@ from zsar_cli import distributed
 from zsar_cli.cli import options
 from zsar_cli.cli import predict_options as own
 from zsar_cli.cli.convert import are_answers, convert, find_answers
+from zsar_cli.cli.live import predict_live, source_asked
 from zsar_cli.cli.output.answers_page import add_earlier, command_line, new_page, open_page
 from zsar_cli.cli.output.formats import Columns
 from zsar_cli.cli.output.made_with import made_with
@@ -121,6 +122,9 @@ def predict(
 
 def _predict(asked: Asked) -> None:
     check_numbers(asked)
+    if (source := source_asked(asked)) is not None:
+        predict_live(asked, source)
+        return
     rule = chosen_rule(asked)
     if _from_stored(asked):
         return

@@ -147,15 +147,16 @@ def chosen_windows(asked: Asked) -> WindowOptions | None:
         return None
     if asked.views > 1 or asked.crops > 1:
         raise UsageError("--window cannot be combined with --views or --crops.")
-    if _typed_cache(asked):
+    if typed_cache(asked):
         raise UsageError(
             "--cache cannot be combined with --window, as it stores clips of whole videos; remove one of them."
         )
     shots = clip_seconds_of(asked.model) is not None if asked.shots is None else asked.shots
-    return _window_options(asked, length, shots)
+    return window_options(asked, length, shots)
 
 
-def _window_options(asked: Asked, length: float, shots: bool) -> WindowOptions:
+def window_options(asked: Asked, length: float, shots: bool) -> WindowOptions:
+    """Make the options of windows of this length, in s."""
     from zsar_cli.prediction.windows import WindowOptions
 
     return WindowOptions(
@@ -189,7 +190,7 @@ def wants_own_windows(
         or asked.window is not None
         or asked.views > 1
         or asked.crops > 1
-        or _typed_cache(asked)
+        or typed_cache(asked)
     ):
         return False
     # Shards decide alike, whichever videos they have
@@ -210,7 +211,7 @@ def own_windows(asked: Asked, model: RecognizerModel) -> WindowOptions:
         f"{model.name} was trained on clips of {seconds:g} s, so windows of {seconds:g} s slide over each "
         f"video{inside}. Turn this off with --window 0."
     )
-    return _window_options(asked, seconds, shots)
+    return window_options(asked, seconds, shots)
 
 
 def chosen_rule(asked: Asked) -> AnswerRule:
@@ -255,7 +256,8 @@ def check_explain(folder: Path | None, labels: Sequence[str] | None) -> None:
         raise UsageError("--explain-label needs --explain FOLDER.")
 
 
-def _typed_cache(asked: Asked) -> bool:
+def typed_cache(asked: Asked) -> bool:
+    """Tell whether ``--cache`` was typed."""
     # What the environment says always may be overruled; what was typed is meant
     always = os.environ.get("ZSAR_FEATURES")
     return asked.cache is not None and asked.cache != (Path(always) if always else None)

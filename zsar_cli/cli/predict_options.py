@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, cast, get_args
 
 import typer
 
@@ -16,6 +18,10 @@ from zsar_cli.cli.output.sink import format_of
 from zsar_cli.prediction.shards import Shard, parse_shard
 from zsar_cli.video.address import is_remote, public
 from zsar_cli.video.find import local_path
+from zsar_cli.video.live_source import CONTAINERS
+
+# Typer takes no list of a Literal
+FormatName = Enum("FormatName", {name: name for name in (*get_args(Format), *CONTAINERS)}, type=str)  # type: ignore[misc]
 
 VideosArgument = Annotated[
     list[str],
@@ -70,12 +76,13 @@ WideOption = Annotated[
     typer.Option("--wide", help="CSV with one row per video (or segment) and one column per label: its yes."),
 ]
 FormatOption = Annotated[
-    Optional[Format],  # noqa: UP045
+    Optional[list[FormatName]],  # noqa: UP045
     typer.Option(
         "--format",
         "-f",
-        help="Output format. Default: as --output is named; else table on a terminal, jsonl in a pipe. srt and vtt "
-        "(subtitles) need --window.",
+        help="Output format. Default: table on a terminal, else jsonl. srt and vtt (subtitles) need --window. With - "
+        f"also the container of a video on standard input: {', '.join(CONTAINERS)}.",
+        metavar="FORMAT",
     ),
 ]
 OutputOption = Annotated[
@@ -202,6 +209,7 @@ class Asked:
     calibration: Literal["95", "90", "80", "alarms", "off"]
     wide: bool
     format: Format | None
+    container: str | None  # of a video on standard input
     output: Path | None  # on this disk
     remote: str | None  # the output's address, if it is in a storage
     embeddings: bool
@@ -275,4 +283,13 @@ def asked_of(arguments: dict[str, Any]) -> Asked:
     place = arguments.pop("output")
     remote = place if place is not None and is_remote(place) else None
     output = None if place is None or remote else Path(local_path(place))
-    return Asked(**arguments, output=output, remote=remote)
+    format, container = formats_of(arguments.pop("format"))
+    return Asked(**arguments, format=format, container=container, output=output, remote=remote)
+
+
+def formats_of(given: Sequence[Enum] | None) -> tuple[Format | None, str | None]:
+    """Tell the format of records from the container of a video on standard input; the last of each counts."""
+    names = [str(name.value) for name in given or ()][::-1]
+    records = (name for name in names if name in get_args(Format))
+    containers = (name for name in names if name in CONTAINERS)
+    return cast("Format | None", next(records, None)), next(containers, None)

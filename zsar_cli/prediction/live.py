@@ -10,15 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from zsar_cli.errors import VideoError, memory_explained
 from zsar_cli.prediction.confidence import AnswerRule
 from zsar_cli.prediction.timeline import (
     SHORTEST,
+    Answer,
     Segment,
-    StretchScores,
     answers_of_stretches,
     make_segment,
 )
@@ -43,11 +42,31 @@ class _Stretch:
     """A stretch whose answer is settled: when it starts, in s, its scores, and whether a shot starts with it."""
 
     start: float
-    answer: str | tuple[int, ...]
+    answer: Answer
     score: Tensor  # (C,)
     yes: Tensor  # (C,)
     unknown: float
     cut: bool
+
+
+@dataclass
+class _Sums:
+    """The segment in progress: its start and answer, and weighted sums over its stretches but the last."""
+
+    start: float
+    answer: Answer
+    score: Tensor  # (C,)
+    yes: Tensor  # (C,)
+    unknown: float = 0.0
+    weight: float = 0.0
+
+    def add(self, stretch: _Stretch, end: float) -> None:
+        """Add a stretch that lasts until then."""
+        weight = max(end - stretch.start, SHORTEST)
+        self.score = self.score + weight * stretch.score
+        self.yes = self.yes + weight * stretch.yes
+        self.unknown += weight * stretch.unknown
+        self.weight += weight
 
 
 class LiveTimeline:
@@ -59,13 +78,13 @@ class LiveTimeline:
         """``offset``: when the first frame came, in s from the first of the source."""
         self.options, self.text, self.offset = options, text, offset
         self._slider = Slider(model, options)
-        self._rows: list[tuple[str | tuple[int, ...], Tensor, Tensor, float]] = []  # of each window of the slider
+        self._rows: list[
+            tuple[str | tuple[int, ...], Tensor, Tensor, float]
+        ] = []  # of each window of the slider
         self._settled = 0  # tick of the last shot up to which answers are
         self._cut = False  # whether the next stretch starts a shot
         self._last: _Stretch | None = None
-        # Of the segment in progress: its start and answer, and sums over its stretches but the last
-        self._begun: tuple[float, str | tuple[int, ...]] | None = None
-        self._sums: tuple[float, Tensor, Tensor, float] | None = None
+        self._sums: _Sums | None = None
 
     @property
     def duration(self) -> float:
@@ -96,9 +115,9 @@ class LiveTimeline:
         self._slider.finish(whole=True)
         self._score()
         yield from self._settle(self._slider.shots[-1], None, self._slider.duration)
-        if self._last is not None:
-            self._add(self._last, self._slider.duration)
-            yield self._close(self._slider.duration)
+        if self._sums is not None and self._last is not None:
+            self._sums.add(self._last, self._slider.duration)
+            yield self._segment(self._sums, self._slider.duration)
 
     def _score(self) -> None:
         """Score the windows that are new."""
@@ -131,28 +150,20 @@ class LiveTimeline:
 
     def _append(self, stretch: _Stretch) -> Iterator[Segment]:
         """Add the next stretch; yield the segment that ends with it, if one does."""
-        if self._last is not None:
-            self._add(self._last, stretch.start)
-            assert self._begun is not None
-            if stretch.cut or stretch.answer != self._begun[1]:
-                yield self._close(stretch.start)
-        if self._begun is None:
-            self._begun = stretch.start, stretch.answer
+        if self._sums is not None and self._last is not None:
+            self._sums.add(self._last, stretch.start)
+            if stretch.cut or stretch.answer != self._sums.answer:
+                yield self._segment(self._sums, stretch.start)
+                self._sums = None
+        if self._sums is None:
+            self._sums = _Sums(stretch.start, stretch.answer, 0 * stretch.score, 0 * stretch.yes)
         self._last = stretch
 
-    def _add(self, stretch: _Stretch, end: float) -> None:
-        weight = max(end - stretch.start, SHORTEST)
-        own = (weight, weight * stretch.score, weight * stretch.yes, weight * stretch.unknown)
-        self._sums = own if self._sums is None else tuple(a + b for a, b in zip(self._sums, own, strict=True))  # type: ignore[assignment]
-
-    def _close(self, end: float) -> Segment:
-        assert self._begun is not None
-        assert self._sums is not None
-        (start, answer), (weight, score, yes, unknown) = self._begun, self._sums
-        self._begun = self._sums = None
+    def _segment(self, sums: _Sums, end: float) -> Segment:
         clock = self.offset + self._slider.info.start
-        means = score / weight, yes / weight, unknown / weight
-        return make_segment((clock + start, clock + end), self.text.labels, self.options.top_k, answer, *means)
+        means = sums.score / sums.weight, sums.yes / sums.weight, sums.unknown / sums.weight
+        times = clock + sums.start, clock + end
+        return make_segment(times, self.text.labels, self.options.top_k, sums.answer, *means)
 
 
 @dataclass
@@ -208,7 +219,7 @@ def watch(
                     watched.frames += len(part.chunk.ticks) if part.chunk else 0
                     if part.dropped and time.monotonic() - told > TOLD_EVERY:
                         told = time.monotonic()
-                        tell(f"{source.name}: the model is slower than the source; {watched.dropped} frames were left out.")
+                        tell(f"{source.name}: the model is too slow; {watched.dropped} frames were left out.")
                     with memory_explained("use fewer --frames, a longer --stride"):
                         yield from timeline.take(part)
                     watched.duration = timeline.duration

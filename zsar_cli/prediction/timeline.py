@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zsar_cli.prediction.confidence import DEFAULT, AnswerRule
 from zsar_cli.prediction.records import NONE_OF_THESE, LabelScore, Shown
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zsar_cli.prediction.windows import WindowOptions
 
 
+Answer: TypeAlias = "str | tuple[int, ...]"  # a label or "none of these", or the places of several labels
 SHORTEST = 1e-6  # s that a stretch counts for at least
 
 
@@ -82,12 +83,13 @@ class StretchScores:
     unknown: Tensor  # (S,)
 
 
-def answers_of_stretches(table: StretchScores, labels: list[str], rule: AnswerRule) -> list[str | tuple[int, ...]]:
+def answers_of_stretches(table: StretchScores, labels: list[str], rule: AnswerRule) -> list[Answer]:
     """Answer each stretch: with a label or "none of these", or with the places of several labels."""
     if rule.multi:
         return [tuple(sorted(rule.several(yes))) for yes in table.yes.tolist()]
     best = table.score.argmax(dim=-1).tolist()
-    return [rule.single(labels[c], unknown) for c, unknown in zip(best, table.unknown.tolist(), strict=True)]
+    sure = [rule.single(labels[c], unknown) for c, unknown in zip(best, table.unknown.tolist(), strict=True)]
+    return [answer or NONE_OF_THESE for answer in sure]
 
 
 def merge(
@@ -122,7 +124,7 @@ def _segment(
     top_k: int,
     first: int,
     end: int,
-    answer: str | tuple[int, ...],
+    answer: Answer,
 ) -> Segment:
     """Make a segment of some stretches."""
     import torch
@@ -139,7 +141,7 @@ def make_segment(
     times: tuple[float, float],
     labels: list[str],
     top_k: int,
-    answer: str | tuple[int, ...],
+    answer: Answer,
     score: Tensor,
     yes: Tensor,
     unknown: float,

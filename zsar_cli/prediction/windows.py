@@ -328,7 +328,9 @@ def _timeline(
     )
 
 
-def score_windows(model: RecognizerModel, embeddings: Sequence[Tensor], text: PromptEmbeddings) -> StretchScores:
+def score_windows(
+    model: RecognizerModel, embeddings: Sequence[Tensor], text: PromptEmbeddings
+) -> StretchScores:
     """Score windows by their embeddings, (E,) each."""
     import torch
 

@@ -21,6 +21,7 @@ from urllib.parse import unquote_to_bytes
 
 from zsar_cli.run_log import NOTE
 from zsar_cli.video.address import is_remote, scheme_of, suggestion
+from zsar_cli.video.live_source import SCHEMES
 
 logger = logging.getLogger(__name__)
 
@@ -217,14 +218,16 @@ def why_unread(text: str) -> str | None:
     """Say why what someone names can be no file: an address or a camera. None where it might be one."""
     if os.path.lexists(text):
         return None
-    if (scheme := scheme_of(text)) is not None and not is_remote(text) and scheme not in _LOCAL:
+    if (scheme := scheme_of(text)) in SCHEMES:
+        return "this is a live stream, which zsar predict watches as its only argument, and never from a list"
+    if scheme is not None and not is_remote(text) and scheme not in _LOCAL:
         return f"this is a URL, and zsar reads nothing from {scheme}://{suggestion(scheme)}"
     if re.match(r"[a-z][a-z0-9+.-]+:/[^/]", text, re.I) and is_remote(text.replace(":/", "://", 1)):
         return "this is a URL that lost one of its two strokes, as pathlib takes it away; give it as a text"
     if _ADDRESS.match(text):
         return "this is a URL, which is not read here; download the video and give the file"
     if _CAMERA.fullmatch(text):
-        return "no such file; cameras are not supported, so record the video to a file"
+        return "no such file; a camera is watched by zsar predict as its only argument"
     return None
 
 

@@ -1,15 +1,13 @@
-"""Live sources: streams of the network, cameras, and a video that comes through a pipe.
+"""Frames of a live source (:mod:`zsar_cli.video.live_source`) as they come, on the grid of sliding windows.
 
-FFmpeg opens an address here and nowhere else, and only of the schemes in :data:`SCHEMES`. Each is allowed the protocols
-that its row names. What comes is read as one of :data:`CONTAINERS`: a playlist that a server sends is none.
+This is the one place where FFmpeg opens an address. Protocols and formats are limited to those of the source, so a
+playlist that a server sends is none, and nothing leads to another protocol.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import select
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -21,111 +19,21 @@ from typing import Any
 import av
 import numpy as np
 
-from zsar_cli.errors import UsageError, VideoError
-from zsar_cli.video.address import public
+from zsar_cli.errors import VideoError
 from zsar_cli.video.container import MOST_READ_ERRORS, demuxed, ready_streams
 from zsar_cli.video.decode import Ticks, on_ticks
 from zsar_cli.video.frames import DecodedVideo
 from zsar_cli.video.grid import CHUNK_FRAMES, CHUNK_SECONDS, GridChunk, first_tick, grid_chunks
+from zsar_cli.video.live_source import Source
 from zsar_cli.video.looks import Cropper
 from zsar_cli.video.times import VideoInfo
 from zsar_cli.video.transforms import Preprocess
 from zsar_cli.video.upright import pixel_aspect
 
-# What --format says of a video on standard input, and FFmpeg's name of it
-CONTAINERS = {
-    "mpegts": "mpegts",
-    "matroska": "matroska",
-    "webm": "matroska",
-    "mp4": "mov",
-    "flv": "flv",
-    "avi": "avi",
-    "nut": "nut",
-    "ogg": "ogg",
-    "h264": "h264",
-    "hevc": "hevc",
-    "mjpeg": "mjpeg",
-    "y4m": "yuv4mpegpipe",
-}
-_STREAMS = ",".join(dict.fromkeys(CONTAINERS.values()))
-
-
-@dataclass(frozen=True)
-class _Scheme:
-    protocols: str  # of FFmpeg's, that it may open
-    formats: str = _STREAMS
-    waits: bool = False  # whether the sender waits while nothing is read
-    options: tuple[tuple[str, str], ...] = ()
-
-
-SCHEMES = {
-    "rtsp": _Scheme("rtp,udp,tcp", "rtsp", options=(("rtsp_flags", "prefer_tcp"),)),
-    "rtsps": _Scheme("rtp,udp,tcp,tls", "rtsp"),
-    "rtmp": _Scheme("rtmp,tcp", "flv"),
-    "rtmps": _Scheme("rtmps,rtmp,tls,tcp", "flv"),
-    "udp": _Scheme("udp", options=(("overrun_nonfatal", "1"),)),
-    "srt": _Scheme("srt"),
-    "tcp": _Scheme("tcp", waits=True),
-}
-_CAMERA = re.compile(r"\d{1,2}|/dev/video\d+")
 PATIENCE = 10.0  # s that a stream or a camera may take to open, and from packet to packet
 HELD = 256  # frames that wait for the model at most
 HEAD, HEAD_SECONDS = 16, 2.0  # frames at the start, or s, that tell the frame rate
 BACK, AHEAD = 1.0, 30.0  # s that time stamps may jump before the clock counts as set anew
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is watched. ``name``: as records have it, without a password. ``kind``: network, camera or pipe."""
-
-    name: str
-    kind: str
-    address: str = ""  # for FFmpeg
-    format: str | None = None  # FFmpeg's, where it is known
-    formats: str = _STREAMS  # that it may turn out to be
-    protocols: str = "none"
-    options: tuple[tuple[str, str], ...] = ()
-    waits: bool = True
-
-
-def scheme_of_live(text: str) -> str | None:
-    """Find the scheme of a live stream's address; None of anything else."""
-    scheme, mark, _ = text.partition("://")
-    return scheme.lower() if mark and scheme.lower() in SCHEMES else None
-
-
-def live_source(text: str, container: str | None = None) -> Source | None:
-    """Find the live source that an argument names; None where it is none. What exists as a file is no camera's number.
-
-    Args:
-        text: an address, a camera's number or device, or ``-``.
-        container: of the video on standard input, as :data:`CONTAINERS` has it; None: it holds a list.
-
-    Raises:
-        UsageError: there is no such camera.
-    """
-    if text == "-":
-        return None if container is None else Source("-", "pipe", format=CONTAINERS[container])
-    if (scheme := scheme_of_live(text)) is not None:
-        row = SCHEMES[scheme]
-        return Source(
-            public(text), "network", text, None, row.formats, row.protocols, row.options, row.waits
-        )
-    if not _CAMERA.fullmatch(text) or (os.path.lexists(text) and not text.startswith("/dev/")):
-        return None
-    return Source(text, "camera", *_camera(text), waits=False)
-
-
-def _camera(text: str) -> tuple[str, str]:
-    """Find what FFmpeg opens for a camera, and as what format; its formats are those of devices."""
-    if sys.platform == "darwin":
-        return f"{text}:none", "avfoundation"
-    if sys.platform == "win32":
-        names = [device.name for device in av.enumerate_input_devices("dshow")]
-        if not text.isdecimal() or int(text) >= len(names):
-            raise UsageError(f"There is no camera {text}; there are {len(names)}, counted from 0.")
-        return f"video={names[int(text)]}", "dshow"
-    return (f"/dev/video{int(text)}" if text.isdecimal() else text), "v4l2"
 
 
 @dataclass(frozen=True)
@@ -306,8 +214,6 @@ def _opened(request: LiveRequest) -> Iterator[tuple[Any, Any]]:
     allowed = {"protocol_whitelist": source.protocols}
     if source.kind != "camera":
         allowed["format_whitelist"] = source.format or source.formats
-    if source.format == "mov":
-        allowed["format_whitelist"] = "mov"
     patient: dict[str, Any] = {} if source.kind == "pipe" else {"timeout": (PATIENCE, PATIENCE)}
     what: Any = _Pipe(request.pipe) if source.kind == "pipe" else source.address
     try:
@@ -329,7 +235,10 @@ def _frames(container: Any, stream: Any, source: Source) -> Iterator[tuple[int, 
     for packet in _packets(container, stream, source):
         try:
             decoded = packet.decode()
-        except (av.error.FFmpegError, ValueError):  # before the first key frame, or damage: the next may be sound
+        except (
+            av.error.FFmpegError,
+            ValueError,
+        ):  # before the first key frame, or damage: the next may be sound
             continue
         for frame in decoded:
             if frame.pts is None:

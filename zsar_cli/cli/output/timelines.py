@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MOST_ROWS = 12
+LIVE_WIDTH, LONGEST = 79, 36000.0  # columns of a live segment; s that its times have room for
 Stretch: TypeAlias = "tuple[float, float]"  # s
 
 
@@ -102,6 +103,18 @@ def timeline_lines(record: dict[str, Any], width: int, labels: Sequence[str] = (
     if record.get("warning"):
         lines.append(Text("  ").append(printable(record["warning"]), style="yellow"))
     return lines
+
+
+def live_line(segment: dict[str, Any], labels: Sequence[str]) -> Text:
+    """Format a segment of a live source, "none of these" too, at a width for a terminal."""
+    from rich.text import Text
+
+    answer = segment["answer"]
+    if answer != NONE_OF_THESE:
+        return _segment_line(segment, colours([answer], labels), LIVE_WIDTH, LONGEST)
+    digits = len(clock(LONGEST, tenths=True))
+    times = " to ".join(f"{clock(segment[name], tenths=True):>{digits}}" for name in ("start", "end"))
+    return Text(f"  {times}  {answer}", style="dim")
 
 
 def _name_line(video: str, about: str, width: int) -> Text:
