@@ -369,7 +369,7 @@ def test_secrets_are_in_no_log(site: str, caplog: pytest.LogCaptureFixture) -> N
     ("address", "part"),
     [
         ("htps://example.org/a.mp4", "did you mean https://"),
-        ("rtsps://example.org/a", "reads nothing from rtsps://"),
+        ("rtsps://example.org/a", "never from a list"),
         ("s3://bucket/a.mp4", "not read here"),
     ],
 )

@@ -85,6 +85,7 @@ def _check(asked: Asked, source: Source) -> None:
         "--views": asked.views > 1,
         "--crops": asked.crops > 1,
         "--shard": asked.shard is not None,
+        "--ray": asked.ray is not None,
         "--cache": typed_cache(asked),
         "--window 0": asked.window == 0,
     }

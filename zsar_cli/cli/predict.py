@@ -108,7 +108,7 @@ def predict(
     if shard is None:
         distributed.refuse_several("zsar predict", "start it without torchrun, or use --shard auto or --ray")
     options.set_up_storage(max_bytes, storage_options)
-    if ray is not None:
+    if ray is not None and source_asked(asked) is None:
         from zsar_cli.cli.on_ray import predict_on_ray
 
         predict_on_ray(asked)

@@ -27,8 +27,9 @@ VideosArgument = Annotated[
     list[str],
     typer.Argument(
         help="Files, folders (searched for videos), patterns, lists (.txt, .csv, .jsonl, .parquet), or - for a list on "
-        "standard input; also in a storage (s3://bucket/clips/, gs://, hf://, https://). An existing answers.jsonl is "
-        "converted to another --format or a --report, without a model.",
+        "standard input; also in a storage (s3://bucket/clips/, gs://, hf://, https://). Or one live source: "
+        "rtsp://, rtmp://, udp://, a camera (0), or - with --format mpegts. An existing answers.jsonl is converted to "
+        "another --format or a --report, without a model.",
         metavar="VIDEO",
     ),
 ]

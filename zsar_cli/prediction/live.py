@@ -213,7 +213,8 @@ def watch(
                     if timeline is None:
                         first = time.time() - (part.chunk.info.duration if part.chunk else 0.0)
                         watched.began = watched.began or first
-                        timeline = LiveTimeline(model, text, options, max(first - watched.began, 0.0))
+                        offset = max(first - watched.began, watched.duration)
+                        timeline = LiveTimeline(model, text, options, offset)
                         tries = 0
                     watched.dropped += part.dropped
                     watched.frames += len(part.chunk.ticks) if part.chunk else 0
