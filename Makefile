@@ -69,7 +69,7 @@ camera: $(VENV)/.installed  ## camera movements of footage beside optical flow: 
 	$(BIN)/python -m benchmarks.cuts $(CAMERA)
 
 motion-tiny: $(VENV)/.installed  ## train the bundled model, 3 hours; goes on where it was stopped
-	$(BIN)/zsar train --config shapes --output runs/shapes --resume
+	$(BIN)/zsar train --config shapes --steps 2500 --output runs/shapes --resume
 	$(BIN)/zsar train --config motion-tiny --model runs/shapes --output runs/motion-tiny --resume
 	mkdir -p zsar_cli/assets/motion-tiny
 	cp runs/motion-tiny/model.safetensors runs/motion-tiny/config.yaml zsar_cli/assets/motion-tiny/

@@ -12,7 +12,7 @@ from zsar_cli.data.dataset import load_dataset, load_scenes
 from zsar_cli.data.scenes import classes, phrases, render
 from zsar_cli.errors import UsageError
 from zsar_cli.text.class_lists import class_names
-from zsar_cli.training.data import RenderedClips, Schedule, rendered_stream
+from zsar_cli.training.data import RenderedClips, Schedule, Visit, rendered_stream
 from zsar_cli.video.transforms import Preprocess
 
 FEW = Preprocess((32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -127,10 +127,9 @@ def test_the_data_set_lists_scenes_and_shapes_in_groups() -> None:
 def test_worker_processes_draw_the_same_clips_in_the_same_order() -> None:
     data = load_scenes("train")
     items = data.items[:: len(data.items) // 6]
-    clips = RenderedClips([item.path for item in items], 2, FEW)
+    clips = RenderedClips(items, 2, FEW)
     schedule = Schedule(len(items), 3, 1, 3, seed=5)
-    targets = [item.label for item in items]
-    alone, shared = ([*rendered_stream(clips, targets, schedule, n)(1)] for n in (0, 1))
+    alone, shared = ([*rendered_stream(clips, schedule, n)(1)] for n in (0, 1))
     assert [batch.step for batch in alone] == [1, 2] == [batch.step for batch in shared]
     for one, other in zip(alone, shared, strict=True):
         assert torch.equal(one.clips, other.clips)
@@ -140,7 +139,71 @@ def test_worker_processes_draw_the_same_clips_in_the_same_order() -> None:
 def test_scenes_are_others_in_every_epoch() -> None:
     data = load_scenes("train")
     items = [next(item for item in data.items if item.path.startswith("scenes:"))] * 2
-    clips = RenderedClips([item.path for item in items], 2, FEW)
-    stream = rendered_stream(clips, [0, 0], Schedule(2, 2, 1, 2, seed=0))
+    clips = RenderedClips(items, 2, FEW)
+    stream = rendered_stream(clips, Schedule(2, 2, 1, 2, seed=0))
     first, second = (batch.clips for batch in stream(0))
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("label", "mirrored", "backwards", "now"),
+    [
+        ("the camera pans left", True, False, "the camera pans right"),
+        ("the camera pans left", False, True, "the camera pans right"),
+        ("the camera pans left", True, True, "the camera pans left"),
+        ("the camera tilts up", True, False, "the camera tilts up"),
+        ("the camera tilts up", False, True, "the camera tilts down"),
+        ("the camera zooms in", True, True, "the camera zooms out"),
+        ("the camera rolls clockwise", True, False, "the camera rolls counterclockwise"),
+        ("something comes nearer", False, True, "something goes away"),
+        ("a static shot", True, True, "a static shot"),
+        (
+            "something moves left while the camera zooms in",
+            True,
+            True,
+            "something moves left while the camera zooms out",
+        ),
+    ],
+)
+def test_a_mirror_and_time_run_backwards_change_what_a_label_says(
+    label: str, mirrored: bool, backwards: bool, now: str
+) -> None:
+    assert classes.changed_label(label, mirrored=mirrored, backwards=backwards) == now
+
+
+def test_a_twin_is_the_same_scene_under_the_label_that_it_then_has() -> None:
+    data = load_scenes("train")
+    items = [item for item in data.items if item.path.startswith("scenes:")][:: len(data.items) // 12]
+    names = {name: index for index, name in enumerate(data.classes)}
+    clips = RenderedClips(items, 2, FEW, names)
+    seen = set()
+    for position in range(len(items)):
+        visit = Visit(position, 0, 3)
+        clip, twin = clips[visit]
+        label, other = (data.classes[target] for target in clips.targets(visit))
+        ways = [(m, b) for m in (False, True) for b in (False, True)]
+        fits = [
+            (m, b) for m, b in ways if np.array_equal(clip[:: -1 if b else 1, :, :: -1 if m else 1], twin)
+        ]
+        assert any(classes.changed_label(label, mirrored=m, backwards=b) == other for m, b in fits)
+        seen.update(fits)
+    assert len(seen) >= 3
+
+
+def test_twins_never_show_an_unseen_pair() -> None:
+    data = load_scenes("train")
+    assert not {c.label for c in classes.classes() if c.unseen} & set(data.classes)
+    names = {name: index for index, name in enumerate(data.classes)}
+    pair = next(c.label for c in classes.classes() if c.group == "pair" and not c.unseen)
+    items = [item for item in data.items if data.classes[item.label] == pair][:20]
+    clips = RenderedClips(items, 2, FEW, names)
+    assert all(len(clips.targets(Visit(n, 0, 1))) == 2 for n in range(len(items)))
+
+
+def test_a_twin_of_a_shape_has_its_motion_in_other_colours() -> None:
+    data = load_scenes("train")
+    items = data.items[-1:]
+    clips = RenderedClips(items, 2, FEW, {name: index for index, name in enumerate(data.classes)})
+    clip, twin = clips[Visit(0, 0, 0)]
+    assert clips.targets(Visit(0, 0, 0)) == [items[0].label] * 2
+    assert not np.array_equal(clip, twin)

@@ -110,15 +110,19 @@ def make_stream(
     """Make the stream of a run's batches: augmented clips, decoded or rendered, or features that stay the same."""
     recipe, items = environment.recipe, dataset.items
     place = distributed.rank(), distributed.world()
-    schedule = Schedule(len(items), recipe.batch_size, recipe.accumulate, steps, recipe.seed, *place)
+    drawn = recipe.batch_size // 2 if recipe.twins else recipe.batch_size
+    schedule = Schedule(len(items), drawn, recipe.accumulate, steps, recipe.seed, *place)
     lost = environment.max_missing
+    if recipe.twins and not is_rendered(items[0].path):
+        raise UsageError(f"twins are for clips that are rendered, which those of {dataset.name} are not.")
     if not recipe.augment:
         return fixed_stream(items, recipe.frames, schedule, model, pool, cache, max_unreadable=lost)
     if is_rendered(items[0].path):
-        clips = RenderedClips([item.path for item in items], recipe.frames, model.preprocess)
+        known = {name: index for index, name in enumerate(dataset.classes)} if recipe.twins else None
+        clips = RenderedClips(items, recipe.frames, model.preprocess, known)
         # Scenes take longer to draw than a step on a GPU; motion-shapes do not
         workers = environment.workers or 0 if dataset.name == "scenes" else 0
-        return rendered_stream(clips, [item.label for item in items], schedule, workers)
+        return rendered_stream(clips, schedule, workers)
     directions = next((name for name in dataset.classes if MIRRORED.search(name)), None)
     if directions and recipe.flip:
         logger.warning("clips are not flipped, as labels distinguish left from right, such as %r", directions)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from zsar_cli.data import motion_shapes
 from zsar_cli.data.clips import render_request, rendered_id, renderer
 from zsar_cli.data.dataset import Item
+from zsar_cli.data.scenes.classes import changed_label
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.features.cache import FeatureCache
 from zsar_cli.features.encoding import Loaded, encode_clips, load_cached, stack_features, to_device
@@ -134,38 +135,68 @@ def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RenderedClips:
-    """The training clips that are rendered, by visit: uint8 (T, H, W, 3) of the model's size."""
+    """The training clips that are rendered, by visit: uint8 (1 or 2, T, H, W, 3) of the model's size.
 
-    paths: Sequence[str]
+    With ``classes`` (their indices by label) each comes with a twin: a scene mirrored, backwards or both, under the
+    label that it then has; a clip of motion-shapes in other colours. What a twin shares with its clip, the picture,
+    tells nothing of how the two differ.
+    """
+
+    items: Sequence[Item]
     frames: int
     preprocess: Preprocess
+    classes: Mapping[str, int] | None = None
 
     def __getitem__(self, visit: Visit) -> np.ndarray:
-        """Render a clip as it looks in one epoch.
+        """Render a clip as it looks in one epoch, and its twin.
 
         Scenes are others in every epoch. A clip of motion-shapes changes its colours and its place in the picture
         (:func:`vary_appearance`), never its motion.
         """
-        path = self.paths[visit.position]
+        path = self.items[visit.position].path
         kind = renderer(path)
         split, label, index = rendered_id(path)
         height, width = self.preprocess.size
+        rng = np.random.default_rng(visit.seed)
         if kind is motion_shapes:
-            clip = vary_appearance(
-                rendered_clip(label, index, self.frames), np.random.default_rng(visit.seed)
-            )
+            plain = rendered_clip(label, index, self.frames)
+            clips = [vary_appearance(plain, rng) for _ in range(1 if self.classes is None else 2)]
         else:
             size = min(height, width)
             clip = kind.render(label, index + EPOCH * visit.epoch, split=split, frames=self.frames, size=size)
-        return clip if clip.shape[1:3] == (height, width) else resize_and_crop(clip, self.preprocess)
+            clips = [clip]
+            if self.classes is not None:
+                mirrored, backwards, _ = self._twin(label, visit)
+                clips.append(clip[:: -1 if backwards else 1, :, :: -1 if mirrored else 1])
+        if clips[0].shape[1:3] != (height, width):
+            clips = [resize_and_crop(clip, self.preprocess) for clip in clips]
+        return np.stack(clips)
+
+    def targets(self, visit: Visit) -> list[int]:
+        """Tell the classes of a clip and of its twin."""
+        item = self.items[visit.position]
+        if self.classes is None:
+            return [item.label]
+        if renderer(item.path) is motion_shapes:
+            return [item.label, item.label]
+        return [item.label, self._twin(rendered_id(item.path)[1], visit)[2]]
+
+    def _twin(self, label: str, visit: Visit) -> tuple[bool, bool, int]:
+        """Draw how a scene is changed, mirrored or backwards, so that its class is one of training's."""
+        assert self.classes is not None
+        ways = [(True, False), (False, True), (True, True)]
+        labels = [changed_label(label, mirrored=mirrored, backwards=back) for mirrored, back in ways]
+        known = [
+            (*way, self.classes[name]) for way, name in zip(ways, labels, strict=True) if name in self.classes
+        ]
+        known = known or [(False, False, self.classes[label])]
+        return known[visit.seed % len(known)]
 
 
 EPOCH = 1_000_000  # more than a class has clips
 
 
-def rendered_stream(
-    clips: RenderedClips, targets: Sequence[int], schedule: Schedule, workers: int = 0
-) -> Stream:
+def rendered_stream(clips: RenderedClips, schedule: Schedule, workers: int = 0) -> Stream:
     """Stream rendered clips, made ahead of the model: by worker processes, or by a thread where there are none."""
 
     def batches(first_step: int) -> Iterator[Batch]:
@@ -181,7 +212,7 @@ def rendered_stream(
                 worker_init_fn=_leave_signals,
             )
         for (step, visits), pixels in zip(schedule.batches(first_step), made, strict=True):
-            target = torch.tensor([targets[visit.position] for visit in visits])
+            target = torch.tensor([target for visit in visits for target in clips.targets(visit)])
             yield Batch(step, visits[0].epoch, pixels, target)
 
     return lambda first_step: batches(first_step) if workers else one_ahead(batches(first_step))
@@ -194,7 +225,7 @@ def _leave_signals(worker: int) -> None:
 
 
 def _rendered_batch(clips: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(clips))
+    return torch.from_numpy(np.concatenate(clips))
 
 
 @cache

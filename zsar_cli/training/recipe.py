@@ -68,6 +68,11 @@ class Recipe:
     foreign: int = about(
         0, "Labels of other activities, never true, that each step compares its clips with. Needs tune: full."
     )
+    twins: bool = about(
+        False,
+        "Half of each batch are the other half's scenes, mirrored or backwards, under the labels that they then "
+        "have. For data that is rendered.",
+    )
     beta: float = about(0.0, "Weight of log yes in the logits of the final model.")
     pretrained_weight: float = about(
         0.0, "Weight of the pretrained backbone in the final weights (WiSE-FT), 0 to 1."
@@ -133,6 +138,8 @@ class Recipe:
                 raise UsageError(f"{where}: training from scratch needs tune: full.")
         if (self.mixup or self.cutmix) and not self.augment:
             raise UsageError(f"{where}: mixup and cutmix change the clips; they need augment: true.")
+        if self.twins and (not self.augment or self.batch_size % 2):
+            raise UsageError(f"{where}: twins need augment: true and an even batch_size.")
         if self.tune != "full" and (self.swa or self.pretrained_weight):
             raise UsageError(
                 f"{where}: swa and pretrained_weight change the backbone, which tune: modules keeps frozen."

@@ -74,6 +74,37 @@ def classes() -> tuple[SceneClass, ...]:
     return (*cameras, *subjects, *pairs)
 
 
+# What becomes of a word where a clip is shown in a mirror, or played backwards
+_MIRRORED = {
+    "left": "right",
+    "right": "left",
+    "clockwise": "counterclockwise",
+    "counterclockwise": "clockwise",
+}
+_BACKWARDS = _MIRRORED | {
+    "up": "down",
+    "down": "up",
+    "in": "out",
+    "out": "in",
+    "nearer": "away",
+    "away": "nearer",
+}
+
+
+def changed_label(label: str, *, mirrored: bool = False, backwards: bool = False) -> str:
+    """Name what a clip shows when it is mirrored, or played backwards, or both."""
+    kind = find_class(label)
+    camera, subject = kind.camera or "", kind.subject or ""
+    for words in (_MIRRORED if mirrored else {}), (_BACKWARDS if backwards else {}):
+        camera, subject = (" ".join(words.get(w, w) for w in key.split()) for key in (camera, subject))
+    return _labels()[camera, subject]
+
+
+@cache
+def _labels() -> dict[tuple[str, str], str]:
+    return {(c.camera or "", c.subject or ""): c.label for c in classes()}
+
+
 @cache
 def find_class(label: str) -> SceneClass:
     """Find the class with this label; KeyError where there is none."""

@@ -39,7 +39,8 @@ def _light(clip: np.ndarray, t: np.ndarray, rng: np.random.Generator) -> np.ndar
         tone = np.array([1.0, rng.uniform(0.85, 1), rng.uniform(0.7, 1)], dtype=np.float32)
         tone = tone if rng.random() < 0.3 else np.ones(3, dtype=np.float32)
         clip = clip.mean(axis=-1, keepdims=True) * tone
-    contrast, bright = rng.uniform(0.5, 1.3), rng.uniform(-40, 40)
+    contrast = rng.uniform(0.5, 1.3) if rng.random() < 0.65 else rng.uniform(1.2, 2.2)
+    bright = rng.uniform(-40, 40)
     if rng.random() < 0.15:
         clip = 255 - clip
     factor = np.ones_like(t)

@@ -65,7 +65,7 @@ def make_mover(
     way = eased(t, rng) - 0.5
     size, angle, squash = half + 0 * t, rng.uniform(-0.4, 0.4) + 0 * t, np.ones(1)
     side = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}.get(act)
-    person = act == "wave" or rng.random() < 0.4
+    person = act == "wave" or rng.random() < (0.55 if act == AGITATED else 0.4)
     if person:
         angle = rng.normal(0, 0.05) + 0 * t
     if side is not None:
@@ -83,6 +83,11 @@ def make_mover(
         x, y = x + wander(t, rng, reach, rates), y + wander(t, rng, reach * rng.uniform(0.2, 1), rates)
         size = half * np.exp(wander(t, rng, rng.uniform(0, 0.25), rates))
         angle = angle + wander(t, rng, rng.uniform(0, 0.7), rates)
+        if person:  # feet stand somewhere, hands and knees do not
+            swing = wander(t, rng, float(rng.uniform(0, 0.3)), (0.3, 2))
+            x, y, size, angle = x[0] + swing, y[0] + 0.2 * swing, half + 0 * t, angle[0] + 0.2 * swing
+        elif rng.random() < 0.35:  # an arm that reaches in from outside the picture
+            return _arm(t, rng, half, rates, depth)
     elif act == "turn":
         angle = angle + rng.choice([-1, 1]) * rng.uniform(1.2, 4.0) * way
         if person or rng.random() < 0.25:  # about its own upright axis
@@ -90,8 +95,9 @@ def make_mover(
             squash = np.where(np.abs(squash) < 0.08, 0.08, squash)
             angle = 0.2 * angle
     if person:
-        walking = act in ("left", "right", AGITATED) or (act in ("nearer", "away") and rng.random() < 0.7)
-        pictures = _person(t, rng, walking=walking, waving=act == "wave")
+        walking = act in ("left", "right") or (act in ("nearer", "away") and rng.random() < 0.7)
+        busy = act == AGITATED
+        pictures = _person(t, rng, walking=walking, waving=act == "wave", busy=busy)
     else:
         pictures = [_cut_out(rng)]
     return Mover(pictures, x, y, size, angle, squash, depth)
@@ -121,7 +127,36 @@ def _cut_out(rng: np.random.Generator) -> Image.Image:
     return picture
 
 
-def _person(t: np.ndarray, rng: np.random.Generator, *, walking: bool, waving: bool) -> list[Image.Image]:
+def _arm(
+    t: np.ndarray, rng: np.random.Generator, half: float, rates: tuple[float, float], depth: float
+) -> Mover:
+    """Draw a bare arm or a stick whose one end is outside the picture, and swing it."""
+    picture = (
+        texture(rng, SPRITE) if rng.random() < 0.4 else Image.new("RGB", (SPRITE, SPRITE), palette(rng, 1)[0])
+    )
+    mask = Image.new("L", (SPRITE, SPRITE))
+    middle, thick = SPRITE / 2, int(SPRITE * rng.uniform(0.06, 0.2))
+    ImageDraw.Draw(mask).line((middle, middle, middle, 2), fill=255, width=thick)
+    hand = thick * rng.uniform(0.6, 1.1)
+    ImageDraw.Draw(mask).ellipse((middle - hand, 1, middle + hand, 1 + 2 * hand), fill=255)
+    picture.putalpha(mask)
+    edge, along = rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.1)
+    x, y = along * np.array([np.sin(edge), -np.cos(edge)])
+    inwards = edge + np.pi + rng.normal(0, 0.4)
+    size = np.clip(2.2 * half, 0.5, 1.6) * np.exp(wander(t, rng, rng.uniform(0, 0.3), rates))
+    return Mover(
+        [picture],
+        x + wander(t, rng, rng.uniform(0, 0.15), rates),
+        y + wander(t, rng, rng.uniform(0, 0.15), rates),
+        size,
+        inwards + wander(t, rng, rng.uniform(0.1, 0.7), rates),
+        depth=depth,
+    )
+
+
+def _person(
+    t: np.ndarray, rng: np.random.Generator, *, walking: bool, waving: bool, busy: bool
+) -> list[Image.Image]:
     """Draw somebody with head, trunk, arms and legs in clothes of their own, one RGBA picture a moment."""
     skin, shirt, trousers, hair = palette(rng, 4)
     cloth = texture(rng, SPRITE) if rng.random() < 0.5 else None
@@ -131,6 +166,8 @@ def _person(t: np.ndarray, rng: np.random.Generator, *, walking: bool, waving: b
     mirrored = rng.random() < 0.5
     fidget = wander(t, rng, 0.08, (0.3, 2))
     close = rng.random() < 0.3  # seen from the waist up
+    amounts = rng.uniform(0.05, 1.2, 4) * rng.uniform(0.2, 1) * (0.5, 1, 1, 1)
+    loose = [wander(t, rng, amount, (0.7, 6)) for amount in amounts] if busy else []
     pictures = []
     for moment, s in enumerate(swing):
         legs = (0.55 * s, -0.55 * s) if walking else (0.12, -0.12)
@@ -138,6 +175,9 @@ def _person(t: np.ndarray, rng: np.random.Generator, *, walking: bool, waving: b
         fore = (0.2, -0.2)
         if waving:
             arms, fore = (2.4 + 0.15 * s, arms[1]), (0.5 + 0.75 * s, -0.2)
+        if busy:
+            step, left, right, hands = (float(way[moment]) for way in loose)
+            legs, arms, fore = (step, -step), (0.5 + left, -0.5 + right), (0.6 + hands, -0.6 + hands)
         pictures.append(_pose(legs, arms, fore, (skin, shirt, trousers, hair), stout, cloth, close))
     if mirrored:
         pictures = [p.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for p in pictures]

@@ -101,8 +101,8 @@ def _company(move: str, t: np.ndarray, rng: np.random.Generator) -> list[Mover]:
     if share < crowd:  # a crowd goes its ways
         return movers + [some((0.01, 0.05)) for _ in range(int(rng.integers(5, 11)))]
     if share < many:
-        return movers + [some((0.03, 0.35), [AGITATED]) for _ in range(int(rng.integers(1, 6)))]
-    return [*movers, some((0.25, largest), [*acts, AGITATED, AGITATED])]
+        return movers + [some((0.03, 0.5), [AGITATED]) for _ in range(int(rng.integers(1, 6)))]
+    return [*movers, some((0.25, largest), [*acts, AGITATED, AGITATED, AGITATED])]
 
 
 def _camera(move: str, t: np.ndarray, rng: np.random.Generator) -> Camera:
