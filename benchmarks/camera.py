@@ -20,16 +20,12 @@ import torch
 from benchmarks import flow
 from zsar_cli import Recognizer, VideoError
 from zsar_cli.data.dataset import load_dataset
-from zsar_cli.data.scenes.classes import CAMERAS
+from zsar_cli.data.scenes.classes import CAMERAS, changed_label
 from zsar_cli.data.scenes.phrases import held_out_phrasings
 from zsar_cli.evaluation.metrics import auroc, wilson_interval
 from zsar_cli.model.zsar import RecognizerModel
 from zsar_cli.text.labels import Labels, labels_of, load_labels
 from zsar_cli.video.decode import read_frames
-
-# What a movement becomes when a clip is played backwards, or mirrored; all others stay
-PAIRS = (("left", "right"), ("up", "down"), ("in", "out"), ("clockwise", "counterclockwise"))
-MIRRORED = ("left", "right", "clockwise", "counterclockwise")
 
 
 @dataclass
@@ -72,13 +68,6 @@ CHANGES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "mirrored": mirrored,
     "shuffled": shuffled,
 }
-
-
-def opposite(label: str, words: Iterable[str]) -> str:
-    """Name the movement that a label becomes where its last word, one of ``words``, turns round."""
-    there = {word: other for pair in PAIRS for word, other in (pair, pair[::-1])}
-    first, _, last = label.rpartition(" ")
-    return f"{first} {there[last]}" if last in words else label
 
 
 def read_clips(folders: Sequence[str], labels: Labels) -> Iterator[tuple[Clip, np.ndarray, float]]:
@@ -195,16 +184,15 @@ def accuracy_tables(
 def probe_table(labels: Labels, clips: list[Clip], said: dict[str, list[int]]) -> None:
     """Print what becomes of right answers when a clip is played backwards, mirrored or shuffled."""
     sets = list(dict.fromkeys(clip.data for clip in clips))
-    both = {word for pair in PAIRS for word in pair}
     rows = []
-    for change, words in (("backwards", both), ("mirrored", MIRRORED)):
+    for change in ("backwards", "mirrored"):
         for turns in (True, False):
             row = [f"{change}: {'the opposite' if turns else 'the same'}"]
             for data in sets:
                 right = of = 0
                 for clip, plain, changed in zip(clips, said["plain"], said[change], strict=True):
                     label = labels.names[clip.label]
-                    expected = opposite(label, words)
+                    expected = changed_label(label, **{change: True})
                     if clip.data == data and plain == clip.label and (expected != label) == turns:
                         of, right = of + 1, right + (labels.names[changed] == expected)
                 row.append(share(right, of))

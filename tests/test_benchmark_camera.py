@@ -9,20 +9,6 @@ from benchmarks import camera, cuts, flow
 from tests.video_files import write_video
 
 
-@pytest.mark.parametrize(
-    ("label", "back", "mirror"),
-    [
-        ("the camera pans left", "the camera pans right", "the camera pans right"),
-        ("the camera zooms out", "the camera zooms in", "the camera zooms out"),
-        ("the camera rolls counterclockwise", "the camera rolls clockwise", "the camera rolls clockwise"),
-        ("a static shot", "a static shot", "a static shot"),
-    ],
-)
-def test_what_a_movement_becomes_backwards_and_mirrored(label, back, mirror):
-    both = {word for pair in camera.PAIRS for word in pair}
-    assert (camera.opposite(label, both), camera.opposite(label, camera.MIRRORED)) == (back, mirror)
-
-
 def test_all_tables_are_printed(tmp_path, tiny_clip_dir, capsys):
     for label in ("a static shot", "the camera pans left"):
         (tmp_path / "set" / label).mkdir(parents=True)

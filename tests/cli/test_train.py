@@ -153,6 +153,7 @@ def test_every_field_of_a_recipe_has_a_flag(zsar, recipe, tmp_path, tiny_clip_di
         "mixup": 0.3,
         "cutmix": 0.4,
         "foreign": 3,
+        "twins": True,
         "colour_jitter": 0.1,
         "grey": 0.2,
         "precision": "bf16",
