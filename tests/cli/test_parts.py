@@ -99,6 +99,10 @@ def test_other_settings_are_refused_by_name_and_overwrite_starts_anew(tmp_path: 
                 write_part(tmp_path, made=made, shard=shard)
     with pytest.raises(UsageError, match="holds parts of 8 shards, and this run is shard 3/4"):
         write_part(tmp_path, shard=Shard(3, 4))
+    (tmp_path / "part-00000-of-00004.jsonl").touch()
+    with pytest.raises(UsageError, match="holds parts of 4 shards and parts of 8"):
+        write_part(tmp_path)
+    (tmp_path / "part-00000-of-00004.jsonl").unlink()
     with pytest.raises(UsageError, match="is not csv"):
         write_part(tmp_path, "csv")
     assert (tmp_path / f"{PART}.jsonl").read_bytes() == before
