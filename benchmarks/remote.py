@@ -9,6 +9,7 @@ differ.
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import sys
 import tempfile
@@ -18,8 +19,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
+import psutil
+
 from benchmarks.material import make_clip
 from zsar_cli import Recognizer
+from zsar_cli.prediction.inputs import find_videos
 from zsar_cli.run_log import StageTimes
 
 LABELS = ["a static shot", "the camera shakes", "the camera pans left"]
@@ -71,6 +75,27 @@ def answers(
     return found, time.perf_counter() - started, recognizer.times.seconds["waiting for decoders"]
 
 
+def read_lines(count: int) -> None:
+    """Print the memory of this process while a list of so many lines is read, as predict reads it."""
+
+    class Lines(io.RawIOBase):
+        """A list of which each line is new."""
+
+        number = 0
+
+        def read(self, size: int = -1) -> bytes:
+            start, self.number = self.number, min(self.number + 1000, count)
+            return b"".join(
+                b"s3://bucket/videos/%012d/clip.mp4\n" % line for line in range(start, self.number)
+            )
+
+    started = time.perf_counter()
+    for number, _ in enumerate(find_videos(["-"], Lines()), start=1):
+        if number in (10_000, count) or number % (count // 5) == 0:
+            held = psutil.Process().memory_info().rss / 1e6
+            print(f"{number:>9,} lines: {held:.0f} MB, {time.perf_counter() - started:.0f} s")
+
+
 def main() -> int:
     """Print and judge."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -79,7 +104,11 @@ def main() -> int:
     parser.add_argument("--speed", type=float, default=20.0, help="MB/s of a connection")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--model", default="motion-tiny")
+    parser.add_argument("--lines", type=int, help="read a list of so many lines instead")
     options = parser.parse_args()
+    if options.lines:
+        read_lines(options.lines)
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         FarServer.folder, FarServer.delay, FarServer.speed = Path(folder), options.delay, options.speed * 1e6
         clip = Path(folder) / "0.mp4"

@@ -10,7 +10,7 @@ import pytest
 from tests.video_files import write_video
 from zsar_cli.cli import console
 from zsar_cli.cli.listing import suggested_models
-from zsar_cli.cli.run_lines import answers_in, stray_labels_line, tally_line
+from zsar_cli.cli.run_lines import answers_in, stray_labels_line, stray_list_line, tally_line
 from zsar_cli.errors import UsageError
 from zsar_cli.model.load import load_model
 
@@ -262,6 +262,17 @@ def test_answers_are_counted_by_label() -> None:
     tally = Counter({"none of these": 9, **{f"label {n}": 8 - n for n in range(7)}})
     assert tally_line(tally) == (
         "Answers: label 0 8, label 1 7, label 2 6, label 3 5, label 4 4, 2 more labels 5, none of these 9."
+    )
+
+
+def test_a_list_of_labels_that_is_taken_for_one_of_videos_is_pointed_at_labels(tmp_path) -> None:
+    (tmp_path / "labels.txt").write_text("arm wrestling\nplaying chess\n")
+    (tmp_path / "videos.txt").write_text("gone.mp4\n")
+    (tmp_path / "none.txt").touch()
+    assert "put --labels before it" in (stray_list_line(["v.mp4", str(tmp_path / "labels.txt")]) or "")
+    assert (
+        stray_list_line(["-", "gone.txt", *(str(tmp_path / f"{name}.txt") for name in ("videos", "none"))])
+        is None
     )
 
 

@@ -15,7 +15,7 @@ from zsar_cli.cli.output.answers_page import check_report
 from zsar_cli.cli.output.destination import check_destination, check_subtitles
 from zsar_cli.cli.output.sink import STORED, SUBTITLES
 from zsar_cli.cli.predict_options import Asked
-from zsar_cli.cli.run_lines import stray_labels_line
+from zsar_cli.cli.run_lines import stray_labels_line, stray_list_line
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_inputs
 from zsar_cli.prediction.parquet import require_pyarrow
@@ -99,7 +99,7 @@ def find_inputs(asked: Asked) -> tuple[list[str] | None, Iterator[str]]:
     from zsar_cli.cli import console
     from zsar_cli.prediction.inputs import find_videos
 
-    if stray := stray_labels_line(asked.videos):
+    if stray := stray_labels_line(asked.videos) or stray_list_line(asked.videos):
         console.note(stray)
     listed = asked.listed
     if "-" in asked.videos and sys.stdin.isatty():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsar_cli.errors import UsageError
 from zsar_cli.prediction.records import NONE_OF_THESE, answers_of
 
 if TYPE_CHECKING:
@@ -43,6 +45,23 @@ def stray_labels_line(videos: Sequence[str]) -> str | None:
         return None
     options = " ".join(f"--label {shlex.quote(text)}" for text in stray[:3])
     return f"{stray[0]!r} is read as a video. If it is a label, put --label before it: {options}"
+
+
+def stray_list_line(videos: Sequence[str]) -> str | None:
+    """Warn of a list whose first line looks like a label, as it is no existing path and has no extension."""
+    from zsar_cli.prediction.lists import kind_of_list, read_list
+    from zsar_cli.video.address import is_remote
+
+    for given in videos:
+        if is_remote(given) or kind_of_list(given) != "text":
+            continue
+        with contextlib.suppress(UsageError):  # said when it is read
+            first = next(read_list(given), ".")
+            if not os.path.lexists(first) and not re.search(r"[./\\:]", first):
+                return (
+                    f"{given} is read as a list of videos. If it is a list of labels, put --labels before it."
+                )
+    return None
 
 
 def unlike_training(labels: Sequence[str], classes: Sequence[str]) -> list[str]:
