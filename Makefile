@@ -48,6 +48,12 @@ SHARDS ?=
 shards: $(VENV)/.installed  ## 100,000 videos through shards that are killed at random: make shards SHARDS="--size 5000"
 	$(BIN)/python -m benchmarks.shards $(SHARDS)
 
+cluster: $(VENV)/.installed  ## 2,000 inputs on two Ray nodes that fail, what Ray costs, and what archives cost
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[ray]'
+	$(BIN)/python -m benchmarks.cluster
+	$(BIN)/python -m benchmarks.cluster --overhead 500
+	$(BIN)/python -m benchmarks.cluster --plan
+
 format: $(VENV)/.installed  ## mend what ruff can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .

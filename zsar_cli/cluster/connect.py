@@ -68,10 +68,7 @@ def connected(address: str) -> Iterator[Any]:
 def _start(ray: Any, address: str) -> None:
     if not is_address(address):
         raise UsageError(f"--ray {address} is no address; give local, auto, HOST:PORT or ray://HOST:PORT.")
-    # Workers look for modules where this process does: an installation by pip's --target, a checkout
-    os.environ["PYTHONPATH"] = os.pathsep.join(module_folders())
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # as this process, not behind whatever else runs
+    prepare_environment()
     how: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == LOCAL:
         how |= {"num_cpus": max(2, available_cores()), "include_dashboard": False}
@@ -84,6 +81,14 @@ def _start(ray: Any, address: str) -> None:
             ray.shutdown()
             if last:
                 raise _unreachable(address, error) from error
+
+
+def prepare_environment() -> None:
+    """Set what nodes that this process starts take over."""
+    # Workers look for modules where this process does: an installation by pip's --target, a checkout
+    os.environ["PYTHONPATH"] = os.pathsep.join(module_folders())
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as this process, not behind whatever else runs
 
 
 def _unreachable(address: str, error: Exception) -> UsageError:
