@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MOST_ROWS = 12
-LIVE_WIDTH, LONGEST = 79, 36000.0  # columns of a live segment; s that its times have room for
+LIVE_WIDTH, LONGEST = 79, 3599.0  # columns of a live segment; s that its times have room for
 Stretch: TypeAlias = "tuple[float, float]"  # s
 
 
