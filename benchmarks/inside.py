@@ -77,12 +77,12 @@ def measure_levers(setup: Setup, results: Results) -> None:
     import torch
 
     from zsar_cli.model.backbone import load_backbone
-    from zsar_cli.model.int8 import cpu_has_int8
+    from zsar_cli.model.onnx_engine import runtime_installed
 
     small = torch.rand(8, 3, 224, 224) if not setup.quick else torch.rand(8, 3, 64, 64)
     many = small.repeat(8, 1, 1, 1)
     towers = {precision: load_backbone(setup.clip, precision=precision) for precision in ("fp32", "bf16")}
-    if cpu_has_int8():
+    if runtime_installed():
         towers["int8"] = load_backbone(setup.clip, precision="int8")
         towers["int8, fine"] = load_backbone(setup.clip).set_precision("int8", fine=True)
     last = load_backbone(setup.clip, precision="bf16").to(memory_format=torch.channels_last)
@@ -138,7 +138,7 @@ def measure_precision(setup: Setup, results: Results) -> None:
     from benchmarks.material import embed_rendered
     from zsar_cli.data import motion_shapes
     from zsar_cli.model.backbone import load_backbone
-    from zsar_cli.model.int8 import cpu_has_int8
+    from zsar_cli.model.onnx_engine import runtime_installed
     from zsar_cli.model.load import load_model
     from zsar_cli.model.precision import resolve_precision
     from zsar_cli.model.zsar import RecognizerModel
@@ -161,7 +161,7 @@ def measure_precision(setup: Setup, results: Results) -> None:
         "motion-tiny": lambda precision: load_model("motion-tiny", precision=precision),
         "motion-tiny without motion": plain,
     }
-    precisions = ["int8", "bf16", "fp16"] if cpu_has_int8() else ["bf16", "fp16"]
+    precisions = ["int8", "bf16", "fp16"] if runtime_installed() else ["bf16", "fp16"]
     rows, apart = [], {}
     for kind, load in kinds.items():
         exact = scores(load("fp32"))

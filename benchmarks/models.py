@@ -15,11 +15,11 @@ import torch
 
 from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.factory import without_initialisation
-from zsar_cli.model.int8 import cpu_has_int8
+from zsar_cli.model.onnx_engine import runtime_installed
 
 MODELS = {"PE-Core-B-16": "meta, of `predict` and `embed-prompts`", "ViT-B-16": "openai, of `train`"}
 FRAMES = 8
-PRECISIONS = ["fp32", "int8"] if cpu_has_int8() else ["fp32", "bf16"]
+PRECISIONS = ["fp32", "int8"] if runtime_installed() else ["fp32", "bf16"]
 
 
 def main() -> None:

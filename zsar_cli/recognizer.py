@@ -118,6 +118,7 @@ class Recognizer:
                 precision=checks.text("precision", precision),
                 backbone=checks.optional_text("backbone", backbone),
             )
+            loaded.backbone.use_engine()
             kept = None
             if folder is not None:
                 from zsar_cli.features.cache import FeatureCache

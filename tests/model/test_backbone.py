@@ -579,7 +579,6 @@ def test_precision_of_auto_is_decided_by_the_device_alone(
     expected: str,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr("zsar_cli.model.backbone.cpu_has_int8", lambda: True)
     vit = load_backbone(str(tiny["vit"]))
     vit.token_dim = width
     assert resolve_precision("auto", device, vit) == expected

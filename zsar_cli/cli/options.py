@@ -153,7 +153,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        help="auto: bf16 on CUDA GPUs from Ampere on, else fp32. int8 needs a CPU with VNNI.",
+        help="auto: bf16 on CUDA GPUs from Ampere on, else fp32. int8 is for CPUs.",
         envvar="ZSAR_PRECISION",
     ),
 ]

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from zsar_cli.text.labels import Labels
 
 MANY = 100  # videos from which on INT8_HINT is shown
-INT8_HINT = "This CPU has VNNI: --precision int8 is faster (docs/performance.md has its speed and accuracy)."
+INT8_HINT = "On a CPU --precision int8 is faster (docs/performance.md has its speed and accuracy)."
 
 
 def predict(

@@ -292,6 +292,7 @@ def _run(
     device = str(resolve_device(how.device))
     with calls.loading(f"Loading {model} ..."), times.measured("load"):
         network = load_model(model, device=device, precision=how.precision, backbone=how.backbone)
+        network.backbone.use_engine()
     log_setup(network, workers=options.decoders(network), decoder=options.decoder)
     words = follow_published(network, plan.data) if how.as_published else as_words
     named = dict.fromkeys(label for part in plan.parts for label in part.labels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
@@ -17,14 +16,12 @@ from torch.nn import functional as F
 from zsar_cli.errors import UsageError
 from zsar_cli.model.factory import build, for_weights, load_weights, preprocess_of, token_count, token_width
 from zsar_cli.model.hub import find_source, load_tokenizer, offline
-from zsar_cli.model.int8 import cpu_has_int8, each_on_a_core, int8_blocks, to_int8
+from zsar_cli.model.onnx_engine import Engine, has_int8_layers, runtime_installed
 from zsar_cli.model.precision import DTYPES, cast, check_precision, device_memory, resolve_precision
-from zsar_cli.model.text_tower import encode_tokens, trim, truncated
+from zsar_cli.model.text_tower import encode_tokens, trim, warn_truncated
 from zsar_cli.model.weights import hash_tensors
 from zsar_cli.portions import Portion
 from zsar_cli.video.transforms import Preprocess, statistics, to_floats
-
-logger = logging.getLogger(__name__)
 
 TEXTS_AT_ONCE = 128
 FRAMES_AT_ONCE = 512  # however many views a video has
@@ -64,6 +61,7 @@ class Backbone(nn.Module):
         self._fingerprint: tuple[tuple[int, ...], str] | None = None
         self._patch_grid: tuple[int, int] | None = None
         self._frames_at_once: Portion | None = None
+        self._engine: Engine | None = None
         self.texts_at_once = Portion(TEXTS_AT_ONCE, "texts")
         mean, std = statistics(preprocess)  # move with the weights: a list would be copied for every batch
         self.register_buffer("_mean", mean, persistent=False)
@@ -207,7 +205,7 @@ class Backbone(nn.Module):
             UsageError: the weights are for another number of frames.
         """
         shape = pixels.shape[:2]
-        if self.family is None or not self.family.across_frames:
+        if not self._sees_clips:
             flat = self.encode_frames(pixels.flatten(0, 1))
             embedding, tokens = (torch.unflatten(x, 0, shape) for x in (flat.embedding, flat.tokens))
             return FrameFeatures(embedding, tokens)
@@ -234,9 +232,9 @@ class Backbone(nn.Module):
         """
         if not len(pixels):
             raise ValueError("there are no frames to encode")
-        if self.precision == "int8":
-            return _join(each_on_a_core(self._encode_frames, pixels.split(1)))
         at_once = max(1, CPU_PIXELS // (pixels.shape[-2] * pixels.shape[-1]))
+        if self._engine is not None and (found := self._engine.encode(self, pixels, at_once)) is not None:
+            return FrameFeatures(*found)
         if self.device.type == "cpu" and len(pixels) > at_once and not torch.is_grad_enabled():
             return _join([self._encode_frames(part) for part in pixels.split(at_once)])
         return self._encode_frames(pixels)
@@ -301,17 +299,7 @@ class Backbone(nn.Module):
 
     def warn_truncated(self, texts: Sequence[str]) -> None:
         """Log a warning that names the texts longer than the text tower's context, if there are any."""
-        cut = truncated(texts, self.context_length, lambda: self.tokenizer)
-        if cut:
-            quoted = ", ".join(repr(text if len(text) <= 80 else f"{text[:77]}...") for text in cut[:5])
-            more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
-            logger.warning(
-                "%s encodes %d tokens of a text; truncated: %s%s.",
-                self.spec,
-                self.context_length,
-                quoted,
-                more,
-            )
+        warn_truncated(self.spec, texts, self.context_length, lambda: self.tokenizer)
 
     # --- how it runs
 
@@ -319,8 +307,8 @@ class Backbone(nn.Module):
         """Cast the weights to ``fp32``, ``bf16`` or ``fp16`` (no autocast), as open_clip does, or to ``int8``.
 
         Layer norms keep float32 weights and compute in float32 except in timm's towers; so does the temperature.
-        In int8 it is the blocks of the visual tower that change, see :mod:`zsar_cli.model.int8`, and there is no way
-        back: the weights are gone.
+        In int8 it is the blocks of the visual tower that change, see :mod:`zsar_cli.model.onnx_graph`, and there is no
+        way back: the weights are gone.
 
         Args:
             fine: whether int8 takes sixteen bits of all activations, as models need that look at patch tokens.
@@ -336,26 +324,35 @@ class Backbone(nn.Module):
         fingerprint = self.fingerprint()  # of the weights as they are before they are rounded
         if precision == "int8":
             self._round_to_int8(fine)
-        elif self.family is None or not self.family.across_frames:  # those run under autocast
+        elif not self._sees_clips:  # those run under autocast
             cast(self.clip, precision)
         self.precision = precision
         self._fingerprint = (tuple(p._version for p in self.parameters()), fingerprint)
         return self
 
+    def use_engine(self) -> None:
+        """Let the visual tower run in ONNX Runtime on a CPU where that pays, while its weights stay as they are."""
+        if self.precision == "fp32" and self.device.type == "cpu" and not self._sees_clips:
+            self._engine = Engine()
+
     @property
     def takes_int8(self) -> bool:
-        """Tell whether ``--precision int8`` runs here: on this processor, for this visual tower."""
-        plain = self.family is None or not self.family.across_frames
-        return plain and self.device.type == "cpu" and cpu_has_int8() and bool(int8_blocks(self.clip.visual))
+        """Tell whether ``--precision int8`` runs here: on a CPU with ONNX Runtime, for this visual tower."""
+        here = self.device.type == "cpu" and runtime_installed()
+        return here and not self._sees_clips and has_int8_layers(self.clip.visual)
+
+    @property
+    def _sees_clips(self) -> bool:
+        return self.family is not None and bool(self.family.across_frames)
 
     def _round_to_int8(self, fine: bool) -> None:
-        if self.device.type != "cpu" or not cpu_has_int8():
-            raise UsageError("int8 needs a CPU with VNNI, on Linux; use --precision auto.")
+        if self.device.type != "cpu" or not runtime_installed():
+            raise UsageError("int8 needs a CPU and the packages onnxruntime and onnx; use --precision auto.")
         if self.precision != "fp32":
             raise UsageError(f"The weights of {self.spec} are in {self.precision}; load them again for int8.")
         if not self.takes_int8:
             raise UsageError(f"The visual tower of {self.spec} does not support int8; use --precision auto.")
-        to_int8(self.clip.visual, fine)
+        self._engine = Engine.in_int8(self, fine)
         self.fine = fine
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -7,7 +7,6 @@ quantized too and multiplied in a second product, which makes 16-bit activations
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from zsar_cli.model.onnx_engine import in_block
 from zsar_cli.model.onnx_trace import to_onnx
 
 if TYPE_CHECKING:
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 
 PIXELS, OUTPUTS = "pixels", ("embedding", "tokens")
 RUNTIME = "com.microsoft"  # the operators that ONNX Runtime adds to ONNX
-IN_BLOCKS = re.compile(r"\b(res)?blocks\.\d")
 SMALL = 1024  # bytes of a weight that lies in the graph, where the runtime wants to see it
 # Largest quantization error, relative to the norm of the activations, without the second product. A normal
 # distribution has 0.01; the outlier channels of large models have more.
 TOLERANCE = 0.02
-# Steps of a weight to each side. A bit is left out, as x86 without VNNI adds two products in 16 bits
-STEPS = 63
+STEPS = 127  # of a weight, to each side of zero
 
 
 class _Frames(nn.Module):
@@ -78,7 +76,7 @@ def linear_layers(graph: onnx.ModelProto) -> list[tuple[onnx.NodeProto, str]]:
     for node in graph.graph.node:
         name = node.input[1] if node.op_type in ("MatMul", "Gemm") else ""
         weight = turned.get(name, "") if node.op_type == "MatMul" else name
-        if weight in weights and IN_BLOCKS.search(weight):
+        if weight in weights and in_block(weight):
             found.append((node, weight))
     return found
 
@@ -135,28 +133,31 @@ def untransposed(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def quantize(
-    graph: onnx.ModelProto, tensors: Mapping[str, Tensor], fine: bool
+    graph: onnx.ModelProto, tensors: Mapping[str, Tensor], fine: bool, wide: bool
 ) -> tuple[onnx.ModelProto, dict[str, Tensor]]:
     """Have the :func:`linear_layers` of a graph without weights multiply in int8.
 
     Args:
         fine: always take the second product, for a model that reads patch tokens: the quantization error averages
             out of the pooled embedding, but not of the tokens' differences in time.
+        wide: whether the processor adds products in 32 bits. Else it adds two of them in 16 bits, which they may not
+            fill: a bit is left out, of the weights, or of the activations where a second product makes up for it.
 
     Returns:
         the graph, whose layers want quantized weights, and these tensors by name.
     """
     layers = {node.output[0]: weight for node, weight in linear_layers(graph)}
     rounded: dict[str, Tensor] = {}
+    steps = STEPS if wide or fine else STEPS // 2
     nodes: list[onnx.NodeProto] = []
     for node in graph.graph.node:
         if (weight := layers.get(node.output[0])) is None:
             nodes.append(node)
             continue
-        for name, tensor in zip(("rounded", "scale"), _round(tensors[weight]), strict=True):
+        for name, tensor in zip(("rounded", "scale"), _round(tensors[weight], steps), strict=True):
             rounded[f"{weight}.{name}"] = tensor
         bias = node.input[2] if node.op_type == "Gemm" else ""
-        nodes += _product(node.output[0], node.input[0], weight, bias, fine)
+        nodes += _product(node.output[0], node.input[0], weight, bias, fine, halved=fine and not wide)
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
     graph.opset_import.append(helper.make_opsetid(RUNTIME, 1))
@@ -167,13 +168,13 @@ def quantize(
     return graph, rounded
 
 
-def _round(weight: Tensor) -> tuple[Tensor, Tensor]:
+def _round(weight: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Quantize (M, K) to int8 (K, M) and the steps (M,)."""
-    scale = (weight.abs().amax(dim=1) / STEPS).clamp(min=torch.finfo(weight.dtype).tiny)
+    scale = (weight.abs().amax(dim=1) / steps).clamp(min=torch.finfo(weight.dtype).tiny)
     return (weight / scale[:, None]).round_().to(torch.int8).T.contiguous(), scale
 
 
-def _product(y: str, x: str, weight: str, bias: str, fine: bool) -> Iterator[onnx.NodeProto]:
+def _product(y: str, x: str, weight: str, bias: str, fine: bool, halved: bool) -> Iterator[onnx.NodeProto]:
     """Make the nodes of ``y = x W^T + b``; their values are named after ``y``."""
 
     def node(kind: str, inputs: list[str], outputs: list[str], domain: str = "") -> onnx.NodeProto:
@@ -187,13 +188,27 @@ def _product(y: str, x: str, weight: str, bias: str, fine: bool) -> Iterator[onn
         inputs = [steps, f"{weight}.rounded", step, f"{weight}.scale", zero, "", bias]
         return node("MatMulIntegerToFloat", inputs if bias else inputs[:5], [result], RUNTIME)
 
+    def quantizing(x: str, name: str) -> list[onnx.NodeProto]:
+        if not halved:
+            return [node("DynamicQuantizeLinear", [x], quantized(name))]
+        steps, step, zero = quantized(name)
+        two, one = f"{name}.two", f"{name}.one"
+        return [
+            node("DynamicQuantizeLinear", [x], [f"{name}.whole", f"{name}.half", f"{name}.middle"]),
+            helper.make_node("Constant", [], [two], value_float=2.0),
+            helper.make_node("Constant", [], [one], value=numpy_helper.from_array(np.array(1, np.uint8))),
+            node("Mul", [f"{name}.half", two], [step]),
+            helper.make_node("BitShift", [f"{name}.middle", one], [zero], direction="RIGHT"),
+            node("QuantizeLinear", [x, step, zero], [steps]),
+        ]
+
     first, second, high = f"{y}.first", f"{y}.second", f"{y}.high"
-    yield node("DynamicQuantizeLinear", [x], quantized(first))
+    yield from quantizing(x, first)
     yield multiplied(first, bias, high)
     residual = [
         node("DequantizeLinear", quantized(first), [f"{y}.known"]),
         node("Sub", [x, f"{y}.known"], [f"{y}.rest"]),
-        node("DynamicQuantizeLinear", [f"{y}.rest"], quantized(second)),
+        *quantizing(f"{y}.rest", second),
         multiplied(second, "", f"{y}.low"),
     ]
     if fine:

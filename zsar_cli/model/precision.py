@@ -10,13 +10,13 @@ import torch
 
 from zsar_cli.distributed import own_device
 from zsar_cli.errors import UsageError
-from zsar_cli.model.int8 import LEAST_WIDTH
 from zsar_cli.resources import available_memory
 
 if TYPE_CHECKING:
     from zsar_cli.model.backbone import Backbone
 
-# The dtype of what goes into the towers; in int8 the visual tower's blocks quantize it themselves
+LEAST_WIDTH = 384  # of tokens: narrower towers gain nothing by bf16
+# The dtype of what goes into the towers; in int8 the visual tower's layers quantize it themselves
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 
 def trim(clip: Any, text_cfg: dict[str, Any], tokens: Tensor) -> Tensor:
@@ -52,10 +55,16 @@ def _context_tensors(clip: Any) -> Iterator[tuple[str, Tensor]]:
             yield prefix + name, tensor
 
 
-def truncated(texts: Sequence[str], context_length: int, tokenizer: Callable[[], Any]) -> list[str]:
-    """List the texts that are longer than the context; ``tokenizer`` is asked for only if one might be."""
+def warn_truncated(
+    spec: str, texts: Sequence[str], context_length: int, tokenizer: Callable[[], Any]
+) -> None:
+    """Log a warning that names the texts longer than the context; ``tokenizer`` is asked for only if one might be."""
     longer = [text for text in texts if not _surely_fits(text, context_length)]
-    return [text for text in longer if _token_count(text, tokenizer()) > context_length]
+    cut = [text for text in longer if _token_count(text, tokenizer()) > context_length]
+    if cut:
+        quoted = ", ".join(repr(text if len(text) <= 80 else f"{text[:77]}...") for text in cut[:5])
+        more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
+        logger.warning("%s encodes %d tokens of a text; truncated: %s%s.", spec, context_length, quoted, more)
 
 
 def _surely_fits(text: str, context_length: int) -> bool:

@@ -1,0 +1,219 @@
+"""The visual tower in ONNX Runtime: the answers of torch, what is kept on disk, and when torch has to do it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_models import CONVOLUTIONAL, LAYOUTS, SIGLIP, VIT, make_tiny_clip
+from zsar_cli.errors import UsageError
+from zsar_cli.model import onnx_engine
+from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
+from zsar_cli.recognizer import Recognizer
+
+RESNET = {**VIT, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}}
+COCA = {
+    **VIT,
+    "multimodal_cfg": {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    "custom_text": True,
+    "vision_cfg": {
+        **VIT["vision_cfg"],
+        "attentional_pool": True,
+        "attn_pooler_heads": 2,
+        "output_tokens": True,
+    },
+    "text_cfg": {**VIT["text_cfg"], "context_length": 8, "embed_cls": True, "output_tokens": True},
+}
+# At another size than the tower's own its position embeddings are resized, for which ONNX has no operator
+TIMM = {**SIGLIP, "vision_cfg": {**SIGLIP["vision_cfg"], "image_size": 160}}
+TOWERS = {
+    "vit": VIT, "siglip": TIMM, "pe": TIMM, "convolutional": CONVOLUTIONAL, "resnet": RESNET, "coca": COCA,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first frame pays for tracing, into a cache folder of the test."""
+    monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(onnx_engine, "LOADED_AFTER", 0)
+    monkeypatch.setattr(onnx_engine, "TRACED_AFTER", 0)
+    onnx_engine._said.clear()
+
+
+def make(config: dict | None = None) -> Backbone:
+    torch.manual_seed(0)
+    backbone = Backbone.from_config(config or VIT)
+    backbone.use_engine()
+    return backbone
+
+
+def pe_trunk() -> torch.nn.Module:
+    """A trunk of PE's kind, of which timm has no tiny one by name."""
+    from timm.models.eva import Eva
+
+    trunk = Eva(
+        img_size=160, patch_size=16, embed_dim=64, depth=2, num_heads=2, num_classes=0, global_pool="map",
+        attn_type="rope", use_rot_pos_emb=True, ref_feat_shape=(10, 10), rope_grid_offset=1.0,
+    )  # fmt: skip
+    return trunk.eval()
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def encode(backbone: Backbone, frames: int = 3) -> tuple[FrameFeatures, FrameFeatures]:
+    """What torch makes of frames, and what the backbone does now."""
+    pixels = torch.randn(frames, 3, *backbone.preprocess.size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return backbone._encode_frames(pixels), backbone.encode_frames(pixels)
+
+
+def loaded(backbone: Backbone) -> bool:
+    return backbone._engine is not None and backbone._engine._tower is not None
+
+
+def graphs(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "cache").glob("*.onnx"))
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_every_kind_of_tower_answers_as_in_torch(tower: str, tmp_path: Path) -> None:
+    backbone = make(TOWERS[tower])
+    if tower == "pe":
+        backbone.clip.visual.trunk = pe_trunk()
+    expected, found = encode(backbone)
+    assert loaded(backbone)
+    assert relative(found.embedding, expected.embedding) < 1e-5
+    assert relative(found.tokens, expected.tokens) < 1e-5
+    assert len(graphs(tmp_path)) == 1
+
+
+def test_a_graph_is_made_once_and_has_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode(make())
+    (path,) = graphs(tmp_path)
+    monkeypatch.setattr(onnx_engine, "_make", lambda _: pytest.fail("it was kept"))
+    again = make()
+    expected, found = encode(again)
+    assert loaded(again)
+    assert relative(found.embedding, expected.embedding) < 1e-5
+    large = make({**VIT, "vision_cfg": {**VIT["vision_cfg"], "width": 256}})
+    monkeypatch.undo()
+    monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path / "large"))
+    large_graph = onnx_engine._make(large)
+    assert len(large_graph) < 1.5 * path.stat().st_size
+
+
+def test_a_short_list_stays_in_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading takes longer than it saves in a few clips, tracing than in some twenty."""
+    backbone = make()
+    work = onnx_engine._flops(backbone)
+    monkeypatch.setattr(onnx_engine, "LOADED_AFTER", 4 * work)
+    monkeypatch.setattr(onnx_engine, "TRACED_AFTER", 8 * work)
+    for frames, now in ((6, False), (2, False), (1, True)):
+        encode(backbone, frames)
+        assert loaded(backbone) == now
+    other = make()
+    for frames, now in ((4, False), (1, True)):
+        encode(other, frames)
+        assert loaded(other) == now
+
+
+def test_a_tower_without_a_graph_is_told_once_and_runs_in_torch(tmp_path: Path, caplog, monkeypatch) -> None:
+    for _ in range(2):
+        backbone = make(LAYOUTS["siglip"])
+        for _ in range(2):
+            expected, found = encode(backbone)
+            assert torch.equal(found.embedding, expected.embedding)
+        assert not loaded(backbone)
+        monkeypatch.setattr(onnx_engine, "_make", lambda _: pytest.fail("that it has none was kept"))
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "The visual tower of custom has no ONNX form and runs in PyTorch."
+    ]
+
+
+def test_a_graph_with_other_answers_is_not_used(monkeypatch) -> None:
+    monkeypatch.setattr(onnx_engine, "AGREEMENT", -1.0)
+    backbone = make()
+    expected, found = encode(backbone)
+    assert not loaded(backbone)
+    assert torch.equal(found.embedding, expected.embedding)
+
+
+@pytest.mark.parametrize("harm", [lambda b: b[:-20], lambda b: b"", lambda b: b[:50] + b"\0" + b[51:]])
+def test_a_damaged_graph_is_made_again(harm, tmp_path: Path) -> None:
+    encode(make())
+    (path,) = graphs(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(harm(whole))
+    backbone = make()
+    expected, found = encode(backbone)
+    assert loaded(backbone)
+    assert relative(found.embedding, expected.embedding) < 1e-5
+    assert onnx_engine._read(path) == onnx_engine._read(path) is not None
+
+
+def test_two_processes_may_make_a_graph_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, others = onnx_engine._make, [make()]
+
+    def meanwhile(backbone: Backbone) -> bytes:
+        content = made(backbone)
+        if others:
+            encode(others.pop())
+        return content
+
+    monkeypatch.setattr(onnx_engine, "_make", meanwhile)
+    backbone = make()
+    expected, found = encode(backbone)
+    assert loaded(backbone)
+    assert relative(found.embedding, expected.embedding) < 1e-5
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    backbone = make()
+    encode(backbone)
+    assert loaded(backbone)
+    assert "ZSAR_CACHE_DIR" in caplog.text
+
+
+def test_without_the_packages_torch_does_it(monkeypatch, caplog, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for _ in range(2):
+        backbone = make()
+        expected, found = encode(backbone)
+        assert torch.equal(found.embedding, expected.embedding)
+    assert len(caplog.records) == 1
+    assert "runs in PyTorch" in caplog.text
+    assert not backbone.takes_int8
+    with pytest.raises(UsageError, match="onnxruntime"):
+        backbone.set_precision("int8")
+
+
+def test_weights_that_change_are_computed_with() -> None:
+    backbone = make()
+    encode(backbone)
+    assert loaded(backbone)
+    with torch.no_grad():
+        backbone.clip.visual.proj.mul_(2)
+    for _ in range(3):
+        expected, found = encode(backbone)
+        torch.testing.assert_close(found.embedding, expected.embedding, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_flow_where_they_are_wanted() -> None:
+    backbone = make()
+    encode(backbone)
+    pixels = torch.randn(1, 3, 32, 32, requires_grad=True)
+    backbone.encode_frames(pixels).embedding.sum().backward()
+    assert pixels.grad is not None
+
+
+def test_who_loads_a_model_to_predict_gets_the_engine(tmp_path: Path) -> None:
+    folder = str(make_tiny_clip(tmp_path / "tiny"))
+    assert Recognizer.load(folder, device="cpu").model.backbone._engine is not None
+    assert load_backbone(folder)._engine is None, "who trains does not"
