@@ -138,8 +138,8 @@ def measure_precision(setup: Setup, results: Results) -> None:
     from benchmarks.material import embed_rendered
     from zsar_cli.data import motion_shapes
     from zsar_cli.model.backbone import load_backbone
-    from zsar_cli.model.onnx_engine import runtime_installed
     from zsar_cli.model.load import load_model
+    from zsar_cli.model.onnx_engine import runtime_installed
     from zsar_cli.model.precision import resolve_precision
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.recognizer import Recognizer

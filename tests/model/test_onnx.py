@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_models import CONVOLUTIONAL, LAYOUTS, SIGLIP, VIT, make_tiny_clip
+from tests.tiny_models import CONVOLUTIONAL, SIGLIP, VIT, make_tiny_clip
 from zsar_cli.errors import UsageError
 from zsar_cli.model import onnx_engine
 from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
@@ -27,7 +27,6 @@ COCA = {
     },
     "text_cfg": {**VIT["text_cfg"], "context_length": 8, "embed_cls": True, "output_tokens": True},
 }
-# At another size than the tower's own its position embeddings are resized, for which ONNX has no operator
 TIMM = {**SIGLIP, "vision_cfg": {**SIGLIP["vision_cfg"], "image_size": 160}}
 TOWERS = {
     "vit": VIT, "siglip": TIMM, "pe": TIMM, "convolutional": CONVOLUTIONAL, "resnet": RESNET, "coca": COCA,
@@ -59,6 +58,13 @@ def pe_trunk() -> torch.nn.Module:
         attn_type="rope", use_rot_pos_emb=True, ref_feat_shape=(10, 10), rope_grid_offset=1.0,
     )  # fmt: skip
     return trunk.eval()
+
+
+class Bessel(torch.nn.Module):
+    """What ONNX has no operator for."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(x)
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -100,11 +106,8 @@ def test_a_graph_is_made_once_and_has_no_weights(tmp_path: Path, monkeypatch: py
     expected, found = encode(again)
     assert loaded(again)
     assert relative(found.embedding, expected.embedding) < 1e-5
-    large = make({**VIT, "vision_cfg": {**VIT["vision_cfg"], "width": 256}})
-    monkeypatch.undo()
-    monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path / "large"))
-    large_graph = onnx_engine._make(large)
-    assert len(large_graph) < 1.5 * path.stat().st_size
+    weights = sum(p.numel() for p in again.clip.visual.parameters())
+    assert path.stat().st_size < 2 * weights
 
 
 def test_a_short_list_stays_in_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +127,8 @@ def test_a_short_list_stays_in_torch(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_tower_without_a_graph_is_told_once_and_runs_in_torch(tmp_path: Path, caplog, monkeypatch) -> None:
     for _ in range(2):
-        backbone = make(LAYOUTS["siglip"])
+        backbone = make()
+        backbone.clip.visual.ln_post = Bessel()
         for _ in range(2):
             expected, found = encode(backbone)
             assert torch.equal(found.embedding, expected.embedding)
@@ -143,17 +147,18 @@ def test_a_graph_with_other_answers_is_not_used(monkeypatch) -> None:
     assert torch.equal(found.embedding, expected.embedding)
 
 
-@pytest.mark.parametrize("harm", [lambda b: b[:-20], lambda b: b"", lambda b: b[:50] + b"\0" + b[51:]])
-def test_a_damaged_graph_is_made_again(harm, tmp_path: Path) -> None:
+def test_a_damaged_graph_is_made_again(tmp_path: Path) -> None:
     encode(make())
     (path,) = graphs(tmp_path)
     whole = path.read_bytes()
-    path.write_bytes(harm(whole))
+    for harmed in (whole[:-20], b"", whole[:50] + b"\0" + whole[51:], whole + b"more"):
+        path.write_bytes(harmed)
+        assert onnx_engine._read(path) is None
     backbone = make()
     expected, found = encode(backbone)
     assert loaded(backbone)
     assert relative(found.embedding, expected.embedding) < 1e-5
-    assert onnx_engine._read(path) == onnx_engine._read(path) is not None
+    assert onnx_engine._read(path) is not None
 
 
 def test_two_processes_may_make_a_graph_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
