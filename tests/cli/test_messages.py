@@ -36,7 +36,7 @@ FRAMEWORKS = (
         (["predict", "v", "-k", "99999999"], "--top-k must be at most"),
         (
             ["predict", "v", "-f", "xml"],
-            "--format must be table, jsonl, csv, parquet, srt or vtt, not 'xml'.",
+            "--format must be table, jsonl, csv, parquet, srt, vtt, mpegts,",
         ),
         (["predict", "v", "--precision", ""], "--precision must be auto, fp32,"),
         (["predict", "v", "--threshold", "half"], "--threshold must be a number, not 'half'."),
