@@ -9,6 +9,8 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import fsspec
 import pytest
@@ -22,6 +24,7 @@ from zsar_cli.video.container import check_path
 from zsar_cli.video.fetch import LIMITS, Fetcher
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
 from zsar_cli.video.states import with_states
+from zsar_cli.video.storage_errors import explained
 
 OBJECT = bytes(range(256)) * 40  # 10 kB, in parts of 1 kB
 
@@ -189,6 +192,7 @@ def test_files_on_the_disk_stay_within_their_room(trial, tmp_path: Path) -> None
         held = [path.stat().st_size for path in tmp_path.rglob("zsar-fetch-*/*")]
         most = max(most, sum(held))
         fetcher.done(one)
+        assert not os.path.exists(one.path)
     fetcher.close()
     assert 0 < most <= LIMITS.space
     assert fetcher.bytes == sum(trial.bytes_read.values()) == 12 * len(OBJECT)
@@ -271,6 +275,9 @@ def test_decoders_get_files_and_their_errors_are_those_of_the_object(trial, clip
     names = ["b/a.mp4", "b/none.mp4", "b/bad.mp4", "b/b", "b/a.mp4"]
     with DecodePool(workers) as pool:
         found = [result for _, result in pool.imap([ClipRequest(f"trial://{name}") for name in names])]
+        fetcher = pool.work.fetcher
+        with fetcher._changed:  # all are removed as soon as they are decoded, before the pool ends
+            assert fetcher._changed.wait_for(lambda: not fetcher._fetches, 20)
     assert [type(result) for result in found] == [Clip, VideoError, VideoError, Clip, Clip]
     assert (found[1].kind, found[2].kind) == ("not_found", "no_video")
     assert trial.bytes_read["b/bad.mp4"] == 800  # read once: a broken video is not tried again
@@ -317,6 +324,34 @@ def test_statuses_of_the_web(site: str, statuses: list[int], kind: str | None) -
     else:
         assert failure(f"{site}/ranges/a.bin?Signature=secret").kind == kind
         assert WebHandler.fail == []
+
+
+class Answered(Exception):
+    """What drivers raise: with the status itself, or with the answer that has it."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__("https://h/a.mp4?sig=secret")
+        self.__dict__.update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kind"),
+    [
+        ({"status": 503}, "unreachable"),
+        ({"code": "404"}, "not_found"),
+        ({"response": SimpleNamespace(status_code=401)}, "permission"),
+        ({"response": {"ResponseMetadata": {"HTTPStatusCode": 429}}}, "unreachable"),
+        ({"response": {"ResponseMetadata": {"HTTPStatusCode": 403}}}, "permission"),
+        ({"code": "NoSuchThing"}, "unreachable"),
+    ],
+)
+def test_statuses_of_drivers(attributes: dict[str, Any], kind: str) -> None:
+    hidden = FileNotFoundError()  # as fsspec's HTTP driver says of every failure
+    hidden.__cause__ = Answered(**attributes)
+    assert explained(hidden, "x").kind == ("not_found" if attributes.get("code") == "NoSuchThing" else kind)
+    found = explained(Answered(**attributes), "x")
+    assert found.kind == kind
+    assert "secret" not in found.message
 
 
 def test_sizes_of_the_web_are_checked_whether_they_are_said_or_not(site: str) -> None:
