@@ -391,3 +391,13 @@ def test_a_list_names_no_live_source():
     for scheme in SCHEMES:
         assert "never from a list" in str(why_unread(f"{scheme}://h/a"))
     assert "camera" in str(why_unread("/dev/video9"))
+
+
+def test_a_playlist_that_a_server_sends_opens_no_file(video, serve, quick):
+    text = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{video}\n#EXT-X-ENDLIST\n"
+    sending = serve(lambda connection, number: connection.sendall(text.encode() if number == 1 else b""))
+    source = live_source(f"tcp://{sending.address}/list.m3u8")
+    assert source is not None
+    found, (error,), _ = segments(source)
+    assert not found
+    assert error.kind == "unreachable"
