@@ -210,6 +210,15 @@ def test_weights_that_change_are_computed_with() -> None:
         torch.testing.assert_close(found.embedding, expected.embedding, rtol=1e-5, atol=1e-6)
 
 
+def test_a_tower_whose_weights_fill_the_memory_has_them_once(monkeypatch) -> None:
+    backbone = make()
+    size = sum(p.numel() * p.element_size() for p in backbone.clip.visual.parameters())
+    monkeypatch.setattr(onnx_engine, "available_memory", lambda: 7 * size)
+    expected, found = encode(backbone)
+    assert not loaded(backbone)
+    assert torch.equal(found.embedding, expected.embedding)
+
+
 def test_gradients_flow_where_they_are_wanted() -> None:
     backbone = make()
     encode(backbone)

@@ -25,7 +25,7 @@ from zsar_cli.cache_files import cache_directory, read_file, write_file
 from zsar_cli.errors import UsageError, out_of_memory
 from zsar_cli.model.factory import token_count
 from zsar_cli.model.weights import brief
-from zsar_cli.resources import available_cores
+from zsar_cli.resources import available_cores, available_memory
 
 if TYPE_CHECKING:
     import onnx
@@ -131,6 +131,12 @@ class Engine:
         before = self._work
         self._work += frames * _flops(backbone)
         if before < (LOADED_AFTER if _known(backbone) else TRACED_AFTER):
+            return False
+        size = sum(p.numel() * p.element_size() for p in backbone.clip.visual.parameters())
+        if (
+            8 * size > available_memory()
+        ):  # the runtime has a copy of the weights, and needs another for a moment
+            self._wanted = False
             return False
         try:
             from zsar_cli.model.onnx_graph import untransposed, visual_tensors
