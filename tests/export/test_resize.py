@@ -12,6 +12,8 @@ onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntim
 SIZES = {
     "landscape": (67, 121),
     "portrait, columns first": (151, 40),
+    "portrait, columns first by a little": (59, 40),
+    "portrait, rows first by a little": (55, 40),
     "smaller than the model": (17, 12),
     "one side only": (24, 61),
     "a strip": (3, 900),

@@ -245,7 +245,7 @@ class MotionAggregation(nn.Module):
             grid: rows and columns of the N patches.
         """
         motion = separation.motion
-        batch, frames = motion.shape[0], motion.shape[1]
+        batch, frames = motion.shape[:2]
         time = self.to_time(fourier_features(frames, motion))[None, :, None]
         place = self.to_place(_place_features(*grid, motion))[None, None]
         motion = motion * (1 + time + place)
