@@ -55,6 +55,10 @@ def test_membership_is_the_same_on_every_machine_and_in_every_version() -> None:
         ("auto/8", {"AWS_BATCH_JOB_ARRAY_INDEX": "3"}, "3/8"),
         ("auto", {"RANK": "3", "WORLD_SIZE": "8"}, "3/8"),
         ("auto/8", {"JOB_COMPLETION_INDEX": "3", "RANK": "0", "WORLD_SIZE": "1"}, "3/8"),
+        # One task of an array, started again; an array of one; and what a shell has set to nothing
+        ("auto/8", {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "1"}, "3/8"),
+        ("auto", {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "1", "RANK": ""}, "0/1"),
+        ("auto", {"RANK": "0", "WORLD_SIZE": "1"}, "0/1"),
     ],
 )
 def test_a_shard_is_read_from_the_option_or_from_the_scheduler(text, environment, shard) -> None:

@@ -77,7 +77,11 @@ def _checked(index: int, count: int, said: str) -> Shard:
 
 def _own_shard(environment: Mapping[str, str], count: int | None) -> Shard:
     """Find which shard this task of a job array is."""
-    present = [names for names in ARRAYS if names[0] in environment and _number(environment, names[1]) != 1]
+    present = [names for names in ARRAYS if environment.get(names[0])]
+    if (
+        len(present) > 1 and environment.get("WORLD_SIZE") == "1"
+    ):  # a task of a job array may be started by torchrun
+        present = [names for names in present if names[0] != "RANK"]
     if not present:
         names = ", ".join(names[0] for names in ARRAYS)
         raise UsageError(
