@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,42 @@ def test_merging_says_what_is_missing(zsar, tmp_path: Path) -> None:
     done = zsar("predict", "--merge", parts, parts, "-o", output, "--overwrite")
     assert "4 videos had a second record, which was left out." in done.err
     assert videos(output) == everything[:4]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_part_of_the_right_size_with_other_videos_is_told(zsar, tmp_path: Path, format: str) -> None:
+    parts, output = tmp_path / "parts", tmp_path / f"answers.{format}"
+    all_parts(parts, format)
+    write_part(tmp_path / "theirs", format, [f"2-{name[:-1]}5" for name in VIDEOS], shard=Shard(2, 3))
+    part = f"part-00002-of-00003.{format}"
+    (tmp_path / "theirs" / part).replace(parts / part)
+    manifest = parts / "_manifest-00002-of-00003.json"
+    said = json.loads(manifest.read_text()) | {"bytes": (parts / part).stat().st_size}
+    manifest.write_text(json.dumps(said))
+    done = zsar("predict", "--merge", parts, "-o", output)
+    assert done.code == 1
+    assert "2 of 3 shards" in done.err
+    assert (
+        f"{part} is not as its manifest says (torn or changed). Run its shard again with --over" in done.err
+    )
+
+
+def test_what_is_merged_is_no_part(zsar, tmp_path: Path) -> None:
+    all_parts(tmp_path)
+    part = tmp_path / "part-00001-of-00003.jsonl"
+    before = part.read_bytes()
+    done = zsar("predict", "--merge", tmp_path, "-o", part, "--overwrite")
+    assert (done.code, "is named like a part of a shard" in done.err) == (2, True)
+    assert part.read_bytes() == before
+
+
+def test_parts_in_parquet_are_not_called_torn_where_pyarrow_is_missing(
+    zsar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_parts(tmp_path, "parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    done = zsar("predict", "--merge", tmp_path, "-o", tmp_path / "all.jsonl")
+    assert (done.code, "pip install 'zsar-cli[parquet]'" in done.err) == (2, True)
 
 
 def test_what_cannot_be_merged_is_told_in_a_sentence(zsar, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from zsar_cli.errors import UsageError
 from zsar_cli.files import atomic_write
 from zsar_cli.outputs import Lock, may_replace
 from zsar_cli.prediction.inputs import same_input
-from zsar_cli.prediction.parquet import read_parquet
-from zsar_cli.prediction.parts import Manifest, list_parts, read_manifest, refuse_other_settings
+from zsar_cli.prediction.parquet import read_parquet, require_pyarrow
+from zsar_cli.prediction.parts import PART, Manifest, Tally, list_parts, read_manifest, refuse_other_settings
 from zsar_cli.prediction.places import AnyFolder, open_folder
 from zsar_cli.prediction.record_file import JSON_LINES, Form
 from zsar_cli.prediction.records import MADE_WITH, is_complete, read_record
@@ -39,6 +39,7 @@ class Found:
     """The parts of one folder."""
 
     folder: AnyFolder
+    count: int  # of shards
     parts: list[Manifest] = field(default_factory=list)
     missing: list[Shard] = field(default_factory=list)
     unfinished: list[Shard] = field(default_factory=list)
@@ -53,7 +54,10 @@ class Found:
                 verb = "is" if len(shards) == 1 else "are"
                 yield f"{self.folder}: {which} {verb} {what}: {named}. Run it again with --shard."
         for name in self.torn:
-            yield f"{self.folder}/{name} is not as its manifest says (torn or changed). Run its shard again."
+            yield (
+                f"{self.folder}/{name} is not as its manifest says (torn or changed). Run its shard again with "
+                "--overwrite."
+            )
 
 
 def find_parts(place: str) -> Found:
@@ -62,10 +66,11 @@ def find_parts(place: str) -> Found:
     Raises:
         UsageError: it has no parts, or parts of several numbers of shards.
     """
-    found = Found(open_folder(place))
-    listing = list_parts(found.folder)
+    folder = open_folder(place)
+    listing = list_parts(folder)
     if listing.count is None:
-        raise UsageError(f"{place} holds no parts of zsar predict --shard.")
+        raise UsageError(f"{folder} holds no parts of zsar predict --shard.")
+    found = Found(folder, listing.count)
     for index in range(listing.count):
         shard = Shard(index, listing.count)
         manifest = read_manifest(found.folder, shard) if shard in listing.manifests else None
@@ -88,13 +93,15 @@ def merge_parts(asked: Asked) -> None:
         raise UsageError(f"Parts are merged to jsonl, csv or parquet; make {chosen} of the merged file.")
     if asked.output is None:
         raise UsageError("--merge needs --output, the file that the parts become.")
+    if PART.fullmatch(asked.output.name):
+        raise UsageError(f"{asked.shown_place} is named like a part of a shard; choose another --output.")
     check_destination(asked.output, False, asked.overwrite, asked.format)
     folders = [find_parts(place) for place in asked.videos]
     writer = write_merged(asked, chosen, folders)
     lines = [line for found in folders for line in found.lines()]
     if writer.twice:
         lines.append(f"{counted(writer.twice, 'video')} had a second record, which was left out.")
-    complete, total = sum(len(found.parts) for found in folders), sum(_count(found) for found in folders)
+    complete, total = sum(len(found.parts) for found in folders), sum(found.count for found in folders)
     kinds = ", ".join(f"{count} {kind}" for kind, count in writer.errors.most_common())
     failed = f", {sum(writer.errors.values())} failed ({kinds})" if kinds else ""
     held = f"{counted(writer.videos, 'video')}{failed}"
@@ -110,17 +117,11 @@ def write_merged(asked: Asked, chosen: Format, folders: list[Found]) -> Writer:
     made = _one_setting(folders)
     with _writer(asked, chosen, folders, made) as writer:
         for found in folders:
-            for manifest in found.parts:
-                writer.take(found, manifest, _kind(manifest))
+            for manifest in list(found.parts):
+                if not writer.take(found, manifest, _kind(manifest)):
+                    found.parts.remove(manifest)
+                    found.torn.append(manifest.part)
     return writer
-
-
-def _count(found: Found) -> int:
-    return (
-        len({*(manifest.part for manifest in found.parts), *found.torn})
-        + len(found.missing)
-        + len(found.unfinished)
-    )
 
 
 def _one_setting(folders: list[Found]) -> dict[str, Any]:
@@ -146,6 +147,8 @@ def _writer(asked: Asked, chosen: Format, folders: list[Found], made: dict[str, 
     kinds = {_kind(manifest) for found in folders for manifest in found.parts}
     if "csv" in kinds and (chosen != "csv" or len(kinds) > 1):
         raise UsageError("Parts in csv are merged to csv only, as it leaves out what other formats have.")
+    if "parquet" in kinds:
+        require_pyarrow()
     assert asked.output is not None
     if chosen not in GROWING:
         target = Target(asked.output, chosen, (), overwrite=asked.overwrite, columns=columns, made_with=made)
@@ -186,10 +189,11 @@ class Writer:
     videos: int = 0
     twice: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    part: Tally = field(default_factory=Tally)  # what was read of this part
 
-    def take(self, found: Found, manifest: Manifest, kind: str) -> None:
-        """Write the records of a part."""
-        count = self.videos + self.twice
+    def take(self, found: Found, manifest: Manifest, kind: str) -> bool:
+        """Write the records of a part; tell whether it has the videos that its manifest counts."""
+        self.part = Tally()
         with found.folder.open(manifest.part) as file:
             try:
                 if kind == "parquet":
@@ -199,10 +203,8 @@ class Writer:
                 else:
                     self._records(_read_lines(file))
             except (ValueError, UsageError):
-                found.torn.append(manifest.part)
-                return
-        if self.videos + self.twice - count != manifest.videos:
-            found.torn.append(manifest.part)
+                return False
+        return (self.part.videos, self.part.inputs) == (manifest.videos, manifest.inputs)
 
     def _lines(self, file: IO[bytes], form: Form) -> None:
         assert self.copy is not None
@@ -220,6 +222,7 @@ class Writer:
                 self.write(record if self.videos > 1 else record | {MADE_WITH: self.made_with})
 
     def _is_new(self, key: str, kind: str | None) -> bool:
+        self.part.add(key)
         if not self.seen.add(key):
             self.twice += 1
             return False
