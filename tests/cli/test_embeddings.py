@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from tests.close import assert_close
@@ -62,6 +63,24 @@ def test_stored_embeddings_can_be_kept_and_scored_once_more(zsar, model, videos,
     both = zsar("predict", first, second, *model, *TWO)
     assert both.code == 2
     assert "2.parquet was made with number of labels 3" in both.err
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_stored_embeddings_are_not_replaced_by_the_answers_made_of_them(
+    zsar, model, videos, tmp_path: Path, name: str
+) -> None:
+    stored, there = tmp_path / name, f"memory://again/{name}"
+    zsar("predict", videos[0], *model, *TWO, "--workers", 0, "--embeddings", "-o", stored)
+    before = stored.read_bytes()
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file(f"/again/{name}", before)
+    try:
+        for place in (stored, there):
+            done = zsar("predict", place, *model, *OTHERS, "-o", place, "--overwrite")
+            assert (done.code, f"{place} is an input of this run" in done.err) == (2, True)
+        assert memory.cat(f"/again/{name}") == stored.read_bytes() == before
+    finally:
+        memory.rm("/again", recursive=True)
 
 
 def test_what_cannot_be_scored_again_is_told_in_a_sentence(zsar, model, videos, tmp_path: Path) -> None:

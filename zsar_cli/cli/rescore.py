@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zsar_cli.cli.convert import TAKEN, on_disk, read_answers, refuse_options
 from zsar_cli.cli.predict_options import Asked
 from zsar_cli.errors import UsageError
+from zsar_cli.outputs import refuse_inputs
 from zsar_cli.prediction.differences import difference
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.parquet import made_with_of, read_parquet
@@ -103,6 +104,8 @@ def rescore(asked: Asked, names: Sequence[str]) -> None:
             "--report needs answers that are stored; write --output first, and make the page of it."
         )
     check_outputs(asked)
+    if asked.output is not None:
+        refuse_inputs(asked.output, [*names, asked.labels, asked.prompts, asked.templates])
     rule = chosen_rule(asked)
     with contextlib.ExitStack() as stack:
         made, records = open_stored(stack, names)

@@ -34,6 +34,8 @@ def on_this_disk(asked: Asked) -> Iterator[Asked]:
             f"{public(asked.remote)}: an output in a storage is an object such as {public(place)}/answers.jsonl, "
             ".csv or .parquet."
         )
+    if asked.remote in asked.videos:
+        raise UsageError(f"{public(asked.remote)} is an input of this run; choose another --output.")
     folder = StorageFolder(place)
     folder.make()
     there = folder.size(name) is not None
