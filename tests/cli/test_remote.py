@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from tests.storage import WebHandler, serve
 from zsar_cli.video import fetch, storage
 
 LABELS = ["--label", "arm wrestling", "--label", "tai chi"]
@@ -109,6 +110,19 @@ def test_what_cannot_be_is_said_before_a_model_is_loaded(predict, memory, argume
     found = predict(*arguments)
     assert found.code == 2
     assert message in found.err
+
+
+def test_stored_answers_on_the_web_are_read_as_such(zsar):
+    server, address = serve()
+    try:
+        line = b'{"video": "a.mp4", "error": {"kind": "not_found", "message": "no such file"}}\n'
+        WebHandler.objects["answers.jsonl"] = line
+        shown = zsar("predict", f"{address}/ranges/answers.jsonl", "-f", "jsonl")
+    finally:
+        server.shutdown()
+        server.server_close()
+        WebHandler.objects.clear()
+    assert shown.out.encode() == line, shown.err
 
 
 @pytest.mark.parametrize("listed", [False, True])

@@ -19,7 +19,7 @@ from tests.storage import TrialStorage, WebHandler, serve
 from tests.video_files import write_video
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.video import fetch, storage
-from zsar_cli.video.address import beside, is_remote, public
+from zsar_cli.video.address import beside, is_remote, path_of, public
 from zsar_cli.video.container import check_path
 from zsar_cli.video.fetch import LIMITS, Fetcher
 from zsar_cli.video.pool import Clip, ClipRequest, DecodePool
@@ -386,10 +386,17 @@ def test_what_gives_access_is_no_part_of_a_name() -> None:
         "https://h/watch?v=1&st=20": "https://h/watch?v=1&st=20",
         "https://me:word@h/a.mp4": "https://me@h/a.mp4",
         "sftp://me:word@h/a@b.mp4": "sftp://me@h/a@b.mp4",
+        "https://me:p@ss:w@rd@h/a@b.mp4": "https://me@h/a@b.mp4",
         "s3://b/a?sig=1.mp4": "s3://b/a?sig=1.mp4",
         "clips/a.mp4?sig=1": "clips/a.mp4?sig=1",
     }.items():
         assert public(given) == name
+
+
+@pytest.mark.parametrize("url", ["http://[x/a.mp4?b", "https://\u2100/a.mp4#b", "http://u:p@[/a%2emp4"])
+def test_a_host_that_is_none_breaks_no_list(url: str) -> None:
+    assert path_of(url) == "/a.mp4"
+    assert beside("http://host/lists/all.txt", r"\\[x\a.mp4") == r"\\[x\a.mp4"
 
 
 def test_secrets_are_in_no_log(site: str, caplog: pytest.LogCaptureFixture) -> None:

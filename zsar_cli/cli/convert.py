@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -142,10 +143,9 @@ def _peek(path: str) -> IO[bytes]:
 
     system, place = file_system(path)
     try:
-        found: IO[bytes] = system.open(place, "rb")
+        return io.BufferedReader(system.open(place, "rb"))  # files of fsspec read no line of a limited length
     except Exception as error:  # whatever a driver raises
         raise explained(error, path) from None
-    return found
 
 
 def on_disk(stack: contextlib.ExitStack, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
+from contextlib import suppress
 from functools import cache
 from typing import Any
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit, urlunsplit
@@ -70,7 +71,7 @@ def public(url: str) -> str:
     scheme = scheme_of(url)
     if scheme is None:
         return url
-    url = re.sub(r"^([^/]*//)([^/@:]*)(:[^/@]*)?@", lambda m: f"{m[1]}{m[2]}@" if m[2] else m[1], url)
+    url = re.sub(r"^([^/]*//)([^/@:]*)(:[^/]*)?@", lambda m: f"{m[1]}{m[2]}@" if m[2] else m[1], url)
     if scheme not in WEB or "?" not in url:
         return url
     start, _, query = url.partition("?")
@@ -89,7 +90,10 @@ def public(url: str) -> str:
 def path_of(url: str) -> str:
     """Find the part that names a file: without the scheme, and of a web address without its query."""
     if scheme_of(url) in WEB:
-        return unquote_to_bytes(urlsplit(url).path).decode("utf-8", "replace")
+        # Not by urlsplit, which raises ValueError for a host such as "[x", and lists have everything
+        return unquote_to_bytes(re.split("[?#]", re.sub("^[^/]*//[^/?#]*", "", url))[0]).decode(
+            "utf-8", "replace"
+        )
     return url.partition("://")[2]
 
 
@@ -97,7 +101,10 @@ def beside(url: str, entry: str) -> str:
     """Find what a path means in a list that lies at ``url``: it starts from the list's folder."""
     if scheme_of(url) in WEB:
         parts = urlsplit(url)
-        return urljoin(urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")), entry.replace("\\", "/"))
+        folder = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+        with suppress(ValueError):  # a host that is none
+            return urljoin(folder, entry.replace("\\", "/"))
+        return entry
     start, _, path = url.partition("://")
     store, _, inside = path.partition("/")
     if start.lower() == "memory":  # which has no stores
