@@ -101,6 +101,9 @@ def test_what_cannot_be_scored_again_is_told_in_a_sentence(zsar, model, videos, 
     assert "has no embedding. Run zsar predict --embeddings" in predict(plain, *model, *TWO)
     assert "does not say which model it was made with" in predict(piped, *model, *TWO)
     assert "without their videos; remove --frames." in predict(stored, *model, *TWO, "--frames", 4)
+    assert "subtitles need answers of --window" in predict(stored, *model, *TWO, "-f", "srt")
+    on_ray = predict(stored, *model, *TWO, "--ray", "local", "-o", tmp_path / "b.jsonl")
+    assert "holds stored answers, which need no cluster; leave --ray out." in on_ray
     for damage in ([0.5, 0.25], ["a"] * len(line["embedding"]), 3):
         piped.write_text(json.dumps({**line, "embedding": damage, "made_with": made}))
         assert "are damaged, or not of" in predict(piped, *model, *TWO), damage

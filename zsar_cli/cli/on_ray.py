@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from zsar_cli.cli.convert import are_answers
 from zsar_cli.cli.predict_options import Asked
 from zsar_cli.cli.run_lines import counted
 from zsar_cli.errors import UsageError
@@ -52,6 +53,8 @@ def check_ray(asked: Asked) -> None:
         raise UsageError("--ray needs --output: a folder for parts, or a file that is written at the end.")
     if asked.remote is not None and Path(asked.remote).suffix.lower() in FILES:
         raise UsageError("--ray writes parts to a folder in a storage; join them by --merge.")
+    if are_answers(asked.videos):
+        raise UsageError(f"{asked.videos[0]} holds stored answers, which need no cluster; leave --ray out.")
     require_ray()
 
 

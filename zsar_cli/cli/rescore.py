@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli.cli.convert import TAKEN, on_disk, read_answers, refuse_options
+from zsar_cli.cli.output.sink import SUBTITLES
 from zsar_cli.cli.predict_options import Asked
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_inputs
@@ -104,6 +105,8 @@ def rescore(asked: Asked, names: Sequence[str]) -> None:
             "--report needs answers that are stored; write --output first, and make the page of it."
         )
     check_outputs(asked)
+    if asked.written_format in SUBTITLES:
+        raise UsageError(f"{names[0]} has answers for whole videos; subtitles need answers of --window.")
     if asked.output is not None:
         refuse_inputs(asked.output, [*names, asked.labels, asked.prompts, asked.templates])
     rule = chosen_rule(asked)
