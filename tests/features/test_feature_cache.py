@@ -24,6 +24,7 @@ from zsar_cli.features.encoding import load_cached, map_features
 from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
 from zsar_cli.model.zsar import Parts, RecognizerModel
 from zsar_cli.recognizer import Recognizer
+from zsar_cli.video import pool
 from zsar_cli.video.pool import ClipRequest, DecodePool, load_clip
 from zsar_cli.video.sampling import Sampling
 
@@ -61,8 +62,10 @@ def forbid_work(monkeypatch) -> None:
         raise AssertionError("this was to come from the cache")
 
     monkeypatch.setattr(Backbone, "encode_frames", refuse)
-    monkeypatch.setattr("zsar_cli.video.pool.load_clip", refuse)
-    monkeypatch.setattr(DecodePool.__init__, "__defaults__", (60, None, None, refuse))
+    given = [refuse if value is pool.load_clip else value for value in DecodePool.__init__.__defaults__]
+    assert refuse in given
+    monkeypatch.setattr(DecodePool.__init__, "__defaults__", tuple(given))
+    monkeypatch.setattr(pool, "load_clip", refuse)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -84,7 +84,7 @@ def test_yaml_makes_no_objects(tmp_path: Path, name: str, word: str) -> None:
 
 
 def test_nothing_in_the_package_unpickles_a_file_or_evaluates_text() -> None:
-    """By its source: the one place that unpickles is the pipe to zsar's own decoding processes."""
+    """By its source: what unpickles is the pipe to zsar's own decoding processes, and the next stage under Ray."""
     found = set()
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -107,11 +107,11 @@ def test_nothing_in_the_package_unpickles_a_file_or_evaluates_text() -> None:
                 or options.get("trust_remote_code") == "True"
             ):
                 found.add((path.relative_to(PACKAGE).as_posix(), name))
-    assert found <= {("video/worker.py", "pickle.loads")}
+    assert found == {("video/worker.py", "pickle.loads"), ("cluster/stages.py", "pickle.loads")}
 
 
 def test_the_package_opens_no_connections_of_its_own() -> None:
-    """But for the download of published checkpoints from the addresses in ``assets/families.yaml``."""
+    """But for published checkpoints, from the addresses in ``assets/families.yaml``, and time-outs of fsspec's driver."""
     modules = {"socket", "urllib", "http", "requests", "httpx", "ftplib", "smtplib", "aiohttp", "ssl"}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -120,6 +120,8 @@ def test_the_package_opens_no_connections_of_its_own() -> None:
             connecting = {name.split(".")[0] for name in names if name != "urllib.parse"}
             if path.as_posix().endswith("zsar_cli/model/published/files.py"):
                 connecting -= {"urllib"}
+            if path.as_posix().endswith("zsar_cli/video/storage.py"):
+                connecting -= {"aiohttp"}
             assert not connecting & modules, path
 
 
