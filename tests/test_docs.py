@@ -18,6 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from benchmarks.tree import tree
 from tests.conftest import REPOSITORY
 from tests.video_files import numbered_frame, write_video
 from zsar_cli.cli.app import LazyCommands, _flags_first
@@ -137,6 +138,10 @@ def test_examples_of_clusters_are_sound(page: Path):
     for command in commands:
         name, *arguments = _flags_first(shlex.split(command.strip()))
         LazyCommands().get_command(None, name).make_context(name, arguments)
+
+
+def test_the_tree_has_each_file_with_its_docstring():
+    assert tree() in (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def test_pages_have_commands_and_code():

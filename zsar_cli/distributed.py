@@ -7,8 +7,11 @@ Alone, everything here does nothing.
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from zsar_cli.errors import UsageError
 
@@ -66,12 +69,20 @@ def processes(device: str = "cpu") -> Iterator[None]:
         return
     import torch
     import torch.distributed as dist
+    from torch._C._distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+        store, number, count = next(rendezvous("env://"))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            store=PrefixStore(_agree(store), store),
+            rank=number,
+            world_size=count,
+        )
         yield
         add_up([0.0])  # nobody leaves while another still waits for its numbers
     except (RuntimeError, ValueError) as error:
@@ -84,6 +95,29 @@ def processes(device: str = "cpu") -> Iterator[None]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _agree(store: Any) -> str:
+    """Agree on a name for this start of the job, which no earlier start had.
+
+    Torchrun's store outlives a restart, with the addresses of processes that have ended, and restarts are not counted
+    alike on all machines. What rank 0 says may be left over, too; so the others say a word of their own, which only a
+    living rank 0 answers.
+    """
+    own = secrets.token_hex(8)
+    if rank() == 0:
+        store.set("zsar/start", own)
+        for other in range(1, world()):
+            theirs = store.get(f"zsar/{own}/{other}").decode()
+            store.set(f"zsar/{own}/{other}/{theirs}", "seen")
+        return own
+    while True:
+        start: str = store.get("zsar/start").decode()
+        store.set(f"zsar/{start}/{rank()}", own)
+        for _ in range(20):
+            if store.check([f"zsar/{start}/{rank()}/{own}"]):
+                return start
+            time.sleep(0.05)
 
 
 def _about_peers(error: Exception) -> bool:

@@ -111,7 +111,7 @@ def test_nothing_in_the_package_unpickles_a_file_or_evaluates_text() -> None:
 
 
 def test_the_package_opens_no_connections_of_its_own() -> None:
-    """But for published checkpoints, from the addresses in ``assets/families.yaml``, and time-outs of fsspec's driver."""
+    """But for published checkpoints, from the addresses in ``assets/families.yaml``, and the time-outs of fsspec."""
     modules = {"socket", "urllib", "http", "requests", "httpx", "ftplib", "smtplib", "aiohttp", "ssl"}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -77,8 +77,7 @@ def evaluate(
     """Evaluate a model on a data set, as ``zsar eval`` does (docs/evaluation.md).
 
     Args:
-        data: a data set's name, a YAML file, a list, or a folder with one folder a class. By default what the model
-            was trained on, and motion-shapes where no model is named either.
+        data: a data set's name, YAML file, list, or folder of a folder a class; by default what the model learned from.
         model: as for :meth:`zsar_cli.Recognizer.load`.
         data_root: the folder of the data set's videos and lists.
         list_file: an annotation file in place of the data set's own.
