@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-# Loss of a guess among the 95 trained classes, where --no-parts-separation --no-parts-aggregation --parts-negatives none
-# stays (4.553). Top-1 after so few steps differs too much from processor to processor to be compared.
+# Loss of a guess among the 95 trained classes. Without motion modules and negatives (--no-parts-separation ...) it
+# stays there (4.555). Top-1 after so few steps differs too much from processor to processor to be compared.
 GUESS = math.log(95)
 
 
