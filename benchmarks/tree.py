@@ -12,20 +12,6 @@ from benchmarks.readme import ROOT, replace_block
 
 PAGE = ROOT / "docs" / "architecture.md"
 PACKAGE = ROOT / "zsar_cli"
-FOLDERS = (
-    "",
-    "video",
-    "text",
-    "model",
-    "features",
-    "prediction",
-    "training",
-    "evaluation",
-    "data",
-    "cli",
-    "cluster",
-    "export",
-)
 
 
 def main() -> None:
@@ -36,7 +22,7 @@ def main() -> None:
 def tree() -> str:
     """List the modules of each folder, and of the folders in it, with what they say of themselves, as Markdown."""
     tables = []
-    for name in FOLDERS:
+    for name in ["", *sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))]:
         folder = PACKAGE / name
         files = sorted(folder.glob("*.py") if not name else folder.rglob("*.py"))
         rows = [f"| `{path.relative_to(folder)}` | {line} |" for path in files if (line := first_line(path))]

@@ -140,6 +140,17 @@ def _plain(argument: object) -> Any:
 
 
 @pytest.fixture
+def memory() -> Iterator[Any]:
+    """fsspec's file system in memory, empty."""
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
 def torchrun(server: Server, zsar_process: Callable[..., Running]) -> Callable[..., Running]:
     """Start ``torchrun`` on ``zsar``, or on a script; its processes are forked as well, and end as they do."""
 

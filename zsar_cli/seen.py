@@ -26,7 +26,7 @@ class SeenTexts:
             if self._rows is None:
                 self._rows = _open()
             try:
-                found = self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?)", (_digest(text),))
+                found = self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest(text),))
             except sqlite3.Error as error:
                 raise UsageError(
                     f"The temporary folder cannot hold what was seen of the list ({error}); set TMPDIR to a folder "
@@ -38,7 +38,7 @@ class SeenTexts:
         with self._lock:
             if self._rows is None:
                 return False
-            found = self._rows.execute("SELECT 1 FROM seen WHERE hash = ?", (_digest(text),))
+            found = self._rows.execute("SELECT 1 FROM seen WHERE hash = ?", (digest(text),))
             return found.fetchone() is not None
 
     def close(self) -> None:
@@ -63,5 +63,6 @@ def _open() -> sqlite3.Connection:
     return rows
 
 
-def _digest(text: str) -> bytes:
+def digest(text: str) -> bytes:
+    """Hash a text to 16 bytes: millions of names would fill the memory."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

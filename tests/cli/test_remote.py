@@ -19,20 +19,17 @@ LABELS = ["--label", "arm wrestling", "--label", "tai chi"]
 
 @pytest.fixture
 def memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clips: Path
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clips: Path
 ) -> Iterator[fsspec.AbstractFileSystem]:
     """The clips of the session in memory; the temporary folder is empty at the end."""
-    system = fsspec.filesystem("memory")
     for path in clips.rglob("*.*"):
         if path.is_file():
-            system.pipe_file(f"/c/{path.relative_to(clips)}", path.read_bytes())
+            memory.pipe_file(f"/c/{path.relative_to(clips)}", path.read_bytes())
     storage._states.clear()
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(fetch.LIMITS, "max_bytes", fetch.LIMITS.max_bytes)
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
+    yield memory
     assert os.listdir(tmp_path / "tmp") == []
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from tests.close import assert_close
@@ -25,15 +23,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("videos")
     made = [write_video(folder / f"{number}.mp4", 8 + number, size=(64, 48)) for number in range(4)]
     return [*map(str, made), str(folder / "missing.mp4")]
-
-
-@pytest.fixture
-def memory() -> Iterator[fsspec.AbstractFileSystem]:
-    """fsspec's file system in memory, empty."""
-    system = fsspec.filesystem("memory")
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
 
 
 def by_video(path: Path) -> dict[str, dict]:

@@ -7,10 +7,8 @@ import io
 import itertools
 import json
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from zsar_cli.errors import UsageError
@@ -19,14 +17,6 @@ from zsar_cli.prediction.lists import kind_of_list, read_list
 from zsar_cli.seen import SeenTexts
 
 VIDEOS = ["s3://b/a 1.mp4", "/data/b,c.mp4", "https://h/x?id=1", "clips/ä.mp4"]
-
-
-@pytest.fixture
-def memory() -> Iterator[fsspec.AbstractFileSystem]:
-    system = fsspec.filesystem("memory")
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
 
 
 def parquet(columns: dict[str, list]) -> bytes:

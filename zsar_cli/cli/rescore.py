@@ -15,6 +15,7 @@ from zsar_cli.outputs import refuse_inputs
 from zsar_cli.prediction.differences import difference
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.parquet import made_with_of, read_parquet
+from zsar_cli.seen import SeenTexts
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
@@ -66,15 +67,14 @@ def _joined(sources: list[Iterable[dict[str, Any]]]) -> Iterator[dict[str, Any]]
     if len(sources) == 1:
         yield from sources[0]
         return
-    answered: set[str] = set()
+    answered = SeenTexts()
     failed: dict[str, dict[str, Any]] = {}
     for records in sources:
         for record in records:
             key = same_input(record["video"])
             if "error" in record:
                 failed.setdefault(key, record)
-            elif key not in answered:
-                answered.add(key)
+            elif answered.add(key):
                 yield record
     yield from (record for key, record in failed.items() if key not in answered)
 

@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
-from hashlib import blake2b
 from io import BufferedReader
 from itertools import pairwise
 from posixpath import join
@@ -32,6 +31,7 @@ from zsar_cli.prediction.record_file import JSON_LINES
 from zsar_cli.prediction.records import MADE_WITH, to_json
 from zsar_cli.prediction.shards import MOST as MOST_SHARDS
 from zsar_cli.prediction.shards import Shard
+from zsar_cli.seen import digest
 from zsar_cli.video.address import public
 
 PENDING = ".pending.parquet"
@@ -167,8 +167,8 @@ def settle(files: FileSystem, folder: str, checkpoints: str) -> set[bytes]:
 
 
 def key_of(video: str) -> bytes:
-    """Compute what tells a video from the others, in 16 bytes: millions of names would fill the memory."""
-    return blake2b(same_input(public(video)).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    """Compute what tells a video from the others."""
+    return digest(same_input(public(video)))
 
 
 def own_names(files: FileSystem, folder: str) -> list[str]:

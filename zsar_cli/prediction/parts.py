@@ -6,7 +6,6 @@ is not complete. Readers of whole folders, such as Spark and pyarrow, leave out 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -20,6 +19,7 @@ from zsar_cli.prediction.places import AnyFolder
 from zsar_cli.prediction.record_file import NOT_COMPARED, Form
 from zsar_cli.prediction.shards import Shard
 from zsar_cli.schemas import ManifestFile, check
+from zsar_cli.seen import digest
 
 PART = re.compile(r"(part|_manifest|_unfinished)-(\d{5})-of-(\d{5})\.([a-z]+)")
 LARGEST = 10_000_000  # bytes of a manifest
@@ -36,8 +36,7 @@ class Tally:
     def add(self, key: str, kind: str | None = None) -> None:
         """Count a video, by its name as the part spells it, and its kind of error."""
         self.videos += 1
-        digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        self._sum = (self._sum + int.from_bytes(digest, "big")) % 2**128
+        self._sum = (self._sum + int.from_bytes(digest(key), "big")) % 2**128
         if kind is not None:
             self.errors[kind] += 1
 

@@ -157,8 +157,8 @@ class RenderedClips:
         kind = renderer(path)
         split, label, index = rendered_id(path)
         height, width = self.preprocess.size
-        rng = np.random.default_rng(visit.seed)
         if kind is motion_shapes:
+            rng = np.random.default_rng(visit.seed)
             plain = rendered_clip(label, index, self.frames)
             clips = [vary_appearance(plain, rng) for _ in range(1 if self.classes is None else 2)]
         else:
