@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_messages import with_terminal
 from tests.close import assert_close
 from tests.video_files import write_video
 from tests.write_part import VIDEOS, write_part
+from zsar_cli.cli import console
 from zsar_cli.errors import UsageError
 from zsar_cli.prediction import places
 from zsar_cli.prediction.shards import Shard
@@ -49,6 +51,17 @@ def test_shards_together_are_a_run_without_them(
     assert len(again.err.splitlines()) == 1
     assert zsar("predict", "--merge", parts, "-o", tmp_path / "merged.jsonl").code == 0
     assert_close(by_video(tmp_path / "merged.jsonl"), by_video(tmp_path / "all.jsonl"))
+
+
+def test_what_comes_next_is_the_merge_as_one_shard_has_no_page(
+    zsar, tiny_clip_dir, videos, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(console, "configure", with_terminal(console.configure, monkeypatch))
+    common = [*videos[:2], "--model", tiny_clip_dir, *TWO, "-o"]
+    shard = zsar("predict", *common, tmp_path / "parts", "--shard", "0/1")
+    assert f"Next:  zsar predict --merge {tmp_path / 'parts'} --output answers.jsonl" in shard.err
+    assert "--report" not in shard.err
+    assert "--report" in zsar("predict", *common, tmp_path / "all.jsonl").err
 
 
 def test_what_goes_with_no_shard_is_told_in_a_sentence(zsar, videos, tmp_path: Path) -> None:

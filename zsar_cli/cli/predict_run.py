@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import threading
 import time
@@ -253,7 +254,9 @@ class Run:
             if self.tally and sys.stderr.isatty():
                 console.note(tally_line(self.tally))
             if output is not None and format == "jsonl" and self.page is None and sys.stderr.isatty():
-                console.note("Next:  add --resume --report answers.html to review the answers.")
+                review = "add --resume --report answers.html to review the answers."
+                merge = f"zsar predict --merge {shlex.quote(output)} --output answers.jsonl, after the other shards."
+                console.note(f"Next:  {review if self.part is None else merge}")
 
 
 def _done(sink: Sink) -> int:
