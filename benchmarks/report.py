@@ -28,7 +28,15 @@ class Results:
 
     def table(self, title: str, header: list[str], rows: list[list[str]], figures: dict[str, Any]) -> None:
         """A table for people, and the figures behind it."""
-        self.tables.append({"title": title, "header": header, "rows": rows, "figures": _plain(figures)})
+        self.tables.append(
+            {
+                "title": title,
+                "header": header,
+                "rows": rows,
+                "figures": _plain(figures),
+                "cpu": machine()["cpu"],
+            }
+        )
 
     def ratio(
         self, what: str, value: float, *, at_least: float | None = None, at_most: float | None = None
@@ -36,7 +44,14 @@ class Results:
         """A ratio that must reach something."""
         met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
         self.ratios.append(
-            {"what": what, "value": value, "at_least": at_least, "at_most": at_most, "met": met}
+            {
+                "what": what,
+                "value": value,
+                "at_least": at_least,
+                "at_most": at_most,
+                "met": met,
+                "cpu": machine()["cpu"],
+            }
         )
 
     def note(self, text: str) -> None:
@@ -58,6 +73,7 @@ class Results:
 
         def merged(old: list[Any], new: list[Any], key: str) -> list[Any]:
             fresh = {entry[key]: entry for entry in new}
+            old = [{"cpu": earlier["machine"]["cpu"]} | entry for entry in old]
             return [fresh.pop(entry[key], entry) for entry in old] + list(fresh.values())
 
         self.ratios = merged(earlier["ratios"], self.ratios, "what")
@@ -85,17 +101,22 @@ class Results:
                 )
                 value = f"{ratio['value']:.{4 if ratio['value'] < 0.1 else 2}f}"
                 met = "met" if ratio["met"] else "**missed**"
-                lines.append(f"| {ratio['what']} | {value} | {aim} | {met} |")
+                lines.append(f"| {ratio['what']}{_elsewhere(ratio)} | {value} | {aim} | {met} |")
             lines.append("")
         for table in self.tables:
             lines += [
-                f"**{table['title']}**",
+                f"**{table['title']}{_elsewhere(table)}**",
                 "",
                 _row(table["header"]),
                 _row(["---"] * len(table["header"])),
             ]
             lines += [_row(row) for row in table["rows"]] + [""]
         return "\n".join(lines + [f"- {note}" for note in self.notes]).rstrip() + "\n"
+
+
+def _elsewhere(entry: dict[str, Any]) -> str:
+    """Name the processor of an earlier run, where that was another one."""
+    return "" if entry["cpu"] == machine()["cpu"] else f" ({entry['cpu']})"
 
 
 def write(results: Results, folder: Path, page: Path) -> None:

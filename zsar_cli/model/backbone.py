@@ -391,4 +391,5 @@ def load_backbone(spec: str, *, device: str = "cpu", precision: str = "fp32") ->
     ).eval()
     backbone._tokenizer_source = source.tokenizer
     backbone.fingerprint()
+    del source  # and the tensors of the file, before others are made of the model's
     return backbone.set_precision(resolve_precision(precision, device, backbone)).to(device)

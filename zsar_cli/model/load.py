@@ -147,5 +147,6 @@ def _load_directory(
             f"The weights in {directory} do not fit its config.yaml: {odd} is {'missing' if missing else 'unknown'}."
         )
     check_finite(model.state_dict(), weights)
+    del tensors  # before others are made of the model's
     backbone.set_precision(resolve_precision(precision, device, backbone), fine=said.parts.separation)
     return model

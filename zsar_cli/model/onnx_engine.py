@@ -13,6 +13,7 @@ import platform
 import re
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -98,9 +99,10 @@ class Engine:
                 f"The visual tower of {backbone.spec} does not support int8; use --precision auto."
             )
         graph, rounded = quantize(graph, tensors, fine, adds_in_32_bits())
-        engine._tower = Tower(graph, tensors | rounded, alone=ALONE)
         for name in {key.rpartition(".")[0] for key in rounded}:
+            del tensors[name]
             backbone.get_parameter(name.removeprefix("backbone.")).data = torch.empty(0)
+        engine._tower = Tower(graph, tensors | rounded, alone=ALONE)
         return engine
 
     def encode(self, backbone: Backbone, pixels: Tensor, at_once: int) -> tuple[Tensor, Tensor] | None:
@@ -130,7 +132,7 @@ class Engine:
         """Load the tower once the frames are worth it, by the work that was done before."""
         before = self._work
         self._work += frames * _flops(backbone)
-        if before < (LOADED_AFTER if _known(backbone) else TRACED_AFTER):
+        if before < LOADED_AFTER or (before < TRACED_AFTER and not _known(backbone)):
             return False
         size = sum(p.numel() * p.element_size() for p in backbone.clip.visual.parameters())
         if (
@@ -225,6 +227,7 @@ def _path(backbone: Backbone) -> Path | None:
     return folder / f"tower-{backbone.fingerprint()}-{mark}.onnx"
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)
