@@ -56,6 +56,15 @@ def test_alone_there_is_nothing_to_do() -> None:
     distributed.refuse_several("this", "do that")
 
 
+def test_processes_that_cannot_meet_do_not_each_train_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with distributed.processes():
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UsageError, match="MASTER_ADDR is not set"), distributed.processes():
+        pass
+
+
 def test_a_number_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "two")
     assert distributed.world() == 1  # nobody says where others are

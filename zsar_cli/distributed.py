@@ -34,9 +34,20 @@ def _number(name: str, otherwise: int) -> int:
 
 
 def refuse_several(what: str, instead: str) -> None:
-    """Raise UsageError where torchrun started several processes, for what does not share its work among them."""
-    if world() > 1:
-        raise UsageError(f"{what} is not shared by torchrun's {world()} processes; {instead}.")
+    """Raise UsageError where several processes were started, for what does not share its work among them."""
+    if (count := _number("WORLD_SIZE", 1)) > 1:
+        raise UsageError(
+            f"{what} is not shared by the {count} processes of WORLD_SIZE, and each would do all of it; {instead}."
+        )
+
+
+def refuse_lonely(what: str) -> None:
+    """Raise UsageError where several processes were started that do not know how to meet: each would do all of it."""
+    if world() == 1 and (count := _number("WORLD_SIZE", 1)) > 1:
+        raise UsageError(
+            f"WORLD_SIZE is {count}, but MASTER_ADDR is not set, so the processes cannot meet: start {what} by "
+            "torchrun, or unset WORLD_SIZE for a single process."
+        )
 
 
 def own_device(device: str) -> str:
@@ -64,6 +75,7 @@ def processes(device: str = "cpu") -> Iterator[None]:
     Raises:
         UsageError: the others cannot be reached, or one of them ended before the job was done.
     """
+    refuse_lonely("the training")
     if world() == 1:
         yield
         return

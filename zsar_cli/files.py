@@ -18,7 +18,8 @@ from zsar_cli.encodings import decode
 from zsar_cli.errors import UsageError
 
 ASSETS = Path(__file__).resolve().parent / "assets"  # all that ships
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TEMPORARY_FULL = "temporary folder {} is full; set TMPDIR to a folder with more room"
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -82,6 +83,17 @@ def _publish(aside: Path, target: Path, path: str | Path, replace: bool) -> None
         raise UsageError(
             f"{path} cannot be written: its directory was deleted or emptied during the run."
         ) from None
+
+
+@contextmanager
+def in_temporary_folder() -> Iterator[None]:
+    """Turn the error of a full temporary folder into a UsageError that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise UsageError(f"The {TEMPORARY_FULL.format(tempfile.gettempdir())}.") from error
 
 
 def move_into_place(aside: Path, target: Path) -> None:
@@ -202,7 +214,7 @@ def _reason(error: BaseException) -> str | None:
     # safetensors reports a full disk as an error of its own kind, with the system's number in its text
     if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
         number = int(told[1])
-    if number in _NO_ROOM:
+    if number in NO_ROOM:
         return "the disk is full"
     return "permission denied for its directory" if number in _NOT_ALLOWED else None
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sqlite3
+import tempfile
 import threading
 
 from zsar_cli.errors import UsageError
@@ -23,14 +25,14 @@ class SeenTexts:
     def add(self, text: str) -> bool:
         """Add a text; tell whether it is new."""
         with self._lock:
-            if self._rows is None:
-                self._rows = _open()
             try:
+                if self._rows is None:
+                    self._rows = _open()
                 found = self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest(text),))
             except sqlite3.Error as error:
                 raise UsageError(
-                    f"The temporary folder cannot hold what was seen of the list ({error}); set TMPDIR to a folder "
-                    "with more room."
+                    f"The temporary folder {_folder()} cannot hold which videos were seen ({error}); set TMPDIR to a "
+                    "folder with more room."
                 ) from error
             return found.rowcount == 1
 
@@ -61,6 +63,12 @@ def _open() -> sqlite3.Connection:
     rows.execute("CREATE TABLE seen (hash BLOB PRIMARY KEY) WITHOUT ROWID")
     rows.execute("BEGIN")  # never ended: nothing of it is to last
     return rows
+
+
+def _folder() -> str:
+    """Name the folder that SQLite takes for a file without a name."""
+    chosen = os.environ.get("SQLITE_TMPDIR") or os.environ.get("TMPDIR")
+    return chosen or (tempfile.gettempdir() if os.name == "nt" else "/var/tmp")
 
 
 def digest(text: str) -> bytes:

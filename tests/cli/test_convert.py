@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -10,6 +11,7 @@ import sys
 import pytest
 
 from tests.prediction.test_page import read
+from zsar_cli.cli.rescore import open_stored
 from zsar_cli.prediction.record_file import RecordFile
 from zsar_cli.prediction.records import Failure, LabelScore, Prediction
 from zsar_cli.prediction.timeline import Segment, Timeline
@@ -74,6 +76,36 @@ def test_several_files_are_joined_and_answers_outlive_errors(zsar, folder) -> No
         ("a.mp4", False),
         ("d.mp4", False),
     ]
+
+
+def test_scored_again_the_last_answer_of_a_video_counts_as_it_does_converted(folder) -> None:
+    store(folder / "1.jsonl", BEST, BEST | {"video": "d.mp4"})
+    store(folder / "2.jsonl", BEST | {"unknown": 0.75}, {**BAD, "video": "d.mp4"})
+    with contextlib.ExitStack() as stack:
+        made, records = open_stored(stack, ["1.jsonl", "2.jsonl"])
+        assert [(record["video"], record["unknown"]) for record in records] == [
+            ("a.mp4", 0.75),
+            ("d.mp4", 0.5),
+        ]
+        assert made == MADE
+
+
+@pytest.mark.parametrize("source", ["rtsp://host/1", "standard input", "0"])
+def test_all_segments_of_a_live_source_are_kept(zsar, folder, source) -> None:
+    began = {} if source == "standard input" else {"began": "2026-01-01T00:00:00.000Z"}
+    lines = [LONG | {"video": source, "segments": [segment.to_record()]} | began for segment in SEGMENTS]
+    lines.append({**BAD, "video": source})
+    (folder / "live.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert zsar("predict", "live.jsonl", "-f", "jsonl").records == lines
+    assert zsar("predict", "live.jsonl", "-o", "live.parquet").code == 0
+    for name in ("live.jsonl", "live.parquet"):
+        rows = list(csv.DictReader(io.StringIO(zsar("predict", name, "-f", "csv").out)))
+        assert [row["start"] for row in rows if not row["error"]] == ["0.000"] * 2 + ["2.000"] * 2 or rows
+    assert zsar("predict", "live.jsonl", "-f", "vtt").out.count("WEBVTT") == 1
+    assert zsar("predict", "live.jsonl", "-f", "table", "--report", "page.html").out.count(source) == 2
+    card, failed = read(folder / "page.html")[1]["videos"]
+    assert [(s["start"], s["end"]) for s in card["segments"]] == [(0.0, 2.0), (2.0, 3.0)]
+    assert "error" in failed
 
 
 def test_segments_become_subtitles_and_a_page(zsar, folder) -> None:

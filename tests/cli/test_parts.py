@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import signal
+import sqlite3
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests import write_part as script
 from tests.write_part import MADE, SHARD, VIDEOS, answer, write_part
+from zsar_cli import seen
 from zsar_cli.errors import UsageError
 from zsar_cli.prediction.parquet import read_parquet
+from zsar_cli.prediction.parts import refuse_parts
 from zsar_cli.prediction.shards import Shard
 
 FORMATS = ["jsonl", "csv", "parquet"]
@@ -175,22 +180,99 @@ def test_merging_says_what_is_missing(zsar, tmp_path: Path) -> None:
     assert videos(output) == everything[:4]
 
 
+@pytest.mark.parametrize("torn", [False, True])
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_part_of_the_right_size_with_other_videos_is_told(zsar, tmp_path: Path, format: str) -> None:
+def test_a_part_of_the_right_size_that_is_another_is_left_out_whole_and_told(
+    zsar, tmp_path: Path, format: str, torn: bool
+) -> None:
     parts, output = tmp_path / "parts", tmp_path / f"answers.{format}"
-    all_parts(parts, format)
-    write_part(tmp_path / "theirs", format, [f"2-{name[:-1]}5" for name in VIDEOS], shard=Shard(2, 3))
-    part = f"part-00002-of-00003.{format}"
-    (tmp_path / "theirs" / part).replace(parts / part)
-    manifest = parts / "_manifest-00002-of-00003.json"
-    said = json.loads(manifest.read_text()) | {"bytes": (parts / part).stat().st_size}
-    manifest.write_text(json.dumps(said))
+    everything = all_parts(parts, format)
+    part, manifest = parts / f"part-00001-of-00003.{format}", parts / "_manifest-00001-of-00003.json"
+    if torn:  # its first records are whole
+        part.write_bytes(part.read_bytes()[:-9] + bytes(9))
+    else:
+        write_part(tmp_path / "theirs", format, [f"1-{name[:-1]}5" for name in VIDEOS], shard=Shard(1, 3))
+        (tmp_path / "theirs" / part.name).replace(part)
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"bytes": part.stat().st_size}))
     done = zsar("predict", "--merge", parts, "-o", output)
     assert done.code == 1
-    assert "2 of 3 shards" in done.err
+    assert "2 of 3 shards: 8 videos, 2 failed" in done.err
     assert (
-        f"{part} is not as its manifest says (torn or changed). Run its shard again with --over" in done.err
+        f"{part.name} is not as its manifest says (torn or changed), so its 4 videos are left out. Run its "
+        "shard again with --overwrite." in done.err
     )
+    assert videos(output) == everything[:4] + everything[8:]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"part', '{"format": 1}', "other"])
+def test_a_damaged_manifest_costs_its_part_alone(zsar, tmp_path: Path, content: str) -> None:
+    parts, output = tmp_path / "parts", tmp_path / "answers.jsonl"
+    everything = all_parts(parts)
+    manifest = parts / "_manifest-00001-of-00003.json"
+    other = (parts / "_manifest-00002-of-00003.json").read_text()
+    manifest.write_text(other if content == "other" else content)
+    done = zsar("predict", "--merge", parts, "-o", output)
+    assert (done.code, done.err.count("\n")) == (1, 2)
+    assert f"{manifest}" in done.err
+    assert "Remove it, and start shard 1/3 again." in done.err
+    assert videos(output) == everything[:4] + everything[8:]
+    for index in (0, 2):  # other shards can still be written
+        (parts / f"_manifest-0000{index}-of-00003.json").unlink()
+    part, _ = write_part(parts, videos=everything[8:], shard=Shard(2, 3))
+    assert part.manifest is not None
+
+
+def test_where_nothing_is_complete_nothing_is_replaced(zsar, tmp_path: Path) -> None:
+    output, part = tmp_path / "answers.jsonl", tmp_path / "parts" / f"{PART}.jsonl"
+    write_part(part.parent)
+    output.write_text("mine")
+    part.write_bytes(part.read_bytes()[:-9] + bytes(9))
+    done = zsar("predict", "--merge", part.parent, "-o", output, "--overwrite")
+    assert (done.code, "is not as its manifest says" in done.err) == (2, True)
+    assert output.read_text() == "mine"
+
+
+def test_a_full_temporary_folder_is_named_and_no_torn_part(zsar, memory, tmp_path: Path, monkeypatch) -> None:
+    output, opened = tmp_path / "answers.jsonl", seen._open
+
+    def small() -> sqlite3.Connection:
+        rows = opened()
+        rows.execute("PRAGMA max_page_count = 1")  # as a full disk
+        return rows
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    many = [f"{number:04}.mp4" for number in range(400)]
+    write_part(tmp_path / "parts", videos=many)
+    write_part("memory://bucket/parts", videos=many)
+    output.write_text("mine")
+    monkeypatch.setattr(seen, "_open", small)
+    monkeypatch.setattr(type(memory), "get_file", full)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for parts in (tmp_path / "parts", "memory://bucket/parts"):
+        done = zsar("predict", "--merge", parts, "-o", output, "--overwrite")
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert f"The temporary folder {tmp_path} " in done.err
+        assert "set TMPDIR to a folder with more room" in done.err
+        assert output.read_text() == "mine"
+        assert files(tmp_path) == ["answers.jsonl", "parts"]
+
+
+def test_parts_in_place_of_videos_lead_to_merge(zsar, memory, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_part("parts")
+    write_part("memory://bucket/parts")
+    for given in ("parts", "parts/", "parts/*", f"{tmp_path}/parts/part-*.jsonl", "memory://bucket/parts/"):
+        for more in (["--label", "x"], ["-f", "csv"]):
+            if "memory" in given and "csv" in more:
+                continue
+            done = zsar("predict", given, *more)
+            assert (done.code, done.err.count("\n")) == (2, 1), given
+            assert "join them by zsar predict --merge" in done.err, given
+    Path("parts/a.mp4").touch()  # a folder of videos
+    refuse_parts("parts")
 
 
 def test_what_is_merged_is_no_part(zsar, tmp_path: Path) -> None:
@@ -230,6 +312,4 @@ def test_what_cannot_be_merged_is_told_in_a_sentence(zsar, tmp_path: Path) -> No
     all_parts(tmp_path / "parts")
     said = merge(tmp_path / "parts", tmp_path / "other", "-o", output)
     assert "was made with --frames 4 (part-00000-of-00003.jsonl has --frames 8)" in said
-    (tmp_path / "parts" / "_manifest-00000-of-00003.json").write_text("{}")
-    assert "_manifest-00000-of-00003.json: format is missing" in merge(tmp_path / "parts", "-o", output)
     assert not output.exists()

@@ -11,11 +11,14 @@ import pytest
 from tests.cli.test_messages import with_terminal
 from tests.close import assert_close
 from tests.video_files import write_video
-from tests.write_part import VIDEOS, write_part
+from tests.write_part import MADE, VIDEOS, write_part
+from zsar_cli import __version__
 from zsar_cli.cli import console
 from zsar_cli.errors import UsageError
+from zsar_cli.outputs import Lock
 from zsar_cli.prediction import places
 from zsar_cli.prediction.shards import Shard
+from zsar_cli.recognizer import Recognizer
 
 TWO = ["--label=waving", "--label=running", "--workers", 0]
 
@@ -61,7 +64,34 @@ def test_what_comes_next_is_the_merge_as_one_shard_has_no_page(
     shard = zsar("predict", *common, tmp_path / "parts", "--shard", "0/1")
     assert f"Next:  zsar predict --merge {tmp_path / 'parts'} --output answers.jsonl" in shard.err
     assert "--report" not in shard.err
-    assert "--report" in zsar("predict", *common, tmp_path / "all.jsonl").err
+    stored, others = tmp_path / "all.jsonl", tmp_path / "others.jsonl"
+    assert "add --resume --report" in zsar("predict", *common, stored, "--embeddings").err
+    again = zsar("predict", stored, "--model", tiny_clip_dir, "--label", "sitting", "-o", others)
+    assert f"Next:  zsar predict {others} --report answers.html" in again.err  # no video is looked at again
+
+
+def test_what_needs_no_model_is_refused_before_one_is_loaded(zsar, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Recognizer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    parts, video = tmp_path / "parts", tmp_path / "a.mp4"
+    video.touch()
+    write_part(parts, made=MADE | {"zsar": __version__}, shard=Shard(0, 2))
+    asked = ["predict", video, *TWO, "--model", "motion-tiny", "--window", 0, "-o", parts, "--shard"]
+    for more, said in (
+        (["1/2"], "was made with other labels than this run's"),
+        (["0/2", "--embeddings"], "was made with no --embeddings"),
+        (["1/3"], "holds parts of 2 shards, and this run is shard 1/3"),
+        (["1/2", "-f", "csv"], "was made with other labels"),
+    ):
+        done = zsar(*asked, *more)
+        assert (done.code, said in done.err) == (2, True), done.err
+    with Lock(parts / "part-00001-of-00002.jsonl"):
+        assert "Another run" in zsar(*asked, "1/2").err
+    missing = [tmp_path / "1.mp4", tmp_path / "2.mp4"]
+    done = zsar("predict", *missing, *TWO)
+    assert done.code == 1
+    assert [record["video"] for record in done.records] == [*map(str, missing)]
+    assert done.records[0]["error"] == {"kind": "not_found", "message": "no such file; check the path"}
+    assert done.err.endswith("; 2 failed (see the records).\n")
 
 
 def test_what_goes_with_no_shard_is_told_in_a_sentence(zsar, videos, tmp_path: Path) -> None:

@@ -45,14 +45,24 @@ def test_a_process_that_dies_costs_a_restart_and_no_weight(recipe, tmp_path, tor
         (["train", "--data", "motion-shapes", "--prepare", "copies"], "without torchrun"),
     ],
 )
-def test_what_torchrun_does_not_share_says_what_does(command, instead, zsar, monkeypatch, tmp_path) -> None:
+@pytest.mark.parametrize("address", ["localhost", None])
+def test_what_several_processes_do_not_share_says_what_does(
+    command, instead, address, zsar, monkeypatch, tmp_path
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, value in (("MASTER_ADDR", "localhost"), ("WORLD_SIZE", "2"), ("RANK", "0")):
-        monkeypatch.setenv(name, value)
+    for name, value in (("MASTER_ADDR", address), ("WORLD_SIZE", "2"), ("RANK", "0")):
+        if value is not None:
+            monkeypatch.setenv(name, value)
     ended = zsar(*command)
     assert ended.code == 2
-    assert "is not shared by torchrun's 2 processes" in ended.err
-    assert instead in ended.err
+    assert ended.err.count("\n") == 1
+    if address is None and command[0] == "train":
+        assert (
+            "MASTER_ADDR is not set, so the processes cannot meet: start zsar train by torchrun" in ended.err
+        )
+    else:
+        assert "is not shared by the 2 processes of WORLD_SIZE" in ended.err
+        assert instead in ended.err
 
 
 def kill_rank_1(job: Any, run: Path, step: int, code: int = 1) -> str:

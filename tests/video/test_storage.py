@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ def trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Tria
     fsspec.register_implementation("trial", TrialStorage, clobber=True)
     TrialStorage.empty()
     storage._states.clear()
+    fetch._answered.clear()
     monkeypatch.setattr(storage, "PART", 1024)
     monkeypatch.setattr("zsar_cli.video.web.PART", 1024)
     monkeypatch.setattr(fetch, "FIRST_WAIT", 0.0)
@@ -113,6 +115,28 @@ def test_each_thing_that_goes_wrong_has_a_kind_and_only_some_are_tried_again(tri
     trial.plans["b/a.mp4"] = [met] * 100
     assert failure("trial://b/a.mp4").kind == kind
     assert 100 - len(trial.plans["b/a.mp4"]) == reads
+
+
+def test_a_host_that_is_not_there_is_tried_once_and_one_that_has_answered_again(site, caplog) -> None:
+    caplog.set_level(logging.INFO, fetch.logger.name)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    for url in (f"http://127.0.0.1:{port}/a.mp4", "http://nowhere.invalid/a.mp4"):
+        error = failure(url)
+        assert (error.kind, "could not be reached" in error.message) == ("unreachable", True)
+    assert "(try " not in caplog.text
+    tries = []
+
+    def action() -> None:
+        tries.append(1)
+        raise explained(ConnectionRefusedError(111, "refused"), site)
+
+    for expected in (1, fetch.TRIES):
+        tries.clear()
+        with pytest.raises(VideoError, match="could not be reached"):
+            fetch.patiently(action, f"{site}/ranges/a.bin", lambda _: None)
+        assert len(tries) == expected
+        fetched(f"{site}/ranges/a.bin")
 
 
 def test_an_object_that_changes_while_it_is_read_is_read_once_more(trial) -> None:

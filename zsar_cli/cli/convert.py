@@ -17,14 +17,17 @@ import typer
 
 from zsar_cli.cli.output.destination import check_destination, check_subtitles
 from zsar_cli.cli.output.formats import Columns, Format
-from zsar_cli.cli.output.sink import SUBTITLES, Target, format_of, open_sink
+from zsar_cli.cli.output.sink import STORED, SUBTITLES, Target, format_of, open_sink
 from zsar_cli.cli.run_lines import counted
 from zsar_cli.errors import UsageError, VideoError
+from zsar_cli.files import in_temporary_folder
 from zsar_cli.outputs import refuse_inputs
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.parquet import made_with_of, read_parquet
+from zsar_cli.prediction.parts import refuse_parts
 from zsar_cli.prediction.records import LONGEST, MADE_WITH, is_complete, read_record, to_json
 from zsar_cli.video.address import is_remote, path_of
+from zsar_cli.video.live_source import is_live
 
 if TYPE_CHECKING:
     from zsar_cli.prediction.report import AnswersPage
@@ -43,27 +46,28 @@ TAKEN = (
     "timeout",
 )  # options that it heeds
 STDIN = "standard input"
+ROUNDED = 0.002  # s
 
 
 @dataclass
 class Answers:
-    """Records stored in files: for each video its last answer, or else its last error."""
+    """Records stored in files: a video's last answer, or else its last error, and all segments of a live source."""
 
     names: list[str]
     files: list[IO[bytes]]
-    places: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # of a video: file, start, bytes
+    places: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # by key: file, start, bytes
     failed: set[str] = field(default_factory=set)
     timelines: bool = False
     whole: bool = False  # holds answers about whole videos
     labels: dict[str, None] = field(default_factory=dict)  # in the order in which they came
-    made_with: dict[str, Any] = field(default_factory=dict)
+    made: list[dict[str, Any]] = field(default_factory=list)  # of each file, what it was made with
     multi: bool = False
     min_confidence: float | None = None
 
     @property
-    def videos(self) -> list[str]:
-        """The paths of the videos, as the records have them."""
-        return [record["video"] for record in self]
+    def made_with(self) -> dict[str, Any]:
+        """What the first file that says so was made with."""
+        return next(filter(None, self.made), {})
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for file, start, size in self.places.values():
@@ -72,10 +76,25 @@ class Answers:
             assert record is not None
             yield record
 
+    def joined(self) -> Iterator[dict[str, Any]]:
+        """Yield the records with the segments of a live source, each of which has its own, together."""
+        held: dict[str, Any] | None = None
+        for record in self:
+            if held is not None and _follows(held, record):
+                about = {name: record[name] for name in ("duration", "frames")}
+                held["segments"] += record["segments"]
+                held |= about
+                continue
+            if held is not None:
+                yield held
+            held = record
+        if held is not None:
+            yield held
+
     def take(self, record: dict[str, Any], place: tuple[int, int, int]) -> None:
         """Register a record and its position in a file."""
-        key, failed = same_input(record["video"]), "error" in record
-        self.made_with = self.made_with or record.get(MADE_WITH, {})
+        key, failed = _key(record), "error" in record
+        self.made[place[0]] = self.made[place[0]] or record.get(MADE_WITH, {})
         if failed and key in self.places and key not in self.failed:
             return
         self.places[key] = place
@@ -88,6 +107,25 @@ class Answers:
         self.min_confidence = record.get("min_confidence", self.min_confidence)
         for part in record.get("segments", [record]):
             self.labels |= dict.fromkeys(found["label"] for found in part["predictions"])
+
+
+def _key(record: dict[str, Any]) -> str:
+    """Name what a record is about: its video; of a live source the segment, as each has a record of its own."""
+    key, parts = same_input(record["video"]), record.get("segments", [])
+    if parts and is_live(record["video"]):
+        return f"{key}\0{parts[0]['start']}\0{parts[-1]['end']}\0{record.get('began')}"
+    return key
+
+
+def _follows(before: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Tell whether a record goes on with the live source of the one before."""
+    return (
+        before["video"] == record["video"]
+        and is_live(record["video"])
+        and "segments" in before
+        and "segments" in record
+        and record["segments"][0]["start"] >= before["segments"][-1]["end"] - ROUNDED
+    )
 
 
 def find_answers(stack: contextlib.ExitStack, inputs: Sequence[str], *, listed: bool) -> Answers | None:
@@ -107,7 +145,10 @@ def find_answers(stack: contextlib.ExitStack, inputs: Sequence[str], *, listed: 
 
 
 def are_answers(inputs: Sequence[str]) -> bool:
-    """Tell whether these are files of stored answers. UsageError if only some of them are."""
+    """Tell whether these are files of stored answers. UsageError if only some of them are, or for a folder of parts."""
+    for path in inputs:
+        if not is_remote(path):  # a folder in a storage is looked at once it has no videos
+            refuse_parts(path)
     stored = [path for path in inputs if _is_answers(path)]
     if 0 < len(stored) < len(inputs):
         other = next(path for path in inputs if path not in stored)
@@ -178,12 +219,13 @@ def _open(stack: contextlib.ExitStack, name: str) -> IO[bytes]:
     path = on_disk(stack, name)
     if not path.lower().endswith(PARQUET):
         return stack.enter_context(open(path, "rb"))
-    file = stack.enter_context(tempfile.TemporaryFile())
     about = {MADE_WITH: made_with_of(path)}
-    for record in read_parquet(path):
-        file.write((to_json(record | about) + "\n").encode())
-        about = {}
-    file.seek(0)
+    with in_temporary_folder():
+        file = stack.enter_context(tempfile.TemporaryFile())
+        for record in read_parquet(path):
+            file.write((to_json(record | about) + "\n").encode())
+            about = {}
+        file.seek(0)
     return file
 
 
@@ -191,16 +233,17 @@ def _from_stdin(stack: contextlib.ExitStack) -> Answers | None:
     first = sys.stdin.buffer.readline(LONGEST)
     if not first.startswith(START):
         return None
-    file = stack.enter_context(tempfile.TemporaryFile())
-    file.write(first)
-    while block := sys.stdin.buffer.read(1 << 20):
-        file.write(block)
-    file.seek(0)
+    with in_temporary_folder():
+        file = stack.enter_context(tempfile.TemporaryFile())
+        file.write(first)
+        while block := sys.stdin.buffer.read(1 << 20):
+            file.write(block)
+        file.seek(0)
     return _read([STDIN], [file])
 
 
 def _read(names: list[str], files: list[IO[bytes]]) -> Answers:
-    found = Answers(names, files)
+    found = Answers(names, files, made=[{} for _ in files])
     for number, (name, file) in enumerate(zip(names, files, strict=True)):
         start = 0
         for count, line in enumerate(iter(lambda file=file: file.readline(LONGEST), b""), start=1):  # type: ignore[misc]
@@ -235,8 +278,13 @@ def convert(
     chosen = format_of(output, format)
     _check(context, answers, chosen, wide)
     check_destination(output, False, overwrite, format)
-    videos = answers.videos
-    check_subtitles(output, format, several=len(videos) > 1, overwrite=overwrite)
+
+    def records() -> Iterator[dict[str, Any]]:
+        # Programs get the records as they were stored, and people a live source as a whole
+        return iter(answers) if chosen in STORED else answers.joined()
+
+    videos = [record["video"] for record in records()]
+    check_subtitles(output, format, several=len(set(videos)) > 1, overwrite=overwrite)
     for written in (output, report):
         if written is not None:
             refuse_inputs(written, answers.names)
@@ -245,11 +293,11 @@ def convert(
     target = Target(output, chosen, videos, videos, overwrite=overwrite, columns=columns)
     target = replace(target, made_with=answers.made_with if chosen == "parquet" else None)
     with open_sink(target) as sink:
-        for record in answers:
+        for record in records():
             sink.write(record)
     if report is not None:
         _write_page(report, answers, overwrite)
-    good, bad = len(videos) - len(answers.failed), len(answers.failed)
+    good, bad = len(answers.places) - len(answers.failed), len(answers.failed)
     failed = f" and {counted(bad, 'failure')}" if bad else ""
     to = f", written to {shown or output}" if output is not None else ""
     page = f", page in {report}" if report is not None else ""
@@ -289,7 +337,7 @@ def _write_page(path: Path, answers: Answers, overwrite: bool) -> None:
     from zsar_cli.video.pool import DecodePool
 
     check_report(path, overwrite=overwrite, resume=False)
-    records = list(answers)
+    records = list(answers.joined())
     size = FilmSize.for_videos(len(records))
     with (
         DecodePool(default_workers()) as pool,

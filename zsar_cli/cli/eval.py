@@ -80,7 +80,7 @@ def evaluate(
     """
     asked = AskedEvaluation(**locals())
     options.set_up_storage(max_bytes, storage_options)
-    distributed.refuse_several("zsar eval", "start it without torchrun, or use --ray")
+    distributed.refuse_several("zsar eval", "start one without WORLD_SIZE; --ray uses several machines")
     if sampling is not None:
         frames, views, crops = parse_sampling(sampling)
         asked = replace(asked, frames=frames, views=views, crops=crops)

@@ -23,7 +23,15 @@ from zsar_cli.files import atomic_write
 from zsar_cli.outputs import Lock, may_replace
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.parquet import read_parquet, require_pyarrow
-from zsar_cli.prediction.parts import PART, Manifest, Tally, list_parts, read_manifest, refuse_other_settings
+from zsar_cli.prediction.parts import (
+    PART,
+    Manifest,
+    Tally,
+    list_parts,
+    parse_manifest,
+    read_content,
+    refuse_other_settings,
+)
 from zsar_cli.prediction.places import AnyFolder, open_folder
 from zsar_cli.prediction.record_file import JSON_LINES, Form
 from zsar_cli.prediction.records import MADE_WITH, is_complete, read_record
@@ -43,7 +51,7 @@ class Found:
     parts: list[Manifest] = field(default_factory=list)
     missing: list[Shard] = field(default_factory=list)
     unfinished: list[Shard] = field(default_factory=list)
-    torn: list[str] = field(default_factory=list)  # parts that are not as their manifests say
+    faults: list[str] = field(default_factory=list)  # parts that cannot be used, in a sentence each
 
     def lines(self) -> Iterator[str]:
         """Say what is missing."""
@@ -53,18 +61,22 @@ class Found:
                 which = "shard" if len(shards) == 1 else f"{len(shards)} shards"
                 verb = "is" if len(shards) == 1 else "are"
                 yield f"{self.folder}: {which} {verb} {what}: {named}. Run it again with --shard."
-        for name in self.torn:
-            yield (
-                f"{self.folder}/{name} is not as its manifest says (torn or changed). Run its shard again with "
-                "--overwrite."
-            )
+        yield from self.faults
+
+    def leave_out(self, manifest: Manifest) -> None:
+        """Note that a part is another than its manifest says."""
+        self.faults.append(
+            f"{self.folder}/{manifest.part} is not as its manifest says (torn or changed), so its "
+            f"{counted(manifest.videos, 'video')} {'is' if manifest.videos == 1 else 'are'} left out. Run its shard "
+            "again with --overwrite."
+        )
 
 
 def find_parts(place: str) -> Found:
     """Find the complete parts of a folder, and which are missing.
 
     Raises:
-        UsageError: it has no parts, or parts of several numbers of shards.
+        UsageError: it has no parts, or parts of several numbers of shards, or cannot be read.
     """
     folder = open_folder(place)
     listing = list_parts(folder)
@@ -73,13 +85,19 @@ def find_parts(place: str) -> Found:
     found = Found(folder, listing.count)
     for index in range(listing.count):
         shard = Shard(index, listing.count)
-        manifest = read_manifest(found.folder, shard) if shard in listing.manifests else None
-        if manifest is None:
+        content = read_content(folder, shard) if shard in listing.manifests else None
+        if content is None:
             (found.unfinished if shard in listing.unfinished else found.missing).append(shard)
-        elif manifest.size != found.folder.size(manifest.part):
-            found.torn.append(manifest.part)
-        else:
+            continue
+        try:
+            manifest = parse_manifest(content, folder, shard)
+        except UsageError as error:
+            found.faults.append(str(error))
+            continue
+        if manifest.size == folder.size(manifest.part):
             found.parts.append(manifest)
+        else:
+            found.leave_out(manifest)
     return found
 
 
@@ -113,22 +131,31 @@ def merge_parts(asked: Asked) -> None:
 
 
 def write_merged(asked: Asked, chosen: Format, folders: list[Found]) -> Writer:
-    """Write the records of all parts that are complete."""
+    """Write the records of all parts that are complete.
+
+    Raises:
+        UsageError: there are none, their settings differ, or a disk is full; then nothing is written.
+    """
     made = _one_setting(folders)
     with _writer(asked, chosen, folders, made) as writer:
         for found in folders:
             for manifest in list(found.parts):
-                if not writer.take(found, manifest, _kind(manifest)):
+                if not writer.take(found.folder, manifest):
                     found.parts.remove(manifest)
-                    found.torn.append(manifest.part)
+                    found.leave_out(manifest)
+        _refuse_nothing(folders)
     return writer
+
+
+def _refuse_nothing(folders: list[Found]) -> None:
+    if not any(found.parts for found in folders):
+        raise UsageError(" ".join(line for found in folders for line in found.lines()))
 
 
 def _one_setting(folders: list[Found]) -> dict[str, Any]:
     """Take what all parts were made with; UsageError where they differ, or where there are none."""
+    _refuse_nothing(folders)
     all_parts = [(found.folder, manifest) for found in folders for manifest in found.parts]
-    if not all_parts:
-        raise UsageError(" ".join(line for found in folders for line in found.lines()))
     _, first = all_parts[0]
     for folder, other in all_parts[1:]:
         way_out = "Merge them separately, or run its shard again with --overwrite."
@@ -189,40 +216,48 @@ class Writer:
     videos: int = 0
     twice: int = 0
     errors: Counter[str] = field(default_factory=Counter)
-    part: Tally = field(default_factory=Tally)  # what was read of this part
 
-    def take(self, found: Found, manifest: Manifest, kind: str) -> bool:
-        """Write the records of a part; tell whether it has the videos that its manifest counts."""
-        self.part = Tally()
-        with found.folder.open(manifest.part) as file:
+    def take(self, folder: AnyFolder, manifest: Manifest) -> bool:
+        """Write the records of a part, all or none; tell whether it has the videos that its manifest counts.
+
+        A part is read twice, as only its end tells whether it is whole.
+        """
+        with folder.open(manifest.part) as file:
+            part = Tally()
             try:
-                if kind == "parquet":
-                    self._records(read_parquet(file))
-                elif self.form is not None and (kind == "csv" or self.form is JSON_LINES):
-                    self._lines(file, self.form)
-                else:
-                    self._records(_read_lines(file))
-            except (ValueError, UsageError):
+                for key, _, _ in self._read(file, _kind(manifest)):
+                    part.add(key)
+            except (ValueError, OSError, UsageError):  # of reading alone
                 return False
-        return (self.part.videos, self.part.inputs) == (manifest.videos, manifest.inputs)
+            if (part.videos, part.inputs) != (manifest.videos, manifest.inputs):
+                return False
+            file.seek(0)
+            for key, kind, content in self._read(file, _kind(manifest)):
+                if self._is_new(key, kind):
+                    self._put(content)
+        return True
 
-    def _lines(self, file: IO[bytes], form: Form) -> None:
-        assert self.copy is not None
-        for part in form.parts(file):
-            stored = form.read(part)
-            if stored is None or not part.endswith(b"\n"):
-                raise ValueError("no record")
-            if self._is_new(stored.key, stored.kind):
-                self.copy(part)
+    def _read(self, file: IO[bytes], kind: str) -> Iterator[tuple[str, str | None, bytes | dict[str, Any]]]:
+        """Yield each record's video and kind of error, and the record; where the forms are the same, as it stands."""
+        if self.form is not None and (kind == "csv" or (kind == "jsonl" and self.form is JSON_LINES)):
+            for part in self.form.parts(file):
+                stored = self.form.read(part)
+                if stored is None or not part.endswith(b"\n"):
+                    raise ValueError("no record")
+                yield stored.key, stored.kind, part
+            return
+        for record in read_parquet(file) if kind == "parquet" else _read_lines(file):
+            yield same_input(record["video"]), record.get("error", {}).get("kind"), record
 
-    def _records(self, records: Iterator[dict[str, Any]]) -> None:
-        for record in records:
-            if self._is_new(same_input(record["video"]), record.get("error", {}).get("kind")):
-                record.pop(MADE_WITH, None)
-                self.write(record if self.videos > 1 else record | {MADE_WITH: self.made_with})
+    def _put(self, content: bytes | dict[str, Any]) -> None:
+        if isinstance(content, bytes):
+            assert self.copy is not None
+            self.copy(content)
+            return
+        content.pop(MADE_WITH, None)
+        self.write(content if self.videos > 1 else content | {MADE_WITH: self.made_with})
 
     def _is_new(self, key: str, kind: str | None) -> bool:
-        self.part.add(key)
         if not self.seen.add(key):
             self.twice += 1
             return False

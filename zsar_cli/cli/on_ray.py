@@ -62,7 +62,13 @@ def predict_on_ray(asked: Asked) -> None:
     """Answer the videos on a cluster; records are in parts in a folder, or in one file once all are there."""
     from zsar_cli.cli import console, predict
     from zsar_cli.cli.output.made_with import made_with
-    from zsar_cli.cli.predict_checks import check_numbers, check_outputs, chosen_rule, labels_and_templates
+    from zsar_cli.cli.predict_checks import (
+        begun,
+        check_numbers,
+        check_outputs,
+        chosen_rule,
+        labels_and_templates,
+    )
     from zsar_cli.cli.predict_run import Run
     from zsar_cli.cluster.connect import connected, resolved, shared_out
     from zsar_cli.cluster.predict import predict_on
@@ -79,6 +85,7 @@ def predict_on_ray(asked: Asked) -> None:
     wanted, templates = labels_and_templates(asked)
     clips = ClipOptions(asked.frames, asked.views, asked.crops, asked.decoder, asked.batch_size, asked.fps)
     run = Run(clips, asked.top_k, rule, None, asked.embeddings)
+    videos = begun(find_videos(asked.videos, sys.stdin.buffer, null=asked.null, column=asked.column))
     with console.status(f"Loading {asked.model} ..."):
         recognizer = Recognizer.load(
             asked.model, device="cpu", precision=asked.precision, backbone=asked.backbone
@@ -86,7 +93,6 @@ def predict_on_ray(asked: Asked) -> None:
         text = predict.embeddings_of(recognizer, wanted, asked.prompts, templates)
     predict.settle(asked, run, recognizer, text, wanted)
     folder = f"{asked.output}.parts" if whole else asked.remote or str(asked.output)
-    videos = find_videos(asked.videos, sys.stdin.buffer, null=asked.null, column=asked.column)
     started = time.monotonic()
     assert asked.ray is not None
     with connected(asked.ray) as ray:

@@ -29,6 +29,7 @@ from zsar_cli.cli.predict_checks import (
     find_inputs,
     labels_and_templates,
     own_windows,
+    unreadable,
     wants_own_windows,
 )
 from zsar_cli.cli.predict_options import Asked, asked_of
@@ -106,7 +107,7 @@ def predict(
     from zsar_cli.cli.output.sending import on_this_disk
 
     if shard is None:
-        distributed.refuse_several("zsar predict", "start it without torchrun, or use --shard auto or --ray")
+        distributed.refuse_several("zsar predict", "use --shard auto, or start one without WORLD_SIZE")
     options.set_up_storage(max_bytes, storage_options)
     if ray is not None and source_asked(asked) is None:
         from zsar_cli.cli.on_ray import predict_on_ray
@@ -137,10 +138,41 @@ def _predict(asked: Asked) -> None:
     check_explain(asked.explain, asked.explain_label)
     found, paths = find_inputs(asked)
     run = Run(clips, asked.top_k, rule, windows, asked.embeddings)
+    if asked.own_shard is not None:
+        _check_part(asked, run, wanted)
+    recognizer = None
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible(run))
-        recognizer = _answer(stack, asked, run, (found, paths), wanted, templates)
+        if failures := unreadable(asked, found):
+            run.write_all(
+                stack.enter_context(open_sink(_target(asked, run, found))), failures, lambda left, _: left
+            )
+        else:
+            recognizer = _answer(stack, asked, run, (found, paths), wanted, templates)
     end(asked, run, recognizer)
+
+
+def _check_part(asked: Asked, run: Run, wanted: Labels | None) -> None:
+    """Raise UsageError where the part of this shard cannot be written, before a model is loaded."""
+    from zsar_cli.cli.output.made_with import known_before
+    from zsar_cli.cli.output.part import check_part
+    from zsar_cli.prediction.places import open_folder
+
+    assert asked.place is not None
+    assert asked.own_shard is not None
+    target = replace(_target(asked, run, None), made_with=known_before(run, wanted, wide=asked.wide))
+    check_part(target, open_folder(asked.place), asked.own_shard)
+
+
+def _target(asked: Asked, run: Run, found: list[str] | None, labels: tuple[str, ...] = ()) -> Target:
+    """Describe the destination of the records."""
+    return Target(
+        *(asked.output, asked.written_format, asked.videos, found, asked.resume, asked.overwrite),
+        Columns(
+            *(run.windows is not None, labels if asked.wide else None, labels, run.rule.multi),
+            embeddings=run.embeddings,
+        ),
+    )
 
 
 def _from_stored(asked: Asked) -> bool:
@@ -285,13 +317,7 @@ def open_records(
 ) -> Sink:
     """Open the outputs for records and for the report page."""
     labels = tuple(text.labels)
-    target = Target(
-        *(asked.output, asked.written_format, asked.videos, found, asked.resume, asked.overwrite),
-        Columns(
-            *(run.windows is not None, labels if asked.wide else None, labels, run.rule.multi),
-            embeddings=run.embeddings,
-        ),
-    )
+    target = _target(asked, run, found, labels)
     if asked.report is not None:
         page = new_page(asked.report, recognizer.model, run, text.labels, command_line(asked.context))
         run.page = stack.enter_context(
@@ -309,8 +335,8 @@ def open_records(
     return stack.enter_context(open_sink(target))
 
 
-def end(asked: Asked, run: Run, recognizer: Recognizer) -> None:
-    """Report on the run, and exit with 1 or 130 where not all went well."""
+def end(asked: Asked, run: Run, recognizer: Recognizer | None) -> None:
+    """Report on the run, and exit with 1 or 130 where not all went well; without a model where none was needed."""
     from zsar_cli.cli import console
 
     if asked.report is not None and sys.stderr.isatty():
@@ -318,9 +344,10 @@ def end(asked: Asked, run: Run, recognizer: Recognizer) -> None:
     if run.part is not None:
         run.report_part(run.part)
     run.report(asked.shown_place, asked.written_format)
-    console.detail(f"Time: {recognizer.times}, {run.seconds:.1f} s for all videos.")
-    if recognizer.cache is not None:
-        console.note(f"Cache {recognizer.cache.summary()}.")
+    if recognizer is not None:
+        console.detail(f"Time: {recognizer.times}, {run.seconds:.1f} s for all videos.")
+        if recognizer.cache is not None:
+            console.note(f"Cache {recognizer.cache.summary()}.")
     if run.stop.is_set():
         raise typer.Exit(130)
     if run.failed and asked.shard is None:  # a scheduler would start the task again

@@ -16,13 +16,16 @@ from zsar_cli.cli.output.destination import check_destination, check_subtitles
 from zsar_cli.cli.output.sink import STORED, SUBTITLES
 from zsar_cli.cli.predict_options import Asked
 from zsar_cli.cli.run_lines import stray_labels_line, stray_list_line
-from zsar_cli.errors import UsageError
+from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.outputs import refuse_inputs
 from zsar_cli.prediction.parquet import require_pyarrow
+from zsar_cli.prediction.parts import refuse_parts
+from zsar_cli.video.address import is_remote
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
     from zsar_cli.prediction.confidence import AnswerRule
+    from zsar_cli.prediction.records import Failure
     from zsar_cli.prediction.windows import WindowOptions
     from zsar_cli.text.labels import Labels
     from zsar_cli.video.pool import DecodePool
@@ -108,9 +111,14 @@ def find_inputs(asked: Asked) -> tuple[list[str] | None, Iterator[str]]:
     if asked.own_shard is not None:
         paths = filter(asked.own_shard.has, paths)
         listed = listed and not has_manifest(asked)  # a complete part is compared with its videos
-    found = None if listed else list(paths)
-    if listed and asked.videos[0] != "-":  # what is wrong with a list is said before a model is loaded
-        paths = chain(list(islice(paths, 1)), paths)
+    try:
+        found = None if listed else list(paths)
+    except UsageError:
+        for given in filter(is_remote, asked.videos):
+            refuse_parts(given)
+        raise
+    if listed and asked.videos[0] != "-":
+        paths = begun(paths)
     for written in (asked.output, asked.report):
         if written is not None:
             refuse_inputs(written, [asked.labels, asked.prompts, asked.templates, *(found or ())])
@@ -118,6 +126,35 @@ def find_inputs(asked: Asked) -> tuple[list[str] | None, Iterator[str]]:
     if asked.shard is None:
         check_subtitles(asked.output, asked.format, several=several, overwrite=asked.overwrite)
     return found, paths if found is None else iter(found)
+
+
+def begun(paths: Iterator[str]) -> Iterator[str]:
+    """Read the first of a list: what is wrong with it is said before a model is loaded."""
+    return chain(list(islice(paths, 1)), paths)
+
+
+def unreadable(asked: Asked, found: list[str] | None) -> list[Failure]:
+    """Say why none of the videos can be read, where that needs no model; an empty list otherwise.
+
+    A file of records says which model it was made with, and the columns of CSV depend on the model.
+    """
+    from zsar_cli.prediction.records import Failure
+    from zsar_cli.video.container import check_path
+
+    plain = asked.written_format in ("table", "jsonl") and asked.place is None
+    if not plain or asked.report is not None or asked.explain is not None:
+        return []
+    failures = []
+    for video in found or ():
+        if is_remote(video):
+            return []
+        try:
+            check_path(video)
+        except VideoError as error:
+            failures.append(Failure(video, error.kind, error.message))
+        else:
+            return []
+    return failures
 
 
 def has_manifest(asked: Asked) -> bool:

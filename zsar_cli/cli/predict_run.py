@@ -61,6 +61,7 @@ class Run:
     seconds: float = 0.0
     short: int = 0
     tally: Counter[str] = field(default_factory=Counter)  # videos by answer
+    review: str = "add --resume --report answers.html to review the answers."  # how the page is had later
 
     def calibrate(
         self, model: RecognizerModel, labels: Labels, templates: str, frames: int, target: str, typed: bool
@@ -254,9 +255,8 @@ class Run:
             if self.tally and sys.stderr.isatty():
                 console.note(tally_line(self.tally))
             if output is not None and format == "jsonl" and self.page is None and sys.stderr.isatty():
-                review = "add --resume --report answers.html to review the answers."
                 merge = f"zsar predict --merge {shlex.quote(output)} --output answers.jsonl, after the other shards."
-                console.note(f"Next:  {review if self.part is None else merge}")
+                console.note(f"Next:  {self.review if self.part is None else merge}")
 
 
 def _done(sink: Sink) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,7 @@ from zsar_cli.cli.predict_options import Asked
 from zsar_cli.errors import UsageError
 from zsar_cli.outputs import refuse_inputs
 from zsar_cli.prediction.differences import difference
-from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.parquet import made_with_of, read_parquet
-from zsar_cli.seen import SeenTexts
 
 if TYPE_CHECKING:
     from zsar_cli.model.zsar import RecognizerModel
@@ -36,47 +35,29 @@ def wants_rescoring(asked: Asked) -> bool:
 def open_stored(
     stack: contextlib.ExitStack, names: Sequence[str]
 ) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
-    """Open files of stored answers: what they were made with, and their records, each video once.
+    """Open files of stored answers: what they were made with, and each video's record, its last as when converted.
 
     Raises:
         UsageError: a file does not say what it was made with, or they were made with different settings.
     """
-    sources: list[tuple[str, dict[str, Any] | None, Iterable[dict[str, Any]]]] = []
-    for name in names:
-        if name.lower().endswith(".parquet"):
-            path = on_disk(stack, name)
-            sources.append((name, made_with_of(path), read_parquet(path)))
-        else:
-            answers = read_answers(stack, [name])
-            sources.append((name, answers.made_with or None, answers))
-    first = sources[0][1]
-    for name, made, _ in sources:
-        if made is None or first is None:
+    records: Iterable[dict[str, Any]]
+    if len(names) == 1 and names[0].lower().endswith(
+        ".parquet"
+    ):  # which has each video once, and may have millions
+        path = on_disk(stack, names[0])
+        made, records = [made_with_of(path) or {}], read_parquet(path)
+    else:
+        answers = read_answers(stack, names)
+        made, records = answers.made, answers
+    for name, own in zip(names, made, strict=True):
+        if not own:
             raise UsageError(
                 f"{name} cannot be scored with other labels, as it does not say which model it was made with; a file "
                 "written by --embeddings --output does."
             )
-        if changed := difference(made, first, here=names[0]):
+        if changed := difference(own, made[0], here=names[0]):
             raise UsageError(f"{name} was made with {changed}; score it separately.")
-    assert first is not None
-    return first, _joined([records for _, _, records in sources])
-
-
-def _joined(sources: list[Iterable[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """Chain records; of several files, a video's first answer, or else its failure at the end."""
-    if len(sources) == 1:
-        yield from sources[0]
-        return
-    answered = SeenTexts()
-    failed: dict[str, dict[str, Any]] = {}
-    for records in sources:
-        for record in records:
-            key = same_input(record["video"])
-            if "error" in record:
-                failed.setdefault(key, record)
-            elif answered.add(key):
-                yield record
-    yield from (record for key, record in failed.items() if key not in answered)
+    return made[0], iter(records)
 
 
 def check_model(name: str, made: dict[str, Any], model: RecognizerModel) -> None:
@@ -124,6 +105,7 @@ def rescore(asked: Asked, names: Sequence[str]) -> None:
 
         run = Run(ClipOptions(**{name: getattr(asked, name) for name in CLIPS}), asked.top_k, rule)
         run.embeddings, run.precision = asked.embeddings, made.get("precision")
+        run.review = f"zsar predict {shlex.quote(asked.shown_place or '')} --report answers.html"
         stack.enter_context(interruptible(run))
         with console.status(f"Loading {asked.model} ..."):
             recognizer = Recognizer.load(

@@ -118,6 +118,7 @@ def train(
     The final model is written to --output, the one with the best held-out accuracy to its subfolder best/.
     --resume continues an interrupted run. Under torchrun, each batch is split over the processes.
     """
+    distributed.refuse_lonely("zsar train")
     set_up_storage(max_bytes, storage_options)
     planned = plan_training(
         recipe_overrides(fields),

@@ -7,19 +7,24 @@ is not complete. Readers of whole folders, such as Spark and pyarrow, leave out 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from glob import has_magic
 from typing import Any
 
 from zsar_cli.errors import UsageError
 from zsar_cli.prediction.differences import difference
-from zsar_cli.prediction.places import AnyFolder
+from zsar_cli.prediction.places import AnyFolder, open_folder
 from zsar_cli.prediction.record_file import NOT_COMPARED, Form
 from zsar_cli.prediction.shards import Shard
 from zsar_cli.schemas import ManifestFile, check
 from zsar_cli.seen import digest
+from zsar_cli.video.address import is_remote
 
 PART = re.compile(r"(part|_manifest|_unfinished)-(\d{5})-of-(\d{5})\.([a-z]+)")
 LARGEST = 10_000_000  # bytes of a manifest
@@ -83,23 +88,33 @@ def read_manifest(folder: AnyFolder, shard: Shard) -> Manifest | None:
     """Read the manifest of a shard; None where there is none.
 
     Raises:
+        UsageError: it cannot be read, or is none of this program.
+    """
+    content = read_content(folder, shard)
+    return None if content is None else parse_manifest(content, folder, shard)
+
+
+def read_content(folder: AnyFolder, shard: Shard) -> bytes | None:
+    """Read the bytes of a shard's manifest; None where there is none."""
+    return folder.read(manifest_name(shard), LARGEST)
+
+
+def parse_manifest(content: bytes, folder: AnyFolder, shard: Shard) -> Manifest:
+    """Parse the manifest of a shard, which lies in this folder.
+
+    Raises:
         UsageError: it is none of this program.
     """
-    name = manifest_name(shard)
-    content = folder.read(name, LARGEST)
-    if content is None:
-        return None
-    where = f"{folder}/{name}"
+    where, way_out = f"{folder}/{manifest_name(shard)}", f"Remove it, and start shard {shard} again."
     try:
-        found = json.loads(content)
+        said = check(ManifestFile, json.loads(content), where)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is damaged; remove it, and start shard {shard} again.") from error
-    said = check(ManifestFile, found, where)
+        raise UsageError(f"{where} is damaged. {way_out}") from error
+    except UsageError as error:
+        raise UsageError(f"{error} {way_out}") from error
     kind = PART.fullmatch(said.part)
     if kind is None or said.part != f"{shard.part}.{kind[4]}":
-        raise UsageError(
-            f"{where} is not the manifest of {shard.part}; remove it, and start shard {shard} again."
-        )
+        raise UsageError(f"{where} is not the manifest of {shard.part}. {way_out}")
     return Manifest(said.part, said.bytes, said.videos, dict(said.errors), said.inputs, said.made_with)
 
 
@@ -134,6 +149,26 @@ def list_parts(folder: AnyFolder) -> Listing:
         return tuple(sorted(some, key=lambda shard: shard.index))
 
     return Listing(counts[0] if counts else None, in_order(complete), in_order(rest))
+
+
+def refuse_parts(given: str) -> None:
+    """Raise UsageError, which names ``--merge``, for a folder or a pattern of parts in place of videos."""
+    place, _, pattern = given.rpartition("/") if has_magic(given) else (given, "", "*")
+    place = place or ("/" if given.startswith("/") else ".")
+    if has_magic(place) or not (is_remote(place) or os.path.isdir(place)):
+        return
+    folder = open_folder(place)
+    try:
+        names = [name for name in folder.names() if fnmatch(name, pattern) and not name.startswith(".")]
+    except UsageError:  # said when it is searched for videos
+        return
+    if all(PART.fullmatch(name) or name.startswith("_") for name in names) and any(
+        map(PART.fullmatch, names)
+    ):
+        raise UsageError(
+            f"{folder} holds parts of zsar predict --shard, which are answers and no videos; join them by zsar predict "
+            f"--merge {shlex.quote(str(folder))} --output answers.jsonl."
+        )
 
 
 def refuse_other_settings(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from zsar_cli.errors import UsageError, VideoError
-from zsar_cli.files import atomic_write, move_into_place
+from zsar_cli.files import NO_ROOM, atomic_write, in_temporary_folder, move_into_place
 from zsar_cli.video.address import WEB, is_remote, public, scheme_of
 from zsar_cli.video.fetch import patiently
 
@@ -131,6 +131,8 @@ class StorageFolder:
             except FileNotFoundError:
                 return None
             except Exception as error:  # whatever a driver raises
+                if method == "get_file" and getattr(error, "errno", None) in NO_ROOM:  # of this disk
+                    raise
                 raise explained(error, self._url) from error
 
         try:
@@ -171,9 +173,9 @@ class StorageFolder:
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """Copy an object to this disk, to read it there."""
-        with tempfile.TemporaryDirectory(prefix="zsar-part-") as folder:
-            copy = Path(folder) / name
-            self._call("get_file", self._at(name), str(copy))
+        with self.aside(name) as copy:
+            with in_temporary_folder():
+                self._call("get_file", self._at(name), str(copy))
             if not copy.is_file():
                 raise UsageError(f"{self}/{name} is not there any more.")
             with open(copy, "rb") as file:
@@ -191,7 +193,8 @@ class StorageFolder:
     @contextmanager
     def aside(self, name: str) -> Iterator[Path]:
         """Give a path on this disk for an object of that name, before it is complete."""
-        folder = Path(tempfile.mkdtemp(prefix="zsar-part-"))
+        with in_temporary_folder():
+            folder = Path(tempfile.mkdtemp(prefix="zsar-part-"))
         try:
             yield folder / name
         finally:

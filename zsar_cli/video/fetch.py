@@ -304,18 +304,32 @@ def _download(
         raise changed()
 
 
-def patiently(action: Callable[[], Result], url: str, wait: Callable[[float], None]) -> Result:
-    """Do it, several times where what fails may pass, and ever longer after each try."""
-    from zsar_cli.video.storage_errors import AGAIN
+_answered: set[str] = set()  # hosts that there are
 
+
+def patiently(action: Callable[[], Result], url: str, wait: Callable[[float], None]) -> Result:
+    """Do it, several times where what fails may pass, and ever longer after each try.
+
+    To a host that has never answered, a connection is tried once: a list may have thousands of addresses of a dead one.
+    """
+    from zsar_cli.video.storage_errors import AGAIN, NoConnectionError
+
+    host = url.partition("://")[2].partition("/")[0]
     for number in range(TRIES):
         try:
-            return action()
+            result = action()
+            _answered.add(host)
+            return result
         except VideoError as error:
-            if error.kind not in AGAIN or number == TRIES - 1:
+            if not isinstance(error, NoConnectionError):
+                _answered.add(host)
+            if error.kind not in AGAIN or number == TRIES - 1 or host not in _answered:
                 raise
             logger.info("%s: %s (try %d of %d)", public(url), error.message, number + 1, TRIES)
             wait(FIRST_WAIT * 4**number * random.uniform(0.5, 1.5))
+        finally:
+            if len(_answered) > REMEMBERED:
+                _answered.clear()
     raise AssertionError  # the last try returns or raises
 
 

@@ -51,6 +51,7 @@ SCHEMES = {
     "srt": _Scheme("srt"),
     "tcp": _Scheme("tcp", waits=True),
 }
+PIPE = "standard input"  # as records name it
 _CAMERA = re.compile(r"\d{1,2}|/dev/video\d+")
 
 
@@ -79,7 +80,7 @@ def live_source(text: str, container: str | None = None) -> Source | None:
         UsageError: there is no such camera.
     """
     if text == "-":
-        return None if container is None else Source("standard input", "pipe", format=CONTAINERS[container])
+        return None if container is None else Source(PIPE, "pipe", format=CONTAINERS[container])
     if (scheme := scheme_of(text)) in SCHEMES:
         assert scheme is not None
         row = SCHEMES[scheme]
@@ -87,6 +88,11 @@ def live_source(text: str, container: str | None = None) -> Source | None:
     if not _CAMERA.fullmatch(text) or (os.path.lexists(text) and not text.startswith("/dev/")):
         return None
     return Source(text, "camera", *_camera(text), waits=False)
+
+
+def is_live(name: str) -> bool:
+    """Tell whether a record's name of a video is one of a live source."""
+    return name == PIPE or scheme_of(name) in SCHEMES or _CAMERA.fullmatch(name) is not None
 
 
 def _camera(text: str) -> tuple[str, str]:

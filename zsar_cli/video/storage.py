@@ -16,6 +16,7 @@ from zsar_cli.video.address import WEB, path_of, public, scheme_of
 from zsar_cli.video.find import VIDEO_ENDINGS, ending, left_out, tell_passed_over
 from zsar_cli.video.storage_errors import changed, explained
 
+CONNECT_LIMIT = 10.0  # s that a connection on the web may take
 REQUEST_LIMIT = 300.0  # s that an answer may take, where the driver can be told
 REMEMBERED = 100_000  # objects whose state is kept after a folder was listed
 PACKAGES = {  # of drivers that do not come with zsar
@@ -112,7 +113,10 @@ def _web_client() -> dict[str, Any]:
     import aiohttp
 
     # However long a large file takes, an answer that stops coming is given up; proxies as the environment has them
-    return {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60), "trust_env": True}
+    return {
+        "timeout": aiohttp.ClientTimeout(total=None, connect=CONNECT_LIMIT, sock_read=60),
+        "trust_env": True,
+    }
 
 
 def call(system: Any, method: str, *arguments: Any, **options: Any) -> Any:

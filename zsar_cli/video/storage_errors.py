@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from zsar_cli.errors import VideoError
+from zsar_cli.files import NO_ROOM, TEMPORARY_FULL
 from zsar_cli.video.address import public
 
 AGAIN = frozenset(("fetch_timeout", "unreachable", "truncated"))  # kinds of error that may pass
@@ -16,6 +17,17 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^\s'\"<>)]+", re.I)
 _NO_CREDENTIALS = re.compile(
     r"credential|access ?key|unauthori[sz]ed|forbidden|not authenticated|\btoken\b", re.I
 )
+
+
+# Exceptions of aiohttp, httpx, urllib3, botocore and Python itself; SSL errors are none of them
+_NO_CONNECTION = re.compile(
+    "Connector(DNS)?Error|ProxyConnectionError|Connect(ion)?Timeout|ConnectError|ConnectionRefused|EndpointConnection"
+    "|gaierror|NewConnection|NameResolution"
+)
+
+
+class NoConnectionError(VideoError):
+    """No connection to a host comes about: it does not exist, refuses, or does not answer."""
 
 
 def explained(error: BaseException, url: str) -> VideoError:
@@ -35,14 +47,17 @@ def explained(error: BaseException, url: str) -> VideoError:
         return of_status(404)
     if isinstance(error, (IsADirectoryError, NotADirectoryError)):
         return VideoError("not_a_file", "this is a folder; end it with / to search it for videos")
+    detail = _ADDRESS.sub(lambda found: public(found[0]), _first_line(error).replace(url, public(url)))
+    unreachable = f"the storage could not be reached ({detail}); try again later"
+    if any(_NO_CONNECTION.search(type(one).__name__) for one in chain):
+        return NoConnectionError("unreachable", unreachable)
     if any(isinstance(one, PermissionError) or _NO_CREDENTIALS.search(_named(one)) for one in chain):
         return of_status(403)
     if any(isinstance(one, TimeoutError) or "timeout" in type(one).__name__.lower() for one in chain):
         return VideoError("fetch_timeout", "the storage did not answer in time; try again later")
-    detail = _ADDRESS.sub(lambda found: public(found[0]), _first_line(error).replace(url, public(url)))
     if isinstance(error, (ValueError, TypeError, NotImplementedError)):
         return VideoError("unsupported", f"this address cannot be read ({detail}); check how it is written")
-    return VideoError("unreachable", f"the storage could not be reached ({detail}); try again later")
+    return VideoError("unreachable", unreachable)
 
 
 def changed() -> VideoError:
@@ -100,8 +115,4 @@ def _first_line(error: BaseException) -> str:
 
 def no_room(error: OSError, folder: str) -> VideoError | None:
     """Say that the temporary folder is full; None where it is something else."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return None
-    return VideoError(
-        "no_space", f"the temporary folder {folder} is full; set TMPDIR to a folder with more room"
-    )
+    return VideoError("no_space", f"the {TEMPORARY_FULL.format(folder)}") if error.errno in NO_ROOM else None

@@ -7,7 +7,6 @@ send all of it.
 from __future__ import annotations
 
 import asyncio
-import errno
 import re
 from collections.abc import Callable, Sequence
 from typing import IO, Any
@@ -15,6 +14,7 @@ from typing import IO, Any
 from fsspec.asyn import sync
 
 from zsar_cli.errors import VideoError
+from zsar_cli.files import NO_ROOM
 from zsar_cli.video.storage import BLOCK, PART, REQUEST_LIMIT, State, check_size, file_system, remember, whole
 from zsar_cli.video.storage_errors import changed, explained, of_status
 
@@ -42,7 +42,7 @@ def begin(url: str, out: IO[bytes], most: int, room: Callable[[int | None], None
         finally:
             system.loop.call_soon_threadsafe(response.close)
     except OSError as error:
-        if error.filename is not None or error.errno == errno.ENOSPC:  # of the temporary file
+        if error.filename is not None or error.errno in NO_ROOM:  # of the temporary file
             raise
         raise explained(error, url) from None
     except Exception as error:

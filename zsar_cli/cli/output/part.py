@@ -12,7 +12,7 @@ from zsar_cli.cli.output.formats import Format
 from zsar_cli.cli.output.sink import GROWING, Sink, Target, form_of
 from zsar_cli.errors import UsageError
 from zsar_cli.files import sweep
-from zsar_cli.outputs import Lock
+from zsar_cli.outputs import Lock, refuse_busy
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.parquet import ParquetWriter, as_text
 from zsar_cli.prediction.parts import (
@@ -74,7 +74,7 @@ def open_part(
             for old in (manifest_name(shard), name, _unfinished(name)):
                 folder.remove(old)
         folder.refuse_links(manifest_name(shard), name, _unfinished(name))
-        manifest = _refuse_others(folder, shard, name, target)
+        manifest = _refuse_others(folder, shard, target)
         part = Part(folder, shard, name)
         form = (
             None
@@ -102,25 +102,52 @@ def _unfinished(name: str) -> str:
     return name.replace("part", "_unfinished", 1)
 
 
-def _refuse_others(folder: AnyFolder, shard: Shard, name: str, target: Target) -> Manifest | None:
-    """Raise UsageError where the folder has parts of other settings; return this shard's manifest, if it holds."""
+def check_part(target: Target, folder: AnyFolder, shard: Shard) -> None:
+    """Raise UsageError where :func:`open_part` would, by those settings that are known; before a model is loaded."""
+    name = part_name(shard, target.format)
+    if folder.path is not None:
+        refuse_busy(folder.path / name)
+    if not target.overwrite:
+        folder.refuse_links(manifest_name(shard), name, _unfinished(name))
+    _refuse_others(folder, shard, target, known=target.made_with)
+
+
+def _refuse_others(
+    folder: AnyFolder, shard: Shard, target: Target, known: Iterable[str] | None = None
+) -> Manifest | None:
+    """Raise UsageError where the folder has parts of other settings; return this shard's manifest, if it holds.
+
+    ``known``: the settings that are compared; by default all.
+    """
     listing = list_parts(folder)
     if listing.count not in (None, shard.count):
         raise UsageError(
             f"{folder} holds parts of {listing.count} shards, and this run is shard {shard}; choose another --output."
         )
-    others = [] if target.overwrite else [one for one in listing.manifests if one != shard][:1]
-    for one in (*others, shard):
-        found = read_manifest(folder, one)
-        if found is None:
-            continue
-        assert target.made_with is not None
-        refuse_other_settings(folder, (found.part, found.made_with), ("this run", target.made_with), OTHER)
+    if target.overwrite:
+        return None
+    other = next(filter(None, (_sound(folder, one) for one in listing.manifests if one != shard)), None)
+    own = read_manifest(folder, shard)
+    for found in filter(None, (other, own)):
+        theirs, ours = found.made_with, target.made_with
+        assert ours is not None
+        if known is not None:
+            both = [key for key in known if key in theirs]
+            theirs, ours = {key: theirs[key] for key in both}, {key: ours[key] for key in both}
+        refuse_other_settings(folder, (found.part, theirs), ("this run", ours), OTHER)
         if not found.part.endswith(f".{target.format}"):
             raise UsageError(
                 f"{folder}/{found.part} is not {target.format}, as this run's part would be. {OTHER}"
             )
-    return found if found is not None and found.size == folder.size(name) else None
+    return own if own is not None and own.size == folder.size(part_name(shard, target.format)) else None
+
+
+def _sound(folder: AnyFolder, shard: Shard) -> Manifest | None:
+    """Read the manifest of another shard; None where it is damaged, which is for that shard's run to say."""
+    try:
+        return read_manifest(folder, shard)
+    except UsageError:
+        return None
 
 
 def _count(videos: Iterable[str], form: Form | None) -> Tally:
