@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from zsar_cli import checks
-from zsar_cli.prediction.clips import answer_batch
+from zsar_cli.prediction.clips import AnswerOptions, answer_batch
 from zsar_cli.prediction.options import ManyOptions, clip_options, rule_of, takes, top_k_of
 from zsar_cli.prediction.records import Failure, Prediction, to_json
 from zsar_cli.recognizer import DEFAULT_MODEL, LabelsAndRule, Recognizer, Text
@@ -83,11 +83,11 @@ class BatchPredictor:
         asked = self.asked
         with Inputs(self.clips.fps) as inputs:
             given = inputs.each(check_videos(videos))
-            return list(self.recognizer.run(given, asked.text, self._pool, self.clips, **self._how))
+            return list(self.recognizer.run(given, asked.text, self._pool, self.clips, self._how))
 
     def answer(self, decoded: Sequence[Loaded]) -> list[Prediction | Failure]:
         """Answer videos that were decoded elsewhere."""
-        found = answer_batch(self.recognizer.model, decoded, self.asked.text, **self._how)
+        found = answer_batch(self.recognizer.model, decoded, self.asked.text, self._how)
         return [result for result, _ in found]
 
     @cached_property
@@ -101,8 +101,8 @@ class BatchPredictor:
         return self.recognizer.asked(self.labels, self.options, self.clips.frames)
 
     @property
-    def _how(self) -> dict[str, Any]:
-        return {"top_k": self.asked.top_k, "rule": self.asked.rule, "embeddings": self.embeddings}
+    def _how(self) -> AnswerOptions:
+        return AnswerOptions(self.asked.top_k, self.asked.rule, self.embeddings)
 
     @cached_property
     def _pool(self) -> DecodePool:

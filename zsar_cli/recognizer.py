@@ -13,14 +13,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zsar_cli import checks
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.prediction import calibration
-from zsar_cli.prediction.clips import NO_ANSWER, Answer, ClipOptions, answer_videos, embed_one
+from zsar_cli.prediction.clips import Answer, AnswerOptions, ClipOptions, answer_videos, embed_one
 from zsar_cli.prediction.confidence import DEFAULT, AnswerRule
 from zsar_cli.prediction.explain import Evidence
 from zsar_cli.prediction.options import (
@@ -203,18 +203,9 @@ class Recognizer:
             videos = [inputs.take(video)]
             asked = self.asked(labels, options, clips.frames)
             shown = not evidence and self.cache is None  # at hand then, for a notebook
-            found = self.answers(
-                videos,
-                asked.text,
-                pool,
-                clips,
-                top_k=asked.top_k,
-                rule=asked.rule,
-                evidence=evidence,
-                where=where_of(options, asked.text.labels),
-                shown=shown,
-            )
-            ((result, seen),) = found
+            where = where_of(options, asked.text.labels)
+            how = AnswerOptions(asked.top_k, asked.rule, evidence=evidence, where=where, shown=shown)
+            ((result, seen),) = self.answers(videos, asked.text, pool, clips, how)
         if isinstance(result, Failure):
             raise VideoError(result.kind, result.message)
         return result, seen
@@ -244,7 +235,8 @@ class Recognizer:
         def results() -> Iterator[Prediction | Failure]:
             with Inputs(clips.fps) as inputs, DecodePool(workers, timeout=timeout) as pool:
                 given = inputs.each(several)
-                yield from self.run(given, asked.text, pool, clips, top_k=asked.top_k, rule=asked.rule)
+                how = AnswerOptions(asked.top_k, asked.rule)
+                yield from self.run(given, asked.text, pool, clips, how)
 
         return results()
 
@@ -351,29 +343,14 @@ class Recognizer:
         text: PromptEmbeddings,
         pool: DecodePool,
         options: ClipOptions,
+        how: AnswerOptions = AnswerOptions(),  # noqa: B008 - frozen
         *,
-        top_k: int = 5,
-        rule: AnswerRule = NO_ANSWER,
-        evidence: bool = False,
-        where: Sequence[str] | None = None,
-        shown: bool = False,
-        embeddings: bool = False,
         stop: threading.Event | None = None,
     ) -> Iterator[Answer]:
         """Answer videos as :func:`zsar_cli.prediction.clips.answer_videos` with this model and its cache."""
         return answer_videos(
-            self.model,
-            videos,
-            text,
-            pool,
-            options,
+            *(self.model, videos, text, pool, options, how),
             cache=self.cache,
-            top_k=top_k,
-            rule=rule,
-            evidence=evidence,
-            where=where,
-            shown=shown,
-            embeddings=embeddings,
             stop=stop,
             times=self.times,
         )

@@ -243,7 +243,7 @@ def with_terminal(configure, monkeypatch):
 
 def test_a_comma_in_the_only_label_is_pointed_at_label(zsar, tiny_clip_dir) -> None:
     for label, said in (("hugging, tai chi", True), ("hugging", False)):
-        done = zsar("predict", "gone.mp4", "--label", label, "--model", tiny_clip_dir, "--workers", 0)
+        done = zsar("predict", __file__, "--label", label, "--model", tiny_clip_dir, "--workers", 0)
         assert ("A comma does not separate labels" in done.err) == said
         assert "score is always 1" in done.err
         assert done.err.endswith("1 failed (see the records).\n")

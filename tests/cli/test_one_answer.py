@@ -233,7 +233,7 @@ def test_explain_reads_and_fills_the_cache(
 
 
 def test_explain_takes_several_videos_through_the_model_together(data, motion_dir, monkeypatch):
-    from zsar_cli.prediction.clips import ClipOptions
+    from zsar_cli.prediction.clips import AnswerOptions, ClipOptions
     from zsar_cli.video.pool import DecodePool
 
     recognizer = Recognizer.load(motion_dir, precision="fp32")
@@ -247,7 +247,7 @@ def test_explain_takes_several_videos_through_the_model_together(data, motion_di
     )
     options = ClipOptions(views=2, crops=3)
     with DecodePool(0) as pool:
-        found = list(recognizer.answers(videos, text, pool, options, evidence=True))
+        found = list(recognizer.answers(videos, text, pool, options, AnswerOptions(evidence=True)))
     assert together == [3]
     for video, (result, evidence) in zip(videos, found, strict=True):
         alone = recognizer.explain(video, NAMES, views=2, crops=3)

@@ -263,6 +263,7 @@ def test_python_gives_the_answers_of_the_command(videos, tiny_clip_dir):
 
 def wrong_usages(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
     files = {
+        "a.mp4": "no video",
         "empty.txt": "# nothing\n\n",
         "twice.txt": "waving\nwaving\n",
         "braces.yaml": "name: x\npositive: ['no braces']\nnegative: ['no {}']\n",
@@ -280,7 +281,7 @@ def wrong_usages(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
             ["a.mp4", *label, "--templates", str(tmp_path / "braces.yaml")],
             "braces.yaml",
         ),
-        "unknown model": (["a.mp4", *label, "--model", "VIT-B-99/laion"], "VIT-B-99"),
+        "unknown model": ([str(tmp_path / "a.mp4"), *label, "--model", "VIT-B-99/laion"], "VIT-B-99"),
         "unknown format": (["a.mp4", *label, "--format", "xml"], "--format"),
         "two crops": (["a.mp4", *label, "--crops", "2"], "--crops"),
         "resume without output": (["a.mp4", *label, "--resume"], "--output"),

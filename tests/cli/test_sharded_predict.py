@@ -74,11 +74,11 @@ def test_what_needs_no_model_is_refused_before_one_is_loaded(zsar, tmp_path: Pat
     monkeypatch.setattr(Recognizer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     parts, video = tmp_path / "parts", tmp_path / "a.mp4"
     video.touch()
-    write_part(parts, made=MADE | {"zsar": __version__}, shard=Shard(0, 2))
+    write_part(parts, made=MADE | {"zsar": __version__, "embeddings": None}, shard=Shard(0, 2))
     asked = ["predict", video, *TWO, "--model", "motion-tiny", "--window", 0, "-o", parts, "--shard"]
     for more, said in (
         (["1/2"], "was made with other labels than this run's"),
-        (["0/2", "--embeddings"], "was made with no --embeddings"),
+        (["0/2", "--embeddings"], "no --embeddings (this run has --embeddings True)"),
         (["1/3"], "holds parts of 2 shards, and this run is shard 1/3"),
         (["1/2", "-f", "csv"], "was made with other labels"),
     ):

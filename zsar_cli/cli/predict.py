@@ -106,7 +106,7 @@ def predict(
     from zsar_cli.cli.merge import merge_parts
     from zsar_cli.cli.output.sending import on_this_disk
 
-    if shard is None:
+    if shard is None and not merge:
         distributed.refuse_several("zsar predict", "use --shard auto, or start one without WORLD_SIZE")
     options.set_up_storage(max_bytes, storage_options)
     if ray is not None and source_asked(asked) is None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from zsar_cli.cli.output.folders import VideoFolder
     from zsar_cli.cli.output.part import Part
     from zsar_cli.model.zsar import RecognizerModel
-    from zsar_cli.prediction.clips import ClipOptions
+    from zsar_cli.prediction.clips import AnswerOptions, ClipOptions
     from zsar_cli.prediction.confidence import AnswerRule
     from zsar_cli.prediction.records import Failure, Prediction
     from zsar_cli.prediction.report import AnswersPage, FilmSize
@@ -188,17 +188,14 @@ class Run:
             from zsar_cli.cli.output.sheets import with_sheets
 
             return with_sheets(recognizer, paths, text, pool, self)
-        return recognizer.run(
-            paths,
-            text,
-            pool,
-            self.options,
-            top_k=self.top_k,
-            rule=self.rule,
-            shown=shown,
-            embeddings=self.embeddings,
-            stop=self.stop,
-        )
+        return recognizer.run(paths, text, pool, self.options, self.answers, stop=self.stop)
+
+    @property
+    def answers(self) -> AnswerOptions:
+        """What is answered about each video."""
+        from zsar_cli.prediction.clips import AnswerOptions
+
+        return AnswerOptions(self.top_k, self.rule, self.embeddings, shown=self.film is not None)
 
     def _filmstrip(self, result: Prediction | Timeline | Failure) -> dict[str, Any] | None:
         """Make the frames of a result for the report page; None if there is no page or no frames."""

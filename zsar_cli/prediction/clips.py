@@ -75,50 +75,46 @@ class ClipOptions:
         checks.number("fps", self.fps, checks.FPS)
 
 
+@dataclass(frozen=True)
+class AnswerOptions:
+    """What is answered about a video, and what else is kept of it."""
+
+    top_k: int = 5
+    rule: AnswerRule = NO_ANSWER
+    embeddings: bool = False
+    evidence: bool = False  # of the centre crop of the first view, with heat maps
+    where: Sequence[str] | None = None  # labels with a heat map; None: the answers, or the two best
+    shown: bool = False  # the frames of that crop are kept
+
+
 def answer_videos(
     model: RecognizerModel,
     videos: Iterable[Video],
     text: PromptEmbeddings,
     pool: DecodePool,
     options: ClipOptions,
+    how: AnswerOptions = AnswerOptions(),
     *,
     cache: FeatureCache | None = None,
-    top_k: int = 5,
-    rule: AnswerRule = NO_ANSWER,
-    evidence: bool = False,
-    where: Sequence[str] | None = None,
-    shown: bool = False,
-    embeddings: bool = False,
     stop: threading.Event | None = None,
     times: StageTimes | None = None,
 ) -> Iterator[Answer]:
     """Yield the result of each video, in input order, and its evidence where that is wanted.
 
-    With ``shown``, a prediction keeps its frames, and with ``embeddings`` its embedding. ``where``: the labels whose
-    places the evidence is to show, in place of the answers or the two best. Once ``stop`` is set, the videos that are
-    already decoded together are finished and no others. With a cache, what is in it does not go through the tower
-    again; for evidence and for what is shown the frames themselves are decoded still.
+    Once ``stop`` is set, the videos that are already decoded together are finished and no others. With a cache, what
+    is in it does not go through the tower again; for evidence and for what is shown the frames themselves are decoded
+    still.
     """
     from zsar_cli.features.encoding import load_cached
 
     times = times or StageTimes()
-    requests = clip_requests(model, videos, options, look=evidence or shown)
-    loaded = load_cached(pool, requests, cache, pixels=evidence or shown)
-    centre = options.crops // 2  # of the first view: what is shown
-    view = centre if evidence else None
+    pixels = how.evidence or how.shown
+    requests = clip_requests(model, videos, options, look=pixels)
+    loaded = load_cached(pool, requests, cache, pixels=pixels)
     batches = ready_batches(loaded, options.batch_size, stop or threading.Event())
     for batch in times.waiting("waiting for decoders", batches):
         with times.measured("model"):
-            answers = answer_batch(
-                *(model, batch, text),
-                cache=cache,
-                top_k=top_k,
-                view=view,
-                rule=rule,
-                where=where,
-                shown=centre if shown else None,
-                embeddings=embeddings,
-            )
+            answers = answer_batch(model, batch, text, how, centre=options.crops // 2, cache=cache)
         yield from answers
 
 
@@ -126,35 +122,24 @@ def answer_batch(
     model: RecognizerModel,
     batch: Sequence[Loaded],
     text: PromptEmbeddings,
+    how: AnswerOptions = AnswerOptions(),
     *,
+    centre: int = 0,
     cache: FeatureCache | None = None,
-    top_k: int = 5,
-    view: int | None = None,
-    rule: AnswerRule = NO_ANSWER,
-    where: Sequence[str] | None = None,
-    shown: int | None = None,
-    embeddings: bool = False,
 ) -> list[Answer]:
     """Answer videos that were decoded, or could not be, in their order. So do the loop here and model actors of Ray.
 
-    ``shown``: the crop whose frames a prediction keeps. Other arguments as of :func:`answer_clips`.
+    ``centre``: the crop that people see.
     """
     good = [(key, clip) for _, key, clip in batch if not isinstance(clip, VideoError)]
-    how: dict[str, Any] = {
-        "top_k": top_k,
-        "view": view,
-        "rule": rule,
-        "where": where,
-        "embeddings": embeddings,
-    }
-    left = iter(answer_clips(model, good, text, cache=cache, **how) if good else [])
+    left = iter(answer_clips(model, good, text, how, centre=centre, cache=cache) if good else [])
     answers: list[Answer] = []
     for request, _, clip in batch:
         if isinstance(clip, VideoError):
             answers.append((Failure(request.path, clip.kind, clip.message), None))
         else:
-            frames = None if shown is None else shown_of(clip, shown)
-            answers.append(_answer(request.path, clip, next(left), rule, frames))
+            frames = shown_of(clip, centre) if how.shown else None
+            answers.append(_answer(request.path, clip, next(left), how.rule, frames))
     return answers
 
 
@@ -162,38 +147,32 @@ def answer_clips(
     model: RecognizerModel,
     videos: Sequence[Keyed],
     text: PromptEmbeddings,
+    how: AnswerOptions = AnswerOptions(),
     *,
+    centre: int = 0,
     cache: FeatureCache | None = None,
-    top_k: int = 5,
-    view: int | None = None,
-    rule: AnswerRule = NO_ANSWER,
-    where: Sequence[str] | None = None,
-    embeddings: bool = False,
 ) -> list[Found]:
-    """Predict what each video shows; and the evidence of the clip ``view``, with heat maps of the labels ``where``."""
+    """Predict what each video shows, and the evidence of its crop ``centre``."""
     import torch
 
-    heat = HeatMaps(model, view or 0)
+    heat = HeatMaps(model, centre)
     with torch.inference_mode(), memory_explained("use a smaller --batch-size, fewer --frames or --views"):
-        way = None if view is None else heat.embed
-        video = embed_clips(model, videos, cache, way)
-        scores, kept = score_embedded(model, video, text, keep=embeddings)
+        video = embed_clips(model, videos, cache, heat.embed if how.evidence else None)
+        scores, kept = score_embedded(model, video, text, keep=how.embeddings)
         found = []
-        for number, answer in enumerate(answers_of_scores(scores, text.labels, top_k, rule, kept)):
-            pixels = videos[number][1].pixels if view is not None else None
+        for number, answer in enumerate(answers_of_scores(scores, text.labels, how.top_k, how.rule, kept)):
+            clip = videos[number][1]
             seen = None
-            if pixels is not None and view is not None:
-                learned = model.msm is not None
+            if how.evidence and clip.pixels is not None:
+                where, pixels = list(how.where or ()), clip.pixels[centre]
                 shown = [one.label for one in answer.labels]
-                columns = [text.labels.index(label) for label in dict.fromkeys([*shown, *(where or ())])]
+                columns = [text.labels.index(label) for label in dict.fromkeys([*shown, *where])]
                 behind = label_evidence(scores, number, columns, text.labels)
-                asked = list(where or ()) or (answer.answers or [])[: WHERE + 1] or shown[:WHERE]
-                places = heat.of_labels(
-                    number, pixels[view], text, [text.labels.index(label) for label in asked]
-                )
-                frames = shown_of(videos[number][1], view)
-                motion = heat.of(number, pixels[view])
-                seen = Evidence(pixels[view], motion, learned, behind, answer.unknown, places, frames)
+                asked = where or (answer.answers or [])[: WHERE + 1] or shown[:WHERE]
+                places = heat.of_labels(number, pixels, text, [text.labels.index(label) for label in asked])
+                motion, frames = heat.of(number, pixels), shown_of(clip, centre)
+                learned = model.msm is not None
+                seen = Evidence(pixels, motion, learned, behind, answer.unknown, places, frames)
             found.append(replace(answer, evidence=seen))
     return found
 
@@ -296,7 +275,8 @@ def examine(
     where: Sequence[str] | None = None,
 ) -> Evidence:
     """Examine one clip, of which the centre crop of the first view is shown."""
-    (found,) = answer_clips(model, [(None, clip)], text, top_k=top_k, view=crops // 2, where=where)
+    how = AnswerOptions(top_k, evidence=True, where=where)
+    (found,) = answer_clips(model, [(None, clip)], text, how, centre=crops // 2)
     assert found.evidence is not None
     return found.evidence
 

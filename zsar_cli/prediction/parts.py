@@ -153,9 +153,11 @@ def list_parts(folder: AnyFolder) -> Listing:
 
 def refuse_parts(given: str) -> None:
     """Raise UsageError, which names ``--merge``, for a folder or a pattern of parts in place of videos."""
-    place, _, pattern = given.rpartition("/") if has_magic(given) else (given, "", "*")
+    place, pattern = given, "*"
+    if has_magic(given) and not os.path.lexists(given):
+        place, _, pattern = given.rpartition("/")
     place = place or ("/" if given.startswith("/") else ".")
-    if has_magic(place) or not (is_remote(place) or os.path.isdir(place)):
+    if not (is_remote(place) or os.path.isdir(place)):
         return
     folder = open_folder(place)
     try:

@@ -31,19 +31,8 @@ def with_sheets(
     from zsar_cli.prediction.sheets import explain_sheet
 
     assert run.explain is not None
-    results = recognizer.answers(
-        paths,
-        text,
-        pool,
-        run.options,
-        top_k=run.top_k,
-        rule=run.rule,
-        stop=run.stop,
-        evidence=True,
-        where=run.explain_labels,
-        shown=run.film is not None,
-        embeddings=run.embeddings,
-    )
+    how = replace(run.answers, evidence=True, where=run.explain_labels)
+    results = recognizer.answers(paths, text, pool, run.options, how, stop=run.stop)
     for result, evidence in results:
         if evidence is not None and isinstance(result, Prediction):
             sheet = explain_sheet(evidence, result.video, _answers(result))
