@@ -230,11 +230,11 @@ def test_windows_check_themselves():
 @pytest.mark.parametrize(
     "arguments",
     [
-        *(["predict", "a.mp4", "--label", "x", *more] for more in (
+        *(["predict", __file__, "--model", "motion-tiny", "--label", "x", *more] for more in (
             ["--crops", "2"], ["--crops", "0"], ["--frames", "0"], ["--frames", "513"], ["--views", "0"],
             ["--threshold", "5"], ["--threshold", "nan"], ["--min-confidence", "5"], ["--min-confidence", "nan"],
             ["--min-confidence", "0.5", "--threshold", "0.5"], ["--wide"], ["--top-k", "0"], ["--batch-size", "0"],
-            ["--workers", "-1"], ["--timeout", "0"], ["--timeout", "nan"], ["--window", "nan"], ["--window", "0"],
+            ["--workers", "-1"], ["--timeout", "0"], ["--timeout", "nan"], ["--window", "nan"],
             ["--window", "4", "--stride", "nan"], ["--decoder", "x"], ["--precision", "x"], ["--device", "x"],
         )),
         *(["eval", "--dry-run", *more] for more in (
