@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import feed, growth, inside, material
+from benchmarks import agreement, feed, growth, inside, levers, material
 from benchmarks.measure import Contender, Figure, OtherLoad, first_answer, python
 from benchmarks.report import Results, write
 
@@ -35,9 +35,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="*", choices=list(SECTIONS), help="some sections; the others stay as they are"
     )
-    parser.add_argument(
-        "--work", type=Path, default=Path(tempfile.gettempdir()) / "zsar-bench", help="for videos and models"
-    )
+    parser.add_argument("--work", type=Path, default=material.WORK, help="for videos and models")
     options = parser.parse_args()
     setup = Setup(options.work, rounds=2 if options.quick else 5, quick=options.quick)
     results, load = Results(quick=options.quick), OtherLoad()
@@ -222,8 +220,8 @@ SECTIONS: dict[str, Callable[[Setup, Results], None]] = {
     "predict": predict,
     "first": first,
     "inside": inside.measure,
-    "levers": inside.measure_levers,
-    "precision": inside.measure_precision,
+    "levers": levers.measure,
+    "precision": agreement.measure,
     "cache": inside.measure_caches,
     "training": training,
     "feed": feed.feed,

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.measure import Figure, interleaved
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from benchmarks.__main__ import Setup
     from benchmarks.report import Results
 
@@ -70,123 +68,6 @@ def measure(setup: Setup, results: Results) -> None:
     )
     share = 100 * figures["MSM + MAB"].median / figures["visual tower"].median
     results.ratio("MSM + MAB, % of the tower's time", share, at_most=8)
-
-
-def measure_levers(setup: Setup, results: Results) -> None:
-    """The visual tower in other ways: what each would bring, milliseconds a clip of 8 frames."""
-    import torch
-
-    from zsar_cli.model.backbone import load_backbone
-    from zsar_cli.model.onnx_engine import runtime_installed
-
-    small = torch.rand(8, 3, 224, 224) if not setup.quick else torch.rand(8, 3, 64, 64)
-    many = small.repeat(8, 1, 1, 1)
-    towers = {precision: load_backbone(setup.clip, precision=precision) for precision in ("fp32", "bf16")}
-    if runtime_installed():
-        towers["int8"] = load_backbone(setup.clip, precision="int8")
-        towers["int8, fine"] = load_backbone(setup.clip).set_precision("int8", fine=True)
-    last = load_backbone(setup.clip, precision="bf16").to(memory_format=torch.channels_last)
-    compiled = torch.compile(towers["bf16"].encode_frames)
-    threads = torch.get_num_threads()
-
-    def alone() -> None:
-        torch.set_num_threads(1)
-        towers["bf16"].encode_frames(small)
-        torch.set_num_threads(threads)
-
-    def autocast() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            towers["fp32"].encode_frames(small)
-
-    ways = {
-        "fp32": lambda: towers["fp32"].encode_frames(small),
-        "fp32 under CPU autocast": autocast,
-        **{
-            name: lambda tower=tower: tower.encode_frames(small)  # type: ignore[misc]
-            for name, tower in towers.items()
-            if name.startswith("int8")
-        },
-        "bf16 weights": lambda: towers["bf16"].encode_frames(small),
-        "bf16 weights, batches of 8 clips": lambda: towers["bf16"].encode_frames(many),
-        "bf16 weights, channels_last": lambda: last.encode_frames(
-            small.contiguous(memory_format=torch.channels_last)
-        ),
-        "bf16 weights, one thread": alone,
-        "bf16 weights, torch.compile": lambda: compiled(small),
-    }
-    start = time.perf_counter()
-    with torch.inference_mode():
-        try:
-            compiled(small)
-            results.note(f"torch.compile takes {time.perf_counter() - start:.0f} s before its first clip.")
-        except Exception as error:  # no C++ compiler, most often
-            del ways["bf16 weights, torch.compile"]
-            results.note(f"torch.compile: not measured ({type(error).__name__}).")
-        figures = interleaved(ways, setup.rounds)
-    eight = figures["bf16 weights, batches of 8 clips"]
-    eight.values[:] = [value / 8 for value in eight.values]
-    results.table(
-        "the visual tower in other ways: ViT-B/16, milliseconds a clip of 8 frames",
-        ["", "ms"],
-        [[name, Figure([1000 * v for v in figure.values]).text(0)] for name, figure in figures.items()],
-        dict(figures),
-    )
-
-
-def measure_precision(setup: Setup, results: Results) -> None:
-    """Whether motion-tiny, and its backbone as plain CLIP, answer as in fp32 on the unseen classes of motion-shapes."""
-    from benchmarks.material import embed_rendered
-    from zsar_cli.data import motion_shapes
-    from zsar_cli.model.backbone import load_backbone
-    from zsar_cli.model.load import load_model
-    from zsar_cli.model.onnx_engine import runtime_installed
-    from zsar_cli.model.precision import resolve_precision
-    from zsar_cli.model.zsar import RecognizerModel
-    from zsar_cli.recognizer import Recognizer
-    from zsar_cli.text.labels import load_labels
-
-    labels = load_labels(None, motion_shapes.class_labels("unseen"))
-    ids = motion_shapes.clip_ids("unseen")[:: 8 if setup.quick else 1]
-
-    def scores(model: RecognizerModel) -> Tensor:
-        recognizer = Recognizer(model.eval())
-        side = recognizer.embed_labels(labels)
-        video = embed_rendered(model, ids, "unseen", 8, "cpu")
-        return model.score(video, side.positive, side.negative).logits.float().softmax(-1)
-
-    def plain(precision: str) -> RecognizerModel:
-        return RecognizerModel(load_model("motion-tiny").backbone.set_precision(precision))
-
-    kinds = {
-        "motion-tiny": lambda precision: load_model("motion-tiny", precision=precision),
-        "motion-tiny without motion": plain,
-    }
-    precisions = ["int8", "bf16", "fp16"] if runtime_installed() else ["bf16", "fp16"]
-    rows, apart = [], {}
-    for kind, load in kinds.items():
-        exact = scores(load("fp32"))
-        for precision in precisions:
-            found = scores(load(precision))
-            same = 100 * (found.argmax(-1) == exact.argmax(-1)).float().mean().item()
-            difference = (found - exact).abs()
-            apart[kind, precision] = same, difference.max().item()
-            rows.append(
-                [kind, precision, f"{same:.2f}", f"{difference.max():.4f}", f"{difference.mean():.5f}"]
-            )
-    results.table(
-        f"lower precisions against fp32: {len(ids)} clips of the unseen classes of motion-shapes",
-        ["model", "precision", "same top-1, %", "largest difference of a score", "on average"],
-        rows,
-        {"rows": rows},
-    )
-    chosen = resolve_precision("auto", "cpu", load_model("motion-tiny").backbone)
-    wide = resolve_precision("auto", "cpu", load_backbone(setup.clip))
-    results.note(f"On this machine --precision auto is {wide} for ViT-B/16 and {chosen} for motion-tiny.")
-    if "int8" in precisions:
-        for kind in kinds:
-            same, difference = apart[kind, "int8"]
-            results.ratio(f"{kind} in int8: same top-1 as in fp32, %", same, at_least=99)
-            results.ratio(f"{kind} in int8: largest difference of a score", difference, at_most=0.01)
 
 
 def measure_caches(setup: Setup, results: Results) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+
+if TYPE_CHECKING:
+    from zsar_cli.video.transforms import Preprocess
+
+WORK = Path(tempfile.gettempdir()) / "zsar-bench"  # where videos and models are kept for the next run
 
 ARCHITECTURE = "ViT-B-16"
 SECONDS, RATE, KEY_FRAMES = 10, 25, 50  # of every clip: length in s, frames a second, frames from key to key
@@ -159,20 +165,27 @@ TINY = {  # for what is about the program and not about the tower
 }
 
 
-def embed_rendered(model: Any, ids: Sequence[tuple[str, int]], split: str, frames: int, device: str) -> Any:
-    """Embed rendered clips of motion-shapes: (clips, E)."""
-    import numpy as np
-    import torch
-
+def rendered(
+    ids: Sequence[tuple[str, int]], split: str, frames: int, preprocess: Preprocess
+) -> Iterator[np.ndarray]:
+    """Render clips of motion-shapes, 32 at a time: (n, T, h, w, 3) as a model sees them."""
     from zsar_cli.data import motion_shapes
     from zsar_cli.video.transforms import resize_and_crop
 
-    embeddings = []
+    for start in range(0, len(ids), 32):
+        clips = [motion_shapes.render(x, i, split=split, frames=frames) for x, i in ids[start : start + 32]]
+        yield resize_and_crop(np.stack(clips), preprocess)
+
+
+def embed_pixels(model: Any, clips: Iterable[np.ndarray], device: str = "cpu") -> Any:
+    """Embed clips (n, T, h, w, 3), each n together: (clips, E)."""
+    import torch
+
     with torch.no_grad():
-        for start in range(0, len(ids), 32):
-            clips = [
-                motion_shapes.render(x, i, split=split, frames=frames) for x, i in ids[start : start + 32]
-            ]
-            pixels = torch.from_numpy(resize_and_crop(np.stack(clips), model.preprocess)).to(device)
-            embeddings.append(model(model.backbone.normalise(pixels)).embedding)
-    return torch.cat(embeddings)
+        pixels = (torch.from_numpy(part).to(device) for part in clips)
+        return torch.cat([model(model.backbone.normalise(part)).embedding for part in pixels])
+
+
+def embed_rendered(model: Any, ids: Sequence[tuple[str, int]], split: str, frames: int, device: str) -> Any:
+    """Embed rendered clips of motion-shapes: (clips, E)."""
+    return embed_pixels(model, rendered(ids, split, frames, model.preprocess), device)

@@ -104,13 +104,7 @@ class Results:
                 lines.append(f"| {ratio['what']}{_elsewhere(ratio)} | {value} | {aim} | {met} |")
             lines.append("")
         for table in self.tables:
-            lines += [
-                f"**{table['title']}{_elsewhere(table)}**",
-                "",
-                _row(table["header"]),
-                _row(["---"] * len(table["header"])),
-            ]
-            lines += [_row(row) for row in table["rows"]] + [""]
+            lines += table_lines(table["title"] + _elsewhere(table), table["header"], table["rows"])
         return "\n".join(lines + [f"- {note}" for note in self.notes]).rstrip() + "\n"
 
 
@@ -160,6 +154,11 @@ def machine() -> dict[str, Any]:
         "open_clip": open_clip.__version__,
         "python": platform.python_version(),
     }
+
+
+def table_lines(title: str, header: list[str], rows: list[list[str]]) -> list[str]:
+    """A table as Markdown."""
+    return [f"**{title}**", "", *map(_row, [header, ["---"] * len(header), *rows]), ""]
 
 
 def _row(cells: list[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zsar_cli.model.published.load import load_published
+from zsar_cli.model.zsar import RecognizerModel
+from zsar_cli.text.embeddings import embed_labels
+from zsar_cli.text.templates import Templates
+
+BARE, PHOTO = Templates("bare", ("{}",), ()), Templates("photo", ("a photo of a {}.",), ())
 LABELS = ["archery", "brush hair", "arm wrestling", "sword exercise", "apply eye makeup"]
 EXPECTED = {  # of MoTE and BIKE the cosines
     "openvclip": [-0.334964, -0.2279941, 0.0366868, -0.4039157, -0.5228466],
@@ -275,3 +282,26 @@ def write(folder: Path, family: str, state: dict[str, Any], *, legacy: bool = Fa
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
     sys.modules.pop("throw_away_settings", None)
     return path
+
+
+def loader(folder: Path) -> Callable[[str], RecognizerModel]:
+    """Load a family's model, from a file in ``folder`` as its authors write it; each is loaded once."""
+    torch.save(clip(), folder / "base.pt")
+
+    @cache
+    def loaded(family: str) -> RecognizerModel:
+        vectors = texts(loaded("openvclip")) if family == "mote" else None
+        base = folder / "base.pt"
+        if family == "tcclip":
+            base = folder / "tcclip_base.pt"
+            torch.save(tcclip_state()[0], base)
+        path = write(folder, family, content(family, vectors))
+        return RecognizerModel(load_published(family, path, base=str(base)), as_published=True)
+
+    return loaded
+
+
+def texts(model: RecognizerModel) -> Tensor:
+    """Embed the labels."""
+    templates = BARE if model.backbone.family.name == "xclip" else PHOTO
+    return embed_labels(model, LABELS, templates, bank=False).positive

@@ -54,6 +54,24 @@ CONVOLUTIONAL: dict[str, Any] = {
     },
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
 }
+RESNET: dict[str, Any] = {**VIT, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}}
+COCA: dict[str, Any] = {
+    **VIT,
+    "multimodal_cfg": {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    "custom_text": True,
+    "vision_cfg": {
+        **VIT["vision_cfg"],
+        "attentional_pool": True,
+        "attn_pooler_heads": 2,
+        "output_tokens": True,
+    },
+    "text_cfg": {**VIT["text_cfg"], "context_length": 8, "embed_cls": True, "output_tokens": True},
+}
+TIMM: dict[str, Any] = {**SIGLIP, "vision_cfg": {**SIGLIP["vision_cfg"], "image_size": 160}}  # as test_vit is
+# Every kind of visual tower that predict runs
+TOWERS = {
+    "vit": VIT, "siglip": TIMM, "pe": TIMM, "convolutional": CONVOLUTIONAL, "resnet": RESNET, "coca": COCA,
+}  # fmt: skip
 LAYOUTS = {"vit": VIT, "siglip": SIGLIP, "pe": PE, "convolutional": CONVOLUTIONAL}
 
 
@@ -76,6 +94,29 @@ def make_tiny_clip(
     tensors = {name: tensor.contiguous() for name, tensor in clip.state_dict().items()}
     save_file(tensors, directory / "open_clip_model.safetensors")
     return directory
+
+
+def tiny_backbone(tower: str) -> Any:
+    """Build a model with a visual tower of this kind."""
+    from zsar_cli.model.backbone import Backbone
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = Backbone.from_config(TOWERS[tower], spec=tower)
+        if tower == "pe":
+            backbone.clip.visual.trunk = pe_trunk()
+    return backbone
+
+
+def pe_trunk() -> torch.nn.Module:
+    """Make a trunk of PE's kind, of which timm has no tiny one by name."""
+    from timm.models.eva import Eva
+
+    trunk = Eva(
+        img_size=160, patch_size=16, embed_dim=64, depth=2, num_heads=2, num_classes=0, global_pool="map",
+        attn_type="rope", use_rot_pos_emb=True, ref_feat_shape=(10, 10), rope_grid_offset=1.0,
+    )  # fmt: skip
+    return trunk.eval()
 
 
 class LettersTokenizer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,29 +21,14 @@ from zsar_cli.model.published import load as load_module
 from zsar_cli.model.published import openvclip, tcclip
 from zsar_cli.model.published.load import load_published
 from zsar_cli.model.zsar import RecognizerModel
-from zsar_cli.text.embeddings import Templates, embed_labels
 
 FAMILIES = list(files.EXPECTED)
-BARE, PHOTO = Templates("bare", ("{}",), ()), Templates("photo", ("a photo of a {}.",), ())
 
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RecognizerModel]:
-    """A family's model, from a file as its authors write it; each is loaded once."""
-    folder = tmp_path_factory.mktemp("published")
-    torch.save(files.clip(), folder / "base.pt")
-
-    @cache
-    def loaded(family: str) -> RecognizerModel:
-        vectors = texts(loaded("openvclip")) if family == "mote" else None
-        base = folder / "base.pt"
-        if family == "tcclip":
-            base = folder / "tcclip_base.pt"
-            torch.save(files.tcclip_state()[0], base)
-        path = files.write(folder, family, files.content(family, vectors))
-        return RecognizerModel(load_published(family, path, base=str(base)), as_published=True)
-
-    return loaded
+    """A family's model, from a file as its authors write it."""
+    return files.loader(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -60,15 +44,10 @@ def clips(family: str) -> Tensor:
     return files.pixels((2, 4, 3, 224, 224)) if family == "tcclip" else files.pixels()
 
 
-def texts(model: RecognizerModel) -> Tensor:
-    templates = BARE if model.backbone.family.name == "xclip" else PHOTO
-    return embed_labels(model, files.LABELS, templates, bank=False).positive
-
-
 @torch.inference_mode()
 def logits(model: RecognizerModel, pixels: Tensor) -> Tensor:
     video = model.encode_video(model.encode_frames(pixels)).embedding
-    found = model.score(video, texts(model)).logits
+    found = model.score(video, files.texts(model)).logits
     return found / 100 if model.backbone.family.name in ("mote", "bike") else found
 
 
@@ -141,7 +120,7 @@ def test_without_a_part_the_logits_are_others(
 
 def test_the_experts_of_mote_are_all_used(tmp_path: Path, load: Callable[[str], RecognizerModel]) -> None:
     whole = load("mote").backbone.family.state_dict()
-    content = files.content("mote", texts(load("openvclip")))
+    content = files.content("mote", files.texts(load("openvclip")))
     own = content["fusion_model_state_dict"]
     for name in ("fc_up.3.bias", "fc_dn.0.weight", "mote_fusion_weight"):
         changed = dict(own)
@@ -159,7 +138,7 @@ def test_the_gate_of_mote_closes_for_labels_far_from_its_training(
     model = load("mote")
     family, features = model.backbone.family, model.encode_frames(files.pixels())
     frames = family.encode_video(model.backbone.clip, features)[:, :64]
-    labels = texts(model)
+    labels = files.texts(model)
     torch.testing.assert_close(
         family.gate(frames, labels).flatten(), torch.tensor([0.0691, 0.0638]), atol=5e-5, rtol=0
     )

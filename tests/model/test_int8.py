@@ -10,20 +10,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks.material import embed_rendered
-from tests.tiny_models import SIGLIP, VIT, make_tiny_clip
+from benchmarks.agreement import agreement, answers, bundled, in_precision, unseen
+from tests.tiny_models import TIMM, VIT, make_tiny_clip
 from tests.video_files import write_video
-from zsar_cli.data.motion_shapes import class_labels, clip_ids
+from zsar_cli.data.motion_shapes import class_labels
 from zsar_cli.errors import UsageError
 from zsar_cli.features.cache import FeatureCache
 from zsar_cli.model import onnx_engine, onnx_graph
 from zsar_cli.model.backbone import Backbone, load_backbone
-from zsar_cli.model.load import load_model
 from zsar_cli.model.zsar import Parts, RecognizerModel
 from zsar_cli.recognizer import Recognizer
 from zsar_cli.text.labels import load_labels
-
-TIMM = {**SIGLIP, "vision_cfg": {**SIGLIP["vision_cfg"], "image_size": 160}}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -142,20 +139,13 @@ def test_there_is_no_way_back(tmp_path) -> None:
 def test_motion_tiny_answers_as_in_fp32(plain: bool, wide: bool, monkeypatch) -> None:
     """One product a layer for plain CLIP, two where the model looks at patch tokens; make bench has all clips."""
     monkeypatch.setattr(onnx_engine, "adds_in_32_bits", lambda: wide)
-    labels, ids = load_labels(None, class_labels("unseen")), clip_ids("unseen")[::54]
-    scores = []
-    for precision in ("fp32", "int8"):
-        model = load_model("motion-tiny", precision="fp32" if plain else precision)
-        if plain:
-            model = RecognizerModel(model.backbone.set_precision(precision)).eval()
-        recognizer = Recognizer(model)
-        side = recognizer.embed_labels(labels)
-        video = embed_rendered(model, ids, "unseen", 8, "cpu")
-        scores.append(model.score(video, side.positive, side.negative).logits.softmax(dim=-1))
-        assert model.backbone.fine == (precision == "int8" and not plain)
-    exact, rounded = scores
-    assert (exact.argmax(dim=-1) == rounded.argmax(dim=-1)).float().mean() >= 0.99
-    assert 0 < (exact - rounded).abs().max() < 0.01
+    labels, (_, clips) = load_labels(None, class_labels("unseen")), unseen(54)
+    exact = bundled()["motion-tiny without motion" if plain else "motion-tiny"]
+    rounded = in_precision(exact, "int8")
+    assert rounded.backbone.fine != plain
+    found = agreement(answers(rounded, clips, labels), answers(exact, clips, labels))
+    assert found.same >= 99
+    assert 0 < found.difference < 0.01
 
 
 def test_a_cache_of_fp32_serves_int8_and_not_the_other_way(tmp_path) -> None:

@@ -5,32 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from tests.tiny_models import CONVOLUTIONAL, SIGLIP, VIT, make_tiny_clip
+from benchmarks.agreement import compare
+from tests.tiny_models import TOWERS, make_tiny_clip, tiny_backbone
 from zsar_cli.errors import UsageError
 from zsar_cli.model import onnx_engine
 from zsar_cli.model.backbone import Backbone, FrameFeatures, load_backbone
+from zsar_cli.model.zsar import RecognizerModel, TrainingRecord
 from zsar_cli.recognizer import Recognizer
-
-RESNET = {**VIT, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}}
-COCA = {
-    **VIT,
-    "multimodal_cfg": {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-    "custom_text": True,
-    "vision_cfg": {
-        **VIT["vision_cfg"],
-        "attentional_pool": True,
-        "attn_pooler_heads": 2,
-        "output_tokens": True,
-    },
-    "text_cfg": {**VIT["text_cfg"], "context_length": 8, "embed_cls": True, "output_tokens": True},
-}
-TIMM = {**SIGLIP, "vision_cfg": {**SIGLIP["vision_cfg"], "image_size": 160}}
-TOWERS = {
-    "vit": VIT, "siglip": TIMM, "pe": TIMM, "convolutional": CONVOLUTIONAL, "resnet": RESNET, "coca": COCA,
-}  # fmt: skip
+from zsar_cli.text.labels import load_labels
+from zsar_cli.video.transforms import Preprocess
 
 
 @pytest.fixture(autouse=True)
@@ -42,22 +29,10 @@ def at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     onnx_engine._said.clear()
 
 
-def make(config: dict | None = None) -> Backbone:
-    torch.manual_seed(0)
-    backbone = Backbone.from_config(config or VIT)
+def make(tower: str = "vit") -> Backbone:
+    backbone = tiny_backbone(tower)
     backbone.use_engine()
     return backbone
-
-
-def pe_trunk() -> torch.nn.Module:
-    """A trunk of PE's kind, of which timm has no tiny one by name."""
-    from timm.models.eva import Eva
-
-    trunk = Eva(
-        img_size=160, patch_size=16, embed_dim=64, depth=2, num_heads=2, num_classes=0, global_pool="map",
-        attn_type="rope", use_rot_pos_emb=True, ref_feat_shape=(10, 10), rope_grid_offset=1.0,
-    )  # fmt: skip
-    return trunk.eval()
 
 
 class Bessel(torch.nn.Module):
@@ -88,14 +63,24 @@ def graphs(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_every_kind_of_tower_answers_as_in_torch(tower: str, tmp_path: Path) -> None:
-    backbone = make(TOWERS[tower])
-    if tower == "pe":
-        backbone.clip.visual.trunk = pe_trunk()
+    backbone = make(tower)
     expected, found = encode(backbone)
     assert loaded(backbone)
     assert relative(found.embedding, expected.embedding) < 1e-5
     assert relative(found.tokens, expected.tokens) < 1e-5
     assert len(graphs(tmp_path)) == 1
+
+
+def test_the_table_of_agreement_tells_what_ran_where_and_how_near_it_came() -> None:
+    def clips(preprocess: Preprocess) -> list[np.ndarray]:
+        return [np.random.default_rng(0).integers(0, 256, (3, 2, *preprocess.size, 3), np.uint8)]
+
+    model = RecognizerModel(tiny_backbone("convolutional"), record=TrainingRecord(templates="plain")).eval()
+    labels = load_labels(None, ["archery", "brush hair"])
+    ((precision, where, found),) = compare(model, clips, labels, ["fp32", "int8"])  # which it has not
+    assert (precision, where, found.same) == ("fp32", "ONNX Runtime", 100)
+    assert found.cosine > 0.99999
+    assert found.difference < 1e-5
 
 
 def test_a_graph_is_made_once_and_has_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +120,7 @@ def test_a_tower_without_a_graph_is_told_once_and_runs_in_torch(tmp_path: Path, 
         assert not loaded(backbone)
         monkeypatch.setattr(onnx_engine, "_make", lambda _: pytest.fail("that it has none was kept"))
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "The visual tower of custom has no ONNX form and runs in PyTorch."
+        "The visual tower of vit has no ONNX form and runs in PyTorch."
     ]
 
 
