@@ -597,14 +597,19 @@ def test_a_backbone_brings_its_own_key_and_names_what_it_cuts(
     from zsar_cli.model.backbone import load_backbone
 
     backbone = load_backbone(str(tiny_clip_dir))
-    labels = load_labels(None, ["very " * 90 + "long", "short"])
-    cache = TextCache(tmp_path)
-    for _ in range(2):
+    long = ["very " * 90 + "long", "short"]
+    cache, said = TextCache(tmp_path), []
+    for names in (long, long, ["quite " * 90 + "long", *long]):
         caplog.clear()
+        labels = load_labels(None, names)
         found = embed_prompts(
             backbone.encode_text, labels, TEMPLATES, negatives=False, cache=cache, model_id="same"
         )
-        assert "very very" in caplog.text, "cached or not"
+        said += [record.getMessage() for record in caplog.records]
+    assert len(said) == 3, "once, whether all texts are cached, none, or some"
+    assert "very very" in said[0]
+    assert said[0] == said[1]
+    assert 0 < said[2].index("quite quite") < said[2].index("very very")
     assert found.model_fingerprint == backbone.fingerprint()
     assert [file.name for file in tmp_path.iterdir()] == [f"text-{backbone.text_key}.vectors"]
     half = load_backbone(str(tiny_clip_dir), precision="bf16")

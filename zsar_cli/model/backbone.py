@@ -254,20 +254,22 @@ class Backbone(nn.Module):
             found["image_features"], tokens.contiguous()
         )  # contiguous, as in a feature cache
 
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
+    def encode_text(self, texts: Sequence[str], *, warn: bool = True) -> Tensor:
         """Embed texts (P, E), float32 of unit length; gradients flow.
 
-        What is longer than the text tower reads is cut, with a warning that quotes it.
+        What is longer than the text tower reads is cut, with a warning that quotes it unless ``warn`` is False.
         """
         if not texts:
             return torch.zeros(0, self.embed_dim, device=self.device)
-        return self.encode_tokens(self.tokenize(texts))
+        return self.encode_tokens(self.tokenize(texts, warn=warn))
 
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
+    def tokenize(self, texts: Sequence[str], *, warn: bool = True) -> Tensor:
         """Tokenize texts (P, L); what is longer than the text tower's context is cut, with a warning."""
         tokens: Tensor = self.tokenizer(list(texts))
-        # Where a row ends in 0, which pads, nothing was cut, and its text need not be tokenized again
-        self.warn_truncated([text for text, last in zip(texts, tokens[:, -1].tolist(), strict=True) if last])
+        if warn:
+            # Where a row ends in 0, which pads, nothing was cut, and its text need not be tokenized again
+            last = tokens[:, -1].tolist()
+            self.warn_truncated([text for text, token in zip(texts, last, strict=True) if token])
         return tokens
 
     def prepare_tokens(self, tokens: Tensor) -> list[Tensor]:

@@ -328,8 +328,9 @@ def _encode(
     backbone: Any = getattr(encode_text, "__self__", None)
     width = getattr(backbone, "text_width", None)
     known: dict[str, Any] = cache.get(key, texts, width) if cache is not None else {}
-    if known and hasattr(backbone, "warn_truncated"):
-        backbone.warn_truncated(list(known))  # a text that is cut is named every time, cached or not
+    if hasattr(backbone, "warn_truncated"):  # once for all texts, and the same whether they are cached or not
+        backbone.warn_truncated(texts)
+        encode_text = partial(encode_text, warn=False)
     missing = [text for text in texts if text not in known]
     if cache is not None:
         logger.info("texts: %d from the cache, %d to embed", len(known), len(missing))
