@@ -330,7 +330,7 @@ def _encode(
     known: dict[str, Any] = cache.get(key, texts, width) if cache is not None else {}
     if hasattr(backbone, "warn_truncated"):  # once for all texts, and the same whether they are cached or not
         backbone.warn_truncated(texts)
-        encode_text = partial(encode_text, warn=False)
+        encode_text = partial(backbone.encode_text, warn=False)
     missing = [text for text in texts if text not in known]
     if cache is not None:
         logger.info("texts: %d from the cache, %d to embed", len(known), len(missing))
