@@ -15,6 +15,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from aiohttp import ConnectionTimeoutError
 
 from tests.storage import TrialStorage, WebHandler, serve
 from tests.video_files import write_video
@@ -125,6 +126,8 @@ def test_a_host_that_is_not_there_is_tried_once_and_one_that_has_answered_again(
         error = failure(url)
         assert (error.kind, "could not be reached" in error.message) == ("unreachable", True)
     assert "(try " not in caplog.text
+    late = explained(ConnectionTimeoutError(), site)
+    assert (late.kind, "no connection in time" in late.message) == ("unreachable", True)
     tries = []
 
     def action() -> None:

@@ -121,9 +121,14 @@ def _become_one(asked: Asked, folder: str) -> None:
     from zsar_cli.cli.output.sink import format_of
 
     found = find_parts(folder)
+
+    def refuse_gaps() -> None:
+        if lines := list(found.lines()):
+            raise UsageError(" ".join(lines))
+
+    refuse_gaps()
     write_merged(asked, format_of(asked.output, asked.format), [found])
-    if lines := list(found.lines()):
-        raise UsageError(" ".join(lines))
+    refuse_gaps()  # which showed as the parts were read
 
 
 def _stages(

@@ -48,16 +48,17 @@ def explained(error: BaseException, url: str) -> VideoError:
     if isinstance(error, (IsADirectoryError, NotADirectoryError)):
         return VideoError("not_a_file", "this is a folder; end it with / to search it for videos")
     detail = _ADDRESS.sub(lambda found: public(found[0]), _first_line(error).replace(url, public(url)))
-    unreachable = f"the storage could not be reached ({detail}); try again later"
+    late = any(isinstance(one, TimeoutError) or "timeout" in type(one).__name__.lower() for one in chain)
+    reached = "the storage could not be reached ({}); try again later"
     if any(_NO_CONNECTION.search(type(one).__name__) for one in chain):
-        return NoConnectionError("unreachable", unreachable)
+        return NoConnectionError("unreachable", reached.format("no connection in time" if late else detail))
     if any(isinstance(one, PermissionError) or _NO_CREDENTIALS.search(_named(one)) for one in chain):
         return of_status(403)
-    if any(isinstance(one, TimeoutError) or "timeout" in type(one).__name__.lower() for one in chain):
+    if late:
         return VideoError("fetch_timeout", "the storage did not answer in time; try again later")
     if isinstance(error, (ValueError, TypeError, NotImplementedError)):
         return VideoError("unsupported", f"this address cannot be read ({detail}); check how it is written")
-    return VideoError("unreachable", unreachable)
+    return VideoError("unreachable", reached.format(detail))
 
 
 def changed() -> VideoError:
