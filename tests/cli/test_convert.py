@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import sys
+import tempfile
 
 import pytest
 
 from tests.prediction.test_page import read
 from zsar_cli.cli.convert import read_answers
 from zsar_cli.cli.rescore import open_stored
+from zsar_cli.errors import UsageError
 from zsar_cli.prediction.record_file import RecordFile
 from zsar_cli.prediction.records import Failure, LabelScore, Prediction
 from zsar_cli.prediction.timeline import Segment, Timeline
@@ -97,7 +100,10 @@ def test_all_segments_of_a_live_source_are_kept(zsar, folder, source) -> None:
     lines = [LONG | {"video": source, "segments": [segment.to_record()]} | began for segment in SEGMENTS]
     lines.append({**BAD, "video": source})
     (folder / "live.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert zsar("predict", "live.jsonl", "-f", "jsonl").records == lines
+    assert zsar("predict", "live.jsonl", "-o", "again.jsonl").code == 0
+    assert [json.loads(line) for line in (folder / "again.jsonl").read_text().splitlines()] == lines
+    with pytest.raises(UsageError, match="the segments of a live source, which are not continued"):
+        RecordFile(folder / "again.jsonl", resume=True)  # which keeps a video's last record
     assert zsar("predict", "live.jsonl", "-o", "live.parquet").code == 0
     for name in ("live.jsonl", "live.parquet"):
         rows = csv.DictReader(io.StringIO(zsar("predict", name, "-f", "csv").out))
@@ -117,6 +123,16 @@ def test_segments_become_subtitles_and_a_page(zsar, folder) -> None:
     assert "00:00:00.000 --> 00:00:02.000\nwaving" in done.out
     (card,) = read(folder / "page.html")[1]["videos"]
     assert [(s["start"], s["end"]) for s in card["segments"]] == [(0.0, 2.0), (2.0, 3.0)]
+
+
+def test_a_full_temporary_folder_is_named(zsar, folder, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    done = zsar("predict", "-", "-f", "csv", stdin=json.dumps(BEST).encode())
+    assert (done.code, done.out) == (2, "")
+    assert f"The temporary folder {tempfile.gettempdir()} is full; set TMPDIR" in done.err
 
 
 def test_answers_come_on_standard_input(zsar) -> None:

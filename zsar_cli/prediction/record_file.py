@@ -18,6 +18,7 @@ from zsar_cli.outputs import LineFile, Lock, taken
 from zsar_cli.prediction.differences import difference
 from zsar_cli.prediction.inputs import same_input
 from zsar_cli.prediction.records import LONGEST, MADE_WITH, OBJECT, read_record, to_json
+from zsar_cli.video.live_source import is_live
 
 NOT_COMPARED = ("model",)  # a name, which may change; the weights may not
 
@@ -33,6 +34,7 @@ class Stored:
     ended: bool = True  # False: its end shows by the record that follows alone
     clear: bool = True  # False: the key may stand for two different names
     object: dict[str, Any] | None = None  # in a storage: its size and etag
+    live: bool = False  # a segment of a live source, which has a record for each
 
     @property
     def failed(self) -> bool:
@@ -82,7 +84,9 @@ class JsonLines:
         if record is None:
             return None
         kind = str(record["error"].get("kind")) if "error" in record else None
-        return Stored(same_input(record["video"]), kind, record.get(MADE_WITH), object=record.get(OBJECT))
+        live = "segments" in record and is_live(record["video"])
+        about = record.get(MADE_WITH)
+        return Stored(same_input(record["video"]), kind, about, object=record.get(OBJECT), live=live)
 
     def part(self, record: dict[str, Any]) -> bytes:
         """Write a record as a line."""
@@ -207,6 +211,10 @@ class RecordFile:
 
     def _take(self, stored: Stored, part: bytes) -> None:
         key = stored.key
+        if stored.live and key in self.done:  # only the last segment would be kept
+            raise UsageError(
+                f"{self.path} has the segments of a live source, which are not continued; choose another --output."
+            )
         self._superseded |= key in self.done or key in self._failures
         if not stored.failed:
             self.done.add(key)

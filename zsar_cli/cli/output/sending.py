@@ -12,6 +12,7 @@ import typer
 from zsar_cli.cli.output.sink import STORED
 from zsar_cli.cli.predict_options import Asked
 from zsar_cli.errors import UsageError
+from zsar_cli.files import in_temporary_folder
 from zsar_cli.prediction.places import StorageFolder
 from zsar_cli.video.address import public
 
@@ -46,7 +47,7 @@ def on_this_disk(asked: Asked) -> Iterator[Asked]:
         )
     with folder.aside(name) as aside:
         if there and asked.resume:
-            with folder.open(name) as file, open(aside, "wb") as copy:
+            with folder.open(name) as file, in_temporary_folder(), open(aside, "wb") as copy:
                 shutil.copyfileobj(file, copy)
         ended: typer.Exit | None = None
         try:
