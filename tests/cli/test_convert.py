@@ -94,7 +94,7 @@ def test_scored_again_the_last_answer_of_a_video_counts_as_it_does_converted(fol
         assert made == MADE
 
 
-@pytest.mark.parametrize("source", ["rtsp://host/1", "standard input", "0"])
+@pytest.mark.parametrize("source", ["rtsp://host/1", "standard input"])
 def test_all_segments_of_a_live_source_are_kept(zsar, folder, source) -> None:
     began = {} if source == "standard input" else {"began": "2026-01-01T00:00:00.000Z"}
     lines = [LONG | {"video": source, "segments": [segment.to_record()]} | began for segment in SEGMENTS]
