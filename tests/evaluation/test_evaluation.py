@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -263,6 +262,8 @@ def test_shuffling_does_not_depend_on_what_else_is_evaluated() -> None:
 
 
 def test_open_set_numbers_agree_with_scikit_learn(tmp_path: Path) -> None:
+    from sklearn.metrics import roc_auc_score  # takes a second
+
     plan = make_plan(DataSource("motion-shapes"), "open-set")
     for part in plan.parts:
         part.dataset.items, part.targets = part.dataset.items[::9], part.targets[::9]

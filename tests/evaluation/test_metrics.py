@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn import metrics as reference
 
 from zsar_cli.evaluation import metrics
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """scikit-learn, which takes a second: not while tests are collected, which each worker does."""
+    return pytest.importorskip("sklearn.metrics")
 
 
 @pytest.fixture(params=range(4))
@@ -17,7 +22,7 @@ def case(request: pytest.FixtureRequest):
     return scores, rng.integers(0, classes, count), rng
 
 
-def test_accuracy_agrees_with_scikit_learn(case) -> None:
+def test_accuracy_agrees_with_scikit_learn(case, reference) -> None:
     scores, labels, _ = case
     ranks = metrics.true_ranks(scores, labels)
     every = np.arange(scores.shape[1])
@@ -32,7 +37,7 @@ def test_accuracy_agrees_with_scikit_learn(case) -> None:
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_unknown_detection_agrees_with_scikit_learn(case, ties: bool) -> None:
+def test_unknown_detection_agrees_with_scikit_learn(case, reference, ties: bool) -> None:
     _, _, rng = case
     unknown = rng.random(400) < 0.3
     score = rng.normal(size=400) + unknown
