@@ -53,9 +53,12 @@ def frames(backbone: Backbone, count: int = 3) -> torch.Tensor:
     return torch.randn(count, 3, *backbone.preprocess.size, generator=generator)
 
 
-def check_family(backbone: Backbone, tokenizer=None) -> None:
-    """The embedding is encode_image's; tokens are as wide as announced; texts are encode_text's, of unit length."""
-    pixels = frames(backbone, 2)
+def check_family(backbone: Backbone, tokenizer=None, count: int = 2) -> int:
+    """The embedding is encode_image's; tokens are as wide as announced; texts are encode_text's, of unit length.
+
+    Gives the number of patch tokens of a frame.
+    """
+    pixels = frames(backbone, count)
     with torch.no_grad():
         features = backbone.encode_frames(pixels)
         torch.testing.assert_close(
@@ -64,14 +67,15 @@ def check_family(backbone: Backbone, tokenizer=None) -> None:
         tokenizer = tokenizer or open_clip.SimpleTokenizer(context_length=backbone.context_length)
         expected = F.normalize(backbone.clip.encode_text(tokenizer(TEXTS)).float(), dim=-1)
         texts = backbone.encode_text(TEXTS)
-    assert features.embedding.shape == (2, backbone.embed_dim)
-    assert features.tokens.shape[0] == 2
+    assert features.embedding.shape == (count, backbone.embed_dim)
+    assert features.tokens.shape[0] == count
     assert features.tokens.shape[1] == token_count(backbone.clip.visual, backbone.preprocess.size)
     assert features.tokens.shape[2] == backbone.token_dim
     assert torch.isfinite(features.tokens).all()
     assert texts.dtype == torch.float32
     torch.testing.assert_close(texts, expected, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(texts.norm(dim=-1), torch.ones(len(TEXTS)))
+    return int(features.tokens.shape[1])
 
 
 # --- towers
@@ -80,9 +84,8 @@ def check_family(backbone: Backbone, tokenizer=None) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_tiny_families(layout: str, tiny: dict[str, Path]) -> None:
     backbone = load_backbone(str(tiny[layout]))
-    check_family(backbone)
     patches = {"vit": 16, "siglip": 4, "pe": 4, "convolutional": 4}  # 32 / 8, 32 / 16, 64 / 32, squared
-    assert backbone.encode_frames(frames(backbone)).tokens.shape[1] == patches[layout]
+    assert check_family(backbone) == patches[layout]
 
 
 @pytest.mark.parametrize(("arch", "tokens"), [("ViT-SO400M-14-SigLIP-384", 27 * 27), ("RN50", 49)])
@@ -111,15 +114,14 @@ def test_real_families(arch: str, tokens: int, tmp_path: Path, monkeypatch, caps
     words = LettersTokenizer(backbone.context_length) if "SigLIP" in arch else None
     if words:
         backbone.tokenizer = words
-    check_family(backbone, words)
-    assert backbone.encode_frames(frames(backbone, 1)).tokens.shape[1] == tokens
+    assert check_family(backbone, words, count=1) == tokens  # a batch of them is for the tiny ones
     video = write_video(tmp_path / "a.mp4", 12)
     monkeypatch.setenv("ZSAR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("zsar_cli.text.embeddings.phrase_bank", lambda: ("standing still", "an empty room"))
     monkeypatch.setattr(
         recognizer, "load_model", lambda *_, **__: recognizer.RecognizerModel(backbone).eval()
     )
-    options = ["--label", "waving", "--label", "running", "--frames", "2", "--workers", "1"]
+    options = ["--label", "waving", "--label", "running", "--frames", "1", "--workers", "0"]
     with pytest.raises(SystemExit) as exit:
         app.main(["predict", str(video), "--model", arch, *options])
     (line,) = capsys.readouterr().out.splitlines()
