@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from tests.tiny_models import VIT
+from zsar_cli import yaml_files
 from zsar_cli.data.definition import load_definition
 from zsar_cli.errors import UsageError
 from zsar_cli.files import ASSETS
@@ -29,7 +31,7 @@ from zsar_cli.model.parts import Parts
 from zsar_cli.training.recipe import Recipe, load_recipe
 from zsar_cli.training.start import start_model
 
-CONFIG = yaml.safe_load((ASSETS / "motion-tiny" / "config.yaml").read_text(encoding="utf-8"))
+CONFIG = yaml_files.load(ASSETS / "motion-tiny" / "config.yaml")
 BOMB = "- &a0 [" + ", ".join("x" * 10) + "]\n"
 BOMB += "".join(f"- &a{n} [" + ", ".join([f"*a{n - 1}"] * 10) + "]\n" for n in range(1, 10))
 
@@ -41,9 +43,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    config = yaml.safe_load(yaml.safe_dump(CONFIG))
+    config = deepcopy(CONFIG)
     change(config)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    (folder / "config.yaml").write_text(yaml_files.dump(config), encoding="utf-8")
 
 
 def message(folder: Path) -> str:
@@ -58,7 +60,7 @@ def message(folder: Path) -> str:
 @pytest.mark.parametrize("key", sorted(CONFIG))
 def test_anchors_that_unfold_without_end_are_refused_under_every_key(key: str, folder: Path) -> None:
     rest = {k: v for k, v in CONFIG.items() if k != key}
-    (folder / "config.yaml").write_text(f"b:\n{BOMB}{key}: *a9\n{yaml.safe_dump(rest)}", encoding="utf-8")
+    (folder / "config.yaml").write_text(f"b:\n{BOMB}{key}: *a9\n{yaml_files.dump(rest)}", encoding="utf-8")
     assert "anchor" in message(folder)
 
 
@@ -163,7 +165,7 @@ def test_a_model_to_train_that_no_memory_holds_is_refused_before_it_is_allocated
 
 def test_words_and_numbers_of_yaml_stay_texts_in_classes(folder: Path) -> None:
     names = ["no", "off", "yes", "007", "1.0", "2001-01-01", "1:30", "null-like", "~a"]
-    text = yaml.safe_dump({k: v for k, v in CONFIG.items() if k not in ("classes", "phrases")})
+    text = yaml_files.dump({k: v for k, v in CONFIG.items() if k not in ("classes", "phrases")})
     (folder / "config.yaml").write_text(text + "classes: [" + ", ".join(names) + "]\n")
     assert load_model(str(folder)).record.classes == names
 
