@@ -29,6 +29,23 @@ def at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     onnx_engine._said.clear()
 
 
+_traced: dict[str, bytes] = {}
+
+
+@pytest.fixture
+def traced_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tracing a tower gives is kept from test to test, for those that are about something else."""
+    trace = onnx_engine._make
+
+    def kept(backbone: Backbone) -> bytes:
+        mark = backbone.fingerprint()
+        if mark not in _traced:
+            _traced[mark] = trace(backbone)
+        return _traced[mark]
+
+    monkeypatch.setattr(onnx_engine, "_make", kept)
+
+
 def make(tower: str = "vit") -> Backbone:
     backbone = tiny_backbone(tower)
     backbone.use_engine()
@@ -95,6 +112,7 @@ def test_a_graph_is_made_once_and_has_no_weights(tmp_path: Path, monkeypatch: py
     assert path.stat().st_size < 2 * weights
 
 
+@pytest.mark.usefixtures("traced_before")
 def test_a_short_list_stays_in_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading takes longer than it saves in a few clips, tracing than in some twenty."""
     backbone = make()
@@ -132,6 +150,7 @@ def test_a_graph_with_other_answers_is_not_used(monkeypatch) -> None:
     assert torch.equal(found.embedding, expected.embedding)
 
 
+@pytest.mark.usefixtures("traced_before")
 def test_a_damaged_graph_is_made_again(tmp_path: Path) -> None:
     encode(make())
     (path,) = graphs(tmp_path)
@@ -146,6 +165,7 @@ def test_a_damaged_graph_is_made_again(tmp_path: Path) -> None:
     assert onnx_engine._read(path) is not None
 
 
+@pytest.mark.usefixtures("traced_before")
 def test_two_processes_may_make_a_graph_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, others = onnx_engine._make, [make()]
 
@@ -163,6 +183,7 @@ def test_two_processes_may_make_a_graph_at_once(tmp_path: Path, monkeypatch: pyt
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+@pytest.mark.usefixtures("traced_before")
 def test_a_cache_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog) -> None:
     (tmp_path / "cache").write_text("no folder")
     backbone = make()
@@ -184,6 +205,7 @@ def test_without_the_packages_torch_does_it(monkeypatch, caplog, tmp_path: Path)
         backbone.set_precision("int8")
 
 
+@pytest.mark.usefixtures("traced_before")
 def test_weights_that_change_are_computed_with() -> None:
     backbone = make()
     encode(backbone)
@@ -204,6 +226,7 @@ def test_a_tower_whose_weights_fill_the_memory_has_them_once(monkeypatch) -> Non
     assert torch.equal(found.embedding, expected.embedding)
 
 
+@pytest.mark.usefixtures("traced_before")
 def test_gradients_flow_where_they_are_wanted() -> None:
     backbone = make()
     encode(backbone)
