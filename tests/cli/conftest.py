@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.few_shapes import use_few_shapes
 from tests.video_files import write_video
 from zsar_cli.cli import app
 from zsar_cli.training import train
@@ -44,6 +45,12 @@ def environment(monkeypatch: pytest.MonkeyPatch, text_cache: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ZSAR_CACHE_DIR", str(text_cache))
     monkeypatch.setattr(train, "draw_curves", lambda *_: None)
+
+
+@pytest.fixture
+def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """motion-shapes is small: its 30,000 clips and the texts of its classes take longer than such tests."""
+    use_few_shapes(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -118,6 +118,7 @@ def test_an_input_is_never_the_output(predict, zsar, video: Path, tmp_path: Path
     assert labels.read_text() == "waving\nrunning\n"
 
 
+@pytest.mark.usefixtures("few_shapes")
 def test_a_second_run_says_who_has_the_output(
     predict, zsar, video: Path, tmp_path: Path, tiny_clip_dir
 ) -> None:
@@ -236,6 +237,7 @@ def test_a_stream_that_is_not_utf8_gets_escapes(
         assert "\\u65e5\\u672c" in shown
 
 
+@pytest.mark.usefixtures("few_shapes")
 def test_training_replaces_no_files_of_others(zsar, tmp_path: Path) -> None:
     for name in ("config.yaml", "model.safetensors", "best/config.yaml", "curves.png", "recipe.json"):
         folder = tmp_path / name.replace("/", "-")
@@ -299,6 +301,7 @@ def test_a_report_is_replaced_only_by_its_own_evaluation(
     assert (done.code, "is a device or a pipe" in done.err) == (2, True), done.err
 
 
+@pytest.mark.usefixtures("few_shapes")
 def test_nothing_is_read_from_or_written_to_pipes_and_links_in_a_folder_of_others(
     predict, zsar, video: Path, tmp_path: Path, monkeypatch
 ) -> None:

@@ -16,11 +16,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests import few_shapes
 from tests.tiny_models import VIT
 from tests.video_files import write_video
 from zsar_cli.errors import UsageError
 from zsar_cli.training.checkpoint import told
 
+pytestmark = pytest.mark.usefixtures("few_shapes")
 TINY = {
     "data": "motion-shapes",
     "model": "tiny",
@@ -61,14 +63,6 @@ def videos(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture(autouse=True)
-def no_final_validation(monkeypatch):
-    """Its five hundred clips take a second, and only one test looks at it."""
-    from zsar_cli.training import run as training_run
-
-    monkeypatch.setattr(training_run, "validate", lambda *_: {})
-
-
 def rows(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -104,6 +98,8 @@ def test_a_run_leaves_models_metrics_and_checkpoints(zsar, recipe, tmp_path):
     assert [row["step"] for row in rows(run) if "held_out_top1" in row] == [5, 7]
     assert (run / "checkpoints" / "step-00000007" / "optimizer.safetensors").is_file()
     assert json.loads((run / "recipe.json").read_text())["lr"] == 2e-3
+    measured = yaml.safe_load((run / "config.yaml").read_text())["metrics"]
+    assert {"seen_top1", "unseen_top1"} <= measured.keys()
     for model in (run, run / "best"):
         predicted = zsar("predict", write_video(tmp_path / "a.mp4"), "--model", model, "--label", "x")
         assert predicted.code == 0
@@ -389,7 +385,8 @@ def whole_rows(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(zsar_process, recipe, tmp_path):
-    options = ("train", "--config", recipe, "--steps", 50, "--checkpoint-every", 2, "--validate-every", 20)
+    options = (few_shapes.__file__, "train", "--config", recipe)
+    options += ("--steps", 50, "--checkpoint-every", 2, "--validate-every", 20)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert zsar_process(*options, "--output", whole).wait(600) == 0
     chance = random.Random(0)

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests import few_shapes
 from tests.cli.test_train import recipe, rows, same_weights, wait_for_step  # noqa: F401 - a fixture among them
 
 PATIENCE = 200  # s
@@ -20,7 +21,7 @@ PATIENCE = 200  # s
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_a_process_that_dies_costs_a_restart_and_no_weight(recipe, tmp_path, torchrun):  # noqa: F811
-    options = ["train", "--config", recipe, "--steps", "18"]
+    options = [few_shapes.__file__, "train", "--config", recipe, "--steps", "18"]
     options += ["--checkpoint-every", "3", "--validate-every", "8"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = torchrun(*options, "--output", whole)
