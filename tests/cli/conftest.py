@@ -15,7 +15,9 @@ import pytest
 
 from tests.few_shapes import use_few_shapes
 from tests.video_files import write_video
+from zsar_cli import plots
 from zsar_cli.cli import app
+from zsar_cli.prediction import sheets
 from zsar_cli.training import train
 
 
@@ -40,11 +42,15 @@ def text_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, text_cache: Path) -> None:
-    """Nothing of the user's own settings or cache; and no ``curves.png``, 0.3 s each, which has tests of its own."""
+    """Nothing of the user's own settings or cache.
+
+    Curves and explain sheets, 0.3 s each, have tests of their own: here they are not drawn, and sheets are blank.
+    """
     for name in [name for name in os.environ if name.startswith("ZSAR_") and name != "ZSAR_SHARED"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ZSAR_CACHE_DIR", str(text_cache))
     monkeypatch.setattr(train, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(sheets, "explain_sheet", lambda *_, **__: plots.new_figure(1, 1))
 
 
 @pytest.fixture

@@ -280,9 +280,10 @@ def test_evaluation_replaces_no_files_of_others(zsar, tmp_path: Path, tiny_clip_
 
 
 def test_a_report_is_replaced_only_by_its_own_evaluation(
-    zsar, tmp_path: Path, tiny_clip_dir, video: Path
+    zsar, tmp_path: Path, tiny_clip_dir, video: Path, monkeypatch
 ) -> None:
     pytest.importorskip("matplotlib")
+    monkeypatch.setattr("zsar_cli.evaluation.report.to_png", lambda *_: b"")  # its figures take the time
     data = tmp_path / "data"
     for name in ("waving", "running"):
         (data / name).mkdir(parents=True)
