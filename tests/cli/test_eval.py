@@ -21,6 +21,7 @@ from zsar_cli.cli import eval as command
 from zsar_cli.data import motion_shapes
 from zsar_cli.errors import UsageError
 from zsar_cli.evaluation import choice
+from zsar_cli.training import cost
 
 SHORT = ("--frames", 2, "--workers", 0, "--precision", "fp32")
 
@@ -110,7 +111,8 @@ def test_dry_run_says_what_is_odd(zsar, tmp_path: Path) -> None:
     assert "would stop: 66.7% of the videos" in shown.out
 
 
-def test_train_says_what_would_run_however_much_is_missing(zsar, tmp_path: Path) -> None:
+def test_train_says_what_would_run_however_much_is_missing(zsar, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(cost, "model_cost", lambda recipe: None)  # counting a ViT-B/16 takes half a second
     (tmp_path / "train.csv").write_text(
         "label,youtube_id,time_start,time_end,split\nyoga,3caPS4FHFF8,36,46,train\nzumba,gone_gone_1,1,11,train\n"
     )
@@ -358,8 +360,9 @@ def test_protocols(
 
 
 def test_lists_of_few_shots_are_what_training_takes(
-    zsar, tmp_path: Path, root: Path, tiny_clip_dir: Path
+    zsar, tmp_path: Path, root: Path, tiny_clip_dir: Path, monkeypatch
 ) -> None:
+    monkeypatch.setattr(cost, "model_cost", lambda recipe: None)
     output = tmp_path / "out"
     arguments = ("eval", "--model", tiny_clip_dir, "--data", "ucf101", "--data-root", root, *SHORT)
     done = zsar(*arguments, "--protocol", "base-to-novel", "--shots", 1, "--output", output)
