@@ -330,7 +330,7 @@ def test_control_characters_of_names_never_reach_a_terminal():
 
 
 @pytest.mark.slow
-def test_scores_equal_the_plain_loop_over_open_clip(shared, tmp_path):
+def test_scores_equal_the_plain_loop_over_open_clip(shared, tmp_path, monkeypatch):
     """With random ViT-B/32 weights from a file. Our transforms give PIL's pixels, so one bound holds for both: 1e-4."""
     import av
     import open_clip
@@ -346,9 +346,12 @@ def test_scores_equal_the_plain_loop_over_open_clip(shared, tmp_path):
     save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, weights)
     names = sorted((shared / "videos").glob("*.mp4"))
     assert len(names) > 5
+    monkeypatch.setattr(
+        "zsar_cli.text.embeddings.phrase_bank", lambda: ("standing still",)
+    )  # not in the scores
     code, out, _ = run(
         "predict", *names, "--model", f"ViT-B-32/{weights}", *LABELS, "--templates", "plain",
-        "--precision", "fp32", "--frames", 4, "--workers", 1,
+        "--precision", "fp32", "--frames", 2, "--workers", 1,
     )  # fmt: skip
     assert code == 0
     tokens = open_clip.get_tokenizer("ViT-B-32")(LABELS[1::2])
@@ -358,7 +361,7 @@ def test_scores_equal_the_plain_loop_over_open_clip(shared, tmp_path):
             with av.open(str(name)) as container:
                 aspect = pixel_aspect(container.streams.video[0].sample_aspect_ratio)
                 frames = list(container.decode(video=0))
-            chosen = [to_rgb(frames[(2 * i + 1) * len(frames) // 8], aspect) for i in range(4)]
+            chosen = [to_rgb(frames[(2 * i + 1) * len(frames) // 4], aspect) for i in range(2)]
             pixels = torch.stack([transform(Image.fromarray(frame)) for frame in chosen])
             video = torch.nn.functional.normalize(clip.encode_image(pixels).mean(dim=0), dim=-1)
             expected = (clip.logit_scale.exp() * text @ video).softmax(dim=0)
