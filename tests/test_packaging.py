@@ -16,7 +16,8 @@ def test_wheel_brings_templates_assets_and_lists(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     target = tmp_path / "target"
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target), str(wheel)],
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-compile",
+         "--target", str(target), str(wheel)],
         check=True, capture_output=True,
     )  # fmt: skip
     code = (
