@@ -39,19 +39,20 @@ NAMES = (
 )  # the last comes last
 CLOSE = 1e-4  # to zsar's own answers, in fp32
 CHOOSE = {  # of run.py, by the way of sampling: view_indices in zsar_cli/video/sampling.py, for one view
-    "segments": "chosen = (2 * i + 1) * count // (2 * FRAMES)  # the middle of each of FRAMES equal parts",
-    "ticks": "chosen = np.floor(count / FRAMES * i)  # from the first on, evenly",
+    "segments": "return (2 * i + 1) * count // (2 * len(i))  # the middle of each of as many equal parts",
+    "ticks": "return np.floor(count / len(i) * i).astype(int)  # from the first on, evenly",
     "spans": (
-        "length = max(FRAMES * 16 / 30 * rate, 1.0)  # 16 frames apart at 30 a second, in the middle\n"
+        "length = max(len(i) * 16 / 30 * rate, 1.0)  # 16 frames apart at 30 a second, in the middle\n"
         "start = max(count - length, 0.0) // 2\n"
-        "chosen = np.floor(np.linspace(start, start + length - 1, FRAMES))"
+        "chosen = np.floor(np.linspace(start, start + length - 1, len(i)))\n"
+        "return np.clip(chosen, 0, count - 1).astype(int)"
     ),
-    "steps": "chosen = i * max(count // FRAMES, 1)  # from the first on, evenly",
-    "ends": "chosen = i * (count - 1) // max(FRAMES - 1, 1)  # from the first to the last, evenly",
+    "steps": "return np.minimum(i * max(count // len(i), 1), count - 1)  # from the first on, evenly",
+    "ends": "return i * (count - 1) // max(len(i) - 1, 1)  # from the first to the last, evenly",
 }
 WINDOW = (
     "length = min(count, max(round({seconds!r} * rate), 1))  # the {seconds:g} seconds in the middle\n"
-    "chosen = (count - length) // 2 + (2 * i + 1) * length // (2 * FRAMES)"
+    "return (count - length) // 2 + (2 * i + 1) * length // (2 * len(i))"
 )
 
 
@@ -138,6 +139,8 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
 
 def check_exportable(model: RecognizerModel, options: ExportOptions) -> None:
     """Raise UsageError where the model has no graph of the kind that is asked for."""
+    if options.precision == "int8" and not model.backbone.takes_int8:
+        raise UsageError(f"The visual tower of {model.name} has no int8; use --precision fp32.")
     if options.labels_as_input and model.backbone.reads_one_text:
         raise UsageError(
             f"{model.name} reads each label in the light of a video, so its labels cannot be an input; leave out "

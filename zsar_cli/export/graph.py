@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import torch
-from onnx import helper, numpy_helper
+from onnx import helper
 from torch import Tensor, nn
 
-from zsar_cli.errors import UsageError
 from zsar_cli.export.nodes import Nodes
 from zsar_cli.export.resize import resized
 from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.model.onnx_graph import PIXELS, quantize, with_weights
 from zsar_cli.model.onnx_trace import to_onnx
 from zsar_cli.model.zsar import RecognizerModel
 
@@ -78,23 +74,31 @@ def text_of(model: RecognizerModel, embeddings: PromptEmbeddings) -> dict[str, T
     return {name: tensor.detach().float().cpu() for name, tensor in found.items() if tensor is not None}
 
 
-def traced(model: RecognizerModel, text: Mapping[str, Tensor], shape: Shape) -> onnx.ModelProto:
+def traced(
+    model: RecognizerModel, text: Mapping[str, Tensor], shape: Shape, precision: str = "fp32"
+) -> onnx.ModelProto:
     """Trace what comes after resizing: frames as floats (1, T, 3, h, w) to scores.
 
     Raises:
         UsageError: the model cannot be exported.
     """
     count = shape.frames or model.frames
-    inputs = {"pixels": torch.zeros(1, count, 3, *model.preprocess.size)}
+    inputs = {PIXELS: torch.zeros(1, count, 3, *model.preprocess.size)}
     free: dict[str, dict[int, str]] = {}
     if shape.frames is None:
-        free["pixels"] = {1: "T"}
+        free[PIXELS] = {1: "T"}
     if shape.labels_as_input:
         inputs |= text
         free |= {"positive": {0: "C"}, "scores": {1: "C"}, "yes": {1: "C"}}
         free |= {name: {0: "C" if name == "negative" else "P"} for name in text if name != "positive"}
     module = FramesToScores(model, None if shape.labels_as_input else text)
-    return to_onnx(module, inputs, OUTPUTS, free, model.name)
+    if precision == "fp32":
+        return to_onnx(module, inputs, OUTPUTS, free, model.name)
+    graph = to_onnx(module, inputs, OUTPUTS, free, model.name, weights=False)
+    weights = module.state_dict()
+    # wide=False: right on any processor that the file comes to
+    graph, rounded = quantize(graph, weights, fine=model.parts.separation, wide=False)
+    return with_weights(graph, weights | rounded, math.inf)[0]
 
 
 def add_resizing(graph: onnx.ModelProto, model: RecognizerModel, shape: Shape) -> None:
@@ -109,14 +113,14 @@ def add_resizing(graph: onnx.ModelProto, model: RecognizerModel, shape: Shape) -
     )
     pixels = (pixels / 255 - mean) / std
     nodes.nodes.append(
-        helper.make_node("Unsqueeze", [pixels.name, nodes.constant([0], np.int64).name], ["pixels"])
+        helper.make_node("Unsqueeze", [pixels.name, nodes.constant([0], np.int64).name], [PIXELS])
     )
     inner = graph.graph
     after = list(inner.node)
     del inner.node[:]
     inner.node.extend([*nodes.nodes, *after])
     inner.initializer.extend(nodes.initializers)
-    given = [value for value in inner.input if value.name != "pixels"]
+    given = [value for value in inner.input if value.name != PIXELS]
     size: list[Any] = [1, shape.frames or "T", "H", "W", 3]
     described = helper.make_tensor_value_info("frames", onnx.TensorProto.UINT8, size)
     del inner.input[:]
@@ -133,72 +137,8 @@ def build(
     """Make the whole graph, in fp32 or with the linear layers of the visual tower in int8.
 
     Raises:
-        UsageError: the model cannot be exported, or its visual tower has no int8.
+        UsageError: the model cannot be exported.
     """
-    graph = traced(model, text, shape)
-    if precision == "int8":
-        graph = in_int8(graph, model)
+    graph = traced(model, text, shape, precision)
     add_resizing(graph, model, shape)
     return graph
-
-
-def in_int8(graph: onnx.ModelProto, model: RecognizerModel) -> onnx.ModelProto:
-    """Put the linear layers of the visual tower into int8: weights by channel, activations as they come.
-
-    Weights have seven bits (reduced range), as the products of eight overflow on processors without VNNI.
-    """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    family = model.backbone.family
-    nodes = (
-        [] if family is not None and family.across_frames else linear_nodes(graph, model.backbone.clip.visual)
-    )
-    if not nodes:
-        raise UsageError(f"The visual tower of {model.name} has no int8; use --precision fp32.")
-    with tempfile.TemporaryDirectory(prefix="zsar-onnx-") as folder, silence():
-        source, path = (str(Path(folder) / name) for name in ("fp32.onnx", "int8.onnx"))
-        large = graph.ByteSize() > MOST_BYTES
-        onnx.save(graph, source, save_as_external_data=large)
-        quantize_dynamic(
-            *(source, path),
-            nodes_to_quantize=nodes,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-            use_external_data_format=large,
-        )
-        return onnx.load(path)
-
-
-def linear_nodes(graph: onnx.ModelProto, visual: nn.Module) -> list[str]:
-    """Name the products of a graph with a matrix of the visual tower."""
-
-    def key(values: np.ndarray) -> bytes:
-        return hashlib.sha256(np.ascontiguousarray(values, np.float32).tobytes()).digest()
-
-    known = set()
-    for tensor in visual.parameters():
-        if tensor.ndim == 2:
-            values = tensor.detach().cpu().numpy()
-            known |= {key(values), key(values.T)}
-    of_visual = {
-        weight.name
-        for weight in graph.graph.initializer
-        if len(weight.dims) == 2 and key(numpy_helper.to_array(weight)) in known
-    }
-    return [
-        node.name + ("_MatMul" if node.op_type == "Gemm" else "")  # what the quantiser makes of it first
-        for node in graph.graph.node
-        if node.op_type in ("MatMul", "Gemm") and not of_visual.isdisjoint(node.input)
-    ]
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Keep to itself what the quantisation logs: that a graph could be prepared for it further."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -77,14 +77,15 @@ def resized(nodes: Nodes, frames: Value, preprocess: Preprocess) -> Value:
 def _geometry(nodes: Nodes, height: Value, width: Value, preprocess: Preprocess) -> tuple[Axis, Axis]:
     """Say what is resized to what, and which part of that is kept, as ``_one_frame`` in the module named above."""
     high, wide = (value.astype(np.float64) for value in (height, width))
-    nothing = nodes.constant(0.0, np.float64)
     rows, columns = preprocess.size
     if preprocess.resize_mode == "squash":
+        nothing = nodes.constant(0.0, np.float64)
         return (
             Axis(nothing, high, nodes.constant(rows, np.float64), nothing, rows),
             Axis(nothing, wide, nodes.constant(columns, np.float64), nothing, columns),
         )
     if preprocess.resize_mode == "longest":
+        nothing = nodes.constant(0.0, np.float64)
         ratio = (high / rows).maximum(wide / columns)
         scaled = [(side / ratio).round().maximum(1.0) for side in (high, wide)]
         starts = [

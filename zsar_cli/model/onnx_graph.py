@@ -2,7 +2,8 @@
 
 In int8 the linear layers of the blocks multiply whole numbers. Weights are quantized per output channel, symmetrically,
 activations per frame between their minimum and maximum. Where this step is too coarse, the quantization residual is
-quantized too and multiplied in a second product, which makes 16-bit activations. No frame depends on another.
+quantized too and multiplied in a second product, which makes 16-bit activations. No frame depends on another, except in
+an exported file (:mod:`zsar_cli.export.graph`), where those of a clip are quantized together.
 """
 
 from __future__ import annotations
@@ -82,18 +83,21 @@ def linear_layers(graph: onnx.ModelProto) -> list[tuple[onnx.NodeProto, str]]:
 
 
 def with_weights(
-    graph: onnx.ModelProto, tensors: Mapping[str, Tensor]
+    graph: onnx.ModelProto, tensors: Mapping[str, Tensor], small: float = SMALL
 ) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """Turn the inputs that weights are into initializers. Small ones go into the graph; the others are given back.
+
+    Args:
+        small: bytes that a weight in the graph is below; infinite: all of them go into it.
 
     Returns:
         the graph, and the arrays by name, which share the memory of the tensors.
     """
     large = {}
-    for value in [value for value in graph.graph.input if value.name != PIXELS]:
-        array = tensors[value.name].cpu().contiguous().numpy()
+    for value in [value for value in graph.graph.input if value.name in tensors]:
+        array = tensors[value.name].detach().cpu().contiguous().numpy()
         graph.graph.input.remove(value)
-        if array.nbytes < SMALL:
+        if array.nbytes < small:
             graph.graph.initializer.append(numpy_helper.from_array(array, value.name))
         else:
             graph.graph.initializer.append(_elsewhere(value.name, array))
@@ -243,7 +247,7 @@ def _value(name: str) -> onnx.ValueInfoProto:
 def _drop_unused(graph: onnx.ModelProto) -> None:
     """Remove the weights, and their transpositions, that nothing reads any more."""
     for kind in (graph.graph.node, graph.graph.input):
-        read = set(_read(graph.graph))
+        read = set(names_read(graph.graph))
         kept = [
             item
             for item in kind
@@ -253,10 +257,11 @@ def _drop_unused(graph: onnx.ModelProto) -> None:
         kind.extend(kept)
 
 
-def _read(graph: onnx.GraphProto) -> Iterator[str]:
+def names_read(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the names of what the nodes of a graph, and of graphs inside it, read, and of its outputs."""
     yield from (value.name for value in graph.output)
     for node in graph.node:
         yield from node.input
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _read(attribute.g)
+                yield from names_read(attribute.g)
