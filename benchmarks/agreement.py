@@ -62,15 +62,20 @@ class Answers:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two models' answers beside each other: cosine of embeddings, top-1, differences of scores."""
+    """Two models' answers beside each other: cosine of embeddings, top-1, differences of scores.
+
+    ``apart`` is how far apart the scores of two labels were in fp32 that changed places at the top, at most.
+    """
 
     cosine: float
     same: float
+    apart: float
     difference: float
     average: float
 
     def cells(self) -> list[str]:
-        return [f"{self.cosine:.7f}", f"{self.same:.2f}", f"{self.difference:.1e}", f"{self.average:.1e}"]
+        same = f"{self.same:.2f}" + (f" (else {self.apart:.1e} apart)" if self.same < 100 else "")
+        return [f"{self.cosine:.7f}", same, f"{self.difference:.1e}", f"{self.average:.1e}"]
 
 
 def answers(model: RecognizerModel, clips: Clips, labels: Labels) -> Answers:
@@ -92,9 +97,12 @@ def agreement(found: Answers, exact: Answers) -> Agreement:
     from torch.nn.functional import cosine_similarity
 
     difference = (found.scores - exact.scores).abs()
+    best = found.scores.argmax(-1)
+    apart = exact.scores.amax(-1) - exact.scores.gather(-1, best[:, None])[:, 0]
     return Agreement(
         cosine_similarity(found.embeddings, exact.embeddings).min().item(),
-        100 * (found.scores.argmax(-1) == exact.scores.argmax(-1)).float().mean().item(),
+        100 * (best == exact.scores.argmax(-1)).float().mean().item(),
+        apart.max().item(),
         difference.max().item(),
         difference.mean().item(),
     )
