@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -54,12 +55,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_setupnodes(config: pytest.Config) -> None:
-    """Start one server for all workers; it imports when it is first asked."""
+@pytest.hookimpl(optionalhook=True, tryfirst=True)  # before the reporter counts them
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Start one server for all workers; it imports when it is first asked, which is when they start as its forks."""
     folder = tempfile.TemporaryDirectory(prefix="zsar-tests-")  # pytest's own are too long for a socket
     os.environ[SERVER] = str(Path(folder.name) / "socket")
     process = forked.start_server(os.environ[SERVER])
+    python = shlex.join([sys.executable, "-S", forked.__file__, os.environ[SERVER]])
+    specs[:] = [type(spec)(f"{spec}//python={python}") if spec.popen else spec for spec in specs]
     config.add_cleanup(folder.cleanup)
     config.add_cleanup(process.wait)
     config.add_cleanup(process.kill)  # the last one comes first

@@ -5,6 +5,8 @@ import torch for three seconds. Here a server imports everything once, and each 
 0.04 s. The server starts with the first test that asks for the fixture ``server``, and forks from its only thread,
 before torch has started any.
 
+The workers of pytest-xdist are forks of it as well (tests/conftest.py).
+
 :class:`Server` starts commands from a test: it sends the arguments, the folder, the environment and the standard
 streams through a socket, and gets the process's number and, later, how it ended. Run as a script, this file is the
 ``zsar`` (or, with ``.py`` first, the ``python``) of torchrun: ``forked.py SOCKET ARGUMENTS``.
@@ -301,7 +303,9 @@ def become(
         setattr(sys, stream, open(number, mode, buffering=1 if number == 2 else -1))
     code: Any = None
     try:
-        if arguments and arguments[0].endswith(".py"):
+        if arguments[:2] == ["-u", "-c"]:  # how pytest-xdist starts Python for a worker
+            exec(arguments[2], {"__name__": "__main__"})
+        elif arguments and arguments[0].endswith(".py"):
             sys.argv = arguments
             runpy.run_path(arguments[0], run_name="__main__")
         else:
