@@ -17,12 +17,17 @@ CLIPS = 12  # of a class
 
 def use_few_shapes(patch: Callable[[Any, str, Any], object]) -> None:
     """``patch``: ``setattr``, or that of pytest's ``monkeypatch``."""
-    every = motion_shapes.classes()
-    few = [
-        kind for group, count in CLASSES.items() for kind in [k for k in every if k.group == group][:count]
-    ]
+    every, few = motion_shapes.classes(), []
+    for group, count in CLASSES.items():
+        few += [kind for kind in every if kind.group == group][:count]
     patch(motion_shapes, "classes", lambda: tuple(few))
-    patch(motion_shapes, "CLIPS_PER_CLASS", dict.fromkeys(motion_shapes.SPLITS, CLIPS))
+    use_few_clips(patch, train=CLIPS, test=CLIPS)
+
+
+def use_few_clips(patch: Callable[[Any, str, Any], object], *, train: int, test: int) -> None:
+    """All classes, with so many clips each to train and to test with."""
+    counts = dict.fromkeys(motion_shapes.SPLITS, test) | {"train": train}
+    patch(motion_shapes, "CLIPS_PER_CLASS", counts)
     patch(dataset, "_rendered_list", dataset._rendered_list.__wrapped__)  # which is kept otherwise
 
 
