@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import graphlib
 from collections.abc import Iterator
-from pathlib import Path
+from functools import cache
 
-import zsar_cli
+from tests.sources import PACKAGE, trees
 
-ROOT = Path(zsar_cli.__file__).parent
-MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
+MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 # A package may import what stands below it; the other modules on top, such as errors.py, are below all of them.
 ORDER = [
     *(
@@ -43,7 +42,9 @@ def imports(module: str, nodes: list[ast.stmt], inside: bool = False) -> Iterato
             yield from imports(module, getattr(node, field, []), inner)
 
 
-IMPORTS = {name: [*imports(name, ast.parse(path.read_text()).body)] for name, path in MODULES.items()}
+@cache
+def all_imports() -> dict[str, list[tuple[str, bool]]]:
+    return {name: [*imports(name, trees()[path].body)] for name, path in MODULES.items()}
 
 
 def layer(module: str) -> int:
@@ -52,15 +53,17 @@ def layer(module: str) -> int:
 
 
 def test_imports_point_one_way():
-    upwards = [(a, b) for a, found in IMPORTS.items() for b, _ in found if layer(b) < layer(a)]
+    upwards = [(a, b) for a, found in all_imports().items() for b, _ in found if layer(b) < layer(a)]
     assert not upwards
 
 
 def test_no_module_imports_itself_through_others():
-    at_import = {name: [other for other, inside in found if not inside] for name, found in IMPORTS.items()}
+    at_import = {
+        name: [other for other, inside in found if not inside] for name, found in all_imports().items()
+    }
     graphlib.TopologicalSorter(at_import).prepare()  # CycleError names them
 
 
 def test_imports_are_seen():
-    assert ("model.motion", False) in IMPORTS["model.zsar"]
-    assert ("cli.console", True) in IMPORTS["cli.output.sink"]
+    assert ("model.motion", False) in all_imports()["model.zsar"]
+    assert ("cli.console", True) in all_imports()["cli.output.sink"]

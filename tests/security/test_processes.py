@@ -15,6 +15,7 @@ import noisy_loads
 import pytest
 
 import zsar_cli
+from tests.sources import trees
 from tests.video_files import write_video
 from zsar_cli.errors import VideoError
 from zsar_cli.video import keeper
@@ -211,9 +212,8 @@ def test_nobodys_settings_count_for_a_picture(monkeypatch):
 
 
 def test_every_figure_is_drawn_with_fixed_settings():
-    root = Path(zsar_cli.__file__).parent
-    for path in root.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and node.name != "new_figure":
                 calls = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
                 if calls & {"new_figure", "Figure"} or any(call.endswith(".savefig") for call in calls):

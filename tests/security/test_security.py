@@ -15,15 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import zsar_cli
 from tests.fuzz.damage import PAYLOAD_WORDS
 from tests.fuzz.files import Payload, damage_pickle
+from tests.sources import PACKAGE, trees
 from tests.video_files import write_video
 from zsar_cli.errors import UsageError, ZsarError
-
-PACKAGE = Path(zsar_cli.__file__).parent
-SOURCES = sorted(PACKAGE.rglob("*.py"))
-
 
 # --- no file runs code ----------------------------------------------------------------------------------------
 
@@ -86,8 +82,8 @@ def test_yaml_makes_no_objects(tmp_path: Path, name: str, word: str) -> None:
 def test_nothing_in_the_package_unpickles_a_file_or_evaluates_text() -> None:
     """By its source: what unpickles is the pipe to zsar's own decoding processes, and the next stage under Ray."""
     found = set()
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call):
                 continue
             name = ast.unparse(node.func)
@@ -113,8 +109,8 @@ def test_nothing_in_the_package_unpickles_a_file_or_evaluates_text() -> None:
 def test_the_package_opens_no_connections_of_its_own() -> None:
     """But for published checkpoints, from the addresses in ``assets/families.yaml``, and the time-outs of fsspec."""
     modules = {"socket", "urllib", "http", "requests", "httpx", "ftplib", "smtplib", "aiohttp", "ssl"}
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             connecting = {name.split(".")[0] for name in names if name != "urllib.parse"}
@@ -151,7 +147,8 @@ def test_commands_write_what_was_named_and_connect_nowhere(tmp_path: Path, tiny_
     video = write_video(places["videos"] / "waving" / "a.mp4", 8)
     named, model = places["named"], ["--model", str(tiny_clip_dir), "--label", "a", "--label", "b"]
     data = ["--data", str(places["videos"]), "--workers", "0", "--frames", "2"]
-    train = ["train", "--config", "modules", "--steps", "2", *data]
+    small = ["--batch-size", "2", "--parts-width", "16", "--parts-queries", "2", "--parts-layers", "1"]
+    train = ["train", "--config", "modules", "--steps", "2", *small, "--parts-heads", "2", *data]
     commands = [
         ["predict", str(video), *model, "--output", str(named / "out.jsonl")],
         ["embed-prompts", *model, "--output", str(named / "p.safetensors")],
