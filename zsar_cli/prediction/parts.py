@@ -22,7 +22,6 @@ from zsar_cli.prediction.differences import difference
 from zsar_cli.prediction.places import AnyFolder, open_folder
 from zsar_cli.prediction.record_file import NOT_COMPARED, Form
 from zsar_cli.prediction.shards import Shard
-from zsar_cli.schemas import ManifestFile, check
 from zsar_cli.seen import digest
 from zsar_cli.video.address import is_remote
 
@@ -105,6 +104,8 @@ def parse_manifest(content: bytes, folder: AnyFolder, shard: Shard) -> Manifest:
     Raises:
         UsageError: it is none of this program.
     """
+    from zsar_cli.schemas import ManifestFile, check  # --help does not wait for it
+
     where, way_out = f"{folder}/{manifest_name(shard)}", f"Remove it, and start shard {shard} again."
     try:
         said = check(ManifestFile, json.loads(content), where)

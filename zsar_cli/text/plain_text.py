@@ -13,7 +13,7 @@ BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 # What begins a formula in a spreadsheet; in East Asia the full-width forms do, too
 FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 # Where ; divides columns, a quote in the middle of a row does not hold a cell together
-_INSIDE = re.compile(f"(;[ \xa0]*)(?=[{re.escape(''.join(sorted(FORMULA)))}])")
+_INSIDE = re.compile(f"(;[ \xa0]*)(?=[{re.escape(''.join(sorted(FORMULA)))}'])")
 BOM = "\ufeff"  # by which spreadsheets know UTF-8
 
 
