@@ -217,10 +217,7 @@ def readable(paths: Sequence[str]) -> list[str]:
 def measure(setup: Setup, results: Results) -> None:
     """Whether motion-tiny, and its backbone as plain CLIP, answer as in fp32 on the unseen classes of motion-shapes."""
     from zsar_cli.data import motion_shapes
-    from zsar_cli.model.backbone import load_backbone
-    from zsar_cli.model.load import load_model
     from zsar_cli.model.onnx_engine import runtime_installed
-    from zsar_cli.model.precision import resolve_precision
     from zsar_cli.text.labels import load_labels
 
     labels = load_labels(None, motion_shapes.class_labels("unseen"))
@@ -241,9 +238,6 @@ def measure(setup: Setup, results: Results) -> None:
         rows,
         {"rows": rows},
     )
-    chosen = resolve_precision("auto", "cpu", load_model("motion-tiny").backbone)
-    wide = resolve_precision("auto", "cpu", load_backbone(setup.clip))
-    results.note(f"On this machine --precision auto is {wide} for ViT-B/16 and {chosen} for motion-tiny.")
 
 
 def tables(videos: Sequence[str], quick: bool, work: Path) -> Iterator[str]:
