@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import processor
 from zsar_cli.files import ASSETS
 
 LABELS = ("a circle moves left", "a circle moves right", "a square moves up", "a triangle spins")
@@ -258,14 +258,6 @@ def main() -> None:
             overhead(asked.overhead, work)
         else:
             fail_and_go_on(asked.inputs, work)
-
-
-def processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

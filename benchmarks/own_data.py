@@ -8,7 +8,6 @@ motion-tiny; each seed renders other clips and starts from other weights.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.own_videos import SETS, write_set
+from benchmarks.report import processor
 
 SEEDS = (0, 1, 2)
 MODEL = "motion-tiny"
@@ -86,13 +86,6 @@ def table(results: dict[str, list[Result]]) -> str:
         columns = ([getattr(result, kind) for result in found] for kind in ("zero_shot", "probe", "trained"))
         lines.append(f"| {name} | " + " | ".join(map(cell, columns)) + " |")
     return "\n".join(lines)
-
-
-def processor() -> str:
-    """What this machine calls its processor."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.machine())
 
 
 def main() -> None:

@@ -6,7 +6,9 @@ import json
 import os
 import platform
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class Results:
                 "header": header,
                 "rows": rows,
                 "figures": _plain(figures),
-                "cpu": machine()["cpu"],
+                "cpu": cpu(),
             }
         )
 
@@ -50,7 +52,7 @@ class Results:
                 "at_least": at_least,
                 "at_most": at_most,
                 "met": met,
-                "cpu": machine()["cpu"],
+                "cpu": cpu(),
             }
         )
 
@@ -110,7 +112,7 @@ class Results:
 
 def _elsewhere(entry: dict[str, Any]) -> str:
     """Name the processor of an earlier run, where that was another one."""
-    return "" if entry["cpu"] == machine()["cpu"] else f" ({entry['cpu']})"
+    return "" if entry["cpu"] == cpu() else f" ({entry['cpu']})"
 
 
 def write(results: Results, folder: Path, page: Path) -> None:
@@ -131,23 +133,35 @@ def replaced(page: str, text: str) -> str:
     return f"{before}{BEGIN}\n{text}{END}{after}"
 
 
+@cache
+def cpu() -> str:
+    """Name the processor, and what of bf16 it has, which speeds depend on."""
+    kinds = [name for name in ("avx512_bf16", "amx_bf16") if name in _told("flags")]
+    return processor() + (f" with {', '.join(kinds)}" if kinds else "")
+
+
+def processor() -> str:
+    """Name the processor as the machine does."""
+    return _told("model name") or platform.processor() or platform.machine()
+
+
+def _told(what: str) -> str:
+    """Read what Linux says of the first core; empty elsewhere."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(what):
+                return line.partition(":")[2].strip()
+    return ""
+
+
 def machine() -> dict[str, Any]:
     """What the figures hold for."""
     import open_clip
     import psutil
     import torch
 
-    cpu = platform.processor() or platform.machine()
-    flags = ""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.partition(":")[2].strip()
-            flags = line if line.startswith("flags") else flags
-    kinds = [name for name in ("avx512_bf16", "amx_bf16") if name in flags]
     return {
-        "cpu": cpu + (f" with {', '.join(kinds)}" if kinds else ""),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
         "torch": torch.__version__,
