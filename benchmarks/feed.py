@@ -22,10 +22,11 @@ import numpy as np
 from benchmarks import material
 from benchmarks.measure import Figure, OtherLoad
 from benchmarks.report import Results
+from zsar_cli.resources import available_cores
 from zsar_cli.video import pool as pool_module
 from zsar_cli.video.augment import Cutter
 from zsar_cli.video.decode import read_frames
-from zsar_cli.video.pool import Clip, ClipRequest, DecodePool, load_clip
+from zsar_cli.video.pool import DECODING_THREADS, Clip, ClipRequest, DecodePool, load_clip
 from zsar_cli.video.reencode import CopyRequest, copy_video
 from zsar_cli.video.sampling import Sampling, view_indices
 from zsar_cli.video.transforms import Augmentation, Preprocess, random_crop_box
@@ -227,6 +228,17 @@ def _used(who: int) -> float:
     return 1000 * (usage.ru_utime + usage.ru_stime)
 
 
+def alone_ms(path: str, threads: Sequence[int], rounds: int) -> list[Figure]:
+    """Milliseconds by the clock for the frames of a video that is decoded alone, by so many threads each, in turns."""
+    found, choose = [Figure() for _ in threads], choice_of(SAMPLING)
+    for _ in range(rounds):
+        for figure, number in zip(found, threads, strict=True):
+            start = time.perf_counter()
+            read_frames(path, choose, resize=lambda frame: frame[:1, :1], threads=number)
+            figure.values.append(1000 * (time.perf_counter() - start))
+    return found
+
+
 # --- tables -------------------------------------------------------------------------------------------------
 
 
@@ -302,6 +314,18 @@ def report(videos: dict[str, str], work: Path, results: Results, *, rounds: int,
         ["", "in a worker", "in the parent (on a CPU)", f"clips/s of {CORES} cores beside a GPU, reckoned"],
         [[name, *(f"{ms:.1f}" for ms in loaders[name]), f"{rate[name]:.0f}"] for name in loaders],
         {name: {"worker": Figure([w]), "parent": Figure([p])} for name, (w, p) in loaders.items()},
+    )
+    threads = (1, min(DECODING_THREADS, available_cores()))
+    several = f"{threads[1]} threads"
+    alone = {name: alone_ms(path, threads, rounds) for name, path in videos.items()}
+    results.table(
+        "8 frames of one video alone, ms",
+        ["", "1 thread", several, "ratio"],
+        [
+            [name, f"{one.median:.0f}", f"{more.median:.0f}", f"{one.median / more.median:.2f}"]
+            for name, (one, more) in alone.items()
+        ],
+        {name: {"1 thread": one, several: more} for name, (one, more) in alone.items()},
     )
     old, new, quick = (sum(pair) for pair in loaders.values())
     results.ratio("training's loader, CPU a clip, 0.2.0 : now", old / new, at_least=1.1)

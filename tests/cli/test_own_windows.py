@@ -61,6 +61,25 @@ def test_a_clip_of_about_that_length_is_answered_as_ever_and_so_is_eval(zsar, mo
     assert "segments" in listed.records[0]
 
 
+def test_one_video_alone_is_decoded_by_several_threads_with_the_same_answer(zsar, model, videos, monkeypatch):
+    from zsar_cli.video import pool
+
+    asked = []
+    make = pool.ClipRequest
+    monkeypatch.setattr(
+        "zsar_cli.prediction.clips.ClipRequest",
+        lambda *given, **more: asked.append(more["threads"]) or make(*given, **more),
+    )
+    monkeypatch.setattr(pool, "available_cores", lambda: 3)
+    how = ("--model", model, "--labels", "camera", "--window", 0, "--workers", 1)
+    alone = zsar("predict", videos["long"], *how).records
+    both = zsar("predict", videos["long"], videos["short"], *how).records
+    assert asked == [3, 1, 1]
+    assert_close(alone[0], both[0])
+    zsar("predict", videos["long"], *how[:-1], 0)  # in this process one does
+    assert asked[3:] == [1]
+
+
 @pytest.mark.parametrize("more", [("--window", 0), ("--views", 2), ("--crops", 3)])
 def test_what_needs_whole_videos_gets_them(zsar, model, videos, more):
     done = zsar("predict", videos["long"], "--model", model, *LABELS, *more)

@@ -24,6 +24,7 @@ from zsar_cli.model.backbone import Backbone
 from zsar_cli.model.zsar import Parts, RecognizerModel
 from zsar_cli.text.templates import Templates
 from zsar_cli.training import checkpoint
+from zsar_cli.training import data as training_data
 from zsar_cli.training.averaging import interpolate
 from zsar_cli.training.clips import MIRRORED
 from zsar_cli.training.data import Batch, Schedule, decoded_stream, one_ahead
@@ -211,6 +212,19 @@ def test_one_ahead_gives_the_same_items_and_errors():
     assert next(items) == 1
     with pytest.raises(UsageError, match="enough"):
         next(items)
+
+
+def test_rendered_clips_are_kept_while_there_is_room(monkeypatch):
+    label = "a shape moving left while shrinking"
+    monkeypatch.setattr(training_data, "_kept", {})
+    clips = [training_data.rendered_clip(label, index, 2) for index in range(3)]
+    monkeypatch.setattr(training_data, "KEPT", 4 * clips[0].nbytes)
+    again = [training_data.rendered_clip(label, index, 2) for index in range(6)]
+    assert [again[index] is clips[index] for index in range(3)] == [True] * 3
+    assert sum(clip.nbytes for clip in training_data._kept.values()) == training_data.KEPT
+    last = training_data.rendered_clip(label, 5, 2)
+    assert last is not again[5]
+    assert np.array_equal(last, again[5])
 
 
 def test_held_out_clips_are_never_trained_on():

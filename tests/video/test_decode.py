@@ -123,9 +123,10 @@ def test_every_way_gives_the_frames_of_reading_in_sequence(name, tmp_path, monke
         assert found.times[0] == pytest.approx(reference.times[number])
     monkeypatch.setattr(seek, "SEEK_GAIN", -1.0)  # however little it spares
     for chosen in (centres(40 - first), list(range(40 - first)), [5, 1, 5, 30 - first]):
-        found = seek.read_seeking(str(path), index, lambda _, chosen=chosen: chosen, None)
-        assert found is not None
-        assert np.array_equal(found.frames, reference.frames[chosen])
+        for threads in (1, 4):
+            found = seek.read_seeking(str(path), index, lambda _, chosen=chosen: chosen, None, threads)
+            assert found is not None
+            assert np.array_equal(found.frames, reference.frames[chosen])
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "vp9.webm", "mpeg4.avi", "hevc.mp4", "mpeg2.ts"])

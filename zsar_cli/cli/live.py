@@ -180,8 +180,6 @@ def _decoder(
 ) -> tuple[DecodePool, LiveRequest]:
     """Start the process that decodes, and make its request; it ends as soon as the run is interrupted."""
     from zsar_cli.prediction.live import LATE
-    from zsar_cli.prediction.windows import DECODING_THREADS
-    from zsar_cli.resources import available_cores
     from zsar_cli.video.live import LiveRequest
     from zsar_cli.video.pool import DecodePool
 
@@ -216,7 +214,7 @@ def _decoder(
         frames,
         recognizer.model.preprocess,
         run.windows.shots,
-        min(DECODING_THREADS, available_cores()) if apart else 1,
+        pool.alone,
         pipe,
         ended if apart else run.stop,
     )

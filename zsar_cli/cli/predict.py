@@ -233,6 +233,8 @@ def _answer(
         text = embeddings_of(recognizer, wanted, asked.prompts, templates)
     if asked.workers is None:
         pool.grow(default_workers(recognizer.model.backbone.device.type))
+    if found is not None and len(found) == 1:
+        pool.threads = pool.alone
     if run.windows is None and wants_own_windows(asked, recognizer.model, found, pool):
         run.windows, recognizer.cache = own_windows(asked, recognizer.model), None
     settle(asked, run, recognizer, text, wanted)

@@ -109,7 +109,7 @@ def answer_videos(
 
     times = times or StageTimes()
     pixels = how.evidence or how.shown
-    requests = clip_requests(model, videos, options, look=pixels)
+    requests = clip_requests(model, videos, options, look=pixels, threads=pool.threads)
     loaded = load_cached(pool, requests, cache, pixels=pixels)
     batches = ready_batches(loaded, options.batch_size, stop or threading.Event())
     for batch in times.waiting("waiting for decoders", batches):
@@ -253,7 +253,12 @@ def embed_one(
 
 
 def clip_requests(
-    model: RecognizerModel, videos: Iterable[Video], options: ClipOptions, *, look: bool = False
+    model: RecognizerModel,
+    videos: Iterable[Video],
+    options: ClipOptions,
+    *,
+    look: bool = False,
+    threads: int = 1,
 ) -> Iterator[ClipRequest]:
     """Ask the decoders for these videos as they are shown to this model, and with ``look`` to people."""
     sampling = model.choose(options.frames, options.views)
@@ -262,6 +267,7 @@ def clip_requests(
             *(video, sampling, model.preprocess, options.crops, options.decoder),
             image_rate=options.fps,
             look=look,
+            threads=threads,
         )
 
 

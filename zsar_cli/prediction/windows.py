@@ -24,7 +24,6 @@ from zsar_cli.prediction.confidence import DEFAULT
 from zsar_cli.prediction.frame_keeper import FrameKeeper
 from zsar_cli.prediction.records import Failure
 from zsar_cli.prediction.timeline import StretchScores, Timeline, merge
-from zsar_cli.resources import available_cores
 from zsar_cli.run_log import StageTimes
 from zsar_cli.video.given import Video, named
 from zsar_cli.video.grid import GridChunk, GridRequest, Span, cells, last_span, load_grid, load_info, spans
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 WINDOWS_AT_ONCE = 16  # through the motion modules together
 SCORED_AT_ONCE = 1024
 LOOKED_AT = 64  # videos whose durations decide whether windows are needed
-DECODING_THREADS = 4  # at most, of the one video that is looked at
 OVERFLOWED = "the model's numbers overflowed on this video; use --precision fp32"
 MOST_WINDOWS = 250_000  # of one video: what they say is kept to its end; at the default stride, 138 hours
 
@@ -104,10 +102,8 @@ def run_windows(
 
     def request(video: Video) -> GridRequest:
         source = named(video)[1]
-        # Not in this process, where anybody's log of FFmpeg's messages would hold threads up
-        threads = min(DECODING_THREADS, available_cores()) if pool.workers else 1
         shape = options.window, options.frames, model.preprocess, options.fps
-        return GridRequest(source, *shape, look=shown, shots=options.shots, threads=threads)
+        return GridRequest(source, *shape, look=shown, shots=options.shots, threads=pool.alone)
 
     for video, chunks in pool.stream(videos, load_grid, request, stop):
         path = named(video)[0]

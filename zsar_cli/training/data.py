@@ -11,7 +11,6 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -228,10 +227,21 @@ def _rendered_batch(clips: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(clips))
 
 
-@cache
+KEPT = 2**30  # bytes
+_kept: dict[tuple[str, int, int], np.ndarray] = {}
+
+
 def rendered_clip(label: str, index: int, frames: int) -> np.ndarray:
-    """Render a training clip of motion-shapes the first time it is needed, and keep it (12 kB a frame)."""
-    return motion_shapes.render(label, index, split="train", frames=frames)
+    """Render a training clip of motion-shapes (12 kB a frame), and keep it for the next time while there is room.
+
+    The first that came stay: each comes back once an epoch, so those used last are the last to be needed again.
+    """
+    clip = _kept.get((label, index, frames))
+    if clip is None:
+        clip = motion_shapes.render(label, index, split="train", frames=frames)
+        if (len(_kept) + 1) * clip.nbytes <= KEPT:
+            _kept[label, index, frames] = clip
+    return clip
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:

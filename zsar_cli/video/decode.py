@@ -27,7 +27,7 @@ from zsar_cli.video.cuts import mark_cuts, shrinker
 from zsar_cli.video.frames import Choose, DecodedVideo, KeptFrames, Resize, chosen, stack
 from zsar_cli.video.images import IMAGE_RATE, ImageSequence, image_sequence
 from zsar_cli.video.probe import Index, read_index
-from zsar_cli.video.seek import read_seeking
+from zsar_cli.video.seek import THREADED, read_seeking
 from zsar_cli.video.times import Clock, VideoInfo, planned_timing, shortfall, timing
 from zsar_cli.video.upright import STRAIGHT, to_rgb, turn_of_frame
 
@@ -36,7 +36,6 @@ Readable: TypeAlias = "str | os.PathLike[str] | ImageSequence"  # a path, or fra
 DECODERS = ("auto", "decord", "pyav")
 DENSE = 4  # times as many ticks in the opening of a shot
 MP4_STARTS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}  # first boxes
-THREADED = {"h264", "hevc"}
 DECORD_READS = {"h264", "vp8", "vp9", "mpeg4", "mjpeg"}  # in files that are cuttable, with the right frames
 
 
@@ -48,6 +47,7 @@ def read_frames(
     resize: Resize | None = None,
     image_rate: float = IMAGE_RATE,
     rated: bool = False,
+    threads: int = 1,
 ) -> DecodedVideo:
     """Read the frames that ``choose`` names, in its order, repeats allowed.
 
@@ -59,11 +59,13 @@ def read_frames(
         resize: gets each frame (H, W, 3) uint8 as soon as it is decoded, so that large frames never pile up.
         image_rate: frames a second of a folder of images.
         rated: whether ``choose`` gets the frames a second too, as ``rate``.
+        threads: as in :func:`iter_frames`.
 
     Raises:
         VideoError: the file cannot be read.
     """
-    _check_decoder(decoder)
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, not {decoder!r}")
     name, images = _images(path, image_rate)
     if images is not None:
         if rated:
@@ -77,8 +79,8 @@ def read_frames(
         if decoder == "decord" and _plain_for_decord(name, index):
             found = _read_decord(name, index, choose, resize)
         elif decoder == "auto":
-            found = read_seeking(name, index, choose, resize)
-        return found or _read_in_sequence(name, index, choose, resize)
+            found = read_seeking(name, index, choose, resize, threads)
+        return found or _read_in_sequence(name, index, choose, resize, threads)
 
 
 def iter_frames(
@@ -253,25 +255,27 @@ class _Sequence:
             yield len(self.pts) - 1, frame
 
 
-def _read_in_sequence(path: str, index: Index, choose: Choose, resize: Resize | None) -> DecodedVideo:
+def _read_in_sequence(
+    path: str, index: Index, choose: Choose, resize: Resize | None, threads: int
+) -> DecodedVideo:
     kept = KeptFrames(resize)
     wanted = set(chosen(choose, index.frame_count)) if index.frame_count else {0}
-    reader = _collect(path, index, wanted, kept)
+    reader = _collect(path, index, wanted, kept, threads)
     count = len(reader.pts)
     if count == 0:
         raise nothing_read(path)
     indices = chosen(choose, count)
     missing = set(indices) - kept.pixels.keys()
     if missing:  # the file promised another number of frames than it gave: once more, now knowing
-        _collect(path, index, missing, kept)
+        _collect(path, index, missing, kept, threads)
         if set(indices) - kept.pixels.keys():
             raise VideoError("unreadable", "the file is damaged: decoding it twice gives different frames")
     info, times, timed = timing(reader.pts, index, kept.size)
     return kept.video(indices, times, info, shortfall(info, index, reader.problems, timed))
 
 
-def _collect(path: str, index: Index, wanted: set[int], kept: KeptFrames) -> _Sequence:
-    reader = _Sequence(path, index)
+def _collect(path: str, index: Index, wanted: set[int], kept: KeptFrames, threads: int) -> _Sequence:
+    reader = _Sequence(path, index, threads)
     for number, frame in reader.frames():
         if number in wanted:
             kept.keep(number, to_rgb(frame, index.aspect))
@@ -393,8 +397,3 @@ def _chunk(
     return DecodedVideo(
         stack(list(frames)), np.asarray(numbers, np.int64), np.asarray(times, float), info, warning, shot
     )
-
-
-def _check_decoder(decoder: str) -> None:
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, not {decoder!r}")

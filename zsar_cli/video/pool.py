@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from zsar_cli.errors import VideoError
+from zsar_cli.resources import available_cores
 from zsar_cli.video.address import is_remote
 from zsar_cli.video.augment import Cutter
 from zsar_cli.video.decode import read_frames
@@ -31,6 +32,7 @@ Item = TypeVar("Item")
 Chunk = TypeVar("Chunk")
 
 BUFFERED_CHUNKS = 2  # of a streamed video, beyond those in the pipe
+DECODING_THREADS = 4  # at most, of a video that is decoded alone
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class ClipRequest:
     image_rate: float = IMAGE_RATE  # frames a second of a folder of images
     look: bool = False  # whether the first view is wanted at a size for people besides
     indices: tuple[int, ...] | None = None  # these frames, in place of ``sampling``'s choice
+    threads: int = 1  # that decode
 
 
 @dataclass
@@ -96,6 +99,7 @@ def load_clip(request: ClipRequest) -> Clip:
         resize=resize,
         image_rate=request.image_rate,
         rated=sampling.way == "spans" or sampling.seconds is not None,
+        threads=request.threads,
     )
     views, frames = sampling.views, sampling.frames
     found, look = (video.frames, None) if resize is not cropper else cropper.split(video.frames)
@@ -125,6 +129,9 @@ class DecodePool:
         ahead: how many requests may be decoded, or waiting for it, beyond what was taken.
         load: what workers run. It is pickled by name.
         handed: descriptors of this process that workers have too (not on Windows).
+
+    Attributes:
+        threads: that decode each video.
     """
 
     def __init__(
@@ -139,7 +146,7 @@ class DecodePool:
         """Start the workers."""
         if workers < 0 or timeout <= 0:
             raise ValueError("workers must be at least 0 and timeout more than 0")
-        self.timeout = timeout
+        self.timeout, self.threads = timeout, 1
         self._memory_limit_mb, self._ahead = memory_limit_mb, ahead
         self.work = Work(timeout, 0, handed=handed)
         self.load = load
@@ -155,6 +162,14 @@ class DecodePool:
     def ahead(self) -> int:
         """How many requests may be decoded, or waiting for it, beyond what was taken."""
         return max(1, self._ahead if self._ahead is not None else 2 * self.workers + 2)
+
+    @property
+    def alone(self) -> int:
+        """How many threads may decode a video where no other is decoded with it.
+
+        One without workers: in this process anybody's log of FFmpeg's messages would hold threads up.
+        """
+        return min(DECODING_THREADS, available_cores()) if self.workers else 1
 
     def grow(self, workers: int) -> None:
         """Start what is missing to so many workers. For before the first request: then they share the memory."""

@@ -14,12 +14,15 @@ from zsar_cli.video.probe import Index
 from zsar_cli.video.times import shortfall, timing
 from zsar_cli.video.upright import to_rgb
 
+THREADED = {"h264", "hevc"}  # codecs whose frames several threads decode at the same time
 SEEK_GAIN = 0.2  # seeking must spare at least this much of the decoding to be worth its risk
 REFERRED = 0.6  # about the share of the decoding in H.264 that goes into frames to which others refer
 
 
-def read_seeking(path: str, index: Index, choose: Choose, resize: Resize | None) -> DecodedVideo | None:
-    """Decode only from the key frames before the wanted frames.
+def read_seeking(
+    path: str, index: Index, choose: Choose, resize: Resize | None, threads: int = 1
+) -> DecodedVideo | None:
+    """Decode only from the key frames before the wanted frames, in so many threads.
 
     Returns:
         None where that is not worth it, or not to be trusted.
@@ -35,18 +38,28 @@ def read_seeking(path: str, index: Index, choose: Choose, resize: Resize | None)
     cost = sum(last - first + 1 for first, last, _ in runs) * (REFERRED if index.codec == "h264" else 1.0)
     if cost > (1 - SEEK_GAIN) * index.frame_count:
         return None
-    kept = KeptFrames(resize)
+    # In an open group some frames lean on the group before, which several threads report as damage: one does not
+    for number in dict.fromkeys((threads if index.codec in THREADED else 1, 1)):
+        kept = KeptFrames(resize)
+        if _decode_runs(path, index, runs, kept, number):
+            info, seconds, _ = timing(times.tolist(), index, kept.size)
+            return kept.video(indices, seconds, info, shortfall(info, index, []))
+    return None
+
+
+def _decode_runs(
+    path: str, index: Index, runs: list[tuple[int, int, list[int]]], kept: KeptFrames, threads: int
+) -> bool:
+    """Decode all runs of packets. False as soon as anything differs from what the index says."""
     try:
-        with opened(path, index.stream) as (container, stream):
-            for first, _, numbers in runs:
-                if not _decode_run(container, stream, index, first, numbers, kept):
-                    return None
+        with opened(path, index.stream, threads) as (container, stream):
+            return all(
+                _decode_run(container, stream, index, first, numbers, kept) for first, _, numbers in runs
+            )
     except (av.error.FFmpegError, VideoError) as error:
         if isinstance(error, MemoryError) or getattr(error, "kind", "") == "memory":
             raise
-        return None
-    info, seconds, _ = timing(times.tolist(), index, kept.size)
-    return kept.video(indices, seconds, info, shortfall(info, index, []))
+        return False
 
 
 def _runs(index: Index, wanted: list[int]) -> list[tuple[int, int, list[int]]]:
