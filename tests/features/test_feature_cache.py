@@ -117,6 +117,7 @@ def test_what_is_asked_for_decides_the_key(videos, tiny_clip_dir, tmp_path):
         request(videos[0]),
     ]
     assert cache.key(request(path, image_rate=10.0)) == cache.key(request(path))  # a file tells its own
+    assert cache.key(request(path, threads=4, look=True)) == cache.key(request(path))
     keys = [cache.key(r) for r in requests]
     status = os.stat(path)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))

@@ -116,13 +116,17 @@ class FeatureCache:
         identity = _identity(request.path)
         if identity is None:
             return None
-        shown = {
-            k: v for k, v in asdict(request).items() if k not in ("path", "augmentation", "seed", "look")
+        # Named one by one: how a video is decoded, such as in how many threads, is no part of what it shows
+        shown: dict[str, Any] = {
+            "sampling": asdict(request.sampling),
+            "preprocess": asdict(request.preprocess),
+            "crops": request.crops,
+            "decoder": request.decoder,
         }
-        if request.indices is None:
-            del shown["indices"]
-        if not os.path.isdir(request.path):
-            del shown["image_rate"]  # only the times of a folder of frames rest on it
+        if request.indices is not None:
+            shown["indices"] = request.indices
+        if os.path.isdir(request.path):  # only the times of a folder of frames rest on it
+            shown["image_rate"] = request.image_rate
         if shown["sampling"]["seconds"] is None:
             del shown["sampling"]["seconds"]
         if (
