@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,30 @@ def test_a_class_that_was_added_is_named(zsar, run, tmp_path):
     assert zsar("train", "--resume", "-o", run).code == 0  # put back as it was
 
 
+def test_what_cannot_begin_replaces_no_run_and_leaves_none(zsar, tmp_path, tiny_clip_dir, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    for name in ("clapping", "waving"):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        (tmp_path / "videos" / name / "a.mp4").write_bytes(b"x")
+    earlier = {"recipe.json": '{"model": 0, "tune": 0, "steps": 0}', "best/model.safetensors": "the best"}
+    for name, content in {**earlier, "checkpoints/step-00000002/state.json": "{}"}.items():
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text(content)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    options = ("train", "-c", "modules", "--data", tmp_path / "videos", "--model", tiny_clip_dir)
+    for output, flags, said in (
+        ("run", ["--overwrite", "--wandb"], "needs the package wandb"),
+        ("run", ["--overwrite", "--cache", "/dev/null/cache"], "The cache /dev/null/cache cannot be used"),
+        ("new", ["--wandb"], "needs the package wandb"),
+        ("new", ["--twins", "--dry-run"], "twins are for clips that are rendered"),
+    ):
+        refused = zsar(*options, "-o", tmp_path / output, "--workers", 0, *flags)
+        assert (refused.code, refused.out) == (2, "")
+        assert said in refused.err
+    assert {path: path.read_bytes() for path in before if path.is_file()} == before
+    assert not (tmp_path / "new" / "recipe.json").exists()
+
+
 def test_a_run_of_an_older_version_is_held_to_the_classes_of_its_checkpoint(zsar, run, tmp_path):
     (run / "inputs.json").unlink()
     shutil.copytree(tmp_path / "videos" / "waving", tmp_path / "videos" / "jumping")
@@ -70,6 +97,19 @@ def test_a_misspelt_run_is_not_taken_for_the_default_recipe(zsar, tmp_path):
     done = zsar("train", "--resume", "-o", tmp_path / "misspelt")
     assert done.code == 2
     assert f"There is no run in {tmp_path / 'misspelt'} to resume" in done.err
+
+
+def test_another_pretrained_weight_is_released_unless_the_first_one_chose_the_step(tmp_path):
+    for patience in (None, 3):
+        recipe = Recipe(patience=patience)
+        run_inputs.keep(tmp_path, recipe, INPUTS)
+        now = replace(recipe, pretrained_weight=0.5)
+        with (
+            nullcontext()
+            if patience is None
+            else pytest.raises(UsageError, match="another pretrained_weight")
+        ):
+            run_inputs.refuse_other_recipe(tmp_path, now)
 
 
 def test_more_steps_than_the_run_was_to_have_names_the_way_to_train_on(zsar, run, tmp_path):

@@ -15,7 +15,7 @@ from zsar_cli import Recognizer
 from zsar_cli.errors import UsageError
 from zsar_cli.model.load import load_model
 from zsar_cli.text.embeddings import PromptEmbeddings, embed_labels
-from zsar_cli.training import baselines, own
+from zsar_cli.training import baselines, cost, fit, own
 
 CLASSES = ("blue", "green", "red")
 FEW_STEPS = ("--steps", 6, "--validate-every", 3, "--batch-size", 4, "--frames", 2, "--workers", 0)
@@ -150,10 +150,12 @@ def test_a_disk_that_is_too_small_for_the_features_is_left_alone(
     assert "linear probe" not in done.err
 
 
-def test_a_dry_run_names_the_recipe(zsar, videos, options, tmp_path):
+def test_a_dry_run_names_the_recipe_and_counts_each_clip_once(zsar, videos, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "model_cost", lambda recipe: fit.Cost(bytes=1, flop=10**9))
     shown = zsar("train", "--data", videos, "--output", tmp_path / "run", *options, "--dry-run")
     assert "Recipe own" in shown.err
     assert "6 of 4 clips" in shown.out
+    assert "cost       18 clips of 0.001 TFLOP" in shown.out  # their features are kept
 
 
 @pytest.mark.parametrize(

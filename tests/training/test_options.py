@@ -14,7 +14,7 @@ import torch
 
 from tests.training.test_training import RECIPE, assert_close, gradients, start, trainer  # noqa: F401
 from zsar_cli.errors import UsageError
-from zsar_cli.training.history import open_history
+from zsar_cli.training.history import open_boards, open_history
 from zsar_cli.training.mixing import Mix, draw_mix
 from zsar_cli.training.optimizer import make_optimizer
 from zsar_cli.video.transforms import multiscale_box
@@ -88,15 +88,19 @@ def test_weights_and_biases_gets_every_row_and_is_not_needed(tmp_path, monkeypat
     fake = SimpleNamespace(
         log=lambda row, step: logged.append((step, row)), finish=lambda: logged.append("end")
     )
+    asked = {"tensorboard": False, "wandb": True, "recipe": {"lr": 1.0}}
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **how: told.update(how) or fake))
     with ExitStack() as stack:
-        history = open_history(stack, tmp_path, 0, tensorboard=False, wandb=True, recipe={"lr": 1.0})
+        history = open_history(stack, tmp_path, 0, open_boards(stack, tmp_path, **asked))
         history.add({"step": 1, "total": 0.5})
     assert logged == [(1, {"total": 0.5}), "end"]
     assert (told["config"], told["resume"]) == ({"lr": 1.0}, "allow")
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **how: open("no key")))
+    with ExitStack() as stack, pytest.raises(UsageError, match=r"--wandb cannot begin: .*no key"):
+        open_boards(stack, tmp_path, **asked)
     monkeypatch.setitem(sys.modules, "wandb", None)
     with ExitStack() as stack, pytest.raises(UsageError, match="needs the package wandb"):
-        open_history(stack, tmp_path, 0, tensorboard=False, wandb=True)
+        open_boards(stack, tmp_path, **asked)
 
 
 def test_weights_of_the_pretrained_backbone_are_compared_without_training_again(start, tmp_path):  # noqa: F811

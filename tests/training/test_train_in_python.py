@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import zsar_cli
+from tests.tiny_models import VIT
 from tests.video_files import write_video
 from zsar_cli import Recognizer, UsageError
 from zsar_cli.video.sampling import Sampling
@@ -68,6 +69,9 @@ def test_a_run_stops_where_it_is_asked_to_and_goes_on(videos, tiny_clip_dir, tmp
         ({"steps": "many"}, "steps"),
         ({"cache": "x", "tune": "full"}, "tune"),
         ({"parts": 3}, "parts must be a map"),
+        ({"sweep": [0.5], "tune": "modules"}, "--sweep changes the backbone"),
+        ({"sweep": [0.5], "architecture": VIT, "pretrained_weight": 0.0}, "--sweep needs pretrained weights"),
+        ({"sweep": [0.5], "tune": "full", "patience": 3}, "--sweep compares mixtures of the last weights"),
         ({"labels": ["left", "right"]}, "labels must be"),
     ],
     ids=str,

@@ -133,6 +133,7 @@ def test_bundled_recipes_are_sound_and_survive_writing():
         ({"parts": [1]}, "parts must be a map"),
         ({"architecture": VIT, "w_keep": 1}, "w_keep needs pretrained weights"),
         ({"tune": "modules", "swa": 2}, "keeps frozen"),
+        ({"tune": "modules", "foreign": 2}, "foreign needs tune: full"),
     ],
 )
 def test_wrong_recipes_say_what_is_wrong(content, said):
@@ -169,6 +170,7 @@ def test_learning_rate_warms_up_and_follows_half_a_cosine():
     assert all(a > b for a, b in pairwise(rates[10:]))
     assert 0.01 < rates[-1] < 0.012
     assert total_steps(100, replace(recipe, steps=None, epochs=3, batch_size=8, accumulate=2)) == 19
+    assert total_steps(100, replace(recipe, steps=None, epochs=3, batch_size=8, twins=True)) == 75
 
 
 def test_two_rates_and_no_decay_on_vectors(start):
@@ -240,6 +242,7 @@ def test_held_out_clips_are_never_trained_on():
     shots = items[:98]
     assert not set(hold_out(items, 0.05, seed=0, taken=shots)[1]) & set(shots)
     assert hold_out(items, 0.0, seed=0) == (items, [])
+    assert {item.label for item in hold_out(items, 0.99, seed=0)[0]} == {0, 1, 2}  # one of each is left
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,8 @@ def find_data(environment: Environment) -> TrainingData:
         )
     if len(dataset.classes) < 2:
         raise UsageError(f"{dataset.name} has only one class; training needs at least two.")
+    if recipe.twins and not is_rendered(dataset.items[0].path):
+        raise UsageError(f"twins are for clips that are rendered, which those of {dataset.name} are not.")
     drawn = dataset.items
     if recipe.shots is not None:
         drawn = few_shot(drawn, [item.label for item in drawn], recipe.shots, seed=recipe.seed)
@@ -110,11 +112,8 @@ def make_stream(
     """Make the stream of a run's batches: augmented clips, decoded or rendered, or features that stay the same."""
     recipe, items = environment.recipe, dataset.items
     place = distributed.rank(), distributed.world()
-    drawn = recipe.batch_size // 2 if recipe.twins else recipe.batch_size
-    schedule = Schedule(len(items), drawn, recipe.accumulate, steps, recipe.seed, *place)
+    schedule = Schedule(len(items), recipe.drawn, recipe.accumulate, steps, recipe.seed, *place)
     lost = environment.max_missing
-    if recipe.twins and not is_rendered(items[0].path):
-        raise UsageError(f"twins are for clips that are rendered, which those of {dataset.name} are not.")
     if not recipe.augment:
         return fixed_stream(items, recipe.frames, schedule, model, pool, cache, max_unreadable=lost)
     if is_rendered(items[0].path):

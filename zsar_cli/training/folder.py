@@ -72,7 +72,10 @@ def hold_folder(output: Path) -> Lock:
 
 
 def clear_folder(output: Path) -> None:
-    """Remove what an earlier run left, and nothing else; no link is followed."""
+    """Remove what an earlier run left, and nothing else; no link is followed.
+
+    Its own cache stays, which the new run has open and removes at its end.
+    """
     try:
         for name in (CHECKPOINTS, BEST):
             if (output / name).is_symlink():
@@ -82,7 +85,6 @@ def clear_folder(output: Path) -> None:
                 step.unlink()
             else:
                 shutil.rmtree(step)
-        clear_features(output)
         for name in FILES:
             with suppress(FileNotFoundError):
                 os.unlink(output / name)

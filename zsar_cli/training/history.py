@@ -44,21 +44,37 @@ class History:
         return next((row["total"] for row in reversed(self.rows) if "total" in row), float("nan"))
 
 
-def open_history(
-    stack: ExitStack,
-    output: Path,
-    step: int,
-    *,
-    tensorboard: bool,
-    wandb: bool = False,
-    recipe: dict[str, Any] | None = None,
-) -> History:
+@dataclass(frozen=True)
+class Boards:
+    """Where metrics go besides: the class of TensorBoard's writer, and a run of Weights & Biases."""
+
+    writer: Any = None
+    wandb: Any = None
+
+
+def open_boards(
+    stack: ExitStack, output: Path, *, tensorboard: bool, wandb: bool, recipe: dict[str, Any]
+) -> Boards:
+    """Find what was asked for, before anything of an earlier run is replaced; ``stack`` closes it.
+
+    Raises:
+        UsageError: a package is not installed, or Weights & Biases lets nobody in.
+    """
+    return Boards(
+        _summary_writer() if tensorboard else None, _open_wandb(stack, output, recipe) if wandb else None
+    )
+
+
+def open_history(stack: ExitStack, output: Path, step: int, boards: Boards = Boards()) -> History:
     """Open the metrics of the run in ``output``, which continues from ``step``; ``stack`` closes them."""
     rows = _keep_rows(output / METRICS, step)
     file = LineFile(output / METRICS, lock=False)
     stack.callback(file.abandon)
-    board = _open_board(stack, output, step) if tensorboard else None
-    return History(rows, file, board, _open_wandb(stack, output, recipe or {}) if wandb else None)
+    board = None
+    if boards.writer is not None:
+        board = boards.writer(str(output), purge_step=step + 1)
+        stack.callback(board.close)
+    return History(rows, file, board, boards.wandb)
 
 
 def _rounded(value: float) -> float:
@@ -82,27 +98,30 @@ def _keep_rows(path: Path, step: int) -> list[dict[str, float]]:
     return rows
 
 
-def _open_board(stack: ExitStack, output: Path, step: int) -> Any:
-    """Open TensorBoard's events beside the run. UsageError where the package is not installed."""
+def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UsageError(
             "--tensorboard needs the package tensorboard: pip install 'zsar-cli[tensorboard]'."
         ) from None
-    board = SummaryWriter(str(output), purge_step=step + 1)
-    stack.callback(board.close)
-    return board
+    return SummaryWriter
 
 
 def _open_wandb(stack: ExitStack, output: Path, recipe: dict[str, Any]) -> Any:
-    """Begin or go on with a run of Weights & Biases, named after the folder. UsageError where it is not installed."""
+    """Begin or go on with a run of Weights & Biases, named after the folder."""
     try:
         import wandb
     except ImportError:
         raise UsageError("--wandb needs the package wandb: pip install 'zsar-cli[wandb]'.") from None
     name = hashlib.sha256(str(output.absolute()).encode()).hexdigest()[:16]  # the same after a restart
     told: dict[str, Any] = {"name": output.name, "id": name, "dir": str(output), "config": recipe}
-    run = wandb.init(project=os.environ.get("WANDB_PROJECT", "zsar"), resume="allow", **told)
+    try:
+        run = wandb.init(project=os.environ.get("WANDB_PROJECT", "zsar"), resume="allow", **told)
+    except Exception as error:  # not logged in, no network, ...
+        brief = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(
+            f"--wandb cannot begin: {brief}. Log in with `wandb login`, or set WANDB_MODE=offline."
+        ) from error
     stack.callback(run.finish)
     return run

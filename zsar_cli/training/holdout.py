@@ -34,8 +34,8 @@ def hold_out(
 ) -> tuple[list[Item], list[Item]]:
     """Split into (training, held out), both in the given order; the same for a seed.
 
-    Of each class ``share`` of its clips, at least one where it has five or more, are held out; never one that is
-    in ``taken`` (the few shots, say).
+    Of each class ``share`` of its clips, at least one where it has five or more, are held out; never all of them, and
+    none that is in ``taken`` (the few shots, say).
     """
     if not share:
         return list(items), []
@@ -48,7 +48,7 @@ def hold_out(
         if len(members) >= FEWEST:
             spare = [item for item in members if item not in keep]
             random.Random(f"holdout/{seed}/{label}").shuffle(spare)
-            held.update(spare[: max(1, round(share * len(members)))])
+            held.update(spare[: min(max(1, round(share * len(members))), len(members) - 1)])
     return [item for item in items if item not in held], [item for item in items if item in held]
 
 

@@ -136,7 +136,10 @@ def refuse_other_recipe(output: Path, recipe: Recipe) -> None:
         raise UsageError(f"{path} is damaged; start a new run in another --output.") from error
     by_content = BY_CONTENT if (output / INPUTS).is_file() else ()
     now = recipe_content(recipe)
-    changed = sorted(key for key in now if before[key] != now[key] and key not in (*by_content, *FITS))
+    free = {*by_content, *FITS}
+    if recipe.patience is not None:  # it chose the step that is released
+        free.discard("pretrained_weight")
+    changed = sorted(key for key in now if before[key] != now[key] and key not in free)
     if changed:
         told = ", ".join(f"{key}{_difference(before[key], now[key])}" for key in changed)
         raise UsageError(

@@ -21,7 +21,7 @@ def total_steps(count: int, recipe: Recipe) -> int:
     """Count the optimiser steps of a run over ``count`` clips."""
     if recipe.steps is not None:
         return recipe.steps
-    return max(recipe.least_steps, math.ceil(count * recipe.epochs / (recipe.batch_size * recipe.accumulate)))
+    return max(recipe.least_steps, math.ceil(count * recipe.epochs / (recipe.drawn * recipe.accumulate)))
 
 
 def validation_interval(steps: int, recipe: Recipe) -> int:

@@ -140,10 +140,17 @@ class Recipe:
             raise UsageError(f"{where}: mixup and cutmix change the clips; they need augment: true.")
         if self.twins and (not self.augment or self.batch_size % 2):
             raise UsageError(f"{where}: twins need augment: true and an even batch_size.")
+        if self.foreign and self.tune != "full":
+            raise UsageError(f"{where}: foreign needs tune: full; a frozen text tower learns no labels.")
         if self.tune != "full" and (self.swa or self.pretrained_weight):
             raise UsageError(
                 f"{where}: swa and pretrained_weight change the backbone, which tune: modules keeps frozen."
             )
+
+    @property
+    def drawn(self) -> int:
+        """Clips of the data set in a batch: twins are made of the others."""
+        return self.batch_size // 2 if self.twins else self.batch_size
 
 
 # The range of each number and the values of each choice; all other fields are strings or booleans.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from zsar_cli import distributed
 from zsar_cli.data.dataset import load_motion_shapes
@@ -25,7 +26,7 @@ from zsar_cli.training.baselines import Baselines, measure_baselines
 from zsar_cli.training.clips import TrainingData, find_data, make_stream, open_pool
 from zsar_cli.training.cost import describe_cost
 from zsar_cli.training.folder import check_folder, clear_features, clear_folder, hold_folder
-from zsar_cli.training.history import History, open_history
+from zsar_cli.training.history import Boards, History, open_boards, open_history
 from zsar_cli.training.optimizer import total_steps
 from zsar_cli.training.prompts import Wording
 from zsar_cli.training.recipe import Recipe
@@ -116,7 +117,10 @@ def describe_run(environment: Environment) -> list[str]:
     with suppress(UsageError):  # what is said of another machine's GPU needs none
         device = resolve_device(environment.device)
     workers = default_workers(device) if environment.workers is None else environment.workers
-    lines += describe_cost(recipe, steps * recipe.batch_size * recipe.accumulate, device, workers)
+    seen = steps * recipe.batch_size * recipe.accumulate
+    if recipe.tune != "full" and not recipe.augment:  # the features of each clip are kept
+        seen = len(dataset.items) + len(data.held_out)
+    lines += describe_cost(recipe, seen, device, workers)
     if dataset.empty_classes:
         lines.append(f"no clips   {len(dataset.empty_classes)} classes, such as {dataset.empty_classes[0]!r}")
     for label, rows in list(dataset.unmatched.items())[:10]:
@@ -178,15 +182,16 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
     if environment.sweep and not data.held_out:
         raise UsageError("--sweep compares weights on held-out clips, and this run has none; set --holdout.")
     with ExitStack() as stack:
-        model = _begin(stack, environment, device, data, templates, resume)
+        model, now = _begin(stack, environment, device, data, templates, resume)
         recipe = replace(recipe, parts=model.parts)
         steps = total_steps(len(dataset.items), recipe)
         cache = open_cache(environment, model, count)
+        pool = open_pool(stack, environment, dataset)
+        stream = make_stream(environment, dataset, model, steps, pool, cache)
+        boards = _claim(stack, environment, asdict(recipe), now) if first else Boards()
         log_setup(model, workers=environment.workers, precision=recipe.precision)
         calls.started(Start(model, recipe, len(dataset.items), dataset.classes, len(data.held_out), output))
         started = time.perf_counter()
-        pool = open_pool(stack, environment, dataset)
-        stream = make_stream(environment, dataset, model, steps, pool, cache)
         baselines = None
         if cache is not None and count <= MOST_MEASURED and distributed.world() == 1:
             calls.announce(own.expectation(model, recipe, dataset.items, data.held_out, steps, pool, cache))
@@ -202,8 +207,7 @@ def _run(environment: Environment, device: str, resume: bool, calls: _RunCallbac
             logger.warning("%s holds no checkpoint to resume from; the run starts at the beginning", output)
         history = History()
         if first:
-            boards = {"tensorboard": environment.tensorboard, "wandb": environment.wandb}
-            history = open_history(stack, output, trainer.step, **boards, recipe=asdict(recipe))
+            history = open_history(stack, output, trainer.step, boards)
         until_first = stack.enter_context(ExitStack())
         until_first.enter_context(calls.waiting("", recipe.batch_size * recipe.accumulate))
 
@@ -261,8 +265,8 @@ def _begin(
     data: TrainingData,
     templates: Templates,
     resume: bool,
-) -> RecognizerModel:
-    """Make the model that training starts from; on rank 0, hold the run's folder and keep what the run began with.
+) -> tuple[RecognizerModel, inputs.RunInputs]:
+    """Make the model that training starts from, and describe its inputs; on rank 0, hold the run's folder.
 
     Raises:
         UsageError: the folder holds another run, or one that began with other things; or the model cannot be had.
@@ -278,15 +282,23 @@ def _begin(
     phrases = inputs.phrases_of(output, classes, resume=resume)
     model.record.classes, model.record.phrases = list(classes), phrases
     model.record.clip_seconds = recipe.clip_seconds
-    if first:
-        weights = "" if recipe.architecture is not None else model.fingerprint()
-        now = inputs.describe_inputs(data.dataset, data.held_out, templates.hash, weights, phrases)
-        if resume:
-            inputs.refuse_other_inputs(output, now)
-        if environment.overwrite:
-            clear_folder(output)
-        inputs.keep(output, recipe, now)
-    return model
+    weights = "" if recipe.architecture is not None or not first else model.fingerprint()
+    now = inputs.describe_inputs(data.dataset, data.held_out, templates.hash, weights, phrases)
+    if first and resume:
+        inputs.refuse_other_inputs(output, now)
+    return model, now
+
+
+def _claim(
+    stack: ExitStack, environment: Environment, recipe: dict[str, Any], now: inputs.RunInputs
+) -> Boards:
+    """Make the folder this run's, once all that may refuse it has been asked: what cannot begin replaces no run."""
+    output, boards = environment.output, {"tensorboard": environment.tensorboard, "wandb": environment.wandb}
+    opened = open_boards(stack, output, **boards, recipe=recipe)
+    if environment.overwrite:
+        clear_folder(output)
+    inputs.keep(output, environment.recipe, now)
+    return opened
 
 
 def validate(model: RecognizerModel, recipe: Recipe, per_class: int = 4) -> dict[str, float]:

@@ -155,8 +155,8 @@ def plan_training(
                 "--cache needs --tune modules: with tune full the visual tower changes at every step."
             )
         recipe = replace(recipe, augment=False)
-    if sweep and recipe.tune != "full":
-        raise UsageError("--sweep changes the backbone, which tune: modules keeps frozen.")
+    if sweep:
+        _check_sweep(recipe)
     environment = Environment(
         recipe,
         folder,
@@ -174,6 +174,19 @@ def plan_training(
         overwrite=checks.truth("overwrite", overwrite) and not restarted,
     )
     return PlannedRun(environment, chosen, checks.truth("resume", resume) or restarted, restarted)
+
+
+def _check_sweep(recipe: Recipe) -> None:
+    """Raise UsageError where other weights of the pretrained backbone could not be released."""
+    if recipe.tune != "full":
+        raise UsageError("--sweep changes the backbone, which tune: modules keeps frozen.")
+    if recipe.architecture is not None:
+        raise UsageError("--sweep needs pretrained weights, but an architecture is trained from scratch.")
+    if recipe.patience is not None:
+        raise UsageError(
+            "--sweep compares mixtures of the last weights, but with patience those of the best step are released; "
+            "leave out one of them."
+        )
 
 
 def run_planned(
