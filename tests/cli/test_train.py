@@ -518,3 +518,6 @@ def test_prepared_videos_are_trained_on(zsar, videos, tmp_path, tiny_clip_dir):
     options += ("--model", tiny_clip_dir, "--steps", 1, "--batch-size", 2, "--frames", 2, "--workers", 0)
     assert zsar("train", *options).code == 0
     assert zsar("train", "--data", videos, "--prepare", videos).code == 2
+    described = zsar("train", "--data", videos, "--prepare", tmp_path / "other", "--dry-run")
+    assert (described.code, described.out) == (2, "")
+    assert "--dry-run describes a training" in described.err

@@ -127,6 +127,10 @@ def test_a_run_that_was_killed_goes_on_with_what_is_missing(data, tmp_path, monk
     copied.clear()
     run(data, folder, side=32)
     assert len(copied) == 6
+    lists = (folder / "data.yaml").read_bytes()
+    with pytest.raises(UsageError, match="holds the copies of data; choose another --prepare for other"):
+        run(data.rename(tmp_path / "other"), folder)
+    assert (folder / "data.yaml").read_bytes() == lists
 
 
 def test_what_cannot_be_prepared_is_refused(data, tmp_path):
@@ -136,6 +140,12 @@ def test_what_cannot_be_prepared_is_refused(data, tmp_path):
         run(Path("motion-shapes"), tmp_path / "small")
     with pytest.raises(UsageError, match=r"1 cannot be read \(such as .*broken"):
         run(data, tmp_path / "small", max_missing=0.1)
+    for name in ("a", "b"):
+        (tmp_path / "broken" / name).mkdir(parents=True)
+        (tmp_path / "broken" / name / "x.mp4").write_bytes(b"no video")
+    with pytest.raises(UsageError, match="of 2 videos in broken, 2 cannot be read"):
+        run(tmp_path / "broken", tmp_path / "none", max_missing=1.0)
+    assert not (tmp_path / "none" / "data.yaml").exists()
     (tmp_path / "own").mkdir()
     (tmp_path / "own/train.json").write_text("mine")
     with pytest.raises(UsageError, match=r"train\.json is of no earlier --prepare"):

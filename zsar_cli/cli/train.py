@@ -25,6 +25,7 @@ from zsar_cli.cli.options import (
 from zsar_cli.cli.prepare import prepare_data
 from zsar_cli.cli.recipe_flags import recipe_overrides, with_recipe_flags
 from zsar_cli.cli.signals import listening
+from zsar_cli.errors import UsageError
 from zsar_cli.training.train import plan_training, run_planned
 
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ def train(
     from zsar_cli.cli import console
     from zsar_cli.text.plain_text import printable
 
+    if dry_run and prepare is not None:
+        raise UsageError("--dry-run describes a training, and --prepare runs none; leave out one of them.")
     if dry_run:
         from zsar_cli.training.run import describe_run
 

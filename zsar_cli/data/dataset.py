@@ -77,7 +77,7 @@ class Dataset:
         unknown = sum(self.unmatched.values())
         lost = self.missing + unknown + len(unreadable)
         listed = self.missing + unknown + len(self.items)
-        if self.items and lost <= limit * listed:
+        if lost < listed and lost <= limit * listed:
             return
         parts = []
         if self.missing:

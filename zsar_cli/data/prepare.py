@@ -12,7 +12,7 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def prepare(
     videos = sorted({path for split in splits.values() for path in _paths(split)})
     targets = _targets(videos, root)
     with ExitStack() as stack:
-        stack.callback(_held(folder, splits).close)
+        stack.callback(_held(folder, definition.name, splits).close)
         ledger = LineFile(folder / LEDGER, lock=False)
         stack.callback(ledger.abandon)
         known = _whole_copies(ledger, folder, targets, side)
@@ -152,13 +152,18 @@ def _check_folder(folder: Path, root: Path) -> None:
         raise UsageError(f"{folder} and the data in {root} lie one in the other; choose another --prepare.")
 
 
-def _held(folder: Path, splits: dict[str, Dataset]) -> Lock:
-    """Make the folder, hold it for this run, and refuse one with other files of these names."""
+def _held(folder: Path, data: str, splits: dict[str, Dataset]) -> Lock:
+    """Make the folder, hold it for this run, and refuse one with other files of these names or another data set."""
     _make_folder(folder)
     names = (DEFINITION, VIDEOS, *(f"{name}.json" for name in _list_names(splits)))
     found = next((name for name in names if os.path.lexists(folder / name)), None)
     if found is not None and not (folder / LEDGER).is_file():
         raise UsageError(f"{folder / found} is of no earlier --prepare; choose another folder.")
+    earlier = data
+    with suppress(UsageError):  # there is none, or it is damaged and will be written anew
+        earlier = load_definition(folder / DEFINITION).name
+    if earlier != data:
+        raise UsageError(f"{folder} holds the copies of {earlier}; choose another --prepare for {data}.")
     return Lock(folder)
 
 

@@ -349,7 +349,7 @@ def _readable(
     """Yield (step, epoch, the clips that could be read) of every batch of the schedule.
 
     Raises:
-        UsageError: more than ``max_unreadable`` of the videos fail.
+        UsageError: more than ``max_unreadable`` of the videos fail, or none of the first ones can be read.
     """
     # The plan is walked twice: by the pool as it asks for videos, and here as it gets clips
     asked, planned = schedule.batches(first_step), schedule.batches(first_step)
@@ -367,7 +367,7 @@ def _readable(
                 unreadable[path] = str(clip)
                 logger.error("%s is left out of training: %s", path, clip)
         tried, failed = tried + len(visits), failed + len(visits) - len(good)
-        if tried >= min(20, schedule.count) and failed > max_unreadable * tried:
+        if tried >= min(20, schedule.count) and (failed == tried or failed > max_unreadable * tried):
             path, reason = next(iter(unreadable.items()))
             raise UsageError(
                 f"{failed} of {tried} training videos could not be read, such as {path} ({reason}). "
