@@ -236,6 +236,28 @@ def test_several_threads_decode_until_something_is_damaged(damaged, threads, pla
     assert used == threads
 
 
+def test_frames_that_lean_on_damage_are_those_of_reading_in_sequence(tmp_path, monkeypatch):
+    texture = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)
+    moving = np.stack([np.roll(texture, 5 * number, axis=1) for number in range(24)])
+    options = {"x264-params": "keyint=24:scenecut=0:bframes=3:b-adapt=0:open-gop=0"}
+    path = write_video(tmp_path / "a.mp4", picture=moving, options=options, ticks=range(24))
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][9]
+    assert packet.pts * packet.time_base * 20 == 12  # stored before frames that are shown before it
+    content[packet.pos + 20 : packet.pos + 24] = b"\x55\xaa\x55\xaa"
+    path.write_bytes(content)
+    alone, together = (
+        [frame for part in iter_frames(path, rate=1e9, threads=threads) for frame in part.frames]
+        for threads in (1, 4)
+    )
+    assert np.array_equal(together, alone)
+    monkeypatch.setattr(seek, "SEEK_GAIN", -1.0)
+    for number, threads in ((10, 1), (13, 1), (10, 4), (13, 4)):
+        found = read_frames(path, lambda _, number=number: [number], threads=threads)
+        assert np.array_equal(found.frames[0], alone[number])
+
+
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "h264.ts", "mpeg4.avi"])
 def test_a_file_cut_short_gives_what_is_left(name, tmp_path):
     options = {"movflags": "faststart"} if name.endswith("mp4") else None

@@ -24,7 +24,7 @@ import numpy as np
 from zsar_cli.errors import VideoError
 from zsar_cli.video.container import check_path, file_errors, nothing_read, opened, packets
 from zsar_cli.video.cuts import mark_cuts, shrinker
-from zsar_cli.video.frames import Choose, DecodedVideo, KeptFrames, Resize, chosen, stack
+from zsar_cli.video.frames import Choose, DecodedVideo, KeptFrames, Resize, chosen, settled, stack
 from zsar_cli.video.images import IMAGE_RATE, ImageSequence, image_sequence
 from zsar_cli.video.probe import Index, read_index
 from zsar_cli.video.seek import THREADED, read_seeking
@@ -105,8 +105,8 @@ def iter_frames(
         image_rate: frames a second of a folder of images.
         opening: look for hard cuts. With each shot the ticks begin anew, and in so many seconds from its first frame
             on they come :data:`DENSE` times as often: it may be a short one.
-        threads: that decode at the same time. The frames are the same, but for damage that the decoder does not tell
-            of: what it puts in its place differs.
+        threads: that decode at the same time. The frames are the same, but for damage of HEVC that its decoder does not
+            tell of: what stands in its place differs, also from run to run.
 
     Yields:
         Frames in order, of one shot each. ``info`` comes from the file's index. The last chunk's ``warning`` says what
@@ -222,8 +222,8 @@ class _Sequence:
             yield from self._read(1)
             return
         sound = 0
-        for number, frame in self._read(self.threads):
-            if frame.is_corrupt or self.problems:
+        for number, frame in settled(self._read(self.threads), self.index.order):
+            if self.problems:
                 break
             yield number, frame
             sound = number + 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,6 +13,7 @@ from PIL import Image
 from zsar_cli.video.times import VideoInfo
 
 Choose = Callable[..., Sequence[int]]  # of the number of frames, and of their rate where that is wanted
+MOST_REORDERED = 16  # frames that H.264 and HEVC decode before one that is shown earlier
 Resize = Callable[[np.ndarray], np.ndarray]
 
 
@@ -57,6 +60,26 @@ class KeptFrames:
 def chosen(choose: Choose, frame_count: int) -> list[int]:
     """Ask for the frames of a video of so many; numbers beyond its ends mean its ends."""
     return [min(max(int(number), 0), frame_count - 1) for number in choose(frame_count)]
+
+
+def settled(frames: Iterator[tuple[int, Any]], order: np.ndarray) -> Iterator[tuple[int, Any]]:
+    """Yield frames with their numbers up to the first damage that shows in one, as by several threads.
+
+    Each waits for all that were decoded before it: it may lean on one that is shown later and damaged.
+
+    Args:
+        frames: as they are shown.
+        order: for each frame its place in the order they are decoded in.
+    """
+    # For each frame: the last to come of those that are decoded no later
+    awaited = np.maximum.accumulate(np.argsort(order))[order]
+    waiting: deque[tuple[int, Any]] = deque()
+    for number, frame in frames:
+        waiting.append((number, frame))
+        if frame.is_corrupt or number >= len(order) or len(waiting) > MOST_REORDERED:
+            return
+        while waiting and awaited[waiting[0][0]] <= number:
+            yield waiting.popleft()
 
 
 def stack(frames: list[np.ndarray]) -> np.ndarray:

@@ -17,6 +17,7 @@ from zsar_cli.video.upright import to_rgb
 THREADED = {"h264", "hevc"}  # codecs whose frames several threads decode at the same time
 SEEK_GAIN = 0.2  # seeking must spare at least this much of the decoding to be worth its risk
 REFERRED = 0.6  # about the share of the decoding in H.264 that goes into frames to which others refer
+Run = tuple[int, int, list[int]]  # first packet, last packet that is needed, numbers of the wanted frames
 
 
 def read_seeking(
@@ -47,29 +48,25 @@ def read_seeking(
     return None
 
 
-def _decode_runs(
-    path: str, index: Index, runs: list[tuple[int, int, list[int]]], kept: KeptFrames, threads: int
-) -> bool:
-    """Decode all runs of packets. False as soon as anything differs from what the index says."""
+def _decode_runs(path: str, index: Index, runs: list[Run], kept: KeptFrames, threads: int) -> bool:
+    """Decode all runs of packets. False as soon as anything differs from what the index says, or is damaged."""
     try:
         with opened(path, index.stream, threads) as (container, stream):
-            return all(
-                _decode_run(container, stream, index, first, numbers, kept) for first, _, numbers in runs
-            )
+            return all(_decode_run(container, stream, index, run, kept, threads) for run in runs)
     except (av.error.FFmpegError, VideoError) as error:
         if isinstance(error, MemoryError) or getattr(error, "kind", "") == "memory":
             raise
         return False
 
 
-def _runs(index: Index, wanted: list[int]) -> list[tuple[int, int, list[int]]]:
-    """Group wanted frames by the key packet to start at: (first packet, last packet needed, frame numbers).
+def _runs(index: Index, wanted: list[int]) -> list[Run]:
+    """Group wanted frames by the key packet to start at.
 
     A frame is reached from the last key packet that is stored before it and shown no later than it. After the key
     frame of an open group come frames that lean on the group before, but those are shown before it.
     """
     keys = np.flatnonzero(index.key)
-    runs: list[tuple[int, int, list[int]]] = []
+    runs: list[Run] = []
     for number in wanted:
         packet = int(index.order[number])
         before = keys[(keys <= packet) & (index.pts[keys] <= index.pts[packet])]
@@ -81,28 +78,35 @@ def _runs(index: Index, wanted: list[int]) -> list[tuple[int, int, list[int]]]:
     return runs
 
 
-def _decode_run(
-    container: Any, stream: Any, index: Index, first: int, numbers: list[int], kept: KeptFrames
-) -> bool:
-    """Decode one run of packets. False as soon as anything differs from what the index says."""
+def _decode_run(container: Any, stream: Any, index: Index, run: Run, kept: KeptFrames, threads: int) -> bool:
+    """Decode one run of packets. False as soon as anything differs from what the index says, or is damaged.
+
+    All frames that are decoded for the wanted ones must be whole, also those that are shown later: nothing tells which
+    of them a frame leans on. One thread is emptied for that; several tell nothing of damage as they are emptied.
+    """
+    first, last, numbers = run
     wanted = {int(index.pts[index.order[number]]): number for number in numbers}
-    container.seek(int(index.pts[first]), stream=stream, backward=True, any_frame=False)
+    begin, end, latest = (
+        int(pts) for pts in (index.pts[first], index.pts[last], max(index.pts[first : last + 1]))
+    )
+    container.seek(begin, stream=stream, backward=True, any_frame=False)
     context = stream.codec_context
-    started = False
+    started, shown = False, begin
     for packet in demuxed(container, stream):
         if packet.size and not started:
-            if packet.pts is None or packet.pts > index.pts[first]:
+            if packet.pts is None or packet.pts > begin:
                 return False
-            started = packet.pts == index.pts[first]
+            started = packet.pts == begin
         if context.name == "h264":
             # Nothing refers to these frames, so leaving them out changes no other
             context.skip_frame = "DEFAULT" if packet.pts in wanted or not packet.size else "NONREF"
-        for frame in packet.decode():
-            if frame.pts not in wanted:
-                continue
-            if frame.is_corrupt:
+        ended = started and threads == 1 and packet.pts == end
+        for frame in [*packet.decode(), *(context.decode(None) if ended else ())]:
+            if frame.is_corrupt and (frame.pts is None or frame.pts >= begin):
                 return False
-            kept.keep(wanted.pop(frame.pts), to_rgb(frame, index.aspect))
-        if not wanted:
-            return started
-    return False
+            shown = max(shown, frame.pts or begin)
+            if frame.pts in wanted:
+                kept.keep(wanted.pop(frame.pts), to_rgb(frame, index.aspect))
+        if ended or (not wanted and shown >= latest):
+            return started and not wanted
+    return started and not wanted
