@@ -16,7 +16,7 @@ from tests.training.test_training import RECIPE, assert_close, gradients, start,
 from zsar_cli.errors import UsageError
 from zsar_cli.training.history import open_boards, open_history
 from zsar_cli.training.mixing import Mix, draw_mix
-from zsar_cli.training.optimizer import make_optimizer
+from zsar_cli.training.optimizer import layers_above, make_optimizer, tower_blocks
 from zsar_cli.video.transforms import multiscale_box
 
 
@@ -36,6 +36,19 @@ def test_layer_decay_lowers_the_rate_from_block_to_block(start):  # noqa: F811
         *(("token_embedding.weight", 0.5), ("positional_embedding", 0.5), ("log_scale", 3.0)),
     ):
         assert rates[name] == rate, name
+
+
+def test_layer_decay_of_a_resnet_goes_by_its_stages():
+    prefix, image = "backbone.clip.", "backbone.clip.visual."
+    above = {
+        **{f"{image}{name}.weight": 4 for name in ("conv1", "bn3")},
+        **{f"{image}layer{number}.0.conv1.weight": 4 - number for number in (1, 2, 3, 4)},
+        **{f"{image}attnpool.positional_embedding": 0, f"{image}attnpool.q_proj.weight": 0},
+        **{f"{prefix}token_embedding.weight": 2, f"{prefix}transformer.resblocks.0.ln_1.bias": 1},
+        **{f"{prefix}transformer.resblocks.1.ln_1.bias": 0},
+    }
+    blocks = tower_blocks(above)
+    assert {name: layers_above(name, blocks) for name in above} == above
 
 
 def test_multiscale_crops_have_the_sides_and_places_of_tsn():

@@ -25,7 +25,7 @@ from zsar_cli.model.zsar import Parts, RecognizerModel
 from zsar_cli.text.templates import Templates
 from zsar_cli.training import checkpoint
 from zsar_cli.training import data as training_data
-from zsar_cli.training.averaging import interpolate
+from zsar_cli.training.averaging import WeightAverage, interpolate
 from zsar_cli.training.clips import MIRRORED
 from zsar_cli.training.data import Batch, Schedule, decoded_stream, one_ahead
 from zsar_cli.training.holdout import hold_out
@@ -518,6 +518,17 @@ def test_interpolation_and_average_of_the_backbone(start, tmp_path):
             torch.testing.assert_close(released[1], (first + third + last) / 3)
     again = load_file(tmp_path / "half" / "model.safetensors")
     assert same(again, weights(half.model))
+
+
+def test_an_average_of_more_snapshots_than_steps_has_each_step_once():
+    layer = torch.nn.Linear(1, 1, bias=False).requires_grad_(False)
+    layer.weight.fill_(0)
+    average = WeightAverage(layer, None, replace(RECIPE, swa=10), steps=2)
+    for step, weight in ((1, 3.0), (2, 6.0)):
+        layer.weight.fill_(weight)
+        average.update(step)
+    average.release()
+    assert float(layer.weight) == pytest.approx(3.0)
 
 
 def test_interpolation_at_its_ends():

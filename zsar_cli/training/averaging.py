@@ -22,7 +22,9 @@ class WeightAverage:
     def __init__(self, backbone: Backbone, pretrained: Backbone | None, recipe: Recipe, steps: int) -> None:
         self.backbone, self.pretrained, self.recipe = backbone, pretrained, recipe
         self.mean = _copies(backbone) if recipe.tune == "full" and recipe.swa else None
-        self.moments = [round(steps * number / recipe.swa) for number in range(1, recipe.swa + 1)]
+        # Of a run with fewer steps, each of them, once
+        snapshots = min(recipe.swa, steps)
+        self.moments = [round(steps * number / snapshots) for number in range(1, snapshots + 1)]
 
     @torch.no_grad()
     def update(self, step: int) -> None:

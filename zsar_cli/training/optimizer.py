@@ -41,11 +41,11 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 def make_optimizer(model: RecognizerModel, recipe: Recipe) -> torch.optim.AdamW:
     """Make AdamW with separate rates for backbone, modules and negatives; no decay on gains, biases and scalars."""
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    depths = tower_depths(name for name, _ in model.named_parameters())
+    blocks = tower_blocks(name for name, _ in model.named_parameters())
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trainable(name, recipe))
         if parameter.requires_grad:
-            rate = peak_rate(name, recipe) * recipe.layer_decay ** layers_above(name, depths)
+            rate = peak_rate(name, recipe) * recipe.layer_decay ** layers_above(name, blocks)
             decay = recipe.weight_decay if parameter.ndim >= 2 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
@@ -58,30 +58,32 @@ def make_optimizer(model: RecognizerModel, recipe: Recipe) -> torch.optim.AdamW:
     )
 
 
-BLOCK = re.compile(r"^(backbone\..*?)\.(?:resblocks|blocks|layers|stages)\.(\d+)\.")
+# As ViTs name them, timm's stages, and "layer1" of a ResNet
+BLOCK = re.compile(r"^(backbone\..*?)\.(?:resblocks\.|blocks\.|layers\.|stages\.|layer\.?)(\d+)\.")
 # What comes before the first block of a tower
-STEM = re.compile(r"^backbone\..*(?:embed|conv1|stem|ln_pre|norm_pre|cls_token|reg_token)")
+STEM = re.compile(
+    r"^backbone\.(?!.*attn_?pool).*(?:embed|conv\d|bn\d|stem|ln_pre|norm_pre|cls_token|reg_token)"
+)
 
 
-def tower_depths(names: Iterable[str]) -> dict[str, int]:
-    """Count the blocks of each tower, by the beginning of their parameters' names."""
-    depths: dict[str, int] = {}
+def tower_blocks(names: Iterable[str]) -> dict[str, set[int]]:
+    """Find the numbers of the blocks of each tower, by the beginning of their parameters' names."""
+    blocks: dict[str, set[int]] = {}
     for found in filter(None, map(BLOCK.match, names)):
-        depths[found[1]] = max(depths.get(found[1], 0), int(found[2]) + 1)
-    return depths
+        blocks.setdefault(found[1], set()).add(int(found[2]))
+    return blocks
 
 
-def layers_above(name: str, depths: dict[str, int]) -> int:
+def layers_above(name: str, blocks: dict[str, set[int]]) -> int:
     """Count the blocks of its tower that come after a parameter; 0 for what is outside of the towers."""
     block = BLOCK.match(name)
     if block is not None:
-        return depths[block[1]] - 1 - int(block[2])
+        return sum(number > int(block[2]) for number in blocks[block[1]])
     if STEM.match(name) is None:
         return 0
-    own = [
-        tower for tower in depths if name.startswith(tower.removesuffix("transformer").removesuffix("trunk"))
-    ]
-    return depths[max(own, key=len)] if own else 0
+    towers = {tower.removesuffix("transformer").removesuffix("trunk"): tower for tower in blocks}
+    own = [start for start in towers if name.startswith(start)]
+    return len(blocks[towers[max(own, key=len)]]) if own else 0
 
 
 def peak_rate(name: str, recipe: Recipe) -> float:
