@@ -235,6 +235,21 @@ def test_any_text_is_rows_or_an_error(text: str, column: str | None) -> None:
     assert all(isinstance(row.path, str) for row in rows)
 
 
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_label_is_no_class(empty: str, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / name).touch()
+    rows = [
+        {"video": name, "label": label}
+        for name, label in zip(("a.mp4", "b.mp4", "c.mp4"), ("run", empty, "walk"), strict=True)
+    ]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    data = load_dataset(tmp_path / "list.json")
+    assert (data.classes, data.unmatched) == (("run", "walk"), {empty: 1})
+    with pytest.raises(UsageError, match="1 have an unknown label"):
+        data.check_missing(0.1)
+
+
 def test_the_cases_that_were_read_wrongly(shared: Path) -> None:
     folder = shared / "cases" / "lists"
     root = folder / "root"

@@ -243,6 +243,10 @@ def test_held_out_clips_are_never_trained_on():
     assert not set(hold_out(items, 0.05, seed=0, taken=shots)[1]) & set(shots)
     assert hold_out(items, 0.0, seed=0) == (items, [])
     assert {item.label for item in hold_out(items, 0.99, seed=0)[0]} == {0, 1, 2}  # one of each is left
+    repeated = items[:1] * 6 + items[100:110] * 2
+    training, held = hold_out(repeated, 0.2, seed=0)
+    assert Counter(item.label for item in held) == {1: 4}  # two videos, twice
+    assert not set(training) & set(held)
 
 
 @pytest.mark.parametrize(

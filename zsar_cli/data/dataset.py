@@ -303,7 +303,8 @@ def _resolve(
                 f"{listing.name} has numeric labels: give the class names, in the order of the numbers, with "
                 "--labels, or as classes: in a YAML definition."
             )
-        known = ClassList(name, tuple(sorted({str(row.label) for row in rows if row.label is not None})))
+        names = {str(row.label) for row in rows if row.label is not None}
+        known = ClassList(name, tuple(sorted(each for each in names if each.strip())))
     matcher = NameMatcher(known.names, known.aliases)
     list_name = f"{listing.folder}/{listing.name}"
     numbers = read_numbers(rows, known, subset=subset, list_name=list_name, matcher=matcher)

@@ -41,7 +41,7 @@ def hold_out(
         return list(items), []
     keep = set(taken)
     by_class: dict[int, list[Item]] = defaultdict(list)
-    for item in items:
+    for item in dict.fromkeys(items):  # a list may name a video more than once
         by_class[item.label].append(item)
     held: set[Item] = set()
     for label, members in by_class.items():
