@@ -299,8 +299,10 @@ def test_videos_that_cannot_be_read_leave_gaps_and_many_end_the_run(tmp_path):
         ):
             list(decoded_stream(*args, max_unreadable=0.2)(0))
         args[0][:] = [items[-1]] * 4
-        with pytest.raises(UsageError, match=r"4 of 4 training videos could not be read"):
-            list(decoded_stream(*args, max_unreadable=1.0)(0))
+        for steps in (4, 2):
+            short = (*args[:2], replace(args[2], steps=steps), *args[3:])
+            with pytest.raises(UsageError, match=f"{steps} of {steps} training videos could not be read"):
+                list(decoded_stream(*short, max_unreadable=1.0)(0))
 
 
 def test_held_out_clips_are_decoded_on_while_a_batch_is_looked_at(tmp_path):

@@ -367,7 +367,9 @@ def _readable(
                 unreadable[path] = str(clip)
                 logger.error("%s is left out of training: %s", path, clip)
         tried, failed = tried + len(visits), failed + len(visits) - len(good)
-        if tried >= min(20, schedule.count) and (failed == tried or failed > max_unreadable * tried):
+        few = min(20, schedule.count)
+        none = failed == tried >= min(few, schedule.steps * schedule.accumulate * len(visits))
+        if none or (tried >= few and failed > max_unreadable * tried):
             path, reason = next(iter(unreadable.items()))
             raise UsageError(
                 f"{failed} of {tried} training videos could not be read, such as {path} ({reason}). "
