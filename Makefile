@@ -74,10 +74,11 @@ camera: $(VENV)/.installed  ## camera movements of footage beside optical flow: 
 	$(BIN)/python -m benchmarks.camera $(CAMERA)
 	$(BIN)/python -m benchmarks.cuts $(CAMERA)
 
-motion-tiny: $(VENV)/.installed  ## train the bundled model, 2 hours; goes on where it was stopped
+motion-tiny: $(VENV)/.installed  ## train the bundled model, 3 hours; goes on where it was stopped
 	$(BIN)/zsar train --config shapes --steps 2500 --output runs/shapes --resume
 	$(BIN)/zsar train --config motion-tiny --model runs/shapes --output runs/scenes --resume
-	$(BIN)/zsar train --config motion-tiny --model runs/scenes --steps 3500 --lr 3e-4 --module-lr 9e-4 --seed 1 --output runs/motion-tiny --resume
+	$(BIN)/zsar train --config motion-tiny --model runs/scenes --steps 6500 --lr 4e-4 --module-lr 1.2e-3 --seed 1 --output runs/scenes-2 --resume
+	$(BIN)/zsar train --config motion-tiny --model runs/scenes-2 --steps 3500 --lr 4e-4 --module-lr 1.2e-3 --seed 2 --output runs/motion-tiny --resume
 	mkdir -p zsar_cli/assets/motion-tiny
 	cp runs/motion-tiny/model.safetensors runs/motion-tiny/config.yaml zsar_cli/assets/motion-tiny/
 

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader
 from zsar_cli.data import motion_shapes
 from zsar_cli.data.clips import render_request, rendered_id, renderer
 from zsar_cli.data.dataset import Item
-from zsar_cli.data.scenes.classes import changed_label
 from zsar_cli.errors import UsageError, VideoError
 from zsar_cli.features.cache import FeatureCache
 from zsar_cli.features.encoding import Loaded, encode_clips, load_cached, stack_features, to_device
 from zsar_cli.model.backbone import FrameFeatures
+from zsar_cli.training.twins import draw_twin
 from zsar_cli.video.augment import draw_colours, fit
 from zsar_cli.video.pool import ClipRequest, DecodePool
 from zsar_cli.video.sampling import Sampling
@@ -136,9 +136,9 @@ def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
 class RenderedClips:
     """The training clips that are rendered, by visit: uint8 (1 or 2, T, H, W, 3) of the model's size.
 
-    With ``classes`` (their indices by label) each comes with a twin: a scene mirrored, backwards or both, under the
-    label that it then has; a clip of motion-shapes in other colours. What a twin shares with its clip, the picture,
-    tells nothing of how the two differ.
+    With ``classes`` (their indices by label) each comes with a twin: a scene that is changed, under the label that it
+    then has (:mod:`zsar_cli.training.twins`); a clip of motion-shapes in other colours. What a twin shares with its
+    clip, the picture, tells nothing of how the two differ.
     """
 
     items: Sequence[Item]
@@ -162,11 +162,14 @@ class RenderedClips:
             clips = [vary_appearance(plain, rng) for _ in range(1 if self.classes is None else 2)]
         else:
             size = min(height, width)
-            clip = kind.render(label, index + EPOCH * visit.epoch, split=split, frames=self.frames, size=size)
-            clips = [clip]
+            shown = {"split": split, "frames": self.frames, "size": size}
+            clips = [kind.render(label, index + EPOCH * visit.epoch, **shown)]
             if self.classes is not None:
-                mirrored, backwards, _ = self._twin(label, visit)
-                clips.append(clip[:: -1 if backwards else 1, :, :: -1 if mirrored else 1])
+                clips.append(
+                    draw_twin(label, visit.seed, self.classes).of(
+                        clips[0], label, index + EPOCH * visit.epoch, shown
+                    )
+                )
         if clips[0].shape[1:3] != (height, width):
             clips = [resize_and_crop(clip, self.preprocess) for clip in clips]
         return np.stack(clips)
@@ -178,18 +181,10 @@ class RenderedClips:
             return [item.label]
         if renderer(item.path) is motion_shapes:
             return [item.label, item.label]
-        return [item.label, self._twin(rendered_id(item.path)[1], visit)[2]]
-
-    def _twin(self, label: str, visit: Visit) -> tuple[bool, bool, int]:
-        """Draw how a scene is changed, mirrored or backwards, so that its class is one of training's."""
-        assert self.classes is not None
-        ways = [(True, False), (False, True), (True, True)]
-        labels = [changed_label(label, mirrored=mirrored, backwards=back) for mirrored, back in ways]
-        known = [
-            (*way, self.classes[name]) for way, name in zip(ways, labels, strict=True) if name in self.classes
+        return [
+            item.label,
+            self.classes[draw_twin(rendered_id(item.path)[1], visit.seed, self.classes).label],
         ]
-        known = known or [(False, False, self.classes[label])]
-        return known[visit.seed % len(known)]
 
 
 EPOCH = 1_000_000  # more than a class has clips

@@ -70,8 +70,8 @@ class Recipe:
     )
     twins: bool = about(
         False,
-        "Half of each batch are the other half's scenes, mirrored or backwards, under the labels that they then "
-        "have. For data that is rendered.",
+        "Half of each batch are the other half's scenes, mirrored, backwards or filmed by another camera, under "
+        "the labels that they then have. For data that is rendered.",
     )
     beta: float = about(0.0, "Weight of log yes in the logits of the final model.")
     pretrained_weight: float = about(

@@ -56,16 +56,26 @@ def wander(t: np.ndarray, rng: np.random.Generator, amount: float, rates: tuple[
 
 
 def make_mover(
-    act: str, t: np.ndarray, rng: np.random.Generator, area: tuple[float, float], *, depth: float = 1.0
+    act: str,
+    t: np.ndarray,
+    rng: np.random.Generator,
+    area: tuple[float, float],
+    *,
+    depth: float = 1.0,
+    people: float | None = None,
 ) -> Mover:
-    """Make something that does ``act`` (a key of SUBJECTS), covering a share of the picture within ``area``."""
+    """Make something that does ``act`` (a key of SUBJECTS), covering a share of the picture within ``area``.
+
+    It is a person with probability ``people``, else as often as the act suggests.
+    """
+    people = (0.55 if act == AGITATED else 0.4) if people is None else people
     half = float(np.sqrt(np.exp(rng.uniform(*np.log(area)))) * 1.25)
     reach = max(0.15, 0.9 - 0.5 * half)
     x, y = (rng.uniform(-reach, reach) + 0 * t for _ in range(2))
     way = eased(t, rng) - 0.5
     size, angle, squash = half + 0 * t, rng.uniform(-0.4, 0.4) + 0 * t, np.ones(1)
     side = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}.get(act)
-    person = act == "wave" or rng.random() < (0.55 if act == AGITATED else 0.4)
+    person = act == "wave" or rng.random() < people
     if person:
         angle = rng.normal(0, 0.05) + 0 * t
     if side is not None:
@@ -101,6 +111,36 @@ def make_mover(
     else:
         pictures = [_cut_out(rng)]
     return Mover(pictures, x, y, size, angle, squash, depth)
+
+
+def make_table(t: np.ndarray, rng: np.random.Generator) -> list[Mover]:
+    """Set a table in front of somebody whose hands move things on it: most of what can be seen to move does."""
+    here = make_mover(AGITATED, t, rng, (0.5, 1.6), people=1.0)
+    here.x, here.y = here.x * 0.3, here.y * 0.3 - 0.2
+    edge = rng.uniform(-0.1, 0.6)  # the table's far edge
+    board = Image.new("RGBA", (SPRITE, SPRITE), (*palette(rng, 1)[0], 255))
+    if rng.random() < 0.3:
+        board = texture(rng, SPRITE).convert("RGBA")
+    none = 0 * t
+    table = Mover([board], none, none + edge + 3, none + 3, none)
+    colour = palette(rng, 1)[0] if rng.random() < 0.6 else None
+    half = rng.uniform(0.1, 0.28)
+    things = []
+    for _ in range(int(rng.integers(2, 7))):
+        picture = _cut_out(rng)
+        if colour:  # all alike: cups, balls, cards
+            picture.paste(colour, (0, 0, SPRITE, SPRITE // 2))
+            picture.paste(tuple(c * 3 // 4 for c in colour), (0, SPRITE // 2, SPRITE, SPRITE))
+        moved = rng.random() < 0.6
+        x = rng.uniform(-0.9, 0.9) + (wander(t, rng, rng.uniform(0.1, 0.7), (0.5, 4)) if moved else none)
+        y = (
+            edge
+            + rng.uniform(-0.1, 0.4)
+            + (wander(t, rng, rng.uniform(0, 0.25), (0.5, 4)) if moved else none)
+        )
+        things.append(Mover([picture], x, y, half + none, none))
+    arms = [_arm(t, rng, rng.uniform(0.3, 0.6), (0.7, 4.0), 1.0) for _ in range(int(rng.integers(0, 3)))]
+    return [here, table, *things, *arms]
 
 
 def _cut_out(rng: np.random.Generator) -> Image.Image:

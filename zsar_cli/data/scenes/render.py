@@ -14,7 +14,7 @@ from PIL import Image
 
 from zsar_cli.data.scenes import finish
 from zsar_cli.data.scenes.classes import SUBJECTS, SceneClass, find_class
-from zsar_cli.data.scenes.movers import AGITATED, Mover, eased, make_mover, wander
+from zsar_cli.data.scenes.movers import AGITATED, Mover, eased, make_mover, make_table, wander
 from zsar_cli.data.scenes.textures import texture
 
 SIZE = 64  # pixels a side
@@ -32,6 +32,7 @@ def render(
     frames: int = 8,
     size: int = SIZE,
     times: np.ndarray | None = None,
+    filmed: str | None = None,
 ) -> np.ndarray:
     """Draw one clip.
 
@@ -40,6 +41,7 @@ def render(
         index: which clip of the class; with ``split`` and ``label`` it decides everything in the picture.
         frames: how many moments, the centres of equal parts of the clip, unless ``times`` (each in 0..1) says which.
         size: pixels a side.
+        filmed: the same scene, things that move and light, but the camera does what this class says.
 
     Returns:
         uint8 array (frames, size, size, 3).
@@ -51,6 +53,9 @@ def render(
         rate = rng.uniform(4.5, 12) * SECONDS
         t = np.floor(t * rate) / rate
     camera, movers = _plan(kind, t, rng)
+    if filmed is not None:
+        other = np.random.default_rng([zlib.crc32(f"filmed/{split}/{label}/{filmed}".encode()), index])
+        camera = _camera(find_class(filmed).camera or "static", t, other)
     drawn = _draw(camera, movers, t, int(size * FINER), rng)
     small = [frame.resize((size, size), Image.Resampling.BICUBIC) for frame in drawn]
     return finish.finish(np.stack([np.asarray(frame) for frame in small]), t, rng)
@@ -79,11 +84,11 @@ def _plan(kind: SceneClass, t: np.ndarray, rng: np.random.Generator) -> tuple[Ca
 
 
 def _company(move: str, t: np.ndarray, rng: np.random.Generator) -> list[Mover]:
-    """Put things into a shot named by its camera: none, a few of any size, a crowd, or one that fills the frame."""
+    """Put things into a shot named by its camera: none, a few of any size, a crowd, or some that fill the frame."""
     acts = list(SUBJECTS)
 
-    def some(area: tuple[float, float], acting: Sequence[str] = acts) -> Mover:
-        return make_mover(str(rng.choice(acting)), t, rng, area)
+    def some(area: tuple[float, float], acting: Sequence[str] = acts, people: float | None = None) -> Mover:
+        return make_mover(str(rng.choice(acting)), t, rng, area, people=people)
 
     movers = []
     if rng.random() < 0.5:  # things at other distances move by more or less of the camera's way
@@ -93,6 +98,11 @@ def _company(move: str, t: np.ndarray, rng: np.random.Generator) -> list[Mover]:
     largest, (nothing, few, crowd, many) = 0.45, (0.2, 0.5, 0.6, 0.85)
     if move == "static":
         largest, (nothing, few, crowd, many) = 0.7, (0.1, 0.3, 0.4, 0.75)
+    if rng.random() < 0.25:  # as people are filmed: close, several, with busy hands
+        if rng.random() < 0.4:
+            return movers + make_table(t, rng)
+        going = ["left", "right", "nearer", "away", "turn", AGITATED, AGITATED]
+        return movers + [some((0.1, 0.9), going, 1.0) for _ in range(int(rng.integers(1, 4)))]
     share = rng.random()
     if share < nothing:
         return movers
@@ -110,7 +120,7 @@ def _camera(move: str, t: np.ndarray, rng: np.random.Generator) -> Camera:
     way = eased(t, rng) - 0.5
     none = np.zeros_like(t)
     x, y, zoom, angle = none, none, none, rng.normal(0, 0.05) + none
-    length = float(np.exp(rng.uniform(np.log(0.24), np.log(1.5))))
+    length = float(np.exp(rng.uniform(np.log(0.24), np.log(2.2))))
     if move.startswith("pan"):
         x = way * length * (-1 if move == "pan left" else 1)
         y = way * length * rng.normal(0, 0.1)
@@ -118,9 +128,9 @@ def _camera(move: str, t: np.ndarray, rng: np.random.Generator) -> Camera:
         y = way * length * (-1 if move == "tilt up" else 1)
         x = way * length * rng.normal(0, 0.1)
     elif move.startswith("zoom"):
-        zoom = way * np.exp(rng.uniform(np.log(0.12), np.log(0.75))) * (-1 if move == "zoom in" else 1)
+        zoom = way * np.exp(rng.uniform(np.log(0.12), np.log(0.9))) * (-1 if move == "zoom in" else 1)
     elif move.startswith("roll"):
-        turn = np.exp(rng.uniform(np.log(0.22), np.log(1.3)))
+        turn = np.exp(rng.uniform(np.log(0.22), np.log(1.6)))
         angle = angle + way * turn * (1 if move == "roll clockwise" else -1)
     elif move == "shake":
         amount = float(np.exp(rng.uniform(np.log(0.025), np.log(0.13))))
