@@ -163,13 +163,11 @@ class RenderedClips:
         else:
             size = min(height, width)
             shown = {"split": split, "frames": self.frames, "size": size}
-            clips = [kind.render(label, index + EPOCH * visit.epoch, **shown)]
+            index += EPOCH * visit.epoch
+            clips = [kind.render(label, index, **shown)]
             if self.classes is not None:
-                clips.append(
-                    draw_twin(label, visit.seed, self.classes).of(
-                        clips[0], label, index + EPOCH * visit.epoch, shown
-                    )
-                )
+                twin = draw_twin(label, visit.seed, self.classes)
+                clips.append(twin.of(clips[0], label, index, shown))
         if clips[0].shape[1:3] != (height, width):
             clips = [resize_and_crop(clip, self.preprocess) for clip in clips]
         return np.stack(clips)
@@ -181,10 +179,8 @@ class RenderedClips:
             return [item.label]
         if renderer(item.path) is motion_shapes:
             return [item.label, item.label]
-        return [
-            item.label,
-            self.classes[draw_twin(rendered_id(item.path)[1], visit.seed, self.classes).label],
-        ]
+        twin = draw_twin(rendered_id(item.path)[1], visit.seed, self.classes)
+        return [item.label, self.classes[twin.label]]
 
 
 EPOCH = 1_000_000  # more than a class has clips

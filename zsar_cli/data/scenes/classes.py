@@ -38,6 +38,7 @@ SUBJECTS = {
 PAIRED_CAMERAS = ("pan left", "pan right", "tilt up", "tilt down", "zoom in", "zoom out",
                   "roll clockwise", "roll counterclockwise", "shake")  # fmt: skip
 PAIRED_SUBJECTS = ("left", "right", "up", "down", "turn", "wave", "nearer", "away")
+TESTED = 6  # of each, from the first: unseen pairs are of these, the others are for training only
 # What comes nearer while the camera zooms cannot be told from what does not, nor what turns while the camera rolls
 _ALIKE = {("zoom", "nearer"), ("zoom", "away"), ("roll", "turn")}
 SPLITS = ("train", "camera", "subject", "seen", "unseen")
@@ -69,7 +70,7 @@ def classes() -> tuple[SceneClass, ...]:
             camera,
             subject,
             "pair",
-            row < 6 and column < 6 and (row + column) % 4 == 0,
+            max(row, column) < TESTED and (row + column) % 4 == 0,
         )
         for row, camera in enumerate(PAIRED_CAMERAS)
         for column, subject in enumerate(PAIRED_SUBJECTS)
@@ -111,11 +112,12 @@ def other_cameras(label: str) -> tuple[str, ...]:
     That is a static shot, and of a static shot one that shakes: something else moves there, too.
     """
     kind = find_class(label)
+    if kind.camera is None:
+        return ()
+    taken_for = "shake" if kind.camera == "static" else "static"
     others = [c for c in classes() if c.subject == kind.subject and c.camera not in (None, kind.camera)]
-    close = [
-        c for c in others if kind.camera and c.camera == ("shake" if kind.camera == "static" else "static")
-    ]
-    return tuple(c.label for c in [*others, *close * (len(others) - 2)]) if kind.camera else ()
+    close = [c for c in others if c.camera == taken_for]
+    return tuple(c.label for c in [*others, *close * (len(others) - 2)])
 
 
 @cache
